@@ -1,0 +1,53 @@
+"""φ, the last step of the formula: the activations that an operator can fuse, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anynorm.errors import UnknownNameError
+
+__all__ = ["ACTIVATIONS", "Activation", "activation"]
+
+_aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """φ and its vector-Jacobian product ``backward(dy, z) = dy · φ'(z)``, both differentiable."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+def _silu_backward(dy: Tensor, z: Tensor) -> Tensor:
+    gate = torch.sigmoid(z)
+    return dy * gate * (1 + z * (1 - gate))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(lambda z: z, lambda dy, _: dy),
+    "relu": Activation(F.relu, lambda dy, z: dy * (z > 0)),
+    "leaky_relu": Activation(F.leaky_relu, lambda dy, z: torch.where(z > 0, dy, 0.01 * dy)),
+    "silu": Activation(F.silu, _silu_backward),
+    "gelu": Activation(F.gelu, _aten.gelu_backward),
+    "tanh": Activation(torch.tanh, lambda dy, z: dy * (1 - torch.tanh(z) ** 2)),
+    "sigmoid": Activation(
+        torch.sigmoid, lambda dy, z: dy * torch.sigmoid(z) * (1 - torch.sigmoid(z))
+    ),
+}
+
+
+def activation(name: str) -> Activation:
+    """Look an activation up by name; raises `UnknownNameError` that suggests the nearest.
+
+    >>> activation("relu").forward(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    if name not in ACTIVATIONS:
+        raise UnknownNameError("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]

@@ -1,0 +1,43 @@
+"""The errors that anynorm raises on bad input: each states the input, the rule and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["AnynormError", "PatternError", "ShapeError", "UnknownNameError", "nearest"]
+
+
+class AnynormError(ValueError):
+    """Base of every error that anynorm raises on bad input; a ``ValueError``."""
+
+
+class PatternError(AnynormError):
+    """A bracket pattern that cannot be read; the message shows it with a caret under the fault."""
+
+
+class ShapeError(AnynormError, RuntimeError):
+    """An input whose shape does not fit the normalizer it was given to.
+
+    A `RuntimeError` too, because torch's own layers raise now one and now the other.
+    """
+
+
+class UnknownNameError(AnynormError):
+    """A name that is not in the table it was looked up in; the message suggests the nearest."""
+
+    def __init__(self, kind: str, name: str, names: Iterable[str]) -> None:
+        known = sorted(names)
+        super().__init__(
+            f"there is no {kind} named {name!r}.{nearest(name, known)} Known: {', '.join(known)}."
+        )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ``' Did you mean "x"?'`` for the known name closest to `name`, or ``''``.
+
+    >>> nearest("bacth", ["batch", "layer"])
+    ' Did you mean "batch"?'
+    """
+    close = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f' Did you mean "{close[0]}"?' if close else ""

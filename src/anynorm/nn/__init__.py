@@ -1,0 +1,50 @@
+"""Layers: `Norm` for any pattern, the twins of torch.nn, and normalizers of weights."""
+
+from anynorm.nn.norm import Norm, create
+from anynorm.nn.twins import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyBatchNorm3d,
+    RMSNorm,
+)
+from anynorm.nn.weights import (
+    Activate,
+    CosineConv1d,
+    CosineConv2d,
+    CosineConv3d,
+    CosineLinear,
+    NormalizedWeight,
+    normalized,
+)
+
+__all__ = [
+    "Activate",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "CosineConv1d",
+    "CosineConv2d",
+    "CosineConv3d",
+    "CosineLinear",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "Norm",
+    "NormalizedWeight",
+    "RMSNorm",
+    "create",
+    "normalized",
+]

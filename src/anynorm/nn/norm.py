@@ -1,0 +1,232 @@
+"""`Norm`: a layer for any pattern; `create`: a layer by its name in the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anynorm import functional as F
+from anynorm.catalogue import entry
+from anynorm.errors import AnynormError, ShapeError
+from anynorm.functional import Activation, Running
+from anynorm.pattern import Pattern, Plan
+from anynorm.spec import Constant, Scale, Spec
+
+__all__ = ["Norm", "create"]
+
+
+class Norm(torch.nn.Module):
+    """The formula h = φ(γ · (x − μ) / σ + β) as a layer, for any bracket pattern.
+
+    `pattern`: the axes of the input, in brackets those that share one μ and σ, for example
+    ``"n (g [c]) [...]"`` for group norm.  `channels`: the shape of γ and β, which start at the
+    pattern's axis c; for ``"[n] ..."`` the shape of one sample.  `scale`: what σ is, a name of
+    :data:`anynorm.spec.SCALES`, a :class:`~anynorm.spec.Scale` or None for 1; `p` and `constant`
+    replace that scale's own.  `center`: whether μ is subtracted.  `affine`: whether there are γ
+    and β; `bias`: whether there is β (by default where μ is subtracted).  `momentum`: of the
+    running statistics, which a layer has if samples share statistics; None for the cumulative
+    average.  `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a
+    function.  Further keywords give the sizes of parts of split axes, as in ``g=8``.
+
+    Shapes: any input that fits the pattern → the same.  Raises `PatternError`, `ShapeError` for an
+    input or channels that do not fit, `UnknownNameError` for an unknown scale or activation.
+
+    >>> norm = Norm("n (g [c]) [...]", 6, g=3, activation="relu")
+    >>> norm(torch.randn(2, 6, 5)).shape
+    torch.Size([2, 6, 5])
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    running_cov: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        pattern: str | Pattern,
+        channels: int | Sequence[int],
+        *,
+        scale: str | Scale | None = "std",
+        center: bool = True,
+        p: float | None = None,
+        constant: Constant | None = None,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        bias: bool | None = None,
+        track_running_stats: bool = True,
+        activation: Activation = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **sizes: int,
+    ) -> None:
+        super().__init__()
+        F.check_activation(activation)
+        self.spec = Spec.of(pattern, center=center, scale=scale, p=p, constant=constant)
+        self.channels = (channels,) if isinstance(channels, int) else tuple(channels)
+        self.sizes = _checked_sizes(self.spec.pattern, self.channels, sizes)
+        self.eps, self.momentum, self.activation = eps, momentum, activation
+        self.affine = affine and not self.spec.is_identity
+        self.track_running_stats = track_running_stats and self.spec.uses_batch
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._add_parameters(center if bias is None else bias, factory)
+        self._add_statistics(factory)
+
+    @classmethod
+    def of(cls, spec: Spec, channels: int | Sequence[int], **options: Any) -> Norm:
+        """Build the layer of a specification; `options` as for the constructor."""
+        return cls(spec.pattern, channels, scale=spec.scale, center=spec.center, **options)
+
+    def _add_parameters(self, bias: bool, factory: dict[str, Any]) -> None:
+        for name, wanted in (("weight", self.affine), ("bias", self.affine and bias)):
+            parameter = torch.nn.Parameter(torch.empty(self.channels, **factory))
+            self.register_parameter(name, parameter if wanted else None)
+        self.reset_parameters()
+
+    def _add_statistics(self, factory: dict[str, Any]) -> None:
+        if not self.track_running_stats:
+            return
+        shape = self.channels
+        self.register_buffer("running_mean", torch.zeros(shape, **factory))
+        if self.spec.whitens:
+            groups = self.sizes.get("g", 1)
+            shape = (groups, shape[0] // groups, shape[0] // groups)
+        self.register_buffer(self._spread, torch.ones(shape, **factory))
+        device = factory["device"]
+        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
+        self.reset_running_stats()
+
+    @property
+    def _spread(self) -> str:
+        return "running_cov" if self.spec.whitens else "running_var"
+
+    def reset_parameters(self) -> None:
+        """Set γ to 1 and β to 0, and the running statistics to those of standardized data."""
+        if self.weight is not None:
+            torch.nn.init.ones_(self.weight)
+        if self.bias is not None:
+            torch.nn.init.zeros_(self.bias)
+        if "num_batches_tracked" in self._buffers:
+            self.reset_running_stats()
+
+    @torch.no_grad()
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the variance to 1 (covariance to I) and the count to 0."""
+        if not self.track_running_stats:
+            return
+        self.get_buffer("running_mean").zero_()
+        self.get_buffer("num_batches_tracked").zero_()
+        spread = self.get_buffer(self._spread)
+        spread.copy_(torch.eye(spread.shape[-1]) if self.spec.whitens else torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize `x`, of any shape that fits the pattern."""
+        self._check(x, self.spec.pattern.plan(x.dim()))
+        return F.normalize(
+            x,
+            self.spec,
+            self.weight,
+            self.bias,
+            self._running(),
+            training=self.training,
+            eps=self.eps,
+            sizes=self.sizes,
+            activation=self.activation,
+        )
+
+    def _running(self) -> Running | None:
+        if not self.track_running_stats:
+            return None
+        buffers = self._buffers
+        mean, spread = buffers["running_mean"], buffers[self._spread]
+        assert mean is not None
+        assert spread is not None
+        return Running(mean, spread, buffers["num_batches_tracked"], self.momentum)
+
+    def _check(self, x: Tensor, plan: Plan) -> None:
+        end = plan.first + len(self.channels) if self.spec.pattern.names_channels else None
+        found = tuple(x.shape[plan.first : end])
+        if found != self.channels and not self.spec.is_identity:
+            raise ShapeError(
+                f"{type(self).__name__}('{self.spec.pattern}') has γ of shape {self.channels} from "
+                f"axis {plan.first} on, got {found} there in an input of shape {tuple(x.shape)}. "
+                f"Build it with channels={found[0] if len(found) == 1 else found}, or permute."
+            )
+
+    def extra_repr(self) -> str:
+        """Return the pattern, the channels and whatever differs from the defaults."""
+        channels = self.channels[0] if len(self.channels) == 1 else self.channels
+        shown = [f"'{self.spec.pattern}'", str(channels), f"eps={self.eps}"]
+        shown += [f"{axis}={size}" for axis, size in self.sizes.items()]
+        shown += ["affine=False"] if not self.affine else []
+        shown += [f"momentum={self.momentum}"] if self.track_running_stats else []
+        phi = F.activation_name(self.activation)
+        return ", ".join(shown + ([f"activation={phi}"] if phi else []))
+
+
+def _checked_sizes(
+    pattern: Pattern, channels: tuple[int, ...], sizes: dict[str, int]
+) -> dict[str, int]:
+    """The sizes of split parts; raise if one is unknown or does not divide the channels."""
+    parts = {part.name for axis in pattern.axes if len(axis) > 1 for part in axis}
+    for name in sizes:
+        if name not in parts:
+            raise AnynormError(
+                f"{name}= gives the size of a part that pattern '{pattern}' does not split off. "
+                + (f"It splits off: {', '.join(sorted(parts))}." if parts else "It splits no axis.")
+            )
+    plan = pattern.plan(max(len(pattern.axes), 1 + len(channels)))
+    plan.affine_view(channels, sizes)
+    return dict(sizes)
+
+
+def create(
+    name: str,
+    channels: int | Sequence[int],
+    *,
+    channels_first: bool = False,
+    eps: float | None = None,
+    momentum: float | None = 0.1,
+    affine: bool = True,
+    bias: bool | None = None,
+    activation: Activation = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> torch.nn.Module:
+    """Build the normalizer called `name` in :data:`anynorm.catalogue` for `channels` channels.
+
+    `channels_first`: the input is (N, C, *) and the channels are axis 1, for normalizers that
+    otherwise take the last axis (layer, rms); they then take each sample's positions too.  `eps`:
+    the catalogue's if None.  `options`: those of the entry (``anynorm.catalogue[name].options``),
+    as in ``groups=8``; the others as for :class:`Norm`.  Raises `UnknownNameError` for an unknown
+    name or option (and suggests the nearest), `ShapeError` for channels that groups do not divide,
+    `AnynormError` for a normalizer of weights (use :func:`anynorm.normalized`).
+
+    >>> create("group", 64, groups=8)
+    Norm('n (g [c]) [...]', 64, eps=1e-05, g=8)
+    """
+    row = entry(name)
+    if row.spec.on != "input":
+        raise AnynormError(
+            f"'{name}' normalizes weights, so it needs the layer that has them. "
+            f"Use anynorm.normalized(layer, '{name}')."
+        )
+    spec, sizes = row.tune(channels_first=channels_first, **options)
+    return Norm.of(
+        spec,
+        channels,
+        eps=row.eps if eps is None else eps,
+        momentum=momentum,
+        affine=affine,
+        bias=bias,
+        activation=activation,
+        device=device,
+        dtype=dtype,
+        **sizes,
+    )

@@ -1,0 +1,302 @@
+"""Drop-in twins of torch.nn's normalization layers.
+
+Each is a subclass of its torch twin, so that `isinstance` checks, weight-decay filters and
+`torch.optim.swa_utils.update_bn` see what they expect; constructor, state dict and `repr` are
+torch's own.  Added are `activation=`, errors that name the shape, the rule and the fix, and running
+statistics that do not bite (see :mod:`anynorm.ops.running`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from anynorm import functional as F
+from anynorm.errors import ShapeError
+from anynorm.functional import Activation
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "RMSNorm",
+]
+
+
+class _Activated(torch.nn.Module):
+    """Takes `activation=` beside the torch twin's own arguments, and shows it in `repr`."""
+
+    activation: Activation
+
+    def __init__(self, *args: Any, activation: Activation = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        F.check_activation(activation)
+        self.activation = activation
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"activation": None, **state})
+
+    def extra_repr(self) -> str:
+        """Return torch's line, with the activation behind it where there is one."""
+        shown = F.activation_name(self.activation)
+        return super().extra_repr() + (f", activation={shown}" if shown else "")
+
+
+class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
+    """Batch norm's forward for all ranks."""
+
+    ranks: ClassVar[tuple[int, ...]]
+    layout: ClassVar[str]
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalize `input`; see the class for its shape."""
+        if input.dim() not in self.ranks:
+            _check_rank(self, input)
+        if input.shape[1] != self.num_features:
+            _check_channels(self, input, 1)
+        buffers, parameters = self._buffers, self._parameters  # three times as fast as attributes
+        mean, var = buffers["running_mean"], buffers["running_var"]
+        training = self.training or mean is None
+        if training and not self.track_running_stats:
+            mean = var = None
+        return F.batch_norm(
+            input,
+            mean,
+            var,
+            parameters["weight"] if "weight" in parameters else self.weight,  # parametrized
+            parameters["bias"] if "bias" in parameters else self.bias,
+            training,
+            self.momentum,
+            self.eps,
+            num_batches_tracked=buffers["num_batches_tracked"],
+            activation=self.activation,
+        )
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        _check_rank(self, input)
+
+
+def _check_rank(layer: Any, x: Tensor) -> None:
+    if x.dim() not in layer.ranks:
+        family = type(layer).__name__.rstrip("123d")
+        fitting = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}.get(x.dim())
+        raise ShapeError(
+            f"{type(layer).__name__} takes {layer.layout}, got {x.dim()} axes in shape "
+            f"{tuple(x.shape)}. "
+            + (f"Use {family}{fitting}, or reshape the input." if fitting else "Reshape the input.")
+        )
+
+
+def _check_channels(layer: Any, x: Tensor, axis: int) -> None:
+    if x.shape[axis] != layer.num_features:
+        raise ShapeError(
+            f"{type(layer).__name__}({layer.num_features}) takes {layer.layout} with "
+            f"C = {layer.num_features}, got {x.shape[axis]} channels in shape {tuple(x.shape)}. "
+            f"Build it with num_features={x.shape[axis]}, or move the channels to axis {axis}."
+        )
+
+
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+    """Batch norm of (N, C) or (N, C, L); arguments and state as :class:`torch.nn.BatchNorm1d`.
+
+    `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
+    Raises `ShapeError` for another rank, other channels, or one value per channel in training.
+    Ioffe & Szegedy 2015, arXiv:1502.03167.
+
+    >>> BatchNorm1d(3, activation="relu")(torch.randn(8, 3)).min() >= 0
+    tensor(True)
+    """
+
+    ranks = (2, 3)
+    layout = "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+    """Batch norm of (N, C, H, W); see :class:`BatchNorm1d`.
+
+    >>> BatchNorm2d(3)(torch.randn(8, 3, 4, 4)).shape
+    torch.Size([8, 3, 4, 4])
+    """
+
+    ranks = (4,)
+    layout = "(N, C, H, W)"
+
+
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+    """Batch norm of (N, C, D, H, W); see :class:`BatchNorm1d`.
+
+    >>> BatchNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
+    torch.Size([2, 3, 4, 4, 4])
+    """
+
+    ranks = (5,)
+    layout = "(N, C, D, H, W)"
+
+
+class LazyBatchNorm1d(_BatchNorm, torch.nn.LazyBatchNorm1d):
+    """A :class:`BatchNorm1d` that takes its channels from the first input.
+
+    >>> LazyBatchNorm1d()(torch.randn(8, 3)).shape
+    torch.Size([8, 3])
+    """
+
+    cls_to_become = BatchNorm1d
+    ranks = BatchNorm1d.ranks
+    layout = BatchNorm1d.layout
+
+
+class LazyBatchNorm2d(_BatchNorm, torch.nn.LazyBatchNorm2d):
+    """A :class:`BatchNorm2d` that takes its channels from the first input."""
+
+    cls_to_become = BatchNorm2d
+    ranks = BatchNorm2d.ranks
+    layout = BatchNorm2d.layout
+
+
+class LazyBatchNorm3d(_BatchNorm, torch.nn.LazyBatchNorm3d):
+    """A :class:`BatchNorm3d` that takes its channels from the first input."""
+
+    cls_to_become = BatchNorm3d
+    ranks = BatchNorm3d.ranks
+    layout = BatchNorm3d.layout
+
+
+class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
+    """Instance norm's forward for all ranks, with or without a batch axis."""
+
+    ranks: ClassVar[tuple[int, ...]]
+    layout: ClassVar[str]
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalize `input`; see the class for its shape."""
+        _check_rank(self, input)
+        batched = input.dim() == self.ranks[-1]
+        if self.affine or self.track_running_stats:  # else any number of channels will do
+            _check_channels(self, input, 1 if batched else 0)
+        return self._normalize(input) if batched else self._normalize(input[None]).squeeze(0)
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        return F.instance_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            self.momentum if self.momentum is not None else 0.0,
+            self.eps,
+            activation=self.activation,
+        )
+
+
+class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
+    """Instance norm of (N, C, L) or (C, L); as :class:`torch.nn.InstanceNorm1d`.
+
+    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` for another rank, other
+    channels (where it has γ or running statistics), or a single position.  Ulyanov et al. 2016,
+    arXiv:1607.08022.
+
+    >>> InstanceNorm1d(3)(torch.randn(8, 3, 5)).shape
+    torch.Size([8, 3, 5])
+    """
+
+    ranks = (2, 3)
+    layout = "(N, C, L) or (C, L)"
+
+
+class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
+    """Instance norm of (N, C, H, W) or (C, H, W); see :class:`InstanceNorm1d`.
+
+    >>> InstanceNorm2d(3)(torch.randn(3, 5, 5)).shape
+    torch.Size([3, 5, 5])
+    """
+
+    ranks = (3, 4)
+    layout = "(N, C, H, W) or (C, H, W)"
+
+
+class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
+    """Instance norm of (N, C, D, H, W) or (C, D, H, W); see :class:`InstanceNorm1d`.
+
+    >>> InstanceNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
+    torch.Size([2, 3, 4, 4, 4])
+    """
+
+    ranks = (4, 5)
+    layout = "(N, C, D, H, W) or (C, D, H, W)"
+
+
+class LayerNorm(_Activated, torch.nn.LayerNorm):
+    """Layer norm over the last axes; arguments and state as :class:`torch.nn.LayerNorm`.
+
+    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` if the input does not end in
+    `normalized_shape`.  Ba et al. 2016, arXiv:1607.06450.
+
+    >>> LayerNorm(10)(torch.randn(2, 7, 10)).shape
+    torch.Size([2, 7, 10])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalize `input` (*, normalized_shape)."""
+        return F.layer_norm(
+            input,
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+            activation=self.activation,
+        )
+
+
+class RMSNorm(_Activated, torch.nn.RMSNorm):
+    """RMS norm over the last axes; arguments and state as :class:`torch.nn.RMSNorm`.
+
+    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` if the input does not end in
+    `normalized_shape`.  Zhang & Sennrich 2019, arXiv:1910.07467.
+
+    >>> RMSNorm(10)(torch.randn(2, 7, 10)).shape
+    torch.Size([2, 7, 10])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize `x` (*, normalized_shape)."""
+        return F.rms_norm(
+            x, self.normalized_shape, self.weight, self.eps, activation=self.activation
+        )
+
+
+class GroupNorm(_Activated, torch.nn.GroupNorm):
+    """Group norm of (N, C, *); arguments and state as :class:`torch.nn.GroupNorm`.
+
+    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` if the groups do not divide
+    the channels (and names the numbers that do) or the input has others.  Wu & He 2018,
+    arXiv:1803.08494.
+
+    >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
+    torch.Size([2, 6, 5])
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
+        F.check_groups(num_groups, (1, num_channels))
+        super().__init__(num_groups, num_channels, *args, **kwargs)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalize `input` (N, C, *)."""
+        return F.group_norm(
+            input,
+            self.num_groups,
+            self.weight,
+            self.bias,
+            self.eps,
+            activation=self.activation,
+        )

@@ -1,0 +1,257 @@
+"""Normalizers of weights, and `normalized`: a layer together with any normalizer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from anynorm import functional as F
+from anynorm.catalogue import Entry, entry
+from anynorm.errors import AnynormError
+from anynorm.functional import Activation
+from anynorm.nn.norm import create
+from anynorm.spec import Spec
+
+__all__ = [
+    "Activate",
+    "CosineConv1d",
+    "CosineConv2d",
+    "CosineConv3d",
+    "CosineLinear",
+    "NormalizedWeight",
+    "normalized",
+]
+
+
+class NormalizedWeight(torch.nn.Module):
+    """The weight γ · (w − μ) / σ of each output unit, as a parametrization of `weight`.
+
+    Register it with :func:`torch.nn.utils.parametrize.register_parametrization`, or use
+    :func:`normalized`.  γ, one for each unit, starts at σ of the weight at hand, so that weight
+    norm changes nothing at first and weight standardization only takes away the mean.  Shapes:
+    (O, I, *) → the same.  Salimans & Kingma 2016, arXiv:1602.07868; Qiao et al. 2019,
+    arXiv:1903.10520.
+
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> norm = NormalizedWeight(entry("weight").spec, layer.weight, eps=0.0)
+    >>> torch.allclose(norm(layer.weight), layer.weight)
+    True
+    """
+
+    def __init__(self, spec: Spec, weight: Tensor, eps: float) -> None:
+        super().__init__()
+        self.spec, self.eps = spec, eps
+        self.weight = torch.nn.Parameter(self._measure(weight.detach()))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Normalize `weight` (O, I, *)."""
+        return F.normalize(weight, self.spec, self.weight, eps=self.eps)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Take a new weight in: γ is set to its σ."""
+        with torch.no_grad():
+            self.weight.copy_(self._measure(weight.detach()))
+        return weight
+
+    def _measure(self, weight: Tensor) -> Tensor:
+        return F.scale_of(weight, self.spec, self.eps).reshape(-1)
+
+
+class _Cosine(torch.nn.Module):
+    """A layer that puts out γ · cos(w, x) + β, for the receptive field x of each output.
+
+    γ, one for each unit, starts at ‖w‖ times the root of the number of inputs: on inputs of root
+    mean square 1 the layer then puts out what it did without normalization.
+    """
+
+    weight: Tensor
+    eps = entry("cosine").eps
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Give the weight at hand its γ."""
+        self.gain = torch.nn.Parameter(self.weight.detach().flatten(1)[:, 0].clone())
+        self.reset_gain()
+
+    @torch.no_grad()
+    def reset_gain(self) -> None:
+        """Set γ from the weight at hand."""
+        inputs = math.prod(self.weight.shape[1:])
+        self.gain.copy_(self.weight.flatten(1).norm(dim=1) * math.sqrt(inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return γ · cos(w, x) + β, in the shape that the layer without normalization has."""
+        unit = F.normalize(self.weight, entry("weight").spec, self.gain, eps=self.eps)
+        return self._shift(self._apply_layer(x, unit) / self._length(x))
+
+    def _length(self, x: Tensor) -> Tensor:
+        """The norm of each receptive field: the square root of the layer's own sum of x²."""
+        squares = self._apply_layer(x * x, torch.ones_like(self.weight[:1]))
+        return torch.sqrt(squares + self.eps)
+
+    def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _shift(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class CosineLinear(_Cosine, torch.nn.Linear):
+    """A linear layer that puts out γ · cos(w, x) + β; arguments as :class:`torch.nn.Linear`.
+
+    Luo et al. 2017, arXiv:1702.05870.
+
+    >>> layer = CosineLinear(4, 3)
+    >>> x = torch.randn(2, 4)
+    >>> torch.allclose(layer(5 * x), layer(x), atol=1e-5)
+    True
+    """
+
+    def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, weight)
+
+    def _shift(self, y: Tensor) -> Tensor:
+        return y if self.bias is None else y + self.bias
+
+
+class _CosineConv(_Cosine):
+    """The part that convolutions of all ranks share."""
+
+    groups: int
+    out_channels: int
+    bias: Tensor | None
+
+    def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
+        y: Tensor = self._conv_forward(x, weight, None)  # type: ignore[operator]
+        return y
+
+    def _length(self, x: Tensor) -> Tensor:
+        """One field for each group of the convolution, repeated for the group's outputs."""
+        squares = self._apply_layer(x * x, torch.ones_like(self.weight[: self.groups]))
+        length = torch.sqrt(squares + self.eps)
+        axis = 1 - self.weight.dim()
+        return length.repeat_interleave(self.out_channels // self.groups, axis)
+
+    def _shift(self, y: Tensor) -> Tensor:
+        if self.bias is None:
+            return y
+        return y + self.bias.reshape(-1, *[1] * (self.weight.dim() - 2))
+
+
+class CosineConv1d(_CosineConv, torch.nn.Conv1d):
+    """A convolution that puts out γ · cos(w, patch) + β; arguments as :class:`torch.nn.Conv1d`.
+
+    Luo et al. 2017, arXiv:1702.05870.
+
+    >>> CosineConv1d(4, 3, 5, padding=2)(torch.randn(2, 4, 16)).shape
+    torch.Size([2, 3, 16])
+    """
+
+
+class CosineConv2d(_CosineConv, torch.nn.Conv2d):
+    """A convolution that puts out γ · cos(w, patch) + β; see :class:`CosineConv1d`."""
+
+
+class CosineConv3d(_CosineConv, torch.nn.Conv3d):
+    """A convolution that puts out γ · cos(w, patch) + β; see :class:`CosineConv1d`."""
+
+
+_COSINE: dict[type[torch.nn.Module], type[_Cosine]] = {
+    torch.nn.Linear: CosineLinear,
+    torch.nn.Conv1d: CosineConv1d,
+    torch.nn.Conv2d: CosineConv2d,
+    torch.nn.Conv3d: CosineConv3d,
+}
+
+
+def normalized(
+    layer: torch.nn.Module, name: str, *, activation: Activation = None, **options: Any
+) -> torch.nn.Module:
+    """Return `layer` (linear or convolution) together with the normalizer called `name`.
+
+    A normalizer of activations follows the layer in a `Sequential`; one of weights is registered
+    as a parametrization of the layer, which is edited in place; cosine returns a layer of its own
+    with the same weight.  `options`: as for :func:`anynorm.create`.  Raises `UnknownNameError` for
+    an unknown name, `AnynormError` for a layer of another kind.
+
+    >>> normalized(torch.nn.Linear(3, 8), "group", groups=2)(torch.randn(5, 3)).shape
+    torch.Size([5, 8])
+    """
+    row = entry(name)
+    if not isinstance(layer, tuple(_COSINE)):
+        raise AnynormError(
+            f"normalized() takes a linear layer or a convolution, got {type(layer).__name__}. "
+            "Give it the layer itself, or put anynorm.create(…) behind the module."
+        )
+    if row.spec.on == "input":
+        return _followed(layer, name, activation, options)
+    row.tune(**options)
+    normal = _cosine(layer) if row.spec.on == "both" else _parametrized(layer, row)
+    return normal if activation is None else torch.nn.Sequential(normal, Activate(activation))
+
+
+class Activate(torch.nn.Module):
+    """φ as a layer: the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
+
+    >>> Activate("relu")(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        F.check_activation(activation)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return φ(x)."""
+        return F.activate(x, self.activation)
+
+    def extra_repr(self) -> str:
+        """Return the activation's name."""
+        return F.activation_name(self.activation)
+
+
+def _followed(
+    layer: torch.nn.Module, name: str, activation: Activation, options: dict[str, Any]
+) -> torch.nn.Module:
+    convolution = not isinstance(layer, torch.nn.Linear)
+    units = layer.out_channels if convolution else layer.out_features
+    weight = layer.weight
+    assert isinstance(units, int)
+    assert isinstance(weight, Tensor)
+    norm = create(
+        name,
+        units,
+        channels_first=convolution,
+        activation=activation,
+        device=weight.device,
+        dtype=weight.dtype,
+        **options,
+    )
+    return torch.nn.Sequential(layer, norm)
+
+
+def _parametrized(layer: torch.nn.Module, row: Entry) -> torch.nn.Module:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    norm = NormalizedWeight(row.spec, weight, row.eps)
+    return parametrize.register_parametrization(layer, "weight", norm)
+
+
+def _cosine(layer: torch.nn.Module) -> torch.nn.Module:
+    """A cosine layer that shares the attributes, weight and bias of `layer`."""
+    cls = next(cosine for plain, cosine in _COSINE.items() if isinstance(layer, plain))
+    cosine = cls.__new__(cls)
+    torch.nn.Module.__init__(cosine)
+    cosine.__dict__.update(copy.copy(layer.__dict__))
+    cosine._parameters = dict(layer._parameters)
+    cosine.adopt()
+    return cosine

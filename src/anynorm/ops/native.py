@@ -1,0 +1,123 @@
+"""The normalizers for which torch has an operator of its own, which serves as the fallback here.
+
+These are thin on purpose: a layer on a small input costs little more than the call itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from anynorm.ops.running import Running, in_transform, plain_eager
+
+__all__ = ["batch", "group", "instance", "layer", "rms"]
+
+_CUDNN = torch.backends.cudnn
+
+# torch.batch_norm or torch.instance_norm, which have the same signature and write running
+# statistics in the same way.
+_Operator = Callable[..., Tensor]
+
+
+def batch(
+    x: Tensor,
+    running: Running | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+) -> Tensor:
+    """Batch norm of x (N, C, *), with statistics of this batch if `training`."""
+    return _run(torch.batch_norm, x, running, weight, bias, training, eps)
+
+
+def instance(
+    x: Tensor,
+    running: Running | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+) -> Tensor:
+    """Instance norm of x (N, C, *), with statistics of each instance if `training`."""
+    return _run(torch.instance_norm, x, running, weight, bias, training, eps)
+
+
+def layer(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Layer norm over the last axes, whose sizes are `shape`."""
+    return torch.layer_norm(x, shape, weight, bias, eps, _CUDNN.enabled)
+
+
+def rms(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> Tensor:
+    """RMS norm over the last axes, whose sizes are `shape`; ε is the type's epsilon if None."""
+    return torch.rms_norm(x, shape, weight, eps)
+
+
+def group(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Group norm of x (N, C, *) with `groups` groups of channels."""
+    return torch.group_norm(x, groups, weight, bias, eps, _CUDNN.enabled)
+
+
+def _run(
+    operator: _Operator,
+    x: Tensor,
+    running: Running | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+) -> Tensor:
+    if running is None:
+        return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
+    mean, var, _, momentum = running
+    if not training:
+        return operator(x, weight, bias, mean, var, False, 0.0, eps, _CUDNN.enabled)
+    if momentum is not None and plain_eager(mean):
+        return _track_in_place(operator, x, running, weight, bias, momentum, eps)
+    if in_transform():  # where an operator cannot write to statistics that are shared
+        running.track(*_statistics(operator, x))
+        return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)
+    # The operator writes the batch's statistics to the side: no value is read on the host.
+    mean, var = torch.zeros_like(mean), torch.zeros_like(var)
+    y = operator(x, weight, bias, mean, var, True, 1.0, eps, _CUDNN.enabled)
+    running.track(mean, var)
+    return y
+
+
+def _track_in_place(
+    operator: _Operator,
+    x: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """The operator updates the statistics itself; what was not finite is put back."""
+    mean, var, batches, _ = running
+    before = torch.cat((mean, var))
+    y = operator(x, weight, bias, mean, var, True, momentum, eps, False)
+    count = 1
+    if not math.isfinite(var.dot(var).item()):  # one number that any bad channel spoils
+        finite = torch.isfinite(mean) & torch.isfinite(var)
+        for statistic, old in zip((mean, var), before.chunk(2), strict=True):
+            statistic.copy_(torch.where(finite, statistic, old))
+        count = int(finite.any())
+    if batches is not None:
+        batches.add_(count)
+    return y
+
+
+def _statistics(operator: _Operator, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the operator would write: mean and unbiased variance, for instances their average."""
+    positions = list(range(2, x.dim()))
+    if operator is torch.batch_norm:
+        var, mean = torch.var_mean(x.detach(), [0, *positions], correction=1)
+        return mean, var
+    var, mean = torch.var_mean(x.detach(), positions, correction=1)
+    return mean.mean(0), var.mean(0)

@@ -1,0 +1,43 @@
+"""One way to make an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
+
+An operator is called in two ways that have the same derivative.  Eagerly it goes through its
+`autograd.Function`, because torch.func does not see ``torch.library.register_autograd``; compiled
+graphs call the operator itself, so that they show one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["LIBRARY", "define", "operator"]
+
+LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
+
+
+def define(schema: str) -> Any:
+    """Define the operator of `schema` and return it."""
+    LIBRARY.define(schema)
+    return getattr(torch.ops.anynorm, schema.partition("(")[0]).default
+
+
+def operator(
+    op: Any, kernel: Callable[..., Any], fake: Callable[..., Any], function: Any
+) -> Callable[..., Any]:
+    """Give `op` its implementations and return what to call.
+
+    `kernel` is the fallback for devices without one of their own; `function` the
+    `autograd.Function` that calls `op` and has its backward, context and vmap rule.
+    """
+    name = str(op.name())
+    LIBRARY.impl(name.partition("::")[2], kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, fake)
+    torch.library.register_vmap(name, function.vmap)
+    torch.library.register_autograd(name, function.backward, setup_context=function.setup_context)
+
+    def call(*args: Any) -> Any:
+        return op(*args) if torch.compiler.is_compiling() else function.apply(*args)
+
+    return call

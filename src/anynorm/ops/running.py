@@ -1,0 +1,140 @@
+"""Running statistics that do not bite: one guarded update for every normalizer that has them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from anynorm.ops.registry import LIBRARY, define
+
+__all__ = ["Running", "in_transform", "plain_eager"]
+
+_TRACK = define(
+    "track_(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
+    "Tensor batch_var, float? momentum) -> ()"
+)
+
+
+class Running(NamedTuple):
+    """The running statistics of a layer, updated in place.
+
+    `mean` and `var` have the shape of γ (`var` that of the covariance for whitening).  `batches` is
+    their number so far, or None where nobody counts.  A `momentum` of None asks for the cumulative
+    average, weight 1/`batches`, and needs `batches`.
+    """
+
+    mean: Tensor
+    var: Tensor
+    batches: Tensor | None
+    momentum: float | None
+
+    def track(self, batch_mean: Tensor, batch_var: Tensor) -> None:
+        """Take in one batch, except where it is not finite and while a graph is recomputed."""
+        if recomputing():
+            return
+        batch_mean, batch_var = batch_mean.detach(), batch_var.detach()
+        update = _TRACK if in_transform() else _update
+        update(self.mean, self.var, self.batches, batch_mean, batch_var, self.momentum)
+
+
+def recomputing() -> bool:
+    """Whether this forward is activation checkpointing's second, inside a backward pass."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def in_transform() -> bool:
+    """Whether a torch.func transform (vmap, grad, …) is running."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def plain_eager(buffer: Tensor) -> bool:
+    """Whether values may be read at once: an ordinary CPU buffer, no tracing, a first forward."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(buffer) is Tensor
+        and buffer.is_cpu
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._current_graph_task_id() == -1
+    )
+
+
+def _update(
+    mean: Tensor,
+    var: Tensor,
+    count: Tensor | None,
+    batch_mean: Tensor,
+    batch_var: Tensor,
+    momentum: float | None,
+) -> None:
+    channels, spread = _usable(batch_mean, batch_var)
+    if count is not None:  # a batch that leaves no trace is no batch
+        seen = channels.any() if count.dim() == 0 else channels.flatten(1).any(1)
+        count.add_(seen.reshape(count.shape))
+    weight = momentum if momentum is not None else _cumulative(count)
+    for running, batch, usable in ((mean, batch_mean, channels), (var, batch_var, spread)):
+        moved = running + _beside(weight, running) * (batch.to(running.dtype) - running)
+        running.copy_(torch.where(usable, moved, running))
+
+
+def _usable(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Which channels (for covariances: which groups of them) have finite statistics."""
+    if mean.shape == var.shape:
+        finite = torch.isfinite(mean) & torch.isfinite(var)
+        return finite, finite
+    groups = torch.isfinite(var).all(-1).all(-1)
+    return groups.repeat_interleave(var.shape[-1], -1), groups[..., None, None]
+
+
+def _beside(weight: float | Tensor, running: Tensor) -> float | Tensor:
+    """A weight for each model of an ensemble, shaped to broadcast against its statistics."""
+    if isinstance(weight, float) or weight.dim() == 0:
+        return weight
+    return weight.reshape(-1, *[1] * (running.dim() - 1))
+
+
+def _cumulative(count: Tensor | None) -> Tensor:
+    if count is None:
+        raise ValueError("momentum=None needs num_batches_tracked. Give a momentum instead.")
+    return count.to(torch.float64).reciprocal()
+
+
+def _vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+    """Per-model statistics stay per model; shared ones take in the pool of all models' batches."""
+    *tensors, momentum = args
+    mean_axis = in_dims[0]
+    if mean_axis is None:
+        pooled = _pool(tensors[3:], in_dims[3:5])
+        _TRACK(*tensors[:3], *pooled, momentum)
+    else:
+        front = [
+            t if t is None or axis is None else t.movedim(axis, 0)
+            for t, axis in zip(tensors, in_dims, strict=False)
+        ]
+        _TRACK(*front, momentum)
+    return None, None
+
+
+def _pool(batch: list[Tensor], axes: tuple[int | None, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the union of equally large batches."""
+    means, variances = (
+        t.unsqueeze(0) if axis is None else t.movedim(axis, 0)
+        for t, axis in zip(batch, axes, strict=True)
+    )
+    mean = means.mean(0)
+    away = means - mean
+    if means.shape[1:] == variances.shape[1:]:
+        between = away.square().mean(0)
+    else:  # covariances, of channels in groups
+        away = away.reshape(-1, *variances.shape[1:-1])
+        between = torch.einsum("vgc,vgd->gcd", away, away) / len(away)
+    return mean, variances.mean(0) + between
+
+
+LIBRARY.impl("track_", _update, "CompositeExplicitAutograd")
+torch.library.register_fake("anynorm::track_", lambda *_: None)
+torch.library.register_vmap("anynorm::track_", _vmap)

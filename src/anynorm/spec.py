@@ -1,0 +1,197 @@
+"""The one formula as data: h = φ(γ · (x − μ) / σ + β).
+
+A :class:`Spec` answers the questions of the formula: over which axes μ and σ are taken (a
+:class:`~anynorm.pattern.Pattern`), what μ is, what σ is (a :class:`Scale`), and whether the
+activations or the weights are normalized.  Its invariances follow from those answers.
+
+Every σ obeys one rule for ε: ``σ = sqrt(s² + ε)``, where ``s`` is the scale that was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from anynorm.errors import AnynormError, UnknownNameError
+from anynorm.pattern import Pattern
+
+__all__ = ["SCALES", "Constant", "Invariances", "Scale", "Spec"]
+
+Constant = float | Literal["gaussian", "sum"]
+Target = Literal["input", "weight", "both"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the scale ``s`` of a set of n values is measured: ``s = C · (mean |d|^p)^(1/p)``.
+
+    `p` is the power (``inf`` gives the largest deviation).  `origin` is the point the deviations
+    ``d`` are measured from, the mean or zero.  `constant` is C: a number, ``"sum"`` (n^(1/p): a sum
+    in place of the mean, as in a vector's norm) or ``"gaussian"`` (on Gaussian data s estimates the
+    standard deviation: √(π/2) for p = 1, 1/√(2 ln n) for p = ∞; Hoffer et al. 2018,
+    arXiv:1803.01814).  `root` names a square root of the covariance matrix instead: ``"zca"`` or
+    ``"pca"`` (Huang et al. 2018, arXiv:1804.08450).
+    """
+
+    p: float = 2.0
+    origin: Literal["mean", "zero"] = "mean"
+    constant: Constant = 1.0
+    root: Literal["zca", "pca"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.p >= 1:
+            raise AnynormError(f"p={self.p} gives no norm: p must be at least 1. Try p=2.")
+
+    def factor(self, count: float) -> float:
+        """Return the constant C for a set of `count` values.
+
+        >>> round(SCALES["l1"].factor(100), 4), round(SCALES["linf"].factor(100), 4)
+        (1.2533, 0.3295)
+        """
+        if self.constant == "sum":
+            return float(count ** (1.0 / self.p))
+        if self.constant == "gaussian":
+            return _gaussian_factor(self.p, count)
+        return self.constant
+
+    @property
+    def is_standard_deviation(self) -> bool:
+        """Whether s is the plain standard deviation, the one torch's batch norm takes."""
+        return self == _STD
+
+
+def _gaussian_factor(p: float, count: float) -> float:
+    """One over the p-th absolute moment of a standard Gaussian to the power 1/p."""
+    if math.isinf(p):
+        return 1.0 / math.sqrt(2.0 * math.log(count)) if count > 1 else 1.0
+    moment = 2.0 ** (p / 2.0) * math.gamma((p + 1.0) / 2.0) / math.sqrt(math.pi)
+    return float(moment ** (-1.0 / p))
+
+
+_STD = Scale()
+
+SCALES: dict[str, Scale] = {
+    "std": _STD,
+    "rms": Scale(origin="zero"),
+    "l1": Scale(p=1.0, constant="gaussian"),
+    "linf": Scale(p=math.inf, constant="gaussian"),
+    "lp": Scale(origin="zero"),
+    "norm": Scale(origin="zero", constant="sum"),
+    "zca": Scale(root="zca"),
+    "pca": Scale(root="pca"),
+}
+
+
+class Invariances(NamedTuple):
+    """Under which changes of a linear layer's weights or data the normalized output stays the same.
+
+    The first six are changes of the pre-activations ``a = W x`` that :math:`W` or the data cause,
+    for a positive factor; after Ba et al. 2016 (arXiv:1607.06450), table 1.
+    """
+
+    unit_weights: bool  # one unit's weights times a factor
+    all_weights: bool  # all weights times a factor
+    sample: bool  # one sample's data times a factor
+    data: bool  # all data times a factor
+    unit_shift: bool  # a constant added to one unit (a bias, or a fixed shift of the data)
+    sample_shift: bool  # a constant added to every unit of one sample
+    weight_shift: bool  # a constant added to one unit's incoming weights
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A normalizer without its parameters: the pattern, μ, σ and what is normalized.
+
+    `scale` is None for σ = 1.  Build one from names with :meth:`of`.
+
+    >>> Spec.of("[n] c [...]").uses_batch
+    True
+    >>> Spec.of("... [c]", scale="rms", center=False).invariances.sample
+    True
+    """
+
+    pattern: Pattern
+    center: bool = True
+    scale: Scale | None = _STD
+    on: Target = "input"
+
+    def __post_init__(self) -> None:
+        if self.whitens and not any(p.name == "c" and not p.shared for p in self.pattern.parts):
+            raise AnynormError(
+                f"whitening mixes the channels of a group, and pattern '{self.pattern}' has no "
+                "unbracketed axis 'c'. Try '[n] (g c) [...]'."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        pattern: str | Pattern,
+        *,
+        center: bool = True,
+        scale: str | Scale | None = "std",
+        p: float | None = None,
+        constant: Constant | None = None,
+        on: Target = "input",
+    ) -> Spec:
+        """Build a specification from a pattern's text and a scale's name (a key of ``SCALES``).
+
+        `p` and `constant` replace those of the named scale.  Raises `PatternError` for a pattern
+        that cannot be read and `UnknownNameError` for a scale that does not exist.
+        """
+        if isinstance(scale, str):
+            if scale not in SCALES:
+                raise UnknownNameError("scale", scale, SCALES)
+            scale = SCALES[scale]
+        changes = {k: v for k, v in (("p", p), ("constant", constant)) if v is not None and scale}
+        return cls(
+            pattern if isinstance(pattern, Pattern) else Pattern.parse(pattern),
+            center=center,
+            scale=replace(scale, **changes) if scale else None,  # type: ignore[arg-type]
+            on=on,
+        )
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the formula reduces to h = φ(γ · x + β)."""
+        return not self.center and self.scale is None
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether μ is the mean and σ the standard deviation, as in most of torch's operators."""
+        return self.center and self.scale is not None and self.scale.is_standard_deviation
+
+    @property
+    def whitens(self) -> bool:
+        """Whether σ is a root of the covariance matrix of the channels of a group."""
+        return self.scale is not None and self.scale.root is not None
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether samples share statistics, so that evaluation needs running statistics."""
+        return self.on == "input" and not self.is_identity and "n" in self.pattern.shared
+
+    @property
+    def invariances(self) -> Invariances:
+        """The changes of weights and data that leave the output as it is (ε aside)."""
+        on_input, scaled = self.on != "weight", self.scale is not None
+        centered = self.center and (self.scale is None or self.scale.origin == "mean")
+        return Invariances(
+            unit_weights=scaled and self._keeps_units,
+            all_weights=scaled,
+            sample=scaled and on_input and self._keeps_samples,
+            data=scaled and on_input,
+            unit_shift=centered and self.on == "input" and "c" not in self.pattern.shared,
+            sample_shift=centered and self.on == "input" and self._keeps_samples,
+            weight_shift=centered and self.on == "weight",
+        )
+
+    @property
+    def _keeps_units(self) -> bool:
+        """No statistic mixes two units (channels)."""
+        return not self.whitens and "c" not in self.pattern.shared
+
+    @property
+    def _keeps_samples(self) -> bool:
+        """No statistic mixes two samples."""
+        return self.on == "both" or "n" not in self.pattern.shared

@@ -1,0 +1,274 @@
+"""`Norm` and `create` against the NumPy reference: outputs, gradients and running statistics."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import anynorm
+from anynorm import reference
+from anynorm.activations import ACTIVATIONS
+
+SHAPES = {2: (6, 4), 3: (6, 4, 5), 4: (6, 4, 3, 5), 5: (6, 4, 2, 3, 2)}
+OPTIONS = {"group": {"groups": 2}, "ghost": {"size": 3}, "lp-batch": {"p": 3.0}}
+ON_INPUT = [name for name, row in anynorm.catalogue.items() if row.spec.on == "input"]
+# Float32 loses about 1e-7 a value; sums of a hundred of them and a division by σ cost two digits.
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4}
+
+
+def options(name):
+    return OPTIONS.get(name, {"groups": 2} if name in ("zca", "pca") else {})
+
+
+def pair(name, shape, dtype=torch.float64, **extra):
+    """Our layer and the reference's, with the same random γ and β."""
+    channels = shape[1:] if name == "batch-per-activation" else shape[1]
+    ours = anynorm.create(
+        name, channels, channels_first=True, dtype=dtype, **options(name), **extra
+    )
+    truth = reference.create(name, channels, **options(name), **extra)
+    generator = np.random.default_rng(0)
+    for parameter, attribute in ((ours.weight, "gamma"), (ours.bias, "beta")):
+        if parameter is not None:
+            value = generator.standard_normal(tuple(parameter.shape))
+            parameter.data.copy_(torch.from_numpy(value))
+            setattr(truth, attribute, parameter.detach().double().numpy())
+    return ours, truth
+
+
+def data(shape, seed=1):
+    """Values whose channels have different spreads, so that principal axes are well apart."""
+    x = np.random.default_rng(seed).standard_normal(shape)
+    spread = 2.0 ** np.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2))
+    return x * spread + 1
+
+
+def close(actual, expected, tolerance):
+    scale = max(np.abs(expected).max(initial=0.0), 1e-3)
+    np.testing.assert_allclose(actual.detach().double().numpy(), expected, 0, tolerance * scale)
+
+
+def compare(ours, truth, x, dtype, tolerance):
+    """One forward and backward of both, by a random cotangent."""
+    mine = torch.from_numpy(x).to(dtype).requires_grad_()
+    dy = np.random.default_rng(2).standard_normal(x.shape)
+    y = ours(mine)
+    close(y, truth.forward(mine.detach().double().numpy()), tolerance)
+    y.backward(torch.from_numpy(dy).to(dtype))
+    close(mine.grad, truth.backward(torch.from_numpy(dy).to(dtype).double().numpy()), tolerance)
+    for parameter, gradient in ((ours.weight, "dgamma"), (ours.bias, "dbeta")):
+        if parameter is not None:
+            close(parameter.grad, getattr(truth, gradient), tolerance)
+            parameter.grad = None
+
+
+@pytest.mark.parametrize("rank", SHAPES)
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_every_entry_agrees_with_the_reference(name, rank):
+    if name == "instance" and rank == 2:
+        pytest.skip("instance norm needs positions")
+    ours, truth = pair(name, SHAPES[rank], activation="silu")
+    for seed in range(2):
+        compare(ours, truth, data(SHAPES[rank], seed), torch.float64, 1e-11)
+    if truth.running is not None:
+        close(ours.running_mean, truth.running_mean, 1e-11)
+        spread = truth.running_cov if name in ("zca", "pca") else truth.running_var
+        close(ours.get_buffer(ours._spread), spread, 1e-11)
+        assert ours.num_batches_tracked == truth.num_batches_tracked
+    compare(ours.eval(), truth.eval(), data(SHAPES[rank], 3), torch.float64, 1e-11)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "permuted", "sliced", "expanded"])
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_layouts_give_the_same_numbers(name, layout):
+    ours, _ = pair(name, (6, 4, 3, 5))
+    x = torch.from_numpy(data((6, 4, 3, 5)))
+    if layout == "expanded":
+        x = x[..., :1].expand(6, 4, 3, 5)
+    changed = {
+        "channels_last": lambda: x.to(memory_format=torch.channels_last),
+        "permuted": lambda: x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0),
+        "sliced": lambda: torch.cat([x, x], 3)[..., ::2],
+        "expanded": lambda: x,
+    }[layout]()
+    same = x if layout != "sliced" else changed.contiguous()
+    torch.testing.assert_close(ours(changed), ours(same.contiguous()), rtol=1e-9, atol=1e-9)
+
+
+PATTERNS = [
+    "[n] c [...]", "[n] c ...", "[n] ...", "(k [n]) c [...]", "n [c ...]", "n [c] ...",
+    "n c [...]", "n (g [c]) [...]", "n (g [c]) ...", "[n] (g [c]) [...]", "... [c]",
+]  # fmt: skip
+SCALES = [("std", True), ("rms", False), ("l1", True), ("linf", True), ("lp", True), (None, True)]
+
+
+@st.composite
+def cases(draw):
+    pattern = draw(st.sampled_from(PATTERNS))
+    rank = draw(st.integers(3, 5))
+    shape = [2 * draw(st.integers(2, 4)) for _ in range(2)]
+    shape += [draw(st.integers(3, 5)) for _ in range(rank - 2)]
+    scale, center = draw(st.sampled_from(SCALES))
+    sizes = {"g": 2} if "g" in pattern else {"n": 2} if "k" in pattern else {}
+    return {
+        "pattern": pattern,
+        "shape": tuple(shape),
+        "scale": scale,
+        "center": center,
+        "sizes": sizes,
+        "p": draw(st.sampled_from([1.5, 2.0, 4.0])) if scale == "lp" else None,
+        "activation": draw(st.sampled_from(list(ACTIVATIONS))),
+        "dtype": draw(st.sampled_from([torch.float64, torch.float32])),
+        "order": draw(st.permutations(range(rank))),
+        "training": draw(st.booleans()),
+        "seed": draw(st.integers(0, 2**16)),
+    }
+
+
+def channels_of(pattern, shape):
+    if "c" in pattern:
+        return shape[-1] if pattern == "... [c]" else shape[1]
+    return shape[1:]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(cases())
+def test_random_patterns_shapes_types_and_strides(case):
+    channels = channels_of(case["pattern"], case["shape"])
+    dtype, tolerance = case["dtype"], TOLERANCE[case["dtype"]]
+    common = {"eps": 1e-3, "activation": case["activation"]}
+    ours = anynorm.Norm(
+        case["pattern"], channels, scale=case["scale"], center=case["center"], p=case["p"],
+        dtype=dtype, bias=True, **common, **case["sizes"],
+    )  # fmt: skip
+    truth = reference.Normalizer(ours.spec, channels, sizes=case["sizes"], **common)
+    ours.train(case["training"])
+    truth.train(case["training"])
+    x = np.random.default_rng(case["seed"]).standard_normal(case["shape"])
+    order = case["order"]
+    x = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+    compare(ours, truth, x, dtype, tolerance)
+    if ours.track_running_stats:
+        close(ours.running_mean, truth.running_mean, tolerance)
+        close(ours.running_var, truth.running_var, tolerance)
+
+
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_sixteen_bits_and_autocast(name):
+    x = torch.from_numpy(data((6, 4, 3, 5))).float()
+    for dtype in (torch.bfloat16, torch.float16):
+        ours, _ = pair(name, x.shape, dtype=torch.float32)
+        with torch.autocast("cpu", dtype=dtype):
+            y = ours(x.to(dtype))
+        precision = torch.finfo(dtype).eps
+        expected = pair(name, x.shape, dtype=torch.float32)[0](x.to(dtype).float())
+        # one rounding of the output, and of the affine step where torch does it in 16 bits
+        torch.testing.assert_close(y.float(), expected, rtol=8 * precision, atol=8 * precision)
+
+
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_second_derivatives(name):
+    ours, _ = pair(name, (6, 4, 3))
+    x = torch.from_numpy(data((6, 4, 3)) / 8).requires_grad_()
+    statistics = {k: v.clone() for k, v in ours.named_buffers()}
+
+    def call(x, *parameters):
+        named = dict(zip(dict(ours.named_parameters()), parameters, strict=True))
+        return torch.func.functional_call(ours, {**statistics, **named}, (x,))
+
+    inputs = (x, *(p.detach().requires_grad_() for p in ours.parameters()))
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_compiles_in_one_graph(name, training):
+    eager, compiled = (pair(name, (6, 4, 3, 5), activation="relu")[0] for _ in range(2))
+    eager.train(training), compiled.train(training)
+    run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    results = []
+    for function, layer in ((run, compiled), (eager, eager)):
+        x = torch.from_numpy(data((6, 4, 3, 5))).requires_grad_()
+        y = function(x)
+        y.backward(torch.from_numpy(data(y.shape, 5)))
+        results.append(
+            (y, x.grad, [p.grad for p in layer.parameters()], dict(layer.named_buffers()))
+        )
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # inside inductor
+@pytest.mark.parametrize("name", ["batch", "ghost", "group", "l1-batch", "zca"])
+def test_compiles_by_inductor(name):
+    eager, compiled = (pair(name, (6, 4, 3, 5), activation="relu")[0] for _ in range(2))
+    x = torch.from_numpy(data((6, 4, 3, 5)))
+    run = torch.compile(compiled, fullgraph=True)
+    torch.testing.assert_close(run(x), eager(x))
+    torch.testing.assert_close(dict(compiled.named_buffers()), dict(eager.named_buffers()))
+
+
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_exports_with_a_dynamic_batch(name):
+    layer = pair(name, (6, 4, 3, 5))[0].eval()
+    x = torch.from_numpy(data((6, 4, 3, 5)))
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: batch},))
+    other = torch.from_numpy(data((10, 4, 3, 5)))
+    torch.testing.assert_close(program.module()(other), layer(other))
+
+
+@pytest.mark.parametrize("name", ON_INPUT)
+def test_an_empty_batch_passes_through(name):
+    layer = pair(name, (6, 4, 3))[0]
+    x = torch.zeros(0, 4, 3, dtype=torch.float64, requires_grad=True)
+    y = layer(x)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: anynorm.create("group", 6, groups=4), "g=4 does not divide.*: 1, 2, 3, 6"),
+        (lambda: anynorm.create("batch", 6, groups=4), "no option of 'batch' named 'groups'"),
+        (lambda: anynorm.create("weight", 6), r"anynorm\.normalized\(layer, 'weight'\)"),
+        (lambda: anynorm.Norm("[n] c", 6, q=2), "does not split off"),
+        (lambda: anynorm.Norm("[n] c", 6, scale="zca")(torch.ones(1, 6)), "more than 1 value"),
+        (lambda: anynorm.Norm("[n] (g [c])", 6, g=2, scale="zca"), "whitening mixes"),
+        (lambda: anynorm.Norm("[n] c", 6, activation="rellu"), 'Did you mean "relu"'),
+        (lambda: anynorm.Norm("[n] c [...]", 6)(torch.ones(2, 5)), "channels=5, or permute"),
+        (lambda: anynorm.Norm("n c [...]", 6)(torch.ones(2, 6)), "nothing to take statistics over"),
+        (lambda: anynorm.Norm("[n] c [...]", 6)(torch.ones(1, 6)), "more than 1 value per channel"),
+        (lambda: anynorm.create("ghost", 6, size=4)(torch.ones(6, 6)), "n=4 does not divide"),
+    ],
+)  # fmt: skip
+def test_errors_state_the_input_the_rule_and_the_fix(build, message):
+    with pytest.raises(anynorm.AnynormError, match=message):
+        build()
+
+
+def test_state_loads_from_and_into_torch():
+    theirs, ours = torch.nn.BatchNorm2d(4), anynorm.create("batch", 4)
+    theirs(torch.randn(3, 4, 2, 2))
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    assert list(anynorm.create("rms", 4).state_dict()) == list(torch.nn.RMSNorm(4).state_dict())
+
+
+def test_copies_and_pickles_keep_the_layer(tmp_path):
+    import copy
+
+    layer = anynorm.create("group", 4, groups=2, activation="relu")
+    x = torch.randn(3, 4, 5)
+    torch.testing.assert_close(copy.deepcopy(layer)(x), layer(x))
+    torch.save(layer.state_dict(), tmp_path / "state.pt")
+    again = anynorm.create("group", 4, groups=2, activation="relu")
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.testing.assert_close(again(x), layer(x))
