@@ -73,8 +73,8 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
             input,
             mean,
             var,
-            parameters["weight"] if "weight" in parameters else self.weight,  # parametrized
-            parameters["bias"] if "bias" in parameters else self.bias,
+            parameters["weight"] if "weight" in parameters else self.weight,  # noqa: SIM401
+            parameters["bias"] if "bias" in parameters else self.bias,  # noqa: SIM401
             training,
             self.momentum,
             self.eps,

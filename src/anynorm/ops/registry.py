@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["LIBRARY", "define", "operator"]
+__all__ = ["LIBRARY", "below_autograd", "define", "operator"]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
 
@@ -21,6 +21,16 @@ def define(schema: str) -> Any:
     """Define the operator of `schema` and return it."""
     LIBRARY.define(schema)
     return getattr(torch.ops.anynorm, schema.partition("(")[0]).default
+
+
+def below_autograd(op: Any) -> Callable[..., Any]:
+    """Return `op` for the forward of its own `autograd.Function`, past its registered autograd."""
+
+    def call(*args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
+
+    return call
 
 
 def operator(

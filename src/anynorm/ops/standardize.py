@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anynorm.ops import formula
 from anynorm.ops.formula import Statistic
-from anynorm.ops.registry import define, operator
+from anynorm.ops.registry import below_autograd, define, operator
 
 __all__ = ["standardize"]
 
@@ -163,14 +163,14 @@ def _in_front(tensor: Tensor, axis: int | None, size: int) -> Tensor:
 
 
 class _Standardize(torch.autograd.Function):
-    forward = staticmethod(lambda *args: _FORWARD(*args))
+    forward = staticmethod(below_autograd(_FORWARD))
     setup_context = staticmethod(_save_forward)
     backward = staticmethod(_differentiate_forward)
     vmap = staticmethod(_vmap_forward)
 
 
 class _Gradient(torch.autograd.Function):
-    forward = staticmethod(lambda *args: _BACKWARD(*args))
+    forward = staticmethod(below_autograd(_BACKWARD))
     setup_context = staticmethod(_save_backward)
     backward = staticmethod(_differentiate_backward)
     vmap = staticmethod(_vmap_backward)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anynorm.ops.registry import define, operator
+from anynorm.ops.registry import below_autograd, define, operator
 
 __all__ = ["inverse_root", "moments"]
 
@@ -70,7 +70,7 @@ def _vmap(info: Any, in_dims: tuple[int], matrix: Tensor) -> tuple[Tensor, int]:
 
 
 class _InverseSquareRoot(torch.autograd.Function):
-    forward = staticmethod(lambda matrix: _ROOT(matrix))
+    forward = staticmethod(below_autograd(_ROOT))
     setup_context = staticmethod(_save)
     backward = staticmethod(_differentiate)
     vmap = staticmethod(_vmap)

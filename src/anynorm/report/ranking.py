@@ -1,0 +1,71 @@
+"""The ranking as a table, the same on the page and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["COLUMNS", "cells"]
+
+COLUMNS = (
+    "rank",
+    "normalizer",
+    "score",
+    "learning rate",
+    "lr tolerance, decades",
+    "init tolerance, decades",
+    "error at small batch",
+    "time × none",
+    "memory × none",
+)
+
+
+def cells(entry: Mapping[str, Any], percent: bool) -> list[str]:
+    """Return one normalizer's row under `COLUMNS`, as text."""
+    return [
+        str(entry["rank"]),
+        entry["label"],
+        spread(entry["score"], percent),
+        f"{entry['lr']:g}",
+        _text(entry["lr_tolerance"]),
+        _text(entry["init_tolerance"]),
+        _small_batch(entry["small_batch"], percent),
+        _ratio(entry["time"]),
+        _ratio(entry["memory"]),
+    ]
+
+
+def spread(seeds: Mapping[str, Any], percent: bool) -> str:
+    """Return a median with the range of its seeds.
+
+    >>> spread({"n": 2, "median": 0.5, "low": None, "high": 0.75}, percent=True)
+    '50.0 [diverged, 75.0]'
+    """
+    texts = [_number(seeds[key], percent) for key in ("median", "low", "high")]
+    if texts[1] == texts[2] == "diverged":
+        return "diverged"
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def _number(value: float | None, percent: bool) -> str:
+    if value is None:
+        return "diverged"
+    return f"{100 * value:.1f}" if percent else f"{value:.3g}"
+
+
+def _text(tolerance: Mapping[str, Any] | None) -> str:
+    return "–" if tolerance is None else str(tolerance["text"]).replace(" decades", "")
+
+
+def _small_batch(point: Mapping[str, Any] | None, percent: bool) -> str:
+    if point is None:
+        return "–"
+    unit = "" if percent else " decades"
+    if point["median"] is None:
+        return f"diverged at {point['batch']}"
+    # Adding zero turns the negative zero that rounding leaves into a plain one.
+    return f"{round(point['median'], 1) + 0.0:+.1f}{unit} at {point['batch']}"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"

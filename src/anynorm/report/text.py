@@ -1,0 +1,74 @@
+"""Names and numbers as text: names come from users, so nothing in them is ever markup."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+__all__ = ["cell", "markup", "plot", "visible", "wrapped"]
+
+
+def visible(text: object) -> str:
+    r"""Return `text` with every invisible character written out.
+
+    Line breaks, terminal escapes, marks that reverse the direction of text and lone surrogates
+    could change how the text around a name is shown.
+
+    >>> visible("a\nb")
+    'a\\nb'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
+
+
+def markup(text: object) -> str:
+    """Return `text` for an HTML page, as an element's content or a quoted attribute.
+
+    >>> markup('<b title="x">')
+    '&lt;b title=&quot;x&quot;&gt;'
+    """
+    return html.escape(visible(text), quote=True)
+
+
+def plot(text: object) -> str:
+    """Return `text` for a figure: plotly renders some HTML in names, labels and hover texts.
+
+    >>> plot("<b>")
+    '&lt;b&gt;'
+    """
+    return html.escape(visible(text), quote=False)
+
+
+def wrapped(text: object, width: int = 16, most: int = 2) -> str:
+    """Return a figure's label on at most `most` short lines, broken at hyphens and the like.
+
+    >>> wrapped("layer-over-channels")
+    'layer-over-<br>channels'
+    """
+    lines = [""]
+    for word in _words(visible(text), width):
+        if lines[-1] and len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] += word
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1] + "…"]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def _words(text: str, width: int) -> list[str]:
+    """Split after every separator; what has none is cut to pieces that fit a label."""
+    for separator in "-( _.":
+        text = text.replace(separator, f"{separator}\n")
+    return [part[i : i + width] for part in text.split("\n") for i in range(0, len(part), width)]
+
+
+def cell(value: Any) -> str:
+    """Return a table's cell: four digits of a number, a dash for what is missing.
+
+    >>> cell(0.123456), cell(3), cell(None), cell("batch")
+    ('0.1235', '3', '–', 'batch')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else visible(value)

@@ -1,0 +1,267 @@
+"""`anynorm.study`: which normalizer suits a model and its data, and why."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anynorm.errors import AnynormError
+from anynorm.study import lookup
+from anynorm.study.cell import Cell
+from anynorm.study.check import check
+from anynorm.study.frame import frame, write_parquet
+from anynorm.study.plan import Plan, unique
+from anynorm.study.pool import Failure, Outcome, run_cells
+from anynorm.study.progress import bar
+from anynorm.study.store import Record, Store
+from anynorm.study.subjects import SUBJECTS, USER
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+__all__ = ["Study", "study"]
+
+# Usable learning rates of the optimizers, next to plain SGD's.
+_RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study found: its records, and the evidence and verdict they come to.
+
+    `planned` counts the runs of the whole study, `reused` those that were in the store already.
+    """
+
+    records: list[Record]
+    planned: int
+    reused: int
+    failures: list[Failure]
+    interrupted: bool
+    title: str
+    command: str
+
+    @cached_property
+    def evidence(self) -> dict[str, Any]:
+        """Every claim with the numbers behind it, as plain values."""
+        from anynorm.study.evidence import build
+
+        return build(self.records, title=self.title, command=self.command, planned=self.planned)
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The ranking and what it rests on; "undecided" and "no benefit" are possible answers."""
+        found: dict[str, Any] = self.evidence["studies"][0]["verdict"]
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each run; see `anynorm.study.frame`."""
+        return frame(self.records)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write `frame()` as a Parquet file."""
+        write_parquet(self.records, path)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the report, one HTML file that opens offline."""
+        from anynorm.report import html
+
+        html.write(self.evidence, path)
+
+    def table(self, console: Console | None = None) -> None:
+        """Print the verdict and its tables on a terminal."""
+        from rich.console import Console
+
+        from anynorm.report import terminal
+
+        terminal.show(self.evidence, console or Console())
+
+
+def study(
+    model: str | Callable[..., Any] = "mlp-relu",
+    data: str | Callable[..., Any] | None = None,
+    *,
+    norms: Sequence[str] | None = None,
+    lr: float | None = None,
+    lrs: Sequence[float] | None = None,
+    inits: Sequence[float] | None = None,
+    batch: int | None = None,
+    batches: Sequence[int] | None = None,
+    placements: Sequence[str] | None = None,
+    seeds: int = 3,
+    steps: int | None = None,
+    optimizer: str = "sgd",
+    noise: bool | None = None,
+    full: bool = False,
+    probes: bool = True,
+    refine: int = 1,
+    store: str | os.PathLike[str] = "anynorm-study",
+    report: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    command: str = "",
+) -> Study:
+    """Train a model with each normalizer, measure why they differ, and say which suits it.
+
+    `model` is a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
+    given a function from channels to a module; otherwise the normalization layers of the model it
+    returns are replaced. `data` is 'digits', 'gaussian', 'torchvision:NAME' or
+    ``package.module:function`` returning a training and a held-out set. `norms` are names of the
+    catalogue, with options as in ``"group:groups=8"``. Where nothing is given, the subject's own
+    settings hold.
+
+    `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
+    and `placements` are compared one at a time around them, or all combined with `full`. With
+    `probes` the base runs are measured in depth, with `noise` batch norm gets its noisy control.
+    `refine` rounds then bisect the limits of the usable learning rates.
+
+    Every run ends as one record in the folder `store`; what is there is not run again. Ctrl-C
+    returns the study of what is finished. Raises `AnynormError` for bad input before any run.
+
+    >>> result = study("mlp-relu", norms=["none", "batch"])  # doctest: +SKIP
+    >>> result.report("report.html")  # doctest: +SKIP
+    """
+    plan = _plan(
+        lookup.path_of(model, "model"),
+        None if data is None else lookup.path_of(data, "data"),
+        norms=norms,
+        lr=lr,
+        lrs=lrs,
+        inits=inits,
+        batch=batch,
+        batches=batches,
+        placements=placements,
+        seeds=seeds,
+        steps=steps,
+        optimizer=optimizer,
+        noise=noise,
+        probes=probes,
+    )
+    if report is not None:
+        _check_report(Path(report))
+    runner = _Runner(Store(store), _workers(workers), progress)
+    runner.run(plan.product() if full else plan.star(), refine)
+    result = runner.result(title=f"{plan.subject} on {plan.data}", command=command)
+    if report is not None:
+        result.report(report)
+    return result
+
+
+class _Runner:
+    """Runs the cells that the store lacks, and those that their results ask for."""
+
+    def __init__(self, store: Store, workers: int, progress: bool) -> None:
+        self.store, self.workers, self.progress = store, workers, progress
+        self.cells: list[Cell] = []
+        self.outcome = Outcome()
+        self.reused = 0
+
+    def run(self, cells: list[Cell], refine: int) -> None:
+        check(cells)
+        self._complete(cells)
+        for _ in range(refine):
+            added = self._refinements()
+            if self.outcome.interrupted or not added:
+                break
+            self._complete(added)
+
+    def result(self, **names: str) -> Study:
+        records = self._records()
+        if not records and self.outcome.failures:
+            first = self.outcome.failures[0]
+            raise AnynormError(f"every run failed; the first: {first}")
+        if not records:
+            raise AnynormError("the study was interrupted before its first run was finished.")
+        return Study(
+            records=records,
+            planned=len(self.cells),
+            reused=self.reused,
+            failures=self.outcome.failures,
+            interrupted=self.outcome.interrupted,
+            **names,
+        )
+
+    def _complete(self, cells: list[Cell]) -> None:
+        missing = [cell for cell in cells if self.store.read(cell.key) is None]
+        self.reused += len(cells) - len(missing)
+        self.cells += cells
+        with bar(len(missing), shown=self.progress) as done:
+            outcome = run_cells(missing, self.store.folder, workers=self.workers, done=done)
+        self.outcome.failures += outcome.failures
+        self.outcome.interrupted |= outcome.interrupted
+
+    def _records(self) -> list[Record]:
+        found = (self.store.read(cell.key) for cell in self.cells)
+        return [record for record in found if record is not None]
+
+    def _refinements(self) -> list[Cell]:
+        from anynorm.study.tolerance import refinements
+
+        asked = [Cell.from_dict(one.cell) for one in refinements(self._records())]
+        known = {replace(cell, probes=False) for cell in self.cells}
+        plain = unique(replace(cell, probes=False) for cell in asked)
+        return [cell for cell in plain if cell not in known]
+
+
+def _plan(subject: str, data: str | None, **given: Any) -> Plan:
+    """The subject's own settings, with what the user gave in their place."""
+    settings = SUBJECTS[subject].settings if subject in SUBJECTS else USER
+    given = {name: _listed(name, value) for name, value in given.items() if value is not None}
+    rate = _RATES.get(given["optimizer"], 1.0)
+    chosen = {
+        **{name: getattr(settings, name) for name in ("norms", "inits", "batch", "batches")},
+        **{name: getattr(settings, name) for name in ("placements", "steps", "noise")},
+        "lrs": tuple(rate * lr for lr in settings.lrs),
+        "lr": _nearest(rate * settings.lr, given.get("lrs", ())),
+        "data": data or settings.data,
+        **given,
+    }
+    compared = chosen["norms"] if "batches" in given else settings.batch_norms
+    return Plan(
+        subject=subject,
+        batch_norms=tuple(name for name in compared if name in chosen["norms"]),
+        source=lookup.digest(subject, chosen["data"]),
+        **chosen,
+    )
+
+
+def _listed(name: str, value: Any) -> Any:
+    """Sequences as tuples; a lone name would be read letter by letter."""
+    if name not in ("norms", "lrs", "inits", "batches", "placements"):
+        return value
+    if isinstance(value, (str, int, float)):
+        raise AnynormError(f"{name}={value!r} is one value; give a list, {name}=[{value!r}].")
+    values = tuple(value)
+    if not values and name in ("norms", "placements"):
+        raise AnynormError(f"{name} is empty; name at least one.")
+    return values
+
+
+def _nearest(lr: float, lrs: Sequence[float]) -> float:
+    """The value of a grid that is nearest to the subject's own learning rate."""
+    usable = [value for value in lrs if value > 0]
+    return min(usable, key=lambda value: abs(math.log(value / lr)), default=lr)
+
+
+def _check_report(path: Path) -> None:
+    """Find out before the training, not after it, that the report has nowhere to go."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AnynormError(f"the report {str(path)!r} cannot be written: {error}.") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise AnynormError(f"the report {str(path)!r} cannot be written; name a file elsewhere.")
+
+
+def _workers(count: int | None) -> int:
+    if count is None:
+        available = getattr(os, "sched_getaffinity", None)
+        return len(available(0)) if available else os.cpu_count() or 1
+    if count < 1:
+        raise AnynormError(f"workers is {count}; it must be 1 or more.")
+    return count

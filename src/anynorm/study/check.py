@@ -1,0 +1,85 @@
+"""Finds out in a second, before any training, whether the cells of a study can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anynorm.errors import AnynormError
+from anynorm.study.build import build
+from anynorm.study.cell import Cell
+from anynorm.study.data import Data, load, seeded
+from anynorm.study.evaluate import predict
+
+__all__ = ["check"]
+
+
+def check(cells: Iterable[Cell]) -> None:
+    """Load the data and try every distinct model on its smallest batch.
+
+    Raises `AnynormError` for an unknown name, a batch larger than the training set, a model that
+    cannot be built or trained, and outputs that do not fit the targets.
+    """
+    for cell in _distinct(cells):
+        data = load(cell.data)
+        if cell.batch > len(data.train_x):
+            raise AnynormError(
+                f"batch {cell.batch} is larger than the training set of {cell.data!r}, "
+                f"{len(data.train_x)} samples; choose a smaller batch."
+            )
+        with seeded(cell.seed):
+            _try(cell, data)
+
+
+def _distinct(cells: Iterable[Cell]) -> list[Cell]:
+    """For each model its smallest batch, where statistics may lack values, and its largest."""
+    found: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        model = (cell.subject, cell.data, cell.label, cell.placement)
+        found.setdefault(model, []).append(cell)
+    ends = (sorted(group, key=lambda cell: cell.batch) for group in found.values())
+    return [cell for group in ends for cell in dict.fromkeys((group[0], group[-1]))]
+
+
+def _try(cell: Cell, data: Data) -> None:
+    """Try training and evaluation once, and name the cell in whatever goes wrong."""
+    try:
+        _use_once(cell, data)
+    except AnynormError as error:
+        raise AnynormError(f"{cell.label} in {cell.subject}: {error}") from error
+    except Exception as error:
+        shape = (cell.batch, *data.inputs)
+        raise AnynormError(
+            f"{cell.label} in {cell.subject}: a batch of shape {shape} raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _use_once(cell: Cell, data: Data) -> None:
+    x, y = data.train_x[: cell.batch], data.train_y[: cell.batch]
+    model = build(cell, data)
+    prediction = model.train()(x)
+    _check_prediction(prediction, y, data)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not (parameters and prediction.requires_grad):
+        raise AnynormError("the model has no parameters to train.")
+    torch.autograd.grad(data.loss(prediction, y), parameters, allow_unused=True)
+    predict(model, data.test_x[:2])
+
+
+def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
+    if not isinstance(prediction, Tensor):
+        kind = type(prediction).__name__
+        raise AnynormError(f"the model gave a {kind}; its output must be one tensor.")
+    shape = tuple(prediction.shape)
+    if data.task == "classification":
+        rule = f"(samples, classes), with {data.outputs} classes or more"
+        fits = len(shape) == 2 and shape[0] == len(y) and shape[1] >= data.outputs
+    else:
+        rule = f"as many values as the targets, {tuple(y.shape)}"
+        fits = prediction.numel() == y.numel()
+    if not fits:
+        raise AnynormError(f"the output for {len(y)} samples has shape {shape}; it must be {rule}.")

@@ -1,0 +1,22 @@
+"""The claims of a study: each a question with its definition and the answer that the runs give."""
+
+from __future__ import annotations
+
+from anynorm.study.claims.generalization import QUESTIONS as GENERALIZATION
+from anynorm.study.claims.layers import QUESTIONS as LAYERS
+from anynorm.study.claims.outcome import QUESTIONS as OUTCOME
+from anynorm.study.claims.question import Answer, Question, ask
+from anynorm.study.claims.smoothness import QUESTIONS as SMOOTHNESS
+from anynorm.study.claims.sweeps import QUESTIONS as SWEEPS
+from anynorm.study.claims.tradeoffs import QUESTIONS as TRADEOFFS
+
+__all__ = ["QUESTIONS", "Answer", "Question", "ask"]
+
+QUESTIONS: tuple[Question, ...] = (
+    *OUTCOME,
+    *SWEEPS,
+    *SMOOTHNESS,
+    *LAYERS,
+    *GENERALIZATION,
+    *TRADEOFFS,
+)

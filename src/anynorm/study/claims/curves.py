@@ -1,0 +1,153 @@
+"""Curves over training: merged over seeds, thinned, and averaged over the early steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from anynorm.study.claims.question import Table, table
+from anynorm.study.spread import Record, Spread, spread
+
+__all__ = ["EARLY", "early", "merge", "panel", "per_layer_median", "probe", "series_table"]
+
+EARLY = 100
+POINTS = 48
+CHANGES = ("mean_shift", "log_std_shift", "wasserstein")
+
+Curve = tuple[Sequence[float], Sequence[float | None]]
+Pick = Callable[[Record], Curve | None]
+
+
+def probe(part: str, key: str) -> Pick:
+    """Return a function that picks one probed quantity of a run: its steps and its values.
+
+    A quantity measured for every layer gives the median over the layers. A change since the
+    last measurement, which the first one cannot have, starts with the second.
+    """
+
+    def pick(record: Record) -> Curve | None:
+        found = (record.get("probes") or {}).get(part) or {}
+        steps, values = found.get("step"), found.get(key)
+        if not steps or not values:
+            return None
+        first = 1 if key in CHANGES else 0
+        return steps[first:], per_layer_median(values[first:])
+
+    return pick
+
+
+def per_layer_median(values: Sequence[Any]) -> list[float | None]:
+    """Return the median over layers of each step's list; plain numbers stay as they are."""
+    return [_median(value) if isinstance(value, list) else value for value in values]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    # A layer without a value (no such activation) is left out; it says nothing about the others.
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return median(known) if known else None
+
+
+def merge(
+    groups: Mapping[str, Sequence[Record]],
+    pick: Pick,
+    *,
+    higher_is_better: bool = False,
+    points: int = POINTS,
+) -> dict[str, dict[str, list[Any]]]:
+    """Return each normalizer's median and range over seeds at every step that was measured.
+
+    A run that diverged counts as the worst value from there on, so that survivors do not make
+    a normalizer look better than it is.
+    """
+    merged = {}
+    for name, records in groups.items():
+        curves = [(record, curve) for record in records if (curve := pick(record))]
+        if curves:
+            merged[name] = _merge(curves, higher_is_better, points)
+    return merged
+
+
+def _merge(
+    curves: Sequence[tuple[Record, Curve]], higher_is_better: bool, points: int
+) -> dict[str, list[Any]]:
+    steps = thin(sorted({step for _, (steps, _) in curves for step in steps}), points)
+    lookups = [(record, dict(zip(*curve, strict=True))) for record, curve in curves]
+    merged: dict[str, list[Any]] = {"x": [], "median": [], "low": [], "high": []}
+    for step in steps:
+        values = [
+            lookup.get(step)
+            for record, lookup in lookups
+            if step in lookup or _over(record, lookup, step)
+        ]
+        seeds = spread(values, higher_is_better=higher_is_better)
+        merged["x"].append(step)
+        for key in ("median", "low", "high"):
+            merged[key].append(seeds[key])
+    return merged
+
+
+def _over(record: Record, lookup: Mapping[float, Any], step: float) -> bool:
+    return record["status"] != "ok" and step > max(lookup)
+
+
+def thin(values: Sequence[float], points: int) -> list[float]:
+    """Keep at most `points` values, the first and the last among them.
+
+    >>> thin([0, 1, 2, 3, 4, 5, 6], 3)
+    [0, 3, 6]
+    """
+    if len(values) <= points:
+        return list(values)
+    scale = (len(values) - 1) / (points - 1)
+    return [values[round(index * scale)] for index in range(points)]
+
+
+def early(groups: Mapping[str, Sequence[Record]], pick: Pick) -> dict[str, Spread]:
+    """Return the spread over seeds of each run's mean over the first 100 steps."""
+    found = {}
+    for name, records in groups.items():
+        means = [
+            _early_mean(record, curve) for record in records if (curve := pick(record)) is not None
+        ]
+        if means:
+            found[name] = spread(means, higher_is_better=False)
+    return found
+
+
+def _early_mean(record: Record, curve: Curve) -> float | None:
+    diverged_at = record.get("diverged_at")
+    if record["status"] != "ok" and (diverged_at is None or diverged_at < EARLY):
+        return None
+    points = [(step, value) for step, value in zip(*curve, strict=True) if step <= EARLY]
+    known = [(step, value) for step, value in points if value is not None]
+    return _mean_over_steps(known) if known and len(known) == len(points) else None
+
+
+def _mean_over_steps(points: Sequence[tuple[float, float]]) -> float:
+    """The mean over the steps, not over the measurements, which need not be evenly spaced."""
+    if len(points) == 1:
+        return points[0][1]
+    areas = [(x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairwise(points)]
+    return sum(areas) / (points[-1][0] - points[0][0])
+
+
+def panel(title: str, series: Mapping[str, Any], *, log: bool = False) -> dict[str, Any]:
+    """Return one panel of a figure of curves."""
+    return {"title": title, "log": log, "series": dict(series)}
+
+
+def series_table(x_title: str, panels: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the curves of all panels as one table, a row for each normalizer and x."""
+    columns = ["normalizer", x_title]
+    rows: dict[tuple[str, Any], list[Any]] = {}
+    for index, shown in enumerate(panels):
+        columns += [f"{shown['title']}: {key}" for key in ("median", "low", "high")]
+        for name, curve in shown["series"].items():
+            for x, *values in zip(*(curve[k] for k in ("x", "median", "low", "high")), strict=True):
+                row = rows.setdefault((name, x), [name, x])
+                row += [None] * (2 + 3 * index - len(row)) + values
+    width = len(columns)
+    return table("Curves", columns, [row + [None] * (width - len(row)) for row in rows.values()])

@@ -1,0 +1,219 @@
+"""Data sets, held in memory as tensors: built in, from torchvision, or from a user's function."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anynorm.errors import AnynormError, nearest
+from anynorm.study import lookup
+
+__all__ = ["Data", "load", "seeded"]
+
+_DIGITS_SPLIT = [1297, 500]
+_EXPECTED = (
+    "Expected two datasets (training, held-out), each a map-style Dataset of (x, y) pairs "
+    "or a tuple (x, y) of tensors or arrays with one row for each sample."
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples along the first axis; `outputs` counts the classes, or the regressed values."""
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    task: str
+    outputs: int
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.train_x.shape[1:])
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of class scores (N, classes), or the mean squared error."""
+        if self.task == "classification":
+            return F.cross_entropy(prediction, target)
+        return F.mse_loss(prediction, target.view_as(prediction))
+
+
+@lru_cache(maxsize=4)
+def load(name: str) -> Data:
+    """Load 'digits', 'gaussian', 'torchvision:NAME' or what ``package.module:function`` returns.
+
+    A user's function is called with the random generators seeded, so that every worker process
+    sees the same samples. Raises `AnynormError` when the name or what it gives is not usable.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]()
+    if name.startswith("torchvision:"):
+        return _from_pair(_torchvision(name.partition(":")[2]), name)
+    if lookup.is_path(name):
+        return _from_pair(_call(name), name)
+    raise AnynormError(
+        f"there is no data set named {name!r}.{nearest(name, _BUILT_IN)} "
+        f"Known: {', '.join(_BUILT_IN)}, torchvision:NAME, package.module:function."
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of torch, NumPy and Python, and put their states back at the end."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _digits() -> Data:
+    """scikit-learn's 1,797 images (N, 1, 8, 8), standardised by the training set's moments."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    x = torch.tensor(images[order], dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    y = torch.tensor(labels[order], dtype=torch.int64)
+    train = x[: _DIGITS_SPLIT[0]]
+    x = (x - train.mean()) / train.std()
+    (train_x, test_x), (train_y, test_y) = (torch.split(part, _DIGITS_SPLIT) for part in (x, y))
+    return Data(train_x, train_y, test_x, test_y, "classification", 10)
+
+
+def _gaussian() -> Data:
+    """y = A x with Gaussian x and A in ten dimensions (Santurkar et al. 2018, arXiv:1805.11604)."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(10, 10, generator=generator)
+    x = torch.randn(2000, 10, generator=generator)
+    y = x @ matrix.T
+    return Data(x[:1000], y[:1000], x[1000:], y[1000:], "regression", 10)
+
+
+_BUILT_IN: dict[str, Callable[[], Data]] = {"digits": _digits, "gaussian": _gaussian}
+
+
+def _call(name: str) -> Any:
+    function = lookup.resolve(name, "data")
+    try:
+        with seeded(0):
+            return function()
+    except Exception as error:
+        raise AnynormError(
+            f"data {name!r}: calling it without arguments raised {error!r}."
+        ) from error
+
+
+def _torchvision(name: str) -> tuple[Any, Any]:
+    try:
+        datasets = importlib.import_module("torchvision.datasets")
+        transforms = importlib.import_module("torchvision.transforms")
+    except ImportError as error:
+        raise AnynormError(
+            f"data 'torchvision:{name}' needs torchvision, which is not installed: "
+            "pip install torchvision."
+        ) from error
+    if not hasattr(datasets, name):
+        raise AnynormError(f"torchvision has no data set {name!r}.{nearest(name, dir(datasets))}")
+    root, transform = Path(torch.hub.get_dir()).parent / "datasets", transforms.ToTensor()
+    try:
+        make = getattr(datasets, name)
+        return (
+            make(str(root), train=True, download=True, transform=transform),
+            make(str(root), train=False, download=True, transform=transform),
+        )
+    except Exception as error:
+        raise AnynormError(
+            f"torchvision:{name} could not be loaded into {root}: {error!r}. "
+            "For a data set with other arguments write a function that returns two datasets."
+        ) from error
+
+
+def _from_pair(pair: Any, name: str) -> Data:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise AnynormError(f"data {name!r} gave {_describe(pair)}. {_EXPECTED}")
+    (train_x, train_y), (test_x, test_y) = (_tensors(part, name) for part in pair)
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise AnynormError(
+            f"data {name!r}: training samples have shape {tuple(train_x.shape[1:])} but held-out "
+            f"ones {tuple(test_x.shape[1:])}; both must agree."
+        )
+    task, outputs = _task(train_y, test_y)
+    return Data(train_x, train_y, test_x, test_y, task, outputs)
+
+
+def _task(train_y: Tensor, test_y: Tensor) -> tuple[str, int]:
+    if train_y.is_floating_point():
+        return "regression", max(1, train_y[0].numel())
+    return "classification", int(max(train_y.max(), test_y.max())) + 1
+
+
+def _tensors(part: Any, name: str) -> tuple[Tensor, Tensor]:
+    """The inputs and targets of one of the two datasets."""
+    if isinstance(part, tuple) and len(part) == 2 and all(hasattr(item, "shape") for item in part):
+        x, y = (torch.as_tensor(item) for item in part)
+    elif hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str):
+        x, y = _stacked(part, name)
+    else:
+        raise AnynormError(f"data {name!r} gave {_describe(part)} as a dataset. {_EXPECTED}")
+    _check_samples(x, y, name)
+    return _as_input(x), _as_target(y)
+
+
+def _stacked(dataset: Any, name: str) -> tuple[Tensor, Tensor]:
+    try:
+        pairs = [dataset[index] for index in range(len(dataset))]
+        return (
+            torch.stack([torch.as_tensor(x) for x, _ in pairs]),
+            torch.stack([torch.as_tensor(y) for _, y in pairs]),
+        )
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise AnynormError(
+            f"data {name!r}: the samples of {_describe(dataset)} cannot be stacked into tensors "
+            f"({error}). {_EXPECTED}"
+        ) from error
+
+
+def _check_samples(x: Tensor, y: Tensor, name: str) -> None:
+    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
+        raise AnynormError(
+            f"data {name!r} gave x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}; "
+            "x needs one row of features for each sample, and y as many rows as x."
+        )
+    if x.is_floating_point() and not bool(x.isfinite().all()):
+        raise AnynormError(f"data {name!r}: x has values that are not finite; remove them first.")
+
+
+def _as_input(x: Tensor) -> Tensor:
+    if x.dtype == torch.uint8:
+        return x.float() / 255
+    return x.float() if x.is_floating_point() else x
+
+
+def _as_target(y: Tensor) -> Tensor:
+    if y.is_floating_point():
+        return y.float()
+    return y.long().reshape(len(y))
+
+
+def _describe(value: Any) -> str:
+    size = f" of length {len(value)}" if hasattr(value, "__len__") else ""
+    return f"a {type(value).__name__}{size}"

@@ -1,0 +1,97 @@
+"""Objects that a user names as ``package.module:attribute``: models, data functions."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from anynorm.errors import AnynormError, nearest
+
+__all__ = ["digest", "is_path", "path_of", "resolve"]
+
+
+def is_path(name: str) -> bool:
+    """Whether `name` has the form ``package.module:attribute``."""
+    module, colon, attribute = name.partition(":")
+    return bool(module and colon and attribute) and module != "torchvision"
+
+
+def resolve(name: str, kind: str) -> Callable[..., Any]:
+    """Import what ``package.module:attribute`` names; the current directory is searched too.
+
+    Raises `AnynormError` when the module cannot be imported, or has no such callable.
+
+    >>> resolve("math:sqrt", "model")(4)
+    2.0
+    """
+    module_name, _, attribute = name.partition(":")
+    module = _import(module_name, name, kind)
+    try:
+        target = attrgetter(attribute)(module)
+    except AttributeError:
+        hint = nearest(attribute, vars(module))
+        raise AnynormError(
+            f"{kind} {name!r}: module {module_name!r} has no attribute {attribute!r}.{hint}"
+        ) from None
+    if not callable(target):
+        raise AnynormError(
+            f"{kind} {name!r} is a {type(target).__name__}; give a function (or class) to call."
+        )
+    return target  # type: ignore[no-any-return]
+
+
+def path_of(target: str | Callable[..., Any], kind: str) -> str:
+    """The name under which a spawned worker process can import `target`; names stay as they are.
+
+    >>> import math
+    >>> path_of(math.sqrt, "model")
+    'math:sqrt'
+    """
+    if isinstance(target, str):
+        return target
+    module = getattr(target, "__module__", None)
+    attribute = getattr(target, "__qualname__", "<object>")
+    if module in (None, "__main__") or "<" in attribute:
+        raise AnynormError(
+            f"{kind} {target!r} cannot be imported by the worker processes; "
+            "move it to the top level of a module and pass 'module:name'."
+        )
+    return f"{module}:{attribute}"
+
+
+def digest(*names: str) -> str:
+    """Fingerprint of the source files behind the user's `names`, '' when there are none.
+
+    It is part of a cell's configuration, so that an edited model is never answered from the
+    records of its former self. Only the named module's own file is read, not what it imports.
+    """
+    files = [_source(name) for name in names if is_path(name)]
+    return hashlib.sha256(b"\0".join(files)).hexdigest()[:12] if files else ""
+
+
+def _source(name: str) -> bytes:
+    file = _import(name.partition(":")[0], name, "object").__file__
+    return Path(file).read_bytes() if file else b""
+
+
+def _import(module_name: str, name: str, kind: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise AnynormError(
+            f"{kind} {name!r}: there is no module named {error.name!r} here "
+            f"(searched from {os.getcwd()}); write package.module:function."
+        ) from error
+    except Exception as error:
+        raise AnynormError(
+            f"{kind} {name!r}: importing {module_name!r} failed with {error!r}."
+        ) from error

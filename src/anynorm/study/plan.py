@@ -1,0 +1,128 @@
+"""Which cells a study runs: a star of comparisons around a base cell, or the whole product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+from anynorm.errors import AnynormError
+from anynorm.study.cell import Cell, parse_norm
+
+__all__ = ["Plan", "unique"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The values to compare, and the base values that hold where nothing else is said.
+
+    `norms` are names with options, such as ``"group:groups=4"``; `batch_norms` are those of them
+    that are compared over batch sizes.
+    """
+
+    subject: str
+    data: str
+    norms: tuple[str, ...]
+    lr: float
+    steps: int
+    batch: int
+    lrs: tuple[float, ...] = ()
+    inits: tuple[float, ...] = ()
+    batches: tuple[int, ...] = ()
+    batch_norms: tuple[str, ...] = ()
+    placements: tuple[str, ...] = ("before",)
+    seeds: int = 3
+    optimizer: str = "sgd"
+    noise: bool = True
+    probes: bool = True
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise AnynormError(f"seeds is {self.seeds}; it counts the runs of a cell, 1 or more.")
+
+    def star(self) -> list[Cell]:
+        """The base comparison, then one factor at a time; cells that coincide appear once.
+
+        The base cells carry the probes. Batch sizes are compared at equal epochs and with the
+        learning rate in proportion to the batch, down from the base cell's.
+        """
+        return unique(
+            [
+                *self._base(),
+                *self._vary("lr", self.lrs),
+                *self._vary("init", self.inits),
+                *self._vary("placement", self.placements),
+                *self._batch_sizes(),
+            ]
+        )
+
+    def product(self) -> list[Cell]:
+        """The base comparison and every combination of all the values."""
+        grid = product(
+            self.lrs or (self.lr,), self.inits or (1.0,), self.placements, self.batches or (None,)
+        )
+        varied = [
+            self._at_batch(replace(cell, lr=lr, init=init, placement=placement), batch)
+            for lr, init, placement, batch in grid
+            for cell in self._cells(self.norms)
+        ]
+        return unique([*self._base(), *varied])
+
+    def _base(self) -> Iterator[Cell]:
+        cells = self._cells(self.norms)
+        noisy = [replace(cell, noise=True) for cell in cells if cell.norm == "batch"]
+        for cell in [*cells, *(noisy if self.noise else [])]:
+            yield replace(cell, probes=self.probes)
+
+    def _vary(self, name: str, values: Iterable[float | str]) -> Iterator[Cell]:
+        for value in values:
+            for cell in self._cells(self.norms):
+                yield Cell(**{**vars(cell), name: value})
+
+    def _batch_sizes(self) -> Iterator[Cell]:
+        for batch in self.batches:
+            for cell in self._cells(self.batch_norms):
+                yield self._at_batch(cell, batch)
+
+    def _at_batch(self, cell: Cell, batch: int | None) -> Cell:
+        """`cell` with another batch size, as many samples seen and a learning rate to match."""
+        if batch is None:
+            return cell
+        ratio = batch / self.batch
+        steps = max(1, round(cell.steps / ratio))
+        return replace(cell, batch=batch, lr=cell.lr * ratio, steps=steps)
+
+    def _cells(self, norms: Iterable[str]) -> list[Cell]:
+        return [self._cell(norm, seed) for norm in norms for seed in range(self.seeds)]
+
+    def _cell(self, norm: str, seed: int) -> Cell:
+        name, options = parse_norm(norm)
+        return Cell(
+            subject=self.subject,
+            data=self.data,
+            norm=name,
+            norm_options=options,
+            lr=self.lr,
+            batch=self.batch,
+            placement=self.placements[0],
+            optimizer=self.optimizer,
+            steps=self.steps,
+            seed=seed,
+            source=self.source,
+        )
+
+
+def unique(cells: Iterable[Cell]) -> list[Cell]:
+    """Each run once, in the order of first appearance; of two that coincide, the probed one.
+
+    >>> cell = Cell(subject="cnn", data="digits", norm="batch", lr=0.1, steps=10, seed=0)
+    >>> [kept.probes for kept in unique([cell, replace(cell, probes=True)])]
+    [True]
+    """
+    kept: dict[Cell, Cell] = {}
+    for cell in cells:
+        plain = replace(cell, probes=False)
+        if plain not in kept or cell.probes:
+            kept[plain] = cell
+    return list(kept.values())

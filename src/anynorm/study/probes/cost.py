@@ -1,0 +1,40 @@
+"""What a model keeps in memory for its backward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.study.probes.snapshot import preserved
+
+__all__ = ["bytes_for_backward"]
+
+
+def bytes_for_backward(model: nn.Module, x: Tensor) -> int:
+    """Return the bytes that one forward pass on `x`, in the present mode, keeps for backward.
+
+    A tensor kept twice, or in views, counts once; parameters and buffers do not count, `x` does
+    where a layer keeps it. The model is left as it was.
+
+    >>> bytes_for_backward(nn.ReLU(), torch.randn(5, 2, requires_grad=True))
+    40
+    """
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with preserved(model), torch.enable_grad(), hooks:
+        output = model(x)
+        # Counted while the graph lives: the address of freed memory is soon another tensor's.
+        total = _distinct_bytes(kept, [*model.parameters(), *model.buffers()])
+        del output
+    return total
+
+
+def _distinct_bytes(tensors: list[Tensor], excluded: list[Tensor]) -> int:
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+    known = {tensor.untyped_storage().data_ptr() for tensor in excluded}
+    return sum(storage.nbytes() for at, storage in storages.items() if at not in known)

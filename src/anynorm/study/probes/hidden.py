@@ -1,0 +1,95 @@
+"""Where the hidden units of a model are: what its activations are given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.nn import Activate
+from anynorm.study.probes.layers import called, weight_layers
+from anynorm.study.probes.snapshot import preserved
+from anynorm.surgery import NORMALIZERS
+
+__all__ = ["activation_of", "hidden_layers", "pre_activations"]
+
+_ACTIVATIONS = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.PReLU,
+    nn.ReLU,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Softsign,
+    nn.Tanh,
+)
+
+
+def hidden_layers(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
+    """Return the modules that apply an activation, by name, in order of execution.
+
+    In a model without any, its weight layers after the first: what those are given is hidden too.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    >>> list(hidden_layers(model, torch.randn(4, 2)))
+    ['1']
+    """
+    modules = called(model, x)
+    found = {name: module for name, module in modules.items() if activation_of(module)}
+    return found or {layer.name: layer.module for layer in weight_layers(model, x)[1:]}
+
+
+def activation_of(module: nn.Module) -> str:
+    """Return the name of the activation that `module` itself applies; empty if there is none.
+
+    >>> activation_of(nn.ReLU()), activation_of(Activate("tanh")), activation_of(nn.Linear(2, 2))
+    ('relu', 'tanh', '')
+    """
+    if isinstance(module, _ACTIVATIONS):
+        return type(module).__name__.lower()
+    fused = getattr(module, "activation", None) if _fuses(module) else None
+    # An activation that is a module is found by itself.
+    if fused in (None, "identity") or isinstance(fused, nn.Module):
+        return ""
+    return fused if isinstance(fused, str) else getattr(fused, "__name__", type(fused).__name__)
+
+
+def pre_activations(model: nn.Module, names: Iterable[str], x: Tensor) -> dict[str, Tensor]:
+    """Return what the activation of each named module is given in its last call on `x`.
+
+    For a module that applies none it is the module's input.
+    """
+    found: dict[str, Tensor] = {}
+    # Leaving `preserved` takes the hooks away too.
+    with preserved(model), torch.no_grad():
+        for name in names:
+            model.get_submodule(name).register_forward_pre_hook(
+                lambda module, args, name=name: found.update({name: _before(module, args[0])})
+            )
+        model(x)
+    return found
+
+
+def _fuses(module: nn.Module) -> bool:
+    return isinstance(module, (Activate, *NORMALIZERS))
+
+
+def _before(module: nn.Module, x: Tensor) -> Tensor:
+    """Return what the activation of `module` is given when the module is given `x`."""
+    if _fuses(module) and activation_of(module):
+        module = copy.copy(module)
+        module.activation = None  # type: ignore[assignment]
+        x = module.forward(x)
+    # A copy, since an in-place activation overwrites what it was given.
+    return x.clone()

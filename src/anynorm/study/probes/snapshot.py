@@ -1,0 +1,152 @@
+"""Everything a measurement may disturb, kept aside and put back bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = ["Snapshot", "preserved"]
+
+Restore = Callable[[], None]
+
+
+class Snapshot:
+    """The state of a model, of its optimizer and of the random generators at one moment.
+
+    Kept: parameters, their ``.grad`` (which tensor, or ``None``, and its values), buffers, the
+    attributes of every module (modes, counters, tensors kept outside buffers), the optimizer's
+    state and options, and the random state of torch (CUDA too, once in use), NumPy and Python.
+    Not kept: the state of objects that a module's attributes refer to.
+
+    `restore` may be called any number of times. That is how stochastic layers are frozen: every
+    evaluation of one measurement starts from the same restored state, so it draws the same masks.
+
+    >>> model = nn.Linear(2, 1)
+    >>> before = model.weight.detach().clone()
+    >>> state = Snapshot(model)
+    >>> _ = model.weight.data.zero_()
+    >>> state.restore()
+    >>> torch.equal(model.weight, before)
+    True
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
+        parameters = _parameters(model, optimizer)
+        tensors = [*parameters, *(p.grad for p in parameters if p.grad is not None)]
+        self._restores = [
+            *(_attributes(module) for module in model.modules()),
+            *([] if optimizer is None else [_attributes(optimizer), _optimizer(optimizer)]),
+            _gradients(parameters),
+            _values([*tensors, *model.buffers()]),
+            _random_state(),
+        ]
+
+    def restore(self) -> None:
+        """Put everything back as it was when the snapshot was taken."""
+        for restore in self._restores:
+            restore()
+
+
+@contextmanager
+def preserved(model: nn.Module, optimizer: Optimizer | None = None) -> Iterator[Snapshot]:
+    """Take a snapshot, and restore it at the end of the block, whatever happens inside.
+
+    >>> model = nn.BatchNorm1d(3)
+    >>> with preserved(model):
+    ...     _ = model(torch.randn(8, 3))
+    >>> int(model.num_batches_tracked)
+    0
+    """
+    snapshot = Snapshot(model, optimizer)
+    try:
+        yield snapshot
+    finally:
+        snapshot.restore()
+
+
+def _parameters(model: nn.Module, optimizer: Optimizer | None) -> list[Tensor]:
+    groups = [] if optimizer is None else optimizer.param_groups
+    both = [*model.parameters(), *(p for group in groups for p in group["params"])]
+    return list(dict.fromkeys(both))
+
+
+def _values(tensors: list[Tensor]) -> Restore:
+    copies = [tensor.detach().clone() for tensor in tensors]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, kept in zip(tensors, copies, strict=True):
+                tensor.copy_(kept)
+
+    return restore
+
+
+def _gradients(parameters: list[Tensor]) -> Restore:
+    gradients = [parameter.grad for parameter in parameters]
+
+    def restore() -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    return restore
+
+
+def _attributes(owner: object) -> Restore:
+    """Keep an object's attributes, and the entries of those that are dictionaries, one level deep.
+
+    One level is what it takes to notice a buffer that a forward pass replaces by a new tensor.
+    """
+    attributes = vars(owner)
+    kept = dict(attributes)
+    inner = [(value, value.copy()) for value in kept.values() if isinstance(value, dict)]
+
+    def restore() -> None:
+        _refill(attributes, kept)
+        for value, entries in inner:
+            if value or entries:
+                _refill(value, entries)
+
+    return restore
+
+
+def _optimizer(optimizer: Optimizer) -> Restore:
+    state = {parameter: copy.deepcopy(entry) for parameter, entry in optimizer.state.items()}
+    groups = [(group, dict(group)) for group in optimizer.param_groups]
+
+    def restore() -> None:
+        _refill(optimizer.state, {p: copy.deepcopy(entry) for p, entry in state.items()})
+        for group, entries in groups:
+            _refill(group, entries)
+
+    return restore
+
+
+def _refill(live: dict[Any, Any], entries: dict[Any, Any]) -> None:
+    live.clear()
+    live.update(entries)
+
+
+def _cuda_in_use() -> bool:
+    return torch.cuda.is_initialized()  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _random_state() -> Restore:
+    cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else []
+
+    def restore() -> None:
+        torch.set_rng_state(cpu)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+    return restore

@@ -1,0 +1,120 @@
+"""The store: a folder with one JSON file for each finished cell."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from anynorm.errors import AnynormError
+from anynorm.study.cell import SCHEMA, Cell
+
+__all__ = ["Record", "Store"]
+
+Record = dict[str, Any]
+
+_NAME = re.compile(r"[0-9a-f]{24}\.json")
+# Writing a record takes milliseconds: a temporary file this old was left by a killed process.
+_STALE_SECONDS = 60.0
+
+
+class Store:
+    """Records on disk, each written atomically as ``<key>.json``.
+
+    Two stores are merged by copying their files into one folder. A file that cannot be read is
+    moved aside to ``<key>.json.corrupt-N`` with a warning, and its cell counts as not run.
+    Raises `AnynormError` when the folder cannot be created or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._check_writable()
+        self._remove_leftovers()
+
+    def path(self, key: str) -> Path:
+        """The file of the record with this key."""
+        return self.folder / f"{key}.json"
+
+    def write(self, record: Record) -> None:
+        """Put a record in place in one step; numbers that are not finite become null."""
+        temporary = self.folder / f".{record['key']}.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(_finite(record), allow_nan=False), encoding="utf-8")
+        os.replace(temporary, self.path(record["key"]))
+
+    def read(self, key: str) -> Record | None:
+        """The record with this key, or None when there is none that can be read."""
+        path = self.path(key)
+        try:
+            return _checked(json.loads(path.read_text(encoding="utf-8")), key)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self._move_aside(path, error)
+            return None
+
+    def records(self) -> list[Record]:
+        """Every readable record, in the order of their keys."""
+        return list(self._records())
+
+    def _records(self) -> Iterator[Record]:
+        for name in sorted(os.listdir(self.folder)):
+            record = self.read(name[:-5]) if _NAME.fullmatch(name) else None
+            if record is not None:
+                yield record
+
+    def _check_writable(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".writable.{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise AnynormError(
+                f"the store {str(self.folder)!r} cannot be written: {error.strerror}. "
+                "Choose another folder with store= (--store)."
+            ) from error
+
+    def _remove_leftovers(self) -> None:
+        for path in self.folder.glob(".*.tmp"):
+            # Another process may be removing the same file.
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+    def _move_aside(self, path: Path, error: Exception) -> None:
+        number = 1
+        while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+            number += 1
+        os.replace(path, aside)
+        warnings.warn(
+            f"the record {path.name} cannot be read ({error}); it was moved to {aside.name} "
+            "and its cell counts as not run.",
+            stacklevel=3,
+        )
+
+
+def _checked(record: Record, key: str) -> Record:
+    """The record itself, when it is whole and belongs to its file name."""
+    if record["schema"] != SCHEMA or record["key"] != key:
+        raise ValueError("its schema or key does not fit its file name")
+    if Cell.from_dict(record["cell"]).key != key:
+        raise ValueError("its cell does not have this key")
+    missing = {"status", "curve", "evaluations", "final", "probes", "cost"} - set(record)
+    if missing:
+        raise ValueError(f"it lacks {sorted(missing)[0]!r}")
+    return record
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

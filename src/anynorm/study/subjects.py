@@ -1,0 +1,214 @@
+"""The networks that the study can train, and the settings each is studied with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from types import MappingProxyType
+from typing import Protocol
+
+from torch import Tensor, nn
+
+__all__ = ["SUBJECTS", "USER", "Factory", "MakeNorm", "Settings", "Subject"]
+
+MakeNorm = Callable[[int], nn.Module]
+
+
+class Factory(Protocol):
+    """Builds a network for samples of shape `inputs`; ``norm(channels)`` gives a normalizer."""
+
+    def __call__(
+        self, inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: str
+    ) -> nn.Module:
+        """Return the network, for inputs (N, *inputs) and outputs (N, outputs)."""
+        ...
+
+
+def _normed(norm: nn.Module, activation: nn.Module, placement: str) -> list[nn.Module]:
+    return [norm, activation] if placement == "before" else [activation, norm]
+
+
+def _mlp(depth: int, activation: type[nn.Module], *, std: float | None) -> Factory:
+    """`depth` hidden layers of 100 units; `std` of Gaussian weights, or None for He's."""
+
+    def build(
+        inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: str
+    ) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for index in range(depth):
+            layers += [nn.Linear(100 if index else prod(inputs), 100)]
+            layers += _normed(norm(100), activation(), placement)
+        return _initialised(nn.Sequential(*layers, nn.Linear(100, outputs)), std)
+
+    return build
+
+
+def _cnn(inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: str) -> nn.Module:
+    """Convolutions 16-16-pool-32-32, the mean over positions, and a linear head."""
+    layers: list[nn.Module] = []
+    channels = inputs[0]
+    for width, pool in ((16, False), (16, True), (32, False), (32, False)):
+        layers += [nn.Conv2d(channels, width, 3, padding=1)]
+        layers += _normed(norm(width), nn.ReLU(), placement)
+        layers += [nn.MaxPool2d(2)] if pool else []
+        channels = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)]
+    return _initialised(nn.Sequential(*layers, *head), None)
+
+
+def _deep_linear(
+    inputs: tuple[int, ...],
+    outputs: int,
+    *,
+    norm: MakeNorm,
+    placement: str,  # noqa: ARG001 - there is no activation to stand before or after
+) -> nn.Module:
+    """25 linear layers of 10 units without activations (Santurkar et al. 2018)."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for index in range(24):
+        layers += [nn.Linear(10 if index else prod(inputs), 10), norm(10)]
+    model = nn.Sequential(*layers, nn.Linear(10, outputs))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+class PixelRNN(nn.Module):
+    """h ← tanh(norm(W h + V x)) over the pixels, with one normalizer shared by all time steps."""
+
+    def __init__(self, outputs: int, norm: nn.Module, placement: str, width: int = 100) -> None:
+        super().__init__()
+        self.input = nn.Linear(1, width)
+        self.recurrent = nn.Linear(width, width, bias=False)
+        self.norm, self.activation, self.placement = norm, nn.Tanh(), placement
+        self.head = nn.Linear(width, outputs)
+        nn.init.xavier_uniform_(self.input.weight)
+        nn.init.orthogonal_(self.recurrent.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: (N, *) gives (N, outputs); the values of a sample are read one by one."""
+        pixels = self.input(x.flatten(1).unsqueeze(-1))
+        hidden = x.new_zeros(len(x), self.recurrent.in_features)
+        for pixel in pixels.unbind(1):
+            total = pixel + self.recurrent(hidden)
+            if self.placement == "before":
+                hidden = self.activation(self.norm(total))
+            else:
+                hidden = self.norm(self.activation(total))
+        scores: Tensor = self.head(hidden)
+        return scores
+
+
+def _rnn(
+    inputs: tuple[int, ...],  # noqa: ARG001 - it reads the values of a sample one by one
+    outputs: int,
+    *,
+    norm: MakeNorm,
+    placement: str,
+) -> nn.Module:
+    return PixelRNN(outputs, norm(100), placement)
+
+
+def _initialised(model: nn.Module, std: float | None) -> nn.Module:
+    """Gaussian weights of the given deviation, or He's (2015, arXiv:1502.01852); zero biases."""
+    for layer in model.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            if std is None:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            else:
+                nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return model
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The base cell of a subject and the values its star of comparisons goes through."""
+
+    data: str = "digits"
+    norms: tuple[str, ...] = ("none", "batch", "layer", "group:groups=4", "rms", "weight")
+    lr: float = 0.1
+    steps: int = 150
+    batch: int = 60
+    lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    inits: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+    batches: tuple[int, ...] = ()
+    # The batch sizes are compared for these alone: others do not depend on the batch.
+    batch_norms: tuple[str, ...] = ("batch", "group:groups=4")
+    placements: tuple[str, ...] = ("before",)
+    noise: bool = True
+
+
+_HALVES = (32, 16, 8, 4, 2)
+_GROUP = "group:groups=4"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with the settings of its study."""
+
+    build: Factory
+    settings: Settings = field(default_factory=Settings)
+
+
+SUBJECTS: Mapping[str, Subject] = MappingProxyType(
+    {
+        # The 3x100 net of Ioffe & Szegedy 2015 (arXiv:1502.03167), with small Gaussian weights.
+        "mlp-sigmoid": Subject(
+            _mlp(3, nn.Sigmoid, std=0.01), Settings(steps=1500, lrs=(0.1, 1.0), inits=())
+        ),
+        "mlp-relu": Subject(
+            _mlp(8, nn.ReLU, std=None),
+            Settings(
+                norms=(
+                    "none",
+                    "batch",
+                    "layer",
+                    _GROUP,
+                    "rms",
+                    "l1-batch",
+                    "linf-batch",
+                    "weight",
+                ),
+                batches=_HALVES,
+                placements=("before", "after"),
+            ),
+        ),
+        "cnn": Subject(
+            _cnn,
+            Settings(
+                norms=("none", "batch", "layer", _GROUP), steps=200, inits=(), batches=_HALVES
+            ),
+        ),
+        # Batch statistics shared by all time steps against none shared (Ba et al. 2016).
+        "rnn": Subject(
+            _rnn,
+            Settings(
+                norms=("none", "batch", "layer"),
+                steps=600,
+                lrs=(0.03, 0.1, 0.3),
+                inits=(),
+                noise=False,
+            ),
+        ),
+        # All 1,000 samples in one batch, as Santurkar et al. 2018 (arXiv:1805.11604) train it.
+        "deep-linear": Subject(
+            _deep_linear,
+            Settings(
+                data="gaussian",
+                norms=("none", "batch", "layer"),
+                lr=0.01,
+                lrs=(0.001, 0.003, 0.01, 0.03, 0.1),
+                inits=(),
+                batch=1000,
+            ),
+        ),
+    }
+)
+
+# A user's own model, of which nothing is known: fewer runs, as they may be long.
+USER = Settings(inits=(0.1, 1.0, 10.0))

@@ -1,0 +1,189 @@
+"""One cell, one training run, one record."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from anynorm.study import evaluate
+from anynorm.study.build import build
+from anynorm.study.cell import SCHEMA, Cell
+from anynorm.study.data import Data, load, seeded
+from anynorm.study.probes import Recorder
+from anynorm.study.probes.cost import bytes_for_backward
+from anynorm.study.store import Record
+
+__all__ = ["batches", "run"]
+
+# A mini-batch loss above this counts as diverged (Bjorck et al. 2018, arXiv:1806.02375).
+_DIVERGED = 1e3
+_CURVE_POINTS = 200
+_EVALUATIONS = 6
+# Held-out samples of the fixed batch on which units are watched.
+_PROBED = 200
+
+
+def run(cell: Cell) -> Record:
+    """Train the model of `cell` and return its record (see the store).
+
+    Equal cells give equal records, ``cost`` apart. A run that diverges (a mini-batch loss that is
+    not finite or above 1e3) stops there and keeps what it measured. The caller's random state
+    and number of threads are left as they were.
+    """
+    data = load(cell.data)
+    with _one_thread(), seeded(cell.seed):
+        training = _Run(cell, data, build(cell, data))
+        training.train()
+        return training.record()
+
+
+def batches(data: Data, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches without end: every epoch in a new seeded order, its incomplete rest left out."""
+    generator = torch.Generator().manual_seed(seed)
+    size = min(size, len(data.train_x))
+    while True:
+        order = torch.randperm(len(data.train_x), generator=generator)
+        for rows in torch.split(order, size):
+            if len(rows) == size:
+                yield data.train_x[rows], data.train_y[rows]
+
+
+@dataclass
+class _Run:
+    """A training run in progress and what it has measured so far."""
+
+    cell: Cell
+    data: Data
+    model: nn.Module
+    diverged_at: int | None = None
+    curve: dict[str, list[Any]] = field(default_factory=lambda: {"step": [], "train_loss": []})
+    evaluations: dict[str, list[Any]] = field(
+        default_factory=lambda: {name: [] for name in ("step", *evaluate.IN_EVAL_MODE)}
+    )
+    seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.optimizer = _optimizer(self.cell, self.model)
+        first, _ = next(batches(self.data, self.cell.batch, self.cell.seed))
+        self.bytes = bytes_for_backward(self.model, first)
+        self.recorder = self._recorder() if self.cell.probes else None
+
+    def train(self) -> None:
+        """Take every step, or as many as it takes to diverge."""
+        self.model.train()
+        stream = batches(self.data, self.cell.batch, self.cell.seed)
+        stride = -(-self.cell.steps // _CURVE_POINTS)
+        for step, (x, y) in zip(range(self.cell.steps), stream, strict=False):
+            if self.recorder:
+                self.recorder.before_step(step, x, y)
+            loss = self._step(x, y)
+            if not abs(loss) <= _DIVERGED:
+                self.diverged_at = step
+                break
+            if step % stride == 0:
+                self._log(step, loss)
+            if self._due(step + 1):
+                self._evaluate(step + 1)
+
+    def record(self) -> Record:
+        """Everything measured, as the store keeps it."""
+        final = self._final()
+        return {
+            "schema": SCHEMA,
+            "key": self.cell.key,
+            "cell": self.cell.to_dict(),
+            "task": self.data.task,
+            "status": "ok" if self.diverged_at is None else "diverged",
+            "diverged_at": self.diverged_at,
+            "curve": self.curve,
+            "evaluations": self.evaluations,
+            "final": final,
+            "probes": self.recorder.result() if self.recorder else None,
+            "cost": self._cost(),
+            "environment": _environment(),
+        }
+
+    def _recorder(self) -> Recorder:
+        x, y = self.data.test_x[:_PROBED], self.data.test_y[:_PROBED]
+        return Recorder(self.model, self.data.loss, self.optimizer, x, y, self.cell.steps)
+
+    def _step(self, x: Tensor, y: Tensor) -> float:
+        start = time.process_time()
+        self.optimizer.zero_grad()
+        loss = self.data.loss(self.model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.seconds.append(time.process_time() - start)
+        return loss.item()
+
+    def _log(self, step: int, loss: float) -> None:
+        self.curve["step"].append(step)
+        self.curve["train_loss"].append(loss)
+
+    def _due(self, step: int) -> bool:
+        """Whether one of the evenly spaced evaluations, the last step's included, falls here."""
+        return (step * _EVALUATIONS) // self.cell.steps > (
+            (step - 1) * _EVALUATIONS
+        ) // self.cell.steps
+
+    def _evaluate(self, step: int) -> None:
+        for name, value in {"step": step, **evaluate.scores(self.model, self.data)}.items():
+            self.evaluations[name].append(value)
+
+    def _final(self) -> evaluate.Scores:
+        if self.diverged_at is not None:
+            return evaluate.NOTHING
+        last = {name: self.evaluations[name][-1] for name in evaluate.IN_EVAL_MODE}
+        if not math.isfinite(last["train_loss"]):
+            self.diverged_at = self.cell.steps
+            return evaluate.NOTHING
+        return last | evaluate.in_other_modes(self.model, self.data, self.cell.batch)
+
+    def _cost(self) -> dict[str, float]:
+        return {
+            "seconds_per_step": median(self.seconds),
+            "bytes_for_backward": self.bytes,
+            "train_seconds": sum(self.seconds),
+            "probe_seconds": self.recorder.seconds if self.recorder else 0.0,
+        }
+
+
+def _optimizer(cell: Cell, model: nn.Module) -> Optimizer:
+    if cell.optimizer == "adam":
+        return Adam(model.parameters(), cell.lr)
+    return SGD(model.parameters(), cell.lr, momentum=0.9 if cell.optimizer == "momentum" else 0.0)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """More threads would add numbers in another order, and the record would change."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _environment() -> dict[str, Any]:
+    try:
+        own = version("anynorm")
+    except PackageNotFoundError:
+        own = "source"
+    return {
+        "anynorm": own,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+    }

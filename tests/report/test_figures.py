@@ -1,0 +1,130 @@
+"""Figures as plotly JSON: every claim drawn, nothing hidden by a gap, names escaped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from synthetic_records import record, star
+
+from anynorm.report.figures import draw
+from anynorm.report.figures.style import log_axis, style
+from anynorm.study.evidence import build
+
+
+@pytest.fixture(scope="module")
+def evidence() -> dict[str, Any]:
+    return build(star(), title="a study", command="anynorm study")
+
+
+def figure(evidence: dict[str, Any], name: str) -> dict[str, Any]:
+    [claim] = [c for c in evidence["studies"][0]["claims"] if c["id"] == name]
+    return draw(claim["figure"], evidence["labels"])
+
+
+def strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_every_claim_is_drawn(evidence: dict[str, Any]) -> None:
+    for claim in evidence["studies"][0]["claims"]:
+        drawn = draw(claim["figure"], evidence["labels"])
+        assert any(len(trace.get("x") or trace.get("z")) for trace in drawn["data"])
+        json.dumps(drawn, allow_nan=False)
+
+
+def test_loss_bands_show_none_and_batch_at_first(evidence: dict[str, Any]) -> None:
+    labels = evidence["labels"]
+    shown = {t["meta"]["series"] for t in figure(evidence, "loss-range")["data"] if t["visible"]}
+    assert {labels[index] for index in shown} == {"none", "batch"}
+
+
+def test_beta_and_eta_beta_are_two_panels_of_one_figure(evidence: dict[str, Any]) -> None:
+    layout = figure(evidence, "smoothness")["layout"]
+    assert [note["text"] for note in layout["annotations"]] == ["β", "η·β"]
+    assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1]
+
+
+def test_a_seed_that_diverged_is_a_cross_on_the_heat_map(evidence: dict[str, Any]) -> None:
+    cells, crosses = figure(evidence, "lr")["data"]
+    lost = [(x, y) for y, row in enumerate(cells["z"]) for x, z in enumerate(row) if z is None]
+    assert lost
+    assert sorted(zip(crosses["x"], crosses["y"], strict=True)) == sorted(lost)
+
+
+def test_the_heat_map_outlines_the_tolerance(evidence: dict[str, Any]) -> None:
+    drawn = figure(evidence, "lr")
+    row = evidence["labels"].index("batch")
+    [shape] = [s for s in drawn["layout"]["shapes"] if s["y0"] == row - 0.45]
+    inside = drawn["data"][0]["z"][row][round(shape["x0"] + 0.47) : round(shape["x1"] - 0.47) + 1]
+    best = max(z for cells in drawn["data"][0]["z"] for z in cells if z is not None)
+    assert inside
+    assert all(z >= best - 0.05 for z in inside)
+
+
+def test_bisected_values_of_a_few_normalizers_are_no_columns() -> None:
+    records = [record(norm=n, lr=lr) for n in ("none", "batch") for lr in (0.1, 0.3, 1.0)]
+    records.append(record(norm="batch", lr=0.17))
+    drawn = figure(build(records, title="", command=""), "lr")
+    assert drawn["layout"]["xaxis"]["ticktext"] == ["0.1", "0.3", "1"]
+
+
+def test_diverged_runs_are_named_beside_the_dots() -> None:
+    records = [record(norm=n, seed=s) for n in ("none", "batch") for s in range(3)]
+    records[0] = record(norm="none", seed=0, status="diverged")
+    drawn = figure(build(records, title="", command=""), "base")
+    assert any("1/3 diverged" in text for text in drawn["layout"]["yaxis"]["ticktext"])
+
+
+def test_a_curve_whose_runs_diverged_ends_in_a_cross() -> None:
+    records = [
+        record(norm=n, status="ok" if n == "batch" else "diverged") for n in ("none", "batch")
+    ]
+    drawn = figure(build(records, title="", command=""), "training")
+    crosses = [t for t in drawn["data"] if t.get("marker", {}).get("symbol") == "x"]
+    assert [trace["name"] for trace in crosses] == ["none"]
+
+
+def test_a_band_is_cut_where_its_end_is_missing() -> None:
+    curve = {
+        "x": [1, 2, 3, 4],
+        "median": [1, 1, 1, 1],
+        "low": [1, 1, 1, 1],
+        "high": [2, None, 2, 2],
+    }
+    panel = {"title": "t", "log": True, "series": {"batch": curve}}
+    drawn = draw({"kind": "series", "x": {"title": "x"}, "panels": [panel]}, ["batch"])
+    assert drawn["data"][0]["x"].count(None) == 2
+
+
+def test_names_in_figures_are_escaped() -> None:
+    name = "<img src=x onerror=alert(1)>"
+    records = star(["none", name], seeds=(0,))
+    found = build(records, title="", command="")
+    for claim in found["studies"][0]["claims"]:
+        texts = "".join(strings(draw(claim["figure"], found["labels"])))
+        assert "<img" not in texts
+
+
+def test_a_normalizer_keeps_its_style_and_none_its_own_colour() -> None:
+    labels = ["none", *(f"norm-{i}" for i in range(20))]
+    looks = {tuple(style(name, labels).values()) for name in labels}
+    assert len(looks) == len(labels)
+    assert [name for name in labels if style(name, labels)["color"] == "@0"] == ["none"]
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2], [1e-6, 1e3], [1e-30, 1e30], [0.0, None], []])
+def test_logarithmic_axes_have_a_readable_number_of_ticks(values: list[float | None]) -> None:
+    axis = log_axis(values)
+    assert 1 <= len(axis["tickvals"]) <= 12
+    assert all(math.isfinite(tick) for tick in axis["tickvals"])

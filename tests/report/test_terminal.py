@@ -1,0 +1,68 @@
+"""The terminal's tables: numbers with their spread, any width, names as they are."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+from synthetic_records import record, star
+
+from anynorm.report.terminal import show
+from anynorm.study.evidence import build
+
+
+def shown(evidence: dict[str, Any], width: int = 160) -> str:
+    console = Console(file=StringIO(), width=width, force_terminal=False)
+    show(evidence, console)
+    file = console.file
+    assert isinstance(file, StringIO)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def evidence() -> dict[str, Any]:
+    return build(star(), title="t", command="c", planned=1000)
+
+
+def test_the_verdict_and_the_ranking_with_spread(evidence: dict[str, Any]) -> None:
+    text = shown(evidence)
+    verdict = evidence["studies"][0]["verdict"]
+    assert verdict["headline"] in text
+    for entry in verdict["ranking"]:
+        low, high = (100 * entry["score"][key] for key in ("low", "high"))
+        assert f"[{low:.1f}, {high:.1f}]" in text
+    assert "480 of 1000 runs" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_no_line_is_wider_than_the_console(evidence: dict[str, Any], width: int) -> None:
+    assert max(map(len, shown(evidence, width).splitlines())) <= width
+
+
+def test_a_wide_console_shows_every_column_and_a_narrow_one_the_score(
+    evidence: dict[str, Any],
+) -> None:
+    assert "memory" in shown(evidence, 200)
+    narrow = shown(evidence, 50)
+    assert "memory" not in narrow
+    assert "normalizer" in narrow
+
+
+@pytest.mark.parametrize("name", ["[bold red]x[/]", "[/]", "\x1b[31mred", "a\nb"])
+def test_markup_and_escapes_in_names_do_nothing(name: str) -> None:
+    records = [record(norm=n, seed=s, subject=name) for n in ("none", name) for s in range(3)]
+    text = shown(build(records, title="t", command="c"))
+    assert name.encode("unicode_escape").decode() in text
+    assert "\x1b" not in text
+
+
+def test_what_was_not_measured_is_named() -> None:
+    text = shown(build([record()], title="t", command="c"))
+    assert "Not measured:" in text
+    assert "Learning rate" in text
+
+
+def test_an_empty_store_shows_nothing() -> None:
+    assert shown(build([], title="t", command="c")) == ""

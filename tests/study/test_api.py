@@ -1,0 +1,216 @@
+"""The study as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import anynorm
+from anynorm.errors import AnynormError
+from anynorm.study import Study, study
+from anynorm.study.api import _plan
+from anynorm.study.cell import Cell
+from anynorm.study.store import Store, _finite
+from anynorm.study.subjects import SUBJECTS
+from anynorm.study.train import run
+
+SMALL: dict[str, Any] = {"norms": ["none", "batch"], "lrs": [0.1, 1.0], "inits": [], "batches": []}
+SMALL |= {"steps": 6, "seeds": 2, "placements": ["before"], "refine": 0, "noise": False}
+SMALL |= {"workers": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Study:
+    return study(**SMALL, store=folder / "store", report=folder / "report.html")
+
+
+def test_every_planned_run_has_its_record(found: Study, folder: Path) -> None:
+    assert (len(found.records), found.planned, found.reused) == (8, 8, 0)
+    assert not found.failures
+    assert len(list((folder / "store").glob("*.json"))) == 8
+    assert sum(record["probes"] is not None for record in found.records) == 4
+
+
+def test_results_in_every_form(found: Study, folder: Path) -> None:
+    assert found.verdict["kind"] in ("use", "undecided", "no benefit")
+    assert found.evidence["partial"] is False
+    assert len(found.frame()) == 8
+    found.to_parquet(folder / "runs.parquet")
+    assert (folder / "runs.parquet").stat().st_size > 0
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_table_is_printed(found: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    found.table()
+    assert found.verdict["headline"] in capsys.readouterr().out
+
+
+def test_second_study_runs_only_what_is_new(found: Study, folder: Path) -> None:
+    again = study(**{**SMALL, "seeds": 3}, store=folder / "store")
+    assert (again.reused, again.planned) == (8, 12)
+    assert [record for record in again.records if record in found.records] == found.records
+
+
+def test_corrupt_record_is_run_again(found: Study, folder: Path) -> None:
+    victim = found.records[0]
+    Store(folder / "store").path(victim["key"]).write_text("{")
+    with pytest.warns(UserWarning, match="moved to"):
+        again = study(**SMALL, store=folder / "store")
+    assert again.reused == 7
+    repaired = next(record for record in again.records if record["key"] == victim["key"])
+    assert {**repaired, "cost": None} == {**victim, "cost": None}
+
+
+def test_the_package_can_be_called(folder: Path) -> None:
+    with pytest.raises(AnynormError, match="Did you mean"):
+        anynorm.study("mlp-rel", store=folder / "other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "mlp-rulu"}, 'Did you mean "mlp-relu"'),
+        ({"data": "digit"}, 'Did you mean "digits"'),
+        ({"norms": ["bacth"]}, 'Did you mean "batch"'),
+        ({"norms": "batch"}, r"give a list, norms=\['batch'\]"),
+        ({"norms": []}, "norms is empty"),
+        ({"norms": ["group:groups=7"]}, "7"),
+        ({"lrs": 0.1}, r"give a list, lrs=\[0.1\]"),
+        ({"lrs": [-1.0]}, "lr is -1.0; it must be positive"),
+        ({"placements": ["between"]}, "no placement named 'between'"),
+        ({"optimizer": "adm"}, 'Did you mean "adam"'),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"workers": 0}, "workers is 0"),
+        ({"batch": 5000}, "larger than the training set"),
+        ({"store": "/dev/null/store"}, "the store '/dev/null/store' cannot be written"),
+        ({"report": "/dev/null/report.html"}, "the report '/dev/null/report.html' cannot"),
+        ({"model": lambda norm: None}, "cannot be imported by the worker processes"),
+    ],
+)
+def test_bad_input_is_found_before_any_run(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AnynormError, match=words):
+        study(**{"store": tmp_path / "store", **SMALL, **changes})
+    assert not list(tmp_path.glob("store/*"))
+
+
+def test_when_every_run_fails_the_first_failure_is_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api_models.py").write_text(
+        "import multiprocessing\nfrom torch import nn\n"
+        "def fails(norm):\n"
+        "    if multiprocessing.parent_process(): raise ArithmeticError('only in workers')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = {**SMALL, "norms": ["batch"], "lrs": [0.1], "seeds": 1}
+    with pytest.raises(AnynormError, match=r"(?s)every run failed.*only in workers"):
+        study("api_models:fails", **options, store="store")
+
+
+def test_optimizers_shift_the_default_learning_rates() -> None:
+    given = {"optimizer": "adam", "seeds": 1, "probes": True}
+    assert _plan("mlp-relu", None, **given).lr == pytest.approx(0.001)
+
+
+def test_base_learning_rate_is_the_nearest_of_a_given_grid() -> None:
+    given = {"optimizer": "sgd", "seeds": 1, "probes": True}
+    assert _plan("mlp-relu", None, **given, lrs=[0.02, 0.2, 2]).lr == 0.2
+    assert _plan("mlp-relu", None, **given, lrs=[0.02, 0.2, 2], lr=0.05).lr == 0.05
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_settings_of_every_subject_make_a_plan(name: str) -> None:
+    cells = _plan(name, None, optimizer="sgd", seeds=1, probes=True).star()
+    assert len({cell.norm for cell in cells}) >= 2
+
+
+COMMAND = (
+    "-m anynorm study --norms none batch --lrs 0.1 1 3 --inits 0.1 1 --batches --steps 100 "
+    "--placements before --seeds 3 --no-noise --refine 0 --workers 2 --store store --no-progress"
+)
+
+
+def _start(folder: Path, count: int) -> subprocess.Popen[str]:
+    """Start the command, and return once it has written `count` records or ended."""
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND.split()],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and len(_records(folder)) < count:
+        time.sleep(0.01)
+    return process
+
+
+def _records(folder: Path) -> list[Path]:
+    return list(folder.glob("store/*.json"))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_killed_at_random_moments_the_command_resumes(tmp_path: Path) -> None:
+    kills, moments = 0, random.Random(0)
+    while kills < 6:
+        process = _start(tmp_path, len(_records(tmp_path)) + 1)
+        if process.poll() is not None:
+            break
+        time.sleep(moments.uniform(0, 0.5))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        time.sleep(1)
+        assert not any(_alive(int(child)) for child in children)
+    reused = len(_records(tmp_path))
+    last = subprocess.run(
+        [sys.executable, *COMMAND.split()], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert last.returncode == 0, last.stderr
+    records = Store(tmp_path / "store").records()
+    print(f"{kills} kills, {reused} of {len(records)} records were there before the last run")
+    assert kills >= 3
+    assert len(records) == 2 * 3 * 4
+    for record in records:
+        again = _finite(run(Cell.from_dict(record["cell"])))
+        assert json.dumps({**again, "cost": 0}) == json.dumps({**record, "cost": 0})
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished_and_writes_a_partial_report(tmp_path: Path) -> None:
+    process = _start(tmp_path, 3)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted with" in err
+    assert "Traceback" not in err
+    assert "Partial study" in out
+    assert 3 <= len(_records(tmp_path)) < 24
+    assert "<html" in (tmp_path / "store" / "report.html").read_text()

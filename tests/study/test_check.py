@@ -1,0 +1,84 @@
+"""Bad input is found before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anynorm.errors import AnynormError
+from anynorm.study.cell import Cell
+from anynorm.study.check import check
+
+SOURCE = """
+import torch
+from torch import nn
+
+def few_classes(norm):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), norm(6))
+
+def images(norm):
+    return nn.Sequential(nn.Conv2d(1, 10, 3), norm(10))
+
+class Pair(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm(64)
+
+    def forward(self, x):
+        return self.norm(x.flatten(1)), x
+
+def wrong_input(norm):
+    return nn.Sequential(nn.Linear(65, 10), norm(10))
+
+def frozen(norm):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10)).requires_grad_(False)
+"""
+
+
+def cell(**changes: Any) -> Cell:
+    base = {"subject": "mlp-relu", "data": "digits", "norm": "batch", "lr": 0.1}
+    return Cell(**{**base, "steps": 1, "seed": 0, **changes})
+
+
+def test_good_cells_pass_and_leave_the_random_state_alone() -> None:
+    state = torch.get_rng_state()
+    check([cell(), cell(norm="weight"), cell(subject="deep-linear", data="gaussian")])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch": 2000}, "batch 2000 is larger than the training set of 'digits', 1297 samples"),
+        ({"norm": "bacth"}, 'Did you mean "batch"'),
+        ({"subject": "cnm"}, 'Did you mean "cnn"'),
+        ({"data": "digit"}, 'Did you mean "digits"'),
+        ({"norm": "group", "norm_options": (("groups", 7),)}, "7"),
+        ({"norm": "group", "norm_options": (("grops", 4),)}, 'Did you mean "groups"'),
+        ({"batch": 1}, "batch in mlp-relu"),
+        (
+            {"subject": "check_models:few_classes"},
+            r"60 samples has shape \(60, 6\).*10 classes or more",
+        ),
+        ({"subject": "check_models:images"}, r"it must be \(samples, classes\)"),
+        ({"subject": "check_models:wrong_input"}, r"shape \(60, 1, 8, 8\) raised RuntimeError"),
+        ({"subject": "check_models:Pair"}, "gave a tuple; its output must be one tensor"),
+        ({"subject": "check_models:frozen"}, "has no parameters to train"),
+        ({"data": "gaussian", "subject": "check_models:wrong_input"}, r"shape \(60, 10\) raised"),
+    ],
+)
+def test_bad_cells_are_explained(
+    changes: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "check_models.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(AnynormError, match=words):
+        check([cell(), cell(**changes)])
+
+
+def test_the_smallest_batch_of_a_sweep_is_tried() -> None:
+    with pytest.raises(AnynormError, match="batch in mlp-relu"):
+        check([cell(batch=60), cell(batch=1), cell(batch=30)])

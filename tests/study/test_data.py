@@ -1,0 +1,140 @@
+"""Data sets: built in, and what users' functions return."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from anynorm.errors import AnynormError
+from anynorm.study.data import load, seeded
+
+
+def given(value: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Load the data of a function that returns `value`."""
+    monkeypatch.setattr("anynorm.study.data.lookup.resolve", lambda name, kind: lambda: value)
+    load.cache_clear()
+    return load("some.module:function")
+
+
+def pair(x: Any, y: Any) -> Any:
+    return (x, y), (x, y)
+
+
+def test_digits_are_standardised_and_split() -> None:
+    data = load("digits")
+    assert data.inputs == (1, 8, 8)
+    assert (len(data.train_x), len(data.test_x), data.outputs) == (1297, 500, 10)
+    assert abs(data.train_x.mean()) < 1e-5
+    assert abs(data.train_x.std() - 1) < 1e-5
+    assert data.test_y.unique().tolist() == list(range(10))
+
+
+def test_digits_keep_images_and_labels_together() -> None:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    data = load("digits")
+    scale, shift = data.train_x.max() - data.train_x.min(), data.train_x.min()
+    rows = ((data.train_x - shift) / scale * 16).round().flatten(1).numpy()
+    known = {tuple(image): label for image, label in zip(images, labels, strict=True)}
+    assert all(known[tuple(row)] == y for row, y in zip(rows[:50], data.train_y[:50], strict=True))
+
+
+def test_gaussian_is_a_linear_regression() -> None:
+    data = load("gaussian")
+    matrix = torch.linalg.lstsq(data.train_x, data.train_y).solution
+    # float32 sums of ten products of unit size.
+    torch.testing.assert_close(data.test_x @ matrix, data.test_y, rtol=1e-4, atol=1e-4)
+    assert data.task == "regression"
+
+
+@pytest.mark.parametrize("form", ["tensors", "arrays", "dataset", "list"])
+def test_accepted_forms(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    forms: dict[str, Any] = {
+        "tensors": (x, y),
+        "arrays": (x.double().numpy(), y.numpy()),
+        "dataset": TensorDataset(x, y),
+        "list": [(a.numpy(), int(b)) for a, b in zip(x, y, strict=True)],
+    }
+    data = given((forms[form], forms[form]), monkeypatch)
+    assert torch.equal(data.train_x, x)
+    assert torch.equal(data.test_y, y)
+    assert (data.task, data.outputs, data.inputs) == ("classification", 3, (3,))
+
+
+def test_bytes_are_scaled_and_real_targets_regressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.array([[0, 255], [51, 0]], dtype=np.uint8)
+    data = given(pair(x, np.array([0.5, 1.5])), monkeypatch)
+    torch.testing.assert_close(data.train_x, torch.tensor([[0.0, 1.0], [0.2, 0.0]]))
+    assert (data.task, data.outputs, data.train_y.dtype) == ("regression", 1, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "gave a NoneType"),
+        (5, "gave a int. Expected two datasets"),
+        (np.zeros((2, 3)), "gave a ndarray of length 2. Expected"),
+        ((1, 2), "gave a int as a dataset"),
+        (("ab", "cd"), "gave a str of length 2 as a dataset"),
+        (pair(torch.zeros(3, 2), torch.zeros(4)), r"x of shape \(3, 2\) and y of shape \(4,\)"),
+        (pair(torch.zeros(0, 2), torch.zeros(0)), "needs one row of features"),
+        (pair(torch.tensor([[float("nan")]]), torch.zeros(1)), "not finite"),
+        (([1, 2], [1, 2]), "cannot be stacked"),
+        (
+            ((torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 4), torch.zeros(3))),
+            r"shape \(2,\) but held-out ones \(4,\)",
+        ),
+    ],
+)
+def test_other_forms_are_refused(value: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AnynormError, match=words):
+        given(value, monkeypatch)
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(AnynormError, match=r"no data set named 'digit'\. Did you mean \"digits\""):
+        load("digit")
+
+
+def test_torchvision_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchvision.datasets", None)
+    with pytest.raises(AnynormError, match="pip install torchvision"):
+        load("torchvision:MNIST")
+
+
+def test_users_function_is_seeded_and_its_error_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data_a.py").write_text(
+        "import numpy as np, random, torch\n"
+        "def noisy():\n"
+        "    x = torch.rand(4, 3) + np.random.rand() + random.random()\n"
+        "    return (x, x[:, 0]), (x, x[:, 0])\n"
+        "def broken(): raise RuntimeError('no disk')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    state = torch.get_rng_state()
+    first = load("data_a:noisy").train_x
+    load.cache_clear()
+    assert torch.equal(first, load("data_a:noisy").train_x)
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(AnynormError, match=r"raised RuntimeError\('no disk'\)"):
+        load("data_a:broken")
+
+
+def test_seeded_puts_every_generator_back() -> None:
+    before = torch.rand(1), np.random.rand()
+    with seeded(3):
+        torch.rand(1), np.random.rand()
+    with seeded(5):
+        one = torch.rand(1)
+    with seeded(5):
+        assert torch.equal(one, torch.rand(1))
+    assert before[0] != torch.rand(1)

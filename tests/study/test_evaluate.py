@@ -1,0 +1,77 @@
+"""Loss and accuracy in both modes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from anynorm.study.data import Data
+from anynorm.study.evaluate import IN_EVAL_MODE, Scores, in_other_modes, predict, scores
+
+
+def data(task: str = "classification", samples: int = 23) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, 4, generator=generator)
+    y = x.argmax(dim=1) if task == "classification" else 2 * x
+    return Data(x, y, x + 0.1, y, task, 4)
+
+
+def everything(model: nn.Module, data: Data, size: int) -> Scores:
+    return scores(model, data) | in_other_modes(model, data, size)
+
+
+def state(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+def test_a_perfect_model_scores_one_everywhere() -> None:
+    found = everything(nn.Identity(), data(), 5)
+    assert {found[name] for name in found if "accuracy" in name} == {1.0}
+    expected = nn.functional.cross_entropy(data().train_x, data().train_y).item()
+    assert found["train_loss"] == expected
+
+
+def test_regression_has_losses_and_no_accuracies() -> None:
+    found = everything(nn.Identity(), data("regression"), 5)
+    assert found["train_loss"] == data("regression").train_x.square().mean().item()
+    assert {found[name] for name in found if "accuracy" in name} == {None}
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5))
+    model[1].eval()
+    before, random = state(model), torch.get_rng_state()
+    everything(model, data(), 5)
+    assert all(map(torch.equal, before, state(model)))
+    assert torch.equal(random, torch.get_rng_state())
+    assert (model.training, model[1].training) == (True, False)
+
+
+def test_train_mode_sees_batches_of_the_training_size_and_every_sample_once() -> None:
+    sizes: list[int] = []
+    model = nn.BatchNorm1d(4)
+    model.register_forward_hook(lambda _, args, output: sizes.append(len(args[0])))
+    x = data().train_x
+    outputs = predict(model, x, size=5, train=True)
+    assert sizes == [5, 5, 5, 5, 5]
+    assert outputs.shape == x.shape
+    expected = nn.BatchNorm1d(4)(x[-5:])[-3:]
+    assert torch.equal(outputs[-3:], expected)
+
+
+def test_batch_norm_with_wrong_running_statistics_is_repaired_by_recomputing() -> None:
+    model = nn.BatchNorm1d(4)
+    model.running_var[0] = 1e-6  # the first class wins or loses almost everywhere
+    found = everything(model, data(samples=200), 50)
+    assert found["test_accuracy"] < 0.7
+    assert found["test_accuracy_recalibrated"] > 0.85
+    assert found["test_accuracy_train_mode"] > 0.85
+
+
+def test_large_training_sets_are_sampled_evenly() -> None:
+    x = torch.arange(25_000, dtype=torch.float32).unsqueeze(1)
+    seen: list[torch.Tensor] = []
+    model = nn.Identity()
+    model.register_forward_hook(lambda _, args, output: seen.append(args[0]))
+    assert set(scores(model, Data(x, x, x[:1], x[:1], "regression", 1))) == set(IN_EVAL_MODE)
+    assert torch.equal(torch.cat(seen).unique(), x[::3].flatten())

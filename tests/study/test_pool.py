@@ -1,0 +1,87 @@
+"""The pool: runs that fail, processes that die, and Ctrl-C."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anynorm.study.cell import Cell
+from anynorm.study.pool import Failure, run_cells
+from anynorm.study.store import Store
+
+SOURCE = """
+import os
+from pathlib import Path
+from torch import nn
+
+def well(norm):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10))
+
+def raises(norm):
+    raise ArithmeticError("on purpose")
+
+def dies(norm):
+    os._exit(7)
+
+def dies_once(norm):
+    try:
+        Path("died").touch(exist_ok=False)
+    except FileExistsError:
+        return well(norm)
+    os._exit(7)
+"""
+
+
+def cell(subject: str, **changes: Any) -> Cell:
+    base = {"subject": f"pool_models:{subject}", "data": "digits", "norm": "batch", "lr": 0.1}
+    return Cell(**{**base, "steps": 2, "seed": 0, **changes})
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    (tmp_path / "pool_models.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Store(tmp_path / "store")
+
+
+def test_failures_and_deaths_stop_nothing_else(store: Store) -> None:
+    good = [cell("well", seed=seed) for seed in range(3)]
+    bad = [cell("raises"), cell("dies")]
+    done: list[Cell] = []
+    outcome = run_cells([*bad, cell("dies_once"), *good], store.folder, workers=2, done=done.append)
+    assert not outcome.interrupted
+    assert {record["key"] for record in store.records()} == {
+        one.key for one in [*good, cell("dies_once")]
+    }
+    assert set(done) == {*good, *bad, cell("dies_once")}
+    reasons = {failure.cell: failure.reason for failure in outcome.failures}
+    assert set(reasons) == set(bad)
+    assert "Traceback" in reasons[bad[0]]
+    assert "on purpose" in reasons[bad[0]]
+    assert reasons[bad[1]] == "its process ended with exit code 7, 2 times"
+
+
+def test_nothing_to_run_starts_no_process(store: Store) -> None:
+    outcome = run_cells([], store.folder, workers=2, done=lambda _: None)
+    assert (outcome.failures, outcome.interrupted) == ([], False)
+
+
+def test_failure_names_the_whole_setting() -> None:
+    text = str(Failure(cell("well", lr=0.3, placement="after", noise=True), "because"))
+    assert text == (
+        "pool_models:well, batch + noise (lr 0.3, init 1, batch 60, after, seed 0) failed:\nbecause"
+    )
+
+
+@pytest.mark.slow
+def test_script_without_a_main_guard_is_told_what_to_do(store: Store) -> None:
+    script = "import anynorm\nanynorm.study('pool_models:well', norms=['batch'], store='s')\n"
+    Path("script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]

@@ -1,0 +1,144 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anynorm import cli
+from anynorm.catalogue import catalogue
+from anynorm.study.cell import Cell
+from anynorm.study.pool import Failure
+
+
+class FakeStudy:
+    """What the library returns, without the training."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.records, self.planned, self.failures, self.interrupted = [{}], 2, [], False
+        vars(self).update(changes)
+
+    def table(self) -> None:
+        print("the table")
+
+    def to_parquet(self, path: str) -> None:
+        Path(path).write_text("parquet")
+
+
+@pytest.fixture(autouse=True)
+def keep_warnings() -> Any:
+    with warnings.catch_warnings():
+        yield
+
+
+def call(monkeypatch: pytest.MonkeyPatch, words: str, **changes: Any) -> tuple[int, dict[str, Any]]:
+    """Run a command line; returns the status and what the library was called with."""
+    given: dict[str, Any] = {}
+
+    def study(**options: Any) -> FakeStudy:
+        given.update(options)
+        return FakeStudy(**changes)
+
+    monkeypatch.setattr("anynorm.study.api.study", study)
+    return cli.main(words.split()), given
+
+
+def test_options_become_the_arguments_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "study --model cnn --norms none group:groups=4 --lrs 0.1 1 --inits --batches 32 2"
+    words += " --no-noise --full --seeds 5 --store folder"
+    status, given = call(monkeypatch, words)
+    assert status == 0
+    assert given["command"] == f"anynorm {words}"
+    assert given["model"] == "cnn"
+    assert given["norms"] == ["none", "group:groups=4"]
+    assert (given["lrs"], given["inits"], given["batches"]) == ([0.1, 1.0], [], [32, 2])
+    assert (given["noise"], given["full"], given["seeds"]) == (False, True, 5)
+    assert given["report"] == str(Path("folder") / "report.html")
+
+
+def test_the_command_line_has_every_argument_of_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import inspect
+
+    from anynorm.study.api import study
+
+    arguments = set(inspect.signature(study).parameters)
+    _, given = call(monkeypatch, "study")
+    assert set(given) == arguments
+
+
+def test_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    import inspect
+
+    from anynorm.study.api import study
+
+    parameters = inspect.signature(study).parameters
+    _, given = call(monkeypatch, "study")
+    for name in set(given) - {"command", "report", "progress"}:
+        assert given[name] == parameters[name].default, name
+
+
+def test_parquet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status, _ = call(monkeypatch, f"study --parquet {tmp_path / 'runs.parquet'}")
+    assert (status, (tmp_path / "runs.parquet").read_text()) == (0, "parquet")
+
+
+def test_failed_runs_are_reported_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = Cell(subject="cnn", data="digits", norm="batch", lr=0.1, steps=1, seed=0)
+    status, _ = call(monkeypatch, "study", failures=[Failure(cell, "Traceback: it broke")])
+    shown = capsys.readouterr()
+    assert status == 1
+    assert "the table" in shown.out
+    assert "cnn, batch (lr 0.1" in shown.err
+    assert "it broke" in shown.err
+    assert "1 of 2 runs finished; the others failed" in shown.err
+
+
+def test_interrupted_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _ = call(monkeypatch, "study", interrupted=True)
+    assert status == 130
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status = cli.main(["study", "--model", "mlp-rulu", "--store", str(tmp_path)])
+    shown = capsys.readouterr().err
+    assert status == 2
+    assert shown.startswith("anynorm: ")
+    assert 'Did you mean "mlp-relu"' in shown
+    assert "Traceback" not in shown
+
+
+def test_warnings_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "study")
+    warnings.simplefilter("always")
+    warnings.warn("a record was moved aside", stacklevel=1)
+    assert capsys.readouterr().err == "anynorm: a record was moved aside\n"
+
+
+def test_catalogue_lists_every_normalizer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["catalogue"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in catalogue)
+    assert "[n] c [...]" in shown
+    assert "arXiv:1502.03167" in shown
+
+
+def test_module_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "anynorm", "study", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "package.module:factory" in done.stdout

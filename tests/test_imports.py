@@ -1,0 +1,51 @@
+"""Imports run downwards only: a room may use the rooms below it and nothing else of ours."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "anynorm"
+BASE = {"errors", "pattern", "spec", "catalogue"}
+MAY_IMPORT = {
+    "errors": set(),
+    "pattern": {"errors"},
+    "spec": {"errors", "pattern"},
+    "catalogue": {"errors", "pattern", "spec"},
+    "activations": {"errors"},
+    "reference": BASE,
+    "ops": BASE | {"activations"},
+    "functional": BASE | {"activations", "ops"},
+    "nn": BASE | {"functional"},
+    "surgery": BASE | {"nn"},
+    "study": BASE | {"activations", "nn", "surgery", "report"},
+    "report": {"errors"},
+}
+MODULES = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] in [
+    *MAY_IMPORT, *(f"{room}.py" for room in MAY_IMPORT)
+]]  # fmt: skip
+
+
+def imported(path):
+    """The rooms of ours, and the packages of others, that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "anynorm":
+            yield from (f"anynorm.{name.name}" for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_room_imports_only_what_lies_below_it(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("anynorm.")}
+    assert used - {room} <= MAY_IMPORT[room] | {"__version__"}
+
+
+@pytest.mark.parametrize("room", ["report", "reference", "spec", "catalogue", "pattern", "errors"])
+def test_rooms_that_do_without_torch(room):
+    for path in MODULES:
+        if path.relative_to(SOURCE).parts[0].removesuffix(".py") == room:
+            assert not {name.partition(".")[0] for name in imported(path)} & {"torch"}
