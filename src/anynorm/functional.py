@@ -206,8 +206,8 @@ def normalize(
         y = _whiten(x, spec, spec.scale.root, plan, weight, bias, running, training, eps, sizes)
     elif running is not None and not training:
         y = _with_running(x, plan, weight, bias, running, eps if spec.scale else 0.0)
-    elif spec.is_standard and plan.pattern.text in _NATIVE:
-        y = _NATIVE[plan.pattern.text](x, weight, bias, running, eps, sizes)
+    elif native := _native(x, spec, plan, bias):
+        y = native(x, weight, bias, running, eps, sizes)
     else:
         return _standardize(x, spec, plan, weight, bias, running, eps, sizes, activation)
     return activate(y, activation)
@@ -234,14 +234,31 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
     return named_activation(activation).forward(y) if isinstance(activation, str) else activation(y)
 
 
-# Patterns that torch has an operator for if σ is the standard deviation.
-_NATIVE: dict[str, Callable[..., Tensor]] = {
+# What torch has an operator for, by pattern: (x, γ, β, running statistics, ε, sizes) → y.
+_Native = Callable[..., Tensor]
+_LAST = "... [c]"
+_STANDARD: dict[str, _Native] = {
     "[n] c [...]": lambda x, w, b, running, eps, _: ops.native.batch(x, running, w, b, True, eps),
-    "... [c]": lambda x, w, b, _, eps, __: layer_norm(x, x.shape[-1:], w, b, eps),
+    _LAST: lambda x, w, b, _, eps, __: layer_norm(x, x.shape[-1:], w, b, eps),
     "n c [...]": lambda x, w, b, _, eps, __: instance_norm(x, None, None, w, b, eps=eps),
     "n (g [c]) [...]": lambda x, w, b, _, eps, sizes: group_norm(x, sizes["g"], w, b, eps),
     "n [c ...]": lambda x, w, b, _, eps, __: group_norm(x, 1, w, b, eps),
 }
+_ROOT_MEAN_SQUARE: dict[str, _Native] = {
+    _LAST: lambda x, w, _, __, eps, ___: rms_norm(x, x.shape[-1:], w, eps),
+}
+
+
+def _native(x: Tensor, spec: Spec, plan: Plan, bias: Tensor | None) -> _Native | None:
+    """The call of torch's own operator, if it has one for this specification."""
+    last = x.dim() - 1
+    only_last = plan.dims == (last,) and plan.first == last and not plan.splits
+    pattern = _LAST if only_last else plan.pattern.text
+    if spec.is_standard:
+        return _STANDARD.get(pattern)
+    if spec.is_root_mean_square and bias is None:
+        return _ROOT_MEAN_SQUARE.get(pattern)
+    return None
 
 
 def _standardize(

@@ -162,6 +162,11 @@ class Spec:
         return self.center and self.scale is not None and self.scale.is_standard_deviation
 
     @property
+    def is_root_mean_square(self) -> bool:
+        """Whether there is no μ and σ is the root mean square, as in RMS norm."""
+        return not self.center and self.scale == SCALES["rms"]
+
+    @property
     def whitens(self) -> bool:
         """Whether σ is a root of the covariance matrix of the channels of a group."""
         return self.scale is not None and self.scale.root is not None

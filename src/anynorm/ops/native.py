@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from anynorm.ops.running import Running, in_transform, plain_eager
+from anynorm.ops.registry import in_transform
+from anynorm.ops.running import Running, plain_eager
 
 __all__ = ["batch", "group", "instance", "layer", "rms"]
 

@@ -1,8 +1,9 @@
 """One way to make an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
 
-An operator is called in two ways that have the same derivative.  Eagerly it goes through its
-`autograd.Function`, because torch.func does not see ``torch.library.register_autograd``; compiled
-graphs call the operator itself, so that they show one node.
+An operator is called in three ways that have the same derivative.  Compiled graphs call it itself,
+so that they show one node.  Inside a torch.func transform it goes through its `autograd.Function`,
+because torch.func does not see ``torch.library.register_autograd``.  Otherwise it goes through a
+Function without ``setup_context``, whose arguments torch does not inspect at every call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["LIBRARY", "below_autograd", "define", "operator"]
+__all__ = ["LIBRARY", "below_autograd", "define", "in_transform", "operator"]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
 
@@ -47,7 +48,32 @@ def operator(
     torch.library.register_vmap(name, function.vmap)
     torch.library.register_autograd(name, function.backward, setup_context=function.setup_context)
 
+    plain = _without_setup(function)
+
     def call(*args: Any) -> Any:
-        return op(*args) if torch.compiler.is_compiling() else function.apply(*args)
+        if torch.compiler.is_compiling():
+            return op(*args)
+        return (function if in_transform() else plain).apply(*args)
 
     return call
+
+
+def in_transform() -> bool:
+    """Whether a torch.func transform (vmap, grad, …) is running."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def _without_setup(function: Any) -> Any:
+    class Plain(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            output = function.forward(*args)
+            function.setup_context(ctx, args, output)
+            return output
+
+        backward = staticmethod(function.backward)
+
+    return Plain

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from anynorm.ops.registry import LIBRARY, define
+from anynorm.ops.registry import LIBRARY, define, in_transform
 
-__all__ = ["Running", "in_transform", "plain_eager"]
+__all__ = ["Running", "plain_eager"]
 
 _TRACK = define(
     "track_(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
@@ -35,21 +36,25 @@ class Running(NamedTuple):
         if recomputing():
             return
         batch_mean, batch_var = batch_mean.detach(), batch_var.detach()
+        if plain_eager(self.mean) and self._move(batch_mean, batch_var):
+            return
         update = _TRACK if in_transform() else _update
         update(self.mean, self.var, self.batches, batch_mean, batch_var, self.momentum)
+
+    def _move(self, batch_mean: Tensor, batch_var: Tensor) -> bool:
+        """The short way of a finite batch, which needs no masks; says whether it could be taken."""
+        if self.momentum is None or not math.isfinite((batch_mean.sum() + batch_var.sum()).item()):
+            return False
+        if self.batches is not None:
+            self.batches.add_(1)
+        self.mean.lerp_(batch_mean.to(self.mean.dtype), self.momentum)
+        self.var.lerp_(batch_var.to(self.var.dtype), self.momentum)
+        return True
 
 
 def recomputing() -> bool:
     """Whether this forward is activation checkpointing's second, inside a backward pass."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-def in_transform() -> bool:
-    """Whether a torch.func transform (vmap, grad, …) is running."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is not None
-    )
 
 
 def plain_eager(buffer: Tensor) -> bool:

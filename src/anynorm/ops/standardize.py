@@ -69,9 +69,9 @@ def _backward(
 
 
 def _like(y: Tensor, x: Tensor) -> Tensor:
-    """`y` in the strides that ``empty_like(x)`` has, and in memory of its own."""
+    """`y`, fresh from the formula, in the strides that ``empty_like(x)`` has."""
     out = torch.empty_like(x)
-    return out.copy_(y)
+    return y if y.stride() == out.stride() else out.copy_(y)
 
 
 def _fake_forward(x: Tensor, weight: Any, bias: Any, dims: list[int], *rest: Any) -> Any:
@@ -105,7 +105,7 @@ def _differentiate_forward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
     if dy is None:
         return None, None, None, *nothing
     x, mean, square, weight, bias = ctx.saved_tensors
-    dx, dweight, dbias = _Gradient.apply(dy, x, mean, square, weight, bias, *ctx.rest)
+    dx, dweight, dbias = _gradient(dy, x, mean, square, weight, bias, *ctx.rest)
     return dx, _if(weight, dweight), _if(bias, dbias), *nothing
 
 
@@ -177,4 +177,4 @@ class _Gradient(torch.autograd.Function):
 
 
 _standardize = operator(_FORWARD, _forward, _fake_forward, _Standardize)
-operator(_BACKWARD, _backward, _fake_backward, _Gradient)
+_gradient = operator(_BACKWARD, _backward, _fake_backward, _Gradient)
