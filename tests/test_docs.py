@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCKS = [
     (page, index, block)
     for page in PAGES
-    for index, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S))
+    for index, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    )
 ]
 MODULES = [
     info.name
@@ -32,7 +35,7 @@ MODULES = [
 def test_the_code_blocks_run(page, block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    exec(compile(block, page.name, "exec"), {"__name__": "example"})
+    exec(compile(dedent(block), page.name, "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("name", MODULES)

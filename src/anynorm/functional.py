@@ -216,7 +216,7 @@ def normalize(
 def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
     """Return σ of `x` under a specification without split axes, 1 in the axes it is taken over.
 
-    >>> scale_of(torch.tensor([[3.0, 4.0]]), catalogue["weight"].spec, eps=0.0)
+    >>> scale_of(torch.tensor([[3.0, 4.0]]), Spec.of("o [i]", scale="norm"), eps=0.0)
     tensor([[5.]])
     """
     statistic = _statistic(spec, x, spec.pattern.plan(x.dim()).dims, eps)
