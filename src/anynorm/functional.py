@@ -15,7 +15,7 @@ from anynorm import ops
 from anynorm.activations import activation as named_activation
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.ops import Running, Statistic
-from anynorm.pattern import Plan
+from anynorm.pattern import Pattern, Plan
 from anynorm.spec import Spec
 
 __all__ = [
@@ -164,13 +164,19 @@ def group_norm(
 ) -> Tensor:
     """Group norm of `input` (N, C, *), as :func:`torch.nn.functional.group_norm`.
 
-    Raises `ShapeError` if `num_groups` does not divide C.  Wu & He 2018, arXiv:1803.08494.
+    Raises `ShapeError` if `num_groups` does not divide C, or `weight` is not one for each channel.
+    Wu & He 2018, arXiv:1803.08494.
 
     >>> group_norm(torch.randn(2, 6, 4), 3).shape
     torch.Size([2, 6, 4])
     """
     check_groups(num_groups, input.shape)
-    return activate(ops.native.group(input, num_groups, weight, bias, eps), activation)
+    try:
+        y = ops.native.group(input, num_groups, weight, bias, eps)
+    except RuntimeError:
+        _need_channels(input, weight)
+        raise
+    return activate(y, activation)
 
 
 def normalize(
@@ -198,15 +204,14 @@ def normalize(
     plan, sizes = spec.pattern.plan(x.dim()), sizes or {}
     if spec.is_identity:
         return activate(_affine(x, plan, weight, bias), activation)
-    if not spec.whitens:
-        _need_axes(x, plan)
+    _need_axes(x, plan)
     if plan.takes_batch and (training or running is None):
         _need_several(x, plan, sizes)
     if spec.scale is not None and spec.scale.root is not None:
         y = _whiten(x, spec, spec.scale.root, plan, weight, bias, running, training, eps, sizes)
     elif running is not None and not training:
         y = _with_running(x, plan, weight, bias, running, eps if spec.scale else 0.0)
-    elif native := _native(x, spec, plan, bias):
+    elif native := _native(x, spec, plan, weight, bias):
         y = native(x, weight, bias, running, eps, sizes)
     else:
         return _standardize(x, spec, plan, weight, bias, running, eps, sizes, activation)
@@ -241,7 +246,7 @@ _STANDARD: dict[str, _Native] = {
     "[n] c [...]": lambda x, w, b, running, eps, _: ops.native.batch(x, running, w, b, True, eps),
     _LAST: lambda x, w, b, _, eps, __: layer_norm(x, x.shape[-1:], w, b, eps),
     "n c [...]": lambda x, w, b, _, eps, __: instance_norm(x, None, None, w, b, eps=eps),
-    "n (g [c]) [...]": lambda x, w, b, _, eps, sizes: group_norm(x, sizes["g"], w, b, eps),
+    "n (g [c]) [...]": lambda x, w, b, _, eps, sizes: group_norm(x, _groups(x, sizes), w, b, eps),
     "n [c ...]": lambda x, w, b, _, eps, __: group_norm(x, 1, w, b, eps),
 }
 _ROOT_MEAN_SQUARE: dict[str, _Native] = {
@@ -249,8 +254,19 @@ _ROOT_MEAN_SQUARE: dict[str, _Native] = {
 }
 
 
-def _native(x: Tensor, spec: Spec, plan: Plan, bias: Tensor | None) -> _Native | None:
+def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:
+    """The number of groups, where the size of a group may be given in its stead."""
+    if len(sizes) == 1 and "g" in sizes:
+        return sizes["g"]
+    return Pattern.parse("n (g [c]) [...]").plan(x.dim()).view(tuple(x.shape), sizes)[1]
+
+
+def _native(
+    x: Tensor, spec: Spec, plan: Plan, weight: Tensor | None, bias: Tensor | None
+) -> _Native | None:
     """The call of torch's own operator, if it has one for this specification."""
+    if any(parameter is not None and parameter.dim() != 1 for parameter in (weight, bias)):
+        return None
     last = x.dim() - 1
     only_last = plan.dims == (last,) and plan.first == last and not plan.splits
     pattern = _LAST if only_last else plan.pattern.text
@@ -273,7 +289,7 @@ def _standardize(
     activation: Activation,
 ) -> Tensor:
     view = x.reshape(plan.view(tuple(x.shape), sizes)) if plan.splits else x
-    check_activation(activation)
+    _need_real(x)
     fused = activation if isinstance(activation, str) else "identity"
     statistic = _statistic(spec, view, plan.dims, eps)
     weight_, bias_ = (
@@ -326,11 +342,15 @@ def _with_running(
     eps: float,
 ) -> Tensor:
     """Evaluation: every running variance is an s², so batch norm's operator serves them all."""
-    if running.mean.dim() == 1 and plan.first == 1:
+    first, width = plan.first, running.mean.dim()
+    if width == 1 and first == 1:
         return ops.native.batch(x, running, weight, bias, False, eps)
+    # The operator wants the axes of the statistics as one, and that one second.
     weight, bias = (p if p is None else p.reshape(-1) for p in (weight, bias))
     still = running._replace(mean=running.mean.reshape(-1), var=running.var.reshape(-1))
-    return ops.native.batch(x.flatten(plan.first), still, weight, bias, False, eps).reshape(x.shape)
+    moved = x.flatten(first, first + width - 1).movedim(first, 1)
+    y = ops.native.batch(moved, still, weight, bias, False, eps)
+    return y.movedim(1, first).reshape(x.shape)
 
 
 def _whiten(
@@ -346,8 +366,12 @@ def _whiten(
     sizes: Mapping[str, int],
 ) -> Tensor:
     """Whiten the channels of each group, with the values folded into matrices (groups, c, m)."""
+    _need_real(x)
     if x.numel() == 0:
         return x.clone()
+    if torch.is_autocast_enabled(x.device.type):  # 16 bits are too few for a covariance
+        with torch.autocast(x.device.type, enabled=False):
+            return _whiten(x, spec, root, plan, weight, bias, running, training, eps, sizes)
     view = x.reshape(plan.view(tuple(x.shape), sizes))
     order, channel = plan.matrix_order
     moved = view.permute(order)
@@ -409,6 +433,14 @@ def _need_axes(x: Tensor, plan: Plan) -> None:
         )
 
 
+def _need_real(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise AnynormError(
+            f"normalization takes real floating-point numbers, got {x.dtype} in shape "
+            f"{tuple(x.shape)}. Convert the input with x.float(), or torch.view_as_real(x)."
+        )
+
+
 def _need_several(x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> None:
     shape = plan.view(tuple(x.shape), sizes)
     if math.prod([shape[dim] for dim in plan.dims]) == 1 and x.numel():
@@ -442,6 +474,15 @@ def _need_last_axes(x: Tensor, shape: Sequence[int]) -> None:
         )
 
 
+def _need_channels(x: Tensor, weight: Tensor | None) -> None:
+    if weight is not None and tuple(weight.shape) != (x.shape[1],):
+        raise ShapeError(
+            f"group norm has γ of shape {tuple(weight.shape)}, got {x.shape[1]} channels in shape "
+            f"{tuple(x.shape)}. Build it with num_channels={x.shape[1]}, or move the channels to "
+            "axis 1."
+        )
+
+
 def check_groups(groups: int, shape: Sequence[int]) -> None:
     """Raise `ShapeError` if `groups` does not divide the channels of an input (N, C, *)."""
     if len(shape) < 2:
@@ -458,9 +499,18 @@ def check_groups(groups: int, shape: Sequence[int]) -> None:
 
 
 def check_activation(activation: Activation) -> None:
-    """Raise `UnknownNameError` for a name that is no activation."""
+    """Raise `UnknownNameError` for a name that is no activation, `AnynormError` for no function."""
     if isinstance(activation, str):
         named_activation(activation)
+    elif isinstance(activation, type):  # which would be built of the output, not applied to it
+        name = activation.__name__
+        raise AnynormError(
+            f"activation={name} is a class; φ is a function. Give an instance: {name}()."
+        )
+    elif activation is not None and not callable(activation):
+        raise AnynormError(
+            f"activation={activation!r} is neither a name nor a function. Try activation='relu'."
+        )
 
 
 def activation_name(activation: Activation) -> str:

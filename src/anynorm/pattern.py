@@ -163,7 +163,7 @@ class Plan:
                     f"'{_join(parts)}' and needs the size of all its parts but one: "
                     f"give {free}= or {part.name}=."
                 )
-        if size % known or (free is None and size != known):
+        if known < 1 or size % known or (free is None and size != known):
             raise ShapeError(self._indivisible(shape, axis, size, sizes))
         return [sizes.get(part.name, size // known) for part in parts]
 

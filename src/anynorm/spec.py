@@ -10,7 +10,7 @@ Every σ obeys one rule for ε: ``σ = sqrt(s² + ε)``, where ``s`` is the scal
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from anynorm.errors import AnynormError, UnknownNameError
@@ -38,10 +38,13 @@ class Scale:
     origin: Literal["mean", "zero"] = "mean"
     constant: Constant = 1.0
     root: Literal["zca", "pca"] | None = None
+    # Kept, because torch.compile with dynamic=True cannot trace the gamma function.
+    _gaussian: float = field(init=False, repr=False, compare=False, default=1.0)
 
     def __post_init__(self) -> None:
         if not self.p >= 1:
             raise AnynormError(f"p={self.p} gives no norm: p must be at least 1. Try p=2.")
+        object.__setattr__(self, "_gaussian", _gaussian_factor(self.p))
 
     def factor(self, count: float) -> float:
         """Return the constant C for a set of `count` values.
@@ -52,7 +55,7 @@ class Scale:
         if self.constant == "sum":
             return float(count ** (1.0 / self.p))
         if self.constant == "gaussian":
-            return _gaussian_factor(self.p, count)
+            return _largest_factor(count) if self.p == math.inf else self._gaussian
         return self.constant
 
     @property
@@ -61,10 +64,15 @@ class Scale:
         return self == _STD
 
 
-def _gaussian_factor(p: float, count: float) -> float:
-    """One over the p-th absolute moment of a standard Gaussian to the power 1/p."""
+def _largest_factor(count: float) -> float:
+    """One over the largest of `count` standard Gaussian values, to leading order."""
+    return 1.0 / math.sqrt(2.0 * math.log(count)) if count > 1 else 1.0
+
+
+def _gaussian_factor(p: float) -> float:
+    """One over the p-th absolute moment of a standard Gaussian to the power 1/p; 1 for p = ∞."""
     if math.isinf(p):
-        return 1.0 / math.sqrt(2.0 * math.log(count)) if count > 1 else 1.0
+        return 1.0
     moment = 2.0 ** (p / 2.0) * math.gamma((p + 1.0) / 2.0) / math.sqrt(math.pi)
     return float(moment ** (-1.0 / p))
 

@@ -13,7 +13,7 @@ from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running
 from anynorm.pattern import Pattern, Plan
-from anynorm.spec import Constant, Scale, Spec
+from anynorm.spec import SCALES, Constant, Scale, Spec
 
 __all__ = ["Norm", "create"]
 
@@ -74,8 +74,8 @@ class Norm(torch.nn.Module):
         self.affine = affine and not self.spec.is_identity
         self.track_running_stats = track_running_stats and self.spec.uses_batch
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._add_parameters(center if bias is None else bias, factory)
         self._add_statistics(factory)
+        self._add_parameters(center if bias is None else bias, factory)
 
     @classmethod
     def of(cls, spec: Spec, channels: int | Sequence[int], **options: Any) -> Norm:
@@ -89,17 +89,17 @@ class Norm(torch.nn.Module):
         self.reset_parameters()
 
     def _add_statistics(self, factory: dict[str, Any]) -> None:
+        for name in ("running_mean", "running_var", "running_cov", "num_batches_tracked"):
+            self.register_buffer(name, None)
         if not self.track_running_stats:
             return
         shape = self.channels
-        self.register_buffer("running_mean", torch.zeros(shape, **factory))
+        self.running_mean = torch.zeros(shape, **factory)
         if self.spec.whitens:
-            groups = self.sizes.get("g", 1)
-            shape = (groups, shape[0] // groups, shape[0] // groups)
-        self.register_buffer(self._spread, torch.ones(shape, **factory))
-        device = factory["device"]
-        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
-        self.reset_running_stats()
+            size = self.sizes.get("c", shape[0] // self.sizes.get("g", 1))
+            shape = (shape[0] // size, size, size)
+        setattr(self, self._spread, torch.ones(shape, **factory))
+        self.num_batches_tracked = torch.tensor(0, device=factory["device"])
 
     @property
     def _spread(self) -> str:
@@ -111,8 +111,7 @@ class Norm(torch.nn.Module):
             torch.nn.init.ones_(self.weight)
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
-        if "num_batches_tracked" in self._buffers:
-            self.reset_running_stats()
+        self.reset_running_stats()
 
     @torch.no_grad()
     def reset_running_stats(self) -> None:
@@ -161,12 +160,24 @@ class Norm(torch.nn.Module):
     def extra_repr(self) -> str:
         """Return the pattern, the channels and whatever differs from the defaults."""
         channels = self.channels[0] if len(self.channels) == 1 else self.channels
-        shown = [f"'{self.spec.pattern}'", str(channels), f"eps={self.eps}"]
+        shown = [f"'{self.spec.pattern}'", str(channels), *self._formula(), f"eps={self.eps}"]
         shown += [f"{axis}={size}" for axis, size in self.sizes.items()]
         shown += ["affine=False"] if not self.affine else []
-        shown += [f"momentum={self.momentum}"] if self.track_running_stats else []
+        if self.affine and (self.bias is None) == self.spec.center:
+            shown.append(f"bias={self.bias is not None}")
+        if self.track_running_stats:
+            shown.append(f"momentum={self.momentum}")
+        elif self.spec.uses_batch:
+            shown.append("track_running_stats=False")
         phi = F.activation_name(self.activation)
         return ", ".join(shown + ([f"activation={phi}"] if phi else []))
+
+    def _formula(self) -> list[str]:
+        """What μ and σ are, where they are not the mean and the standard deviation."""
+        scale = self.spec.scale
+        name = next((repr(name) for name, known in SCALES.items() if known == scale), str(scale))
+        shown = [] if name == "'std'" else [f"scale={name}"]
+        return shown if self.spec.center else [*shown, "center=False"]
 
 
 def _checked_sizes(
@@ -174,7 +185,9 @@ def _checked_sizes(
 ) -> dict[str, int]:
     """The sizes of split parts; raise if one is unknown or does not divide the channels."""
     parts = {part.name for axis in pattern.axes if len(axis) > 1 for part in axis}
-    for name in sizes:
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise AnynormError(f"{name}={size!r}: give a positive whole number.")
         if name not in parts:
             raise AnynormError(
                 f"{name}= gives the size of a part that pattern '{pattern}' does not split off. "

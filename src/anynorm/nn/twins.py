@@ -44,7 +44,9 @@ class _Activated(torch.nn.Module):
         self.activation = activation
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"activation": None, **state})
+        super().__setstate__(state)
+        if "activation" not in state and "activation" not in self._modules:
+            self.activation = None
 
     def extra_repr(self) -> str:
         """Return torch's line, with the activation behind it where there is one."""

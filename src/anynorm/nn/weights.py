@@ -81,6 +81,12 @@ class _Cosine(torch.nn.Module):
         self.gain = torch.nn.Parameter(self.weight.detach().flatten(1)[:, 0].clone())
         self.reset_gain()
 
+    def reset_parameters(self) -> None:
+        """Draw a new weight, as the layer without normalization does, and set γ from it."""
+        super().reset_parameters()  # type: ignore[misc]
+        if "gain" in self._parameters:
+            self.reset_gain()
+
     @torch.no_grad()
     def reset_gain(self) -> None:
         """Set γ from the weight at hand."""

@@ -78,6 +78,8 @@ def _run(
     mean, var, _, momentum = running
     if not training:
         return operator(x, weight, bias, mean, var, False, 0.0, eps, _CUDNN.enabled)
+    if x.numel() == 0:  # an empty batch is no batch
+        return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)
     if momentum is not None and plain_eager(mean):
         return _track_in_place(operator, x, running, weight, bias, momentum, eps)
     if in_transform():  # where an operator cannot write to statistics that are shared
@@ -107,7 +109,8 @@ def _track_in_place(
     if not math.isfinite(var.dot(var).item()):  # one number that any bad channel spoils
         finite = torch.isfinite(mean) & torch.isfinite(var)
         for statistic, old in zip((mean, var), before.chunk(2), strict=True):
-            statistic.copy_(torch.where(finite, statistic, old))
+            # .data: the operator kept both for its backward, which does not read them
+            statistic.data.copy_(torch.where(finite, statistic, old))
         count = int(finite.any())
     if batches is not None:
         batches.add_(count)

@@ -65,6 +65,7 @@ def plain_eager(buffer: Tensor) -> bool:
         and buffer.is_cpu
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._current_graph_task_id() == -1
+        and torch._C._len_torch_dispatch_stack() == 0
     )
 
 
@@ -97,7 +98,7 @@ def _usable(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
 
 def _beside(weight: float | Tensor, running: Tensor) -> float | Tensor:
     """A weight for each model of an ensemble, shaped to broadcast against its statistics."""
-    if isinstance(weight, float) or weight.dim() == 0:
+    if not isinstance(weight, Tensor) or weight.dim() == 0:
         return weight
     return weight.reshape(-1, *[1] * (running.dim() - 1))
 
@@ -116,8 +117,9 @@ def _vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         pooled = _pool(tensors[3:], in_dims[3:5])
         _TRACK(*tensors[:3], *pooled, momentum)
     else:
+        size = info.batch_size
         front = [
-            t if t is None or axis is None else t.movedim(axis, 0)
+            t if t is None else t.expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
             for t, axis in zip(tensors, in_dims, strict=False)
         ]
         _TRACK(*front, momentum)

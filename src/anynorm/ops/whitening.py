@@ -33,15 +33,25 @@ def inverse_root(covariance: Tensor, kind: str, eps: float) -> Tensor:
     if kind == "zca":
         root: Tensor = _inverse_square_root(regular)
         return root
-    values, axes = torch.linalg.eigh(regular)
+    values, axes = _eigen(regular)
     largest = axes.detach().abs().argmax(-2, keepdim=True)
     axes = axes * axes.detach().gather(-2, largest).sign()
     whitener: Tensor = values.rsqrt().unsqueeze(-1) * axes.mT
     return whitener
 
 
-def _root(matrix: Tensor) -> Tensor:
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and axes, with eigenvalues of a covariance above the largest one's rounding.
+
+    Those of directions without variance would otherwise come out negative now and then.
+    """
     values, axes = torch.linalg.eigh(matrix)
+    floor = values.detach()[..., -1:] * torch.finfo(matrix.dtype).eps
+    return torch.maximum(values, floor), axes
+
+
+def _root(matrix: Tensor) -> Tensor:
+    values, axes = _eigen(matrix)
     root: Tensor = axes * values.rsqrt().unsqueeze(-2) @ axes.mT
     return root
 
