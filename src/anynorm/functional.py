@@ -211,7 +211,7 @@ def normalize(
         y = _whiten(x, spec, spec.scale.root, plan, weight, bias, running, training, eps, sizes)
     elif running is not None and not training:
         y = _with_running(x, plan, weight, bias, running, eps if spec.scale else 0.0)
-    elif native := _native(x, spec, plan, weight, bias):
+    elif native := _native(x, spec, plan, weight, bias, running):
         y = native(x, weight, bias, running, eps, sizes)
     else:
         return _standardize(x, spec, plan, weight, bias, running, eps, sizes, activation)
@@ -262,11 +262,17 @@ def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:
 
 
 def _native(
-    x: Tensor, spec: Spec, plan: Plan, weight: Tensor | None, bias: Tensor | None
+    x: Tensor,
+    spec: Spec,
+    plan: Plan,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
 ) -> _Native | None:
     """The call of torch's own operator, if it has one for this specification."""
-    if any(parameter is not None and parameter.dim() != 1 for parameter in (weight, bias)):
-        return None
+    for vector in (weight, bias, None if running is None else running.mean):
+        if vector is not None and vector.dim() != 1:
+            return None
     last = x.dim() - 1
     only_last = plan.dims == (last,) and plan.first == last and not plan.splits
     pattern = _LAST if only_last else plan.pattern.text
@@ -289,6 +295,7 @@ def _standardize(
     activation: Activation,
 ) -> Tensor:
     view = x.reshape(plan.view(tuple(x.shape), sizes)) if plan.splits else x
+    check_activation(activation)
     _need_real(x)
     fused = activation if isinstance(activation, str) else "identity"
     statistic = _statistic(spec, view, plan.dims, eps)
@@ -348,6 +355,8 @@ def _with_running(
     # The operator wants the axes of the statistics as one, and that one second.
     weight, bias = (p if p is None else p.reshape(-1) for p in (weight, bias))
     still = running._replace(mean=running.mean.reshape(-1), var=running.var.reshape(-1))
+    if width == 0:
+        return ops.native.batch(x.reshape(1, 1, -1), still, weight, bias, False, eps).view_as(x)
     moved = x.flatten(first, first + width - 1).movedim(first, 1)
     y = ops.native.batch(moved, still, weight, bias, False, eps)
     return y.movedim(1, first).reshape(x.shape)
@@ -369,8 +378,10 @@ def _whiten(
     _need_real(x)
     if x.numel() == 0:
         return x.clone()
-    if torch.is_autocast_enabled(x.device.type):  # 16 bits are too few for a covariance
-        with torch.autocast(x.device.type, enabled=False):
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # 16 bits are too few for a covariance
+        with torch.autocast(device, enabled=False):
             return _whiten(x, spec, root, plan, weight, bias, running, training, eps, sizes)
     view = x.reshape(plan.view(tuple(x.shape), sizes))
     order, channel = plan.matrix_order

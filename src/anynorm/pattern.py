@@ -212,13 +212,21 @@ def _expand(pattern: Pattern, rank: int) -> tuple[tuple[Part, ...], ...]:
 
 
 def _first(axes: tuple[tuple[Part, ...], ...]) -> int:
-    """The axis where γ starts: channels, else output units, else the first without brackets."""
+    """The axis where γ starts: channels, output units, or the first without brackets but samples.
+
+    Behind the last axis, where γ is a scalar, if there is none.
+    """
     for name in _CHANNELS:
         for index, parts in enumerate(axes):
             if any(part.name == name for part in parts):
                 return index
-    kept = (i for i, parts in enumerate(axes) if not any(part.shared for part in parts))
-    return next(kept, 0)
+    taken = ("n", "k", "i")
+    kept = (
+        index
+        for index, parts in enumerate(axes)
+        if not any(part.shared or part.name in taken for part in parts)
+    )
+    return next(kept, len(axes))
 
 
 @lru_cache(maxsize=1024)

@@ -272,3 +272,106 @@ def test_copies_and_pickles_keep_the_layer(tmp_path):
     again = anynorm.create("group", 4, groups=2, activation="relu")
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     torch.testing.assert_close(again(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channels", "shape"),
+    [
+        ("[n l] c", 4, (8, 5, 4)),
+        ("[n l] c", 5, (8, 5, 5)),
+        ("[n l] (g [c])", 4, (8, 5, 4)),
+        ("c [n]", 4, (4, 8)),
+        ("[n] c [...]", (3, 5), (8, 3, 5, 2)),
+        ("[n] c ...", (3, 5), (8, 3, 5)),
+        ("[n ...]", (), (8, 3, 5)),
+    ],
+)
+def test_evaluation_uses_the_running_statistics_where_they_lie(pattern, channels, shape):
+    sizes = {"g": 2} if "g" in pattern else {}
+    layer = anynorm.Norm(pattern, channels, momentum=1.0, dtype=torch.float64, **sizes)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scaled = x * torch.arange(1.0, shape[-1] + 1)
+    plan = layer.spec.pattern.plan(x.dim())
+    layer(scaled)
+    y = layer.eval()(scaled)
+    after = x.dim() - plan.first - len(layer.channels)
+    mean, var = (
+        b.reshape((*layer.channels, *[1] * after)) for b in (layer.running_mean, layer.running_var)
+    )
+    torch.testing.assert_close(y, (scaled - mean) / torch.sqrt(var + layer.eps))
+
+
+@pytest.mark.parametrize("pattern", ["n [c ...]", "n c [...]", "n [c h w]", "[n] c [...]"])
+def test_gamma_may_have_several_axes(pattern):
+    layer, x = anynorm.Norm(pattern, (3, 4, 5)), torch.randn(2, 3, 4, 5)
+    plain = anynorm.Norm(pattern, 3, affine=False)(x)
+    torch.nn.init.normal_(layer.weight)
+    torch.testing.assert_close(layer(x), plain * layer.weight)
+    torch.testing.assert_close(anynorm.Norm(pattern, (3, 4, 5), affine=False)(x), plain)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scale"), [("n (g [c]) [...]", "std"), ("[n] (g c) [...]", "zca")]
+)
+def test_a_split_is_given_by_either_part(pattern, scale):
+    x = torch.randn(9, 6, 4)
+    by_count = anynorm.Norm(pattern, 6, scale=scale, g=3)
+    by_size = anynorm.Norm(pattern, 6, scale=scale, c=2)
+    torch.testing.assert_close(by_size(x), by_count(x))
+    assert by_size.state_dict().keys() == by_count.state_dict().keys()
+    torch.testing.assert_close(by_size.eval()(x), by_count.eval()(x))
+
+
+@pytest.mark.parametrize("size", [0, -2, 2.0, True])
+def test_sizes_are_positive_whole_numbers(size):
+    with pytest.raises(anynorm.AnynormError, match=f"g={size}: give a positive whole number"):
+        anynorm.Norm("n (g [c])", 6, g=size)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+@pytest.mark.parametrize("name", ["l1-batch", "zca"])
+def test_only_real_numbers_are_normalized(name, dtype):
+    with pytest.raises(anynorm.AnynormError, match=r"real floating-point numbers, got torch\."):
+        anynorm.create(name, 3)(torch.ones(4, 3, dtype=dtype))
+
+
+def test_repr_tells_layers_apart():
+    shown = {repr(anynorm.create(name, 64)) for name in ON_INPUT}
+    assert len(shown) == len(ON_INPUT)
+    assert "scale='l1'" in repr(anynorm.create("l1-batch", 4))
+    assert "p=3.0" in repr(anynorm.create("lp-batch", 4, p=3.0))
+    assert "center=False" in repr(anynorm.create("rms", 4))
+    assert "track_running_stats=False" in repr(anynorm.Norm("[n] c", 4, track_running_stats=False))
+
+
+def test_state_that_a_layer_does_not_have_is_none():
+    layer = anynorm.create("group", 4, groups=2)
+    assert layer.running_mean is None
+    assert layer.num_batches_tracked is None
+
+
+@pytest.mark.parametrize("name", ["zca", "pca"])
+def test_whitening_fewer_values_than_channels_stays_finite(name):
+    x = (100 * torch.randn(16, 64, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    y = anynorm.create(name, 64)(x)
+    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)))
+    assert y.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["zca", "pca"])
+def test_autocast_does_not_reach_the_covariance(name):
+    x = torch.from_numpy(data((64, 8))).float()
+    layer = anynorm.create(name, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    assert torch.equal(y, anynorm.create(name, 8)(x))
+
+
+@pytest.mark.parametrize("name", ["l1-batch", "linf-batch", "lp-batch"])
+def test_constants_compile_with_dynamic_shapes(name):
+    layer = anynorm.create(name, 4)
+    run = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for samples in (6, 9):
+        x = torch.from_numpy(data((samples, 4, 3))).float()
+        torch.testing.assert_close(run(x), anynorm.create(name, 4)(x))

@@ -1,6 +1,7 @@
 """torch's own sample inputs for its normalization modules and functions, run on ours."""
 
 import copy
+import pickle
 import re
 
 import pytest
@@ -167,6 +168,7 @@ def test_lazy_layers_become_ours():
         (anynorm.LayerNorm(4), (2, 5), r"normalized_shape=\[4\]"),
         (anynorm.RMSNorm(4), (2, 5), r"normalized_shape=\[4\]"),
         (anynorm.GroupNorm(2, 4), (4,), "at least 2 axes"),
+        (anynorm.GroupNorm(2, 4), (2, 8, 3), "got 8 channels.*num_channels=8"),
     ],
 )
 def test_errors_name_the_shape_the_rule_and_the_fix(layer, shape, message):
@@ -193,3 +195,38 @@ def test_activation_is_applied_and_shown():
 def test_positional_arguments_are_torchs_own():
     ours = anynorm.BatchNorm2d(4, 1e-3, None, False, True)
     assert repr(ours) == repr(torch.nn.BatchNorm2d(4, 1e-3, None, False, True))
+
+
+@pytest.mark.parametrize("activation", ["relu", torch.nn.PReLU(), torch.tanh, None])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_keep_the_activation(copied, activation):
+    layer, x = anynorm.BatchNorm2d(3, activation=activation), torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(copied(layer)(x), layer(x))
+
+
+def test_an_activation_must_be_a_function():
+    with pytest.raises(anynorm.AnynormError, match=r"Give an instance: ReLU\(\)"):
+        anynorm.BatchNorm2d(3, activation=torch.nn.ReLU)
+    with pytest.raises(anynorm.AnynormError, match="5 is neither a name nor a function"):
+        anynorm.GroupNorm(1, 3, activation=5)
+
+
+def test_lazy_layers_take_a_state_before_their_first_input():
+    state = torch.nn.BatchNorm2d(5).state_dict()
+    layer = anynorm.LazyBatchNorm2d()
+    layer.load_state_dict(state)
+    assert layer(torch.randn(2, 5, 3, 3)).shape == (2, 5, 3, 3)
+    assert layer.num_features == 5
+    with pytest.raises(anynorm.AnynormError, match="C = 5, got 4"):
+        layer(torch.randn(2, 4, 3, 3))
+
+
+def test_symbolic_tracing_takes_the_layers_as_leaves():
+    layers = [
+        *(anynorm.BatchNorm2d(4), anynorm.GroupNorm(2, 4), anynorm.InstanceNorm2d(4)),
+        *(anynorm.LayerNorm(3), anynorm.RMSNorm(3), anynorm.create("l1-batch", 4)),
+    ]
+    model, x = torch.nn.Sequential(*layers), torch.randn(2, 4, 3, 3)
+    traced = torch.fx.symbolic_trace(model)
+    assert [node.op for node in traced.graph.nodes][1:-1] == ["call_module"] * len(layers)
+    torch.testing.assert_close(traced(x), model(x))

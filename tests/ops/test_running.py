@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.fx.experimental.proxy_tensor
 from torch.utils.checkpoint import checkpoint
 
 import anynorm
@@ -165,3 +166,39 @@ def test_mean_and_variance_track_torchs_to_the_bit():
         ours(batch(seed)), theirs(batch(seed))
     for name, buffer in theirs.named_buffers():
         assert torch.equal(ours.get_buffer(name), buffer)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_an_empty_batch_leaves_the_statistics_of_the_masked_update(momentum):
+    layer = anynorm.BatchNorm2d(3, momentum=momentum)
+    layer(batch())
+    before = statistics(layer)
+    run = torch.compile(layer, backend="eager") if momentum else layer
+    run(batch()[:0])
+    torch.testing.assert_close(layer.running_mean, before["running_mean"])
+    torch.testing.assert_close(layer.running_var, before["running_var"])
+
+
+def test_momentum_may_be_a_whole_number(build):
+    layer = build(momentum=1).to("meta")
+    assert layer(batch().to("meta")).is_meta
+
+
+def test_vmap_over_an_ensemble_that_shares_its_input():
+    models, x = [anynorm.BatchNorm2d(3) for _ in range(4)], batch()
+    parameters, buffers = torch.func.stack_module_state(models)
+
+    def call(parameters, buffers):
+        return torch.func.functional_call(models[0], (parameters, buffers), (x,))
+
+    torch.vmap(call)(parameters, buffers)
+    models[0](x)
+    assert buffers["num_batches_tracked"].tolist() == [1, 1, 1, 1]
+    for row in buffers["running_var"]:
+        torch.testing.assert_close(row, models[0].running_var)
+
+
+def test_a_training_step_is_traced_without_reading_values(build):
+    layer, x = build(), batch()
+    graph = torch.fx.experimental.proxy_tensor.make_fx(layer)(x)
+    torch.testing.assert_close(graph(x), build()(x))

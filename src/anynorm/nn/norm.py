@@ -12,6 +12,7 @@ from anynorm import functional as F
 from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running
+from anynorm.nn.fx import Proxy, leaf
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import SCALES, Constant, Scale, Spec
 
@@ -125,6 +126,8 @@ class Norm(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize `x`, of any shape that fits the pattern."""
+        if isinstance(x, Proxy):
+            return leaf(self, x)
         self._check(x, self.spec.pattern.plan(x.dim()))
         return F.normalize(
             x,

@@ -16,6 +16,7 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation
+from anynorm.nn.fx import Proxy, leaf
 
 __all__ = [
     "BatchNorm1d",
@@ -62,6 +63,8 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalize `input`; see the class for its shape."""
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         if input.dim() not in self.ranks:
             _check_rank(self, input)
         if input.shape[1] != self.num_features:
@@ -145,7 +148,18 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     layout = "(N, C, D, H, W)"
 
 
-class LazyBatchNorm1d(_BatchNorm, torch.nn.LazyBatchNorm1d):
+class _LazyBatchNorm(_BatchNorm):
+    """The part that lazy layers of all ranks share."""
+
+    def initialize_parameters(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        """Take the channels from the first input, or from a state that was loaded before it."""
+        super().initialize_parameters(input)  # type: ignore[misc]
+        if self.num_features == 0:  # torch leaves this to be found where a state was loaded
+            state = self.running_mean if self.running_mean is not None else self.weight
+            self.num_features = (input.shape[1:] if state is None else state.shape)[0]
+
+
+class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
     """A :class:`BatchNorm1d` that takes its channels from the first input.
 
     >>> LazyBatchNorm1d()(torch.randn(8, 3)).shape
@@ -157,7 +171,7 @@ class LazyBatchNorm1d(_BatchNorm, torch.nn.LazyBatchNorm1d):
     layout = BatchNorm1d.layout
 
 
-class LazyBatchNorm2d(_BatchNorm, torch.nn.LazyBatchNorm2d):
+class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
     """A :class:`BatchNorm2d` that takes its channels from the first input."""
 
     cls_to_become = BatchNorm2d
@@ -165,7 +179,7 @@ class LazyBatchNorm2d(_BatchNorm, torch.nn.LazyBatchNorm2d):
     layout = BatchNorm2d.layout
 
 
-class LazyBatchNorm3d(_BatchNorm, torch.nn.LazyBatchNorm3d):
+class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
     """A :class:`BatchNorm3d` that takes its channels from the first input."""
 
     cls_to_become = BatchNorm3d
@@ -181,6 +195,8 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalize `input`; see the class for its shape."""
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         _check_rank(self, input)
         batched = input.dim() == self.ranks[-1]
         if self.affine or self.track_running_stats:  # else any number of channels will do
@@ -250,6 +266,8 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalize `input` (*, normalized_shape)."""
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         return F.layer_norm(
             input,
             self.normalized_shape,
@@ -272,6 +290,8 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize `x` (*, normalized_shape)."""
+        if isinstance(x, Proxy):
+            return leaf(self, x)
         return F.rms_norm(
             x, self.normalized_shape, self.weight, self.eps, activation=self.activation
         )
@@ -294,6 +314,8 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalize `input` (N, C, *)."""
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         return F.group_norm(
             input,
             self.num_groups,

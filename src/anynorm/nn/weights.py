@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from anynorm import functional as F
@@ -100,14 +101,18 @@ class _Cosine(torch.nn.Module):
 
     def _length(self, x: Tensor) -> Tensor:
         """The norm of each receptive field: the square root of the layer's own sum of x²."""
-        squares = self._apply_layer(x * x, torch.ones_like(self.weight[:1]))
-        return torch.sqrt(squares + self.eps)
+        return _root(self._apply_layer(x * x, torch.ones_like(self.weight[:1])), self.eps)
 
     def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _shift(self, y: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _root(squares: Tensor, eps: float) -> Tensor:
+    """√(s² + ε), with an ε that is not lost in 16 bits: half a float's smallest step is 3e-8."""
+    return torch.sqrt(squares + max(eps, torch.finfo(squares.dtype).tiny))
 
 
 class CosineLinear(_Cosine, torch.nn.Linear):
@@ -142,7 +147,7 @@ class _CosineConv(_Cosine):
     def _length(self, x: Tensor) -> Tensor:
         """One field for each group of the convolution, repeated for the group's outputs."""
         squares = self._apply_layer(x * x, torch.ones_like(self.weight[: self.groups]))
-        length = torch.sqrt(squares + self.eps)
+        length = _root(squares, self.eps)
         axis = 1 - self.weight.dim()
         return length.repeat_interleave(self.out_channels // self.groups, axis)
 
@@ -199,6 +204,7 @@ def normalized(
         )
     if row.spec.on == "input":
         return _followed(layer, name, activation, options)
+    _check_weight(layer, row)
     row.tune(**options)
     normal = _cosine(layer) if row.spec.on == "both" else _parametrized(layer, row)
     return normal if activation is None else torch.nn.Sequential(normal, Activate(activation))
@@ -243,6 +249,20 @@ def _followed(
         **options,
     )
     return torch.nn.Sequential(layer, norm)
+
+
+def _check_weight(layer: torch.nn.Module, row: Entry) -> None:
+    weight = layer._parameters.get("weight")
+    if weight is not None and is_lazy(weight):
+        raise AnynormError(
+            f"'{row.name}' normalizes the weight, which {type(layer).__name__} does not have yet. "
+            "Call the layer once on an input first."
+        )
+    if row.spec.on == "both" and weight is None:
+        raise AnynormError(
+            f"'{row.name}' needs a layer with a weight of its own, and this one is parametrized. "
+            "Use torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') first."
+        )
 
 
 def _parametrized(layer: torch.nn.Module, row: Entry) -> torch.nn.Module:

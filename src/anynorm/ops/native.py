@@ -78,15 +78,14 @@ def _run(
     mean, var, _, momentum = running
     if not training:
         return operator(x, weight, bias, mean, var, False, 0.0, eps, _CUDNN.enabled)
-    if x.numel() == 0:  # an empty batch is no batch
-        return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)
     if momentum is not None and plain_eager(mean):
         return _track_in_place(operator, x, running, weight, bias, momentum, eps)
     if in_transform():  # where an operator cannot write to statistics that are shared
         running.track(*_statistics(operator, x))
         return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)
-    # The operator writes the batch's statistics to the side: no value is read on the host.
-    mean, var = torch.zeros_like(mean), torch.zeros_like(var)
+    # The operator writes the batch's statistics to the side: no value is read on the host.  Copies,
+    # because it leaves them as they are if the batch is empty.
+    mean, var = mean.clone(), var.clone()
     y = operator(x, weight, bias, mean, var, True, 1.0, eps, _CUDNN.enabled)
     running.track(mean, var)
     return y

@@ -1,0 +1,23 @@
+"""Layers as leaves of torch.fx: `symbolic_trace` takes only torch.nn's own for such."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Proxy
+
+__all__ = ["Proxy", "leaf"]
+
+
+def leaf(layer: torch.nn.Module, x: Proxy) -> Proxy:
+    """Record the call of `layer` as one node of the graph, as torch.fx does for torch.nn's layers.
+
+    >>> from anynorm import BatchNorm1d
+    >>> model = torch.nn.Sequential(BatchNorm1d(3))
+    >>> [node.op for node in torch.fx.symbolic_trace(model).graph.nodes]
+    ['placeholder', 'call_module', 'output']
+    """
+    tracer: Any = x.tracer
+    node: Proxy = tracer.create_proxy("call_module", tracer.path_of_module(layer), (x,), {})
+    return node

@@ -1,0 +1,46 @@
+"""Normalizers of weights: what is special to them; the catalogue's tests cover the rest."""
+
+import copy
+
+import pytest
+import torch
+
+import anynorm
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_cosine_of_nothing_is_zero(dtype):
+    layer = anynorm.CosineConv2d(3, 4, 3, bias=False).to(dtype)
+    y = layer(torch.zeros(1, 3, 5, 5, dtype=dtype))
+    assert torch.equal(y, torch.zeros_like(y))
+
+
+def test_resetting_a_cosine_layer_resets_its_gain():
+    layer = anynorm.CosineLinear(3, 4, device="meta").to_empty(device="cpu")
+    layer.reset_parameters()
+    torch.testing.assert_close(layer.gain, layer.weight.norm(dim=1) * 3**0.5)
+
+
+@pytest.mark.parametrize("name", ["weight", "weight-standardization", "cosine"])
+def test_a_layer_without_a_weight_yet_is_refused(name):
+    with pytest.raises(anynorm.AnynormError, match="Call the layer once on an input first"):
+        anynorm.normalized(torch.nn.LazyLinear(4), name)
+
+
+def test_cosine_refuses_a_parametrized_layer():
+    layer = anynorm.normalized(torch.nn.Linear(3, 4), "weight")
+    with pytest.raises(anynorm.AnynormError, match="remove_parametrizations"):
+        anynorm.normalized(layer, "cosine")
+
+
+@pytest.mark.parametrize("name", ["weight", "weight-standardization", "cosine"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "circular"])
+def test_copies_and_states_of_grouped_convolutions(name, padding_mode):
+    def build():
+        conv = torch.nn.Conv2d(4, 8, 3, groups=2, padding=1, padding_mode=padding_mode)
+        return anynorm.normalized(conv, name)
+
+    layer, again, x = build(), build(), torch.randn(2, 4, 6, 6)
+    again.load_state_dict(layer.state_dict())
+    for other in (again, copy.deepcopy(layer)):
+        torch.testing.assert_close(other(x), layer(x))
