@@ -1,0 +1,37 @@
+"""The normalizers as functions: torch.nn.functional's signatures, and `normalize` for any Spec.
+
+Each function checks its input, resolves the pattern and calls one operator.
+"""
+
+from anynorm.functional.activation import (
+    Activation,
+    activate,
+    activation_name,
+    check_activation,
+)
+from anynorm.functional.checks import check_groups
+from anynorm.functional.general import normalize, scale_of
+from anynorm.functional.named import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
+from anynorm.ops import Running
+
+__all__ = [
+    "Activation",
+    "Running",
+    "activate",
+    "activation_name",
+    "batch_norm",
+    "check_activation",
+    "check_groups",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "normalize",
+    "rms_norm",
+    "scale_of",
+]

@@ -1,0 +1,52 @@
+"""φ as the layers take it: a name, a function or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from anynorm.activations import activation as named_activation
+from anynorm.errors import AnynormError
+
+__all__ = ["Activation", "activate", "activation_name", "check_activation"]
+
+Activation = str | Callable[[Tensor], Tensor] | None
+
+
+def activate(y: Tensor, activation: Activation) -> Tensor:
+    """Apply φ: a name of :data:`anynorm.activations.ACTIVATIONS`, a function, or nothing.
+
+    >>> activate(torch.tensor([-1.0, 2.0]), "relu")
+    tensor([0., 2.])
+    """
+    if activation is None:
+        return y
+    return named_activation(activation).forward(y) if isinstance(activation, str) else activation(y)
+
+
+def check_activation(activation: Activation) -> None:
+    """Raise `UnknownNameError` for a name that is no activation, `AnynormError` for no function."""
+    if isinstance(activation, str):
+        named_activation(activation)
+    elif isinstance(activation, type):  # which would be built of the output, not applied to it
+        name = activation.__name__
+        raise AnynormError(
+            f"activation={name} is a class; φ is a function. Give an instance: {name}()."
+        )
+    elif activation is not None and not callable(activation):
+        raise AnynormError(
+            f"activation={activation!r} is neither a name nor a function. Try activation='relu'."
+        )
+
+
+def activation_name(activation: Activation) -> str:
+    """How `repr` shows an activation; empty where there is none."""
+    if activation is None or isinstance(activation, torch.nn.Module):  # a module shows itself
+        return ""
+    return repr(activation) if isinstance(activation, str) else _function_name(activation)
+
+
+def _function_name(function: Callable[[Tensor], Tensor]) -> str:
+    return getattr(function, "__name__", type(function).__name__)

@@ -1,0 +1,113 @@
+"""What an input must be like; each check raises an error with the input, the rule and the fix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from anynorm.errors import AnynormError, ShapeError
+from anynorm.pattern import Plan
+
+__all__ = [
+    "check_groups",
+    "need_axes",
+    "need_channels",
+    "need_last_axes",
+    "need_real",
+    "need_several",
+    "need_several_positions",
+    "need_several_values",
+]
+
+
+def need_several_values(x: Tensor) -> None:
+    """Batch norm in training: more than one value for each channel, and a channel axis."""
+    if x.dim() < 2 and x.numel():
+        raise ShapeError(
+            f"batch norm takes an input (N, C, *) of at least 2 axes, got shape {tuple(x.shape)}. "
+            "Add a batch axis with x.unsqueeze(0)."
+        )
+    if x.numel() == x.shape[1 if x.dim() > 1 else 0] != 0:
+        _single_value(x, "the batch")
+
+
+def need_axes(x: Tensor, plan: Plan) -> None:
+    """Raise if a pattern's brackets are empty for an input of this rank."""
+    if not plan.dims:
+        raise ShapeError(
+            f"an input of shape {tuple(x.shape)} leaves no axis in the brackets of "
+            f"'{plan.pattern}': there is nothing to take statistics over. Give it positions, as in "
+            "(N, C, L), or use another pattern."
+        )
+
+
+def need_real(x: Tensor) -> None:
+    """Raise for integers and complex numbers."""
+    if not x.is_floating_point():
+        raise AnynormError(
+            f"normalization takes real floating-point numbers, got {x.dtype} in shape "
+            f"{tuple(x.shape)}. Convert the input with x.float(), or torch.view_as_real(x)."
+        )
+
+
+def need_several(x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> None:
+    """Raise if μ and σ would be taken over a single value."""
+    shape = plan.view(tuple(x.shape), sizes) if plan.splits else x.shape
+    if x.numel() and not any(shape[dim] > 1 for dim in plan.dims):
+        _single_value(x, "the axes in brackets")
+
+
+def _single_value(x: Tensor, where: str) -> None:
+    raise ShapeError(
+        f"Expected more than 1 value per channel when training, got input size {x.shape}: the "
+        f"deviation of {where} would be 0. Use a larger batch (drop_last=True in the DataLoader "
+        "drops a last batch of one), .eval(), or a normalizer without batch statistics such as "
+        "group norm."
+    )
+
+
+def need_several_positions(x: Tensor) -> None:
+    """Instance norm: more than one position for each channel of a sample."""
+    if x.dim() < 3 or math.prod(x.shape[2:]) == 1:
+        raise ShapeError(
+            "Expected more than 1 spatial element when training, got input size "
+            f"{x.shape}: instance norm takes statistics over the positions of (N, C, *). Use group "
+            "or layer norm on an input without positions."
+        )
+
+
+def need_last_axes(x: Tensor, shape: Sequence[int]) -> None:
+    """Raise if `x` does not end in `shape`."""
+    if not shape or tuple(x.shape[-len(shape) :]) != tuple(shape):
+        raise ShapeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape "
+            f"[*, {', '.join(map(str, shape))}], but got input of size{list(x.shape)}. Build the "
+            "layer with the sizes of the last axes, or move the channels last."
+        )
+
+
+def need_channels(x: Tensor, weight: Tensor | None) -> None:
+    """Raise if γ is not one for each channel of x (N, C, *)."""
+    if weight is not None and tuple(weight.shape) != (x.shape[1],):
+        raise ShapeError(
+            f"group norm has γ of shape {tuple(weight.shape)}, got {x.shape[1]} channels in shape "
+            f"{tuple(x.shape)}. Build it with num_channels={x.shape[1]}, or move the channels to "
+            "axis 1."
+        )
+
+
+def check_groups(groups: int, shape: Sequence[int]) -> None:
+    """Raise `ShapeError` if `groups` does not divide the channels of an input (N, C, *)."""
+    if len(shape) < 2:
+        raise ShapeError(
+            f"group norm takes an input (N, C, *) of at least 2 axes, got shape {tuple(shape)}. "
+            "Add a batch axis with x.unsqueeze(0)."
+        )
+    if groups < 1 or shape[1] % groups:
+        possible = [k for k in range(1, shape[1] + 1) if shape[1] % k == 0]
+        raise ShapeError(
+            f"num_channels ({shape[1]}) must be divisible by num_groups ({groups}). Possible "
+            f"numbers of groups: {', '.join(map(str, possible))}."
+        )

@@ -1,0 +1,167 @@
+"""The normalizers that torch.nn.functional has too, with its signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from anynorm import ops
+from anynorm.errors import AnynormError
+from anynorm.functional.activation import Activation, activate
+from anynorm.functional.checks import (
+    check_groups,
+    need_channels,
+    need_last_axes,
+    need_several_positions,
+    need_several_values,
+)
+from anynorm.ops import Running
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+
+def batch_norm(
+    input: Tensor,  # noqa: A002 - torch's name
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    num_batches_tracked: Tensor | None = None,
+    activation: Activation = None,
+) -> Tensor:
+    """Batch norm of `input` (N, C, *) → (N, C, *), as :func:`torch.nn.functional.batch_norm`.
+
+    Running statistics of shape (C,) are updated in place in training, never by values that are
+    not finite.  A `momentum` of None averages over all batches and needs `num_batches_tracked`.
+    Raises `ShapeError` for fewer than 2 axes, channels that do not match, or a single value per
+    channel in training.  Ioffe & Szegedy 2015, arXiv:1502.03167.
+
+    >>> x = torch.randn(8, 3, 5, 5)
+    >>> batch_norm(x, None, None, training=True).mean((0, 2, 3)).abs().max() < 1e-6
+    tensor(True)
+    """
+    if eps <= 0:
+        raise AnynormError(f"eps must be positive, got {eps}: σ = sqrt(s² + ε). Try eps=1e-5.")
+    if training:
+        if input.dim() < 2 or input.numel() == input.shape[1]:
+            need_several_values(input)
+    elif running_mean is None or running_var is None:
+        raise AnynormError(
+            "batch norm in evaluation needs running_mean and running_var, and got None. Pass them, "
+            "or training=True to take the statistics of this batch."
+        )
+    running = None
+    if running_mean is not None and running_var is not None:
+        running = Running(running_mean, running_var, num_batches_tracked, momentum)
+    y = ops.native.batch(input, running, weight, bias, training, eps)
+    return y if activation is None else activate(y, activation)
+
+
+def instance_norm(
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: Activation = None,
+) -> Tensor:
+    """Instance norm of `input` (N, C, *), as :func:`torch.nn.functional.instance_norm`.
+
+    Raises `ShapeError` for a single value per instance.  Ulyanov et al. 2016, arXiv:1607.08022.
+
+    >>> instance_norm(torch.randn(2, 3, 16)).shape
+    torch.Size([2, 3, 16])
+    """
+    if use_input_stats:
+        need_several_positions(input)
+    if input.numel() == 0:  # which torch's operator cannot take
+        return input.clone()
+    running = None
+    if running_mean is not None and running_var is not None:
+        running = Running(running_mean, running_var, None, momentum)
+    y = ops.native.instance(input, running, weight, bias, use_input_stats, eps)
+    return activate(y, activation)
+
+
+def layer_norm(
+    input: Tensor,  # noqa: A002
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    activation: Activation = None,
+) -> Tensor:
+    """Layer norm over the last axes of `input`, as :func:`torch.nn.functional.layer_norm`.
+
+    Raises `ShapeError` if the input does not end in `normalized_shape`.  Ba et al. 2016,
+    arXiv:1607.06450.
+
+    >>> layer_norm(torch.randn(2, 7, 10), (10,)).shape
+    torch.Size([2, 7, 10])
+    """
+    try:
+        y = ops.native.layer(input, normalized_shape, weight, bias, eps)
+    except RuntimeError:
+        need_last_axes(input, normalized_shape)
+        raise
+    return y if activation is None else activate(y, activation)
+
+
+def rms_norm(
+    input: Tensor,  # noqa: A002
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    activation: Activation = None,
+) -> Tensor:
+    """RMS norm over the last axes of `input`, as :func:`torch.nn.functional.rms_norm`.
+
+    Raises `ShapeError` if the input does not end in `normalized_shape`.  Zhang & Sennrich 2019,
+    arXiv:1910.07467.
+
+    >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
+    tensor([[0.8485, 1.1314]])
+    """
+    try:
+        y = ops.native.rms(input, normalized_shape, weight, eps)
+    except RuntimeError:
+        need_last_axes(input, normalized_shape)
+        raise
+    return y if activation is None else activate(y, activation)
+
+
+def group_norm(
+    input: Tensor,  # noqa: A002
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    activation: Activation = None,
+) -> Tensor:
+    """Group norm of `input` (N, C, *), as :func:`torch.nn.functional.group_norm`.
+
+    Raises `ShapeError` if `num_groups` does not divide C, or `weight` is not one for each channel.
+    Wu & He 2018, arXiv:1803.08494.
+
+    >>> group_norm(torch.randn(2, 6, 4), 3).shape
+    torch.Size([2, 6, 4])
+    """
+    check_groups(num_groups, input.shape)
+    try:
+        y = ops.native.group(input, num_groups, weight, bias, eps)
+    except RuntimeError:
+        need_channels(input, weight)
+        raise
+    return activate(y, activation)

@@ -1,0 +1,58 @@
+"""Which specifications torch has an operator for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from anynorm import ops
+from anynorm.functional.named import group_norm, instance_norm, layer_norm, rms_norm
+from anynorm.ops import Running
+from anynorm.pattern import Pattern, Plan
+from anynorm.spec import Spec
+
+__all__ = ["native_operator"]
+
+# What torch has an operator for, by pattern: (x, γ, β, running statistics, ε, sizes) → y.
+_Native = Callable[..., Tensor]
+_LAST = "... [c]"
+_STANDARD: dict[str, _Native] = {
+    "[n] c [...]": lambda x, w, b, running, eps, _: ops.native.batch(x, running, w, b, True, eps),
+    _LAST: lambda x, w, b, _, eps, __: layer_norm(x, x.shape[-1:], w, b, eps),
+    "n c [...]": lambda x, w, b, _, eps, __: instance_norm(x, None, None, w, b, eps=eps),
+    "n (g [c]) [...]": lambda x, w, b, _, eps, sizes: group_norm(x, _groups(x, sizes), w, b, eps),
+    "n [c ...]": lambda x, w, b, _, eps, __: group_norm(x, 1, w, b, eps),
+}
+_ROOT_MEAN_SQUARE: dict[str, _Native] = {
+    _LAST: lambda x, w, _, __, eps, ___: rms_norm(x, x.shape[-1:], w, eps),
+}
+
+
+def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:
+    """The number of groups, where the size of a group may be given in its stead."""
+    if len(sizes) == 1 and "g" in sizes:
+        return sizes["g"]
+    return Pattern.parse("n (g [c]) [...]").plan(x.dim()).view(tuple(x.shape), sizes)[1]
+
+
+def native_operator(
+    x: Tensor,
+    spec: Spec,
+    plan: Plan,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
+) -> _Native | None:
+    """The call of torch's own operator, if it has one for this specification."""
+    for vector in (weight, bias, None if running is None else running.mean):
+        if vector is not None and vector.dim() != 1:
+            return None
+    last = x.dim() - 1
+    only_last = plan.dims == (last,) and plan.first == last and not plan.splits
+    pattern = _LAST if only_last else plan.pattern.text
+    if spec.is_standard:
+        return _STANDARD.get(pattern)
+    if spec.is_root_mean_square and bias is None:
+        return _ROOT_MEAN_SQUARE.get(pattern)
+    return None
