@@ -1,0 +1,12 @@
+"""Bracket patterns: the axes of an input by name, in brackets those that share one μ and σ.
+
+``[n] c [...]`` reads: samples, channels, any further axes; one μ and σ for each channel, taken over
+samples and positions.  Parentheses split an axis, as in einops: ``n (g [c]) [...]`` takes the
+channels in g groups.
+"""
+
+from anynorm.pattern.parts import AXES, Part
+from anynorm.pattern.pattern import Pattern
+from anynorm.pattern.plan import Plan
+
+__all__ = ["AXES", "Part", "Pattern", "Plan"]

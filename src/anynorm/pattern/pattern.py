@@ -1,0 +1,65 @@
+"""The parsed pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from anynorm.pattern.parts import CHANNELS, Axes, Part
+from anynorm.pattern.plan import Plan, resolve
+from anynorm.pattern.reader import read
+
+__all__ = ["Pattern"]
+
+# A plain dictionary: torch.compile traces through it, and warns about functools.cache.
+_PLANS: dict[tuple[str, int], Plan] = {}
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A parsed bracket pattern; get one from :meth:`parse`, which caches.
+
+    >>> pattern = Pattern.parse("n (g [c]) [...]")
+    >>> sorted(pattern.shared)
+    ['...', 'c']
+    >>> pattern.plan(4).dims
+    (2, 3, 4)
+    """
+
+    text: str
+    axes: Axes
+
+    @staticmethod
+    def parse(text: str) -> Pattern:
+        """Read a pattern; raises `PatternError` with a caret under the fault."""
+        return _parse(text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts from left to right."""
+        return tuple(part for axis in self.axes for part in axis)
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The names in brackets: the axes over which μ and σ are taken."""
+        return frozenset(part.name for part in self.parts if part.shared)
+
+    @property
+    def names_channels(self) -> bool:
+        """Whether one axis is the channels; else γ lives on every axis without brackets."""
+        return any(part.name in CHANNELS for part in self.parts)
+
+    def plan(self, rank: int) -> Plan:
+        """Resolve the pattern for inputs of `rank` axes; raises `ShapeError` if it cannot fit."""
+        key = (self.text, rank)
+        if key not in _PLANS:
+            _PLANS[key] = resolve(self, rank)
+        return _PLANS[key]
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Pattern:
+    return Pattern(" ".join(text.split()), read(text))

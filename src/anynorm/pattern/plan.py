@@ -1,0 +1,154 @@
+"""A pattern resolved for one rank: the split view, the shared axes, and where γ lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anynorm.errors import ShapeError
+from anynorm.pattern.parts import CHANNELS, ELLIPSIS, Axes, Part
+
+if TYPE_CHECKING:
+    from anynorm.pattern.pattern import Pattern
+
+__all__ = ["Plan", "resolve"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pattern resolved for one rank.
+
+    The *split view* of an input has one axis for each part: ``n (g [c]) [...]`` views (N, C, H, W)
+    as (N, G, C/G, H, W).  `dims` are the axes of that view which share statistics; `splits`
+    tells whether it differs from the input, `takes_batch` whether samples share statistics.  γ and
+    β (and running statistics) start at the input's axis `first`.
+    """
+
+    pattern: Pattern
+    axes: Axes
+    dims: tuple[int, ...]
+    first: int
+    splits: bool
+    takes_batch: bool
+
+    @property
+    def width(self) -> int:
+        """The rank of the split view."""
+        return sum(map(len, self.axes))
+
+    @property
+    def matrix_order(self) -> tuple[list[int], int]:
+        """The order of the split view's axes as matrices (groups, c, values), and where c is then.
+
+        For whitening: the axes left outside the brackets come first, g the last of them.
+        """
+        names = [part.name for axis in self.axes for part in axis]
+        kept = [axis for axis in range(self.width) if axis not in self.dims and names[axis] != "c"]
+        kept.sort(key=lambda axis: names[axis] == "g")
+        return [*kept, names.index("c"), *self.dims], len(kept)
+
+    def view(self, shape: tuple[int, ...], sizes: Mapping[str, int]) -> list[int]:
+        """Return the shape of the split view of an input of `shape`.
+
+        `sizes` gives the parts of split axes, all but one of each, e.g. ``{"g": 8}``.  Raises
+        `ShapeError` if a size does not divide its axis.
+        """
+        split: list[int] = []
+        for axis, (size, parts) in enumerate(zip(shape, self.axes, strict=True)):
+            if len(parts) == 1:
+                split.append(size)
+            else:
+                split += self._split(shape, axis, size, sizes)
+        return split
+
+    def affine_view(self, channels: tuple[int, ...], sizes: Mapping[str, int]) -> list[int]:
+        """Return the shape in which γ of shape `channels` broadcasts against the split view."""
+        shape = [1] * len(self.axes)
+        shape[self.first : self.first + len(channels)] = channels
+        split: list[int] = []
+        for axis, parts in enumerate(self.axes):
+            placed = self.first <= axis < self.first + len(channels)
+            if len(parts) == 1 or not placed:
+                split += [shape[axis]] + [1] * (len(parts) - 1)
+            else:
+                split += self._split(tuple(shape), axis, shape[axis], sizes)
+        return split
+
+    def _split(
+        self, shape: tuple[int, ...], axis: int, size: int, sizes: Mapping[str, int]
+    ) -> list[int]:
+        known, free = 1, None
+        parts = self.axes[axis]
+        for part in parts:
+            if part.name in sizes:
+                known *= sizes[part.name]
+            elif free is None:
+                free = part.name
+            else:
+                raise ShapeError(
+                    f"pattern '{self.pattern}' splits axis {axis} into "
+                    f"'{_join(parts)}' and needs the size of all its parts but one: "
+                    f"give {free}= or {part.name}=."
+                )
+        if known < 1 or size % known or (free is None and size != known):
+            raise ShapeError(self._indivisible(shape, axis, size, sizes))
+        return [sizes.get(part.name, size // known) for part in parts]
+
+    def _indivisible(
+        self, shape: tuple[int, ...], axis: int, size: int, sizes: Mapping[str, int]
+    ) -> str:
+        parts = self.axes[axis]
+        given = ", ".join(f"{p.name}={sizes[p.name]}" for p in parts if p.name in sizes)
+        possible = ", ".join(str(k) for k in range(1, min(size, 4096) + 1) if size % k == 0)
+        return (
+            f"{given} does not divide axis {axis} of size {size} in shape {tuple(shape)}: pattern "
+            f"'{self.pattern}' splits that axis into '{_join(parts)}'. Possible sizes: {possible}."
+        )
+
+
+def _join(parts: tuple[Part, ...]) -> str:
+    return " ".join(f"[{part.name}]" if part.shared else part.name for part in parts)
+
+
+def resolve(pattern: Pattern, rank: int) -> Plan:
+    """Return the plan of `pattern` for inputs of `rank` axes; raises `ShapeError`."""
+    axes = _expand(pattern, rank)
+    flat = [part for axis in axes for part in axis]
+    dims = tuple(index for index, part in enumerate(flat) if part.shared)
+    splits = len(flat) > len(axes)
+    return Plan(pattern, axes, dims, _first(axes), splits, "n" in pattern.shared)
+
+
+def _expand(pattern: Pattern, rank: int) -> Axes:
+    """Replace the ellipsis by as many axes as an input of `rank` leaves for it."""
+    named = [axis for axis in pattern.axes if axis[0].name != ELLIPSIS]
+    free = rank - len(named)
+    if free < 0 or (free and len(named) == len(pattern.axes)):
+        bound = "exactly" if len(named) == len(pattern.axes) else "at least"
+        raise ShapeError(
+            f"an input of {rank} axes does not fit pattern '{pattern}', which names {bound} "
+            f"{len(named)}. Reshape the input or change the pattern."
+        )
+    expanded: list[tuple[Part, ...]] = []
+    for axis in pattern.axes:
+        expanded += [axis] * (free if axis[0].name == ELLIPSIS else 1)
+    return tuple(expanded)
+
+
+def _first(axes: Axes) -> int:
+    """The axis where γ starts: channels, output units, or the first without brackets but samples.
+
+    Behind the last axis, where γ is a scalar, if there is none.
+    """
+    for name in CHANNELS:
+        for index, parts in enumerate(axes):
+            if any(part.name == name for part in parts):
+                return index
+    taken = ("n", "k", "i")
+    kept = (
+        index
+        for index, parts in enumerate(axes)
+        if not any(part.shared or part.name in taken for part in parts)
+    )
+    return next(kept, len(axes))
