@@ -89,6 +89,14 @@ def test_parquet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (status, (tmp_path / "runs.parquet").read_text()) == (0, "parquet")
 
 
+def test_parquet_that_has_nowhere_to_go_is_refused_before_the_study(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, given = call(monkeypatch, f"study --parquet {tmp_path}")
+    assert (status, given) == (2, {})
+    assert f"the Parquet file '{tmp_path}' cannot be written" in capsys.readouterr().err
+
+
 def test_failed_runs_are_reported_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +116,17 @@ def test_interrupted_study(
     status, _ = call(monkeypatch, "study", interrupted=True)
     assert status == 130
     assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_study_interrupted_before_its_first_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def study(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anynorm.study.api.study", study)
+    assert cli.main(["study"]) == 130
+    assert capsys.readouterr().err == "anynorm: interrupted; the same command resumes.\n"
 
 
 def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

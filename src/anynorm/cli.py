@@ -40,13 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anynorm: {error}", file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
+        print("anynorm: interrupted; the same command resumes.", file=sys.stderr)
         return _INTERRUPTED
     return status
 
 
 def _study(*, store: str, report: str | None, parquet: str | None, **options: Any) -> int:
-    from anynorm.study.api import study
+    from anynorm.study.api import check_target, study
 
+    if parquet:
+        check_target(parquet, "Parquet file")
     report = report or str(Path(store) / "report.html")
     result = study(store=store, report=report, **options)
     if parquet:

@@ -19,6 +19,7 @@ from anynorm.errors import AnynormError
 from anynorm.study import Study, study
 from anynorm.study.api import _plan
 from anynorm.study.cell import Cell
+from anynorm.study.pool import Outcome
 from anynorm.study.store import Store, _finite
 from anynorm.study.subjects import SUBJECTS
 from anynorm.study.train import run
@@ -96,7 +97,13 @@ def test_the_package_can_be_called(folder: Path) -> None:
         ({"seeds": 0}, "seeds is 0"),
         ({"workers": 0}, "workers is 0"),
         ({"batch": 5000}, "larger than the training set"),
+        ({"refine": -1}, "refine is -1"),
+        ({"norms": [None]}, "normalizer None is no text"),
         ({"store": "/dev/null/store"}, "the store '/dev/null/store' cannot be written"),
+        (
+            {"store": "/dev/null/store", "report": "/dev/null/store/report.html"},
+            "the store '/dev/null/store' cannot be written",
+        ),
         ({"report": "/dev/null/report.html"}, "the report '/dev/null/report.html' cannot"),
         ({"model": lambda norm: None}, "cannot be imported by the worker processes"),
     ],
@@ -107,6 +114,14 @@ def test_bad_input_is_found_before_any_run(
     with pytest.raises(AnynormError, match=words):
         study(**{"store": tmp_path / "store", **SMALL, **changes})
     assert not list(tmp_path.glob("store/*"))
+
+
+def test_interrupted_before_the_first_run_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anynorm.study.api.run_cells", lambda *_, **__: Outcome(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        study(**SMALL, store=tmp_path)
 
 
 def test_when_every_run_fails_the_first_failure_is_the_error(

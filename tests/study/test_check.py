@@ -33,6 +33,13 @@ class Pair(nn.Module):
 def wrong_input(norm):
     return nn.Sequential(nn.Linear(65, 10), norm(10))
 
+class Turned(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).T
+
+def turned(norm):
+    return Turned(nn.Linear(10, 10), norm(10))
+
 def frozen(norm):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10)).requires_grad_(False)
 """
@@ -61,13 +68,17 @@ def test_good_cells_pass_and_leave_the_random_state_alone() -> None:
         ({"batch": 1}, "batch in mlp-relu"),
         (
             {"subject": "check_models:few_classes"},
-            r"60 samples has shape \(60, 6\).*10 classes or more",
+            r"60 samples has shape \(60, 6\).*10 classes or more.*give targets that are floats",
         ),
         ({"subject": "check_models:images"}, r"it must be \(samples, classes\)"),
         ({"subject": "check_models:wrong_input"}, r"shape \(60, 1, 8, 8\) raised RuntimeError"),
         ({"subject": "check_models:Pair"}, "gave a tuple; its output must be one tensor"),
         ({"subject": "check_models:frozen"}, "has no parameters to train"),
         ({"data": "gaussian", "subject": "check_models:wrong_input"}, r"shape \(60, 10\) raised"),
+        (
+            {"data": "gaussian", "subject": "check_models:turned"},
+            r"shape \(10, 60\).* a row for each sample.*targets that are whole numbers",
+        ),
     ],
 )
 def test_bad_cells_are_explained(
@@ -77,6 +88,20 @@ def test_bad_cells_are_explained(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(AnynormError, match=words):
         check([cell(), cell(**changes)])
+
+
+def test_a_held_out_set_too_small_for_train_mode_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "check_data.py").write_text(
+        "import torch\n"
+        "def one():\n"
+        "    x, y = torch.randn(60, 1, 8, 8), torch.arange(60) % 10\n"
+        "    return (x, y), (x[:1], y[:1])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(AnynormError, match="on 1 held-out samples raised Expected more than 1"):
+        check([cell(data="check_data:one")])
 
 
 def test_the_smallest_batch_of_a_sweep_is_tried() -> None:

@@ -25,6 +25,16 @@ def pair(x: Any, y: Any) -> Any:
     return (x, y), (x, y)
 
 
+class Unreadable:
+    """A dataset whose samples cannot be read."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("no such image")
+
+
 def test_digits_are_standardised_and_split() -> None:
     data = load("digits")
     assert data.inputs == (1, 8, 8)
@@ -53,12 +63,13 @@ def test_gaussian_is_a_linear_regression() -> None:
     assert data.task == "regression"
 
 
-@pytest.mark.parametrize("form", ["tensors", "arrays", "dataset", "list"])
+@pytest.mark.parametrize("form", ["tensors", "arrays", "two in a list", "dataset", "list"])
 def test_accepted_forms(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     forms: dict[str, Any] = {
         "tensors": (x, y),
         "arrays": (x.double().numpy(), y.numpy()),
+        "two in a list": [x, y],
         "dataset": TensorDataset(x, y),
         "list": [(a.numpy(), int(b)) for a, b in zip(x, y, strict=True)],
     }
@@ -86,7 +97,20 @@ def test_bytes_are_scaled_and_real_targets_regressed(monkeypatch: pytest.MonkeyP
         (pair(torch.zeros(3, 2), torch.zeros(4)), r"x of shape \(3, 2\) and y of shape \(4,\)"),
         (pair(torch.zeros(0, 2), torch.zeros(0)), "needs one row of features"),
         (pair(torch.tensor([[float("nan")]]), torch.zeros(1)), "not finite"),
+        (pair(torch.zeros(1, 2), torch.tensor([float("inf")])), "y has values that are not finite"),
+        (pair(torch.zeros(2, 2), torch.tensor([-1, 1])), "number the classes from 0"),
+        (pair(torch.zeros(2, 2), torch.eye(2, dtype=torch.int64)), "not one-hot"),
+        (pair(np.array([["a"]]), np.array([0])), "cannot be made a tensor"),
+        ((Unreadable(), Unreadable()), r"cannot be stacked .*OSError\('no such image'\)"),
         (([1, 2], [1, 2]), "cannot be stacked"),
+        (
+            ((torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3).long())),
+            "training targets are torch.float32 .* but held-out ones torch.int64",
+        ),
+        (
+            ((torch.zeros(3, 2), torch.zeros(3, 4)), (torch.zeros(3, 2), torch.zeros(3))),
+            r"of shape \(4,\) but held-out ones",
+        ),
         (
             ((torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 4), torch.zeros(3))),
             r"shape \(2,\) but held-out ones \(4,\)",

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from synthetic_records import record, star
 
+from anynorm.study.cell import label
 from anynorm.study.claims import QUESTIONS
 from anynorm.study.evidence import build
-from anynorm.study.selection import label, setting, studies, sweep
+from anynorm.study.selection import setting, studies, sweep
 
 
 def evidence(records: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
@@ -194,6 +195,17 @@ def test_the_train_eval_gap_has_a_third_point() -> None:
     marks = {row["mark"] for row in found["figure"]["panels"][0]["rows"]}
     assert marks == {"evaluation mode", "training mode", "recomputed statistics"}
     assert "batch" in found["sentence"]
+
+
+def test_a_diverged_run_has_no_generalization_gap_and_is_counted() -> None:
+    records = [record(norm=norm, seed=seed) for norm in ("none", "batch") for seed in range(3)]
+    records[0] = record(norm="none", seed=0, status="diverged")
+    found = build(records, title="", command="")["studies"][0]["claims"]
+    gap = next(claim for claim in found if claim["id"] == "generalization")
+    none = gap["tables"][0]["rows"][0]
+    assert none[0] == "none"
+    assert (none[5], none[8]) == (3, None)
+    assert "diverged]" in gap["sentence"].split("At the last step")[1]
 
 
 def test_the_control_is_compared_but_never_ranked(full: list[dict[str, Any]]) -> None:

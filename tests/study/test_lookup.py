@@ -50,9 +50,11 @@ def test_functions_get_the_name_that_workers_import() -> None:
 
 
 def test_digest_follows_the_source(here: Path) -> None:
-    assert lookup.digest("mlp-relu", "digits") == ""
+    assert lookup.digest(model="mlp-relu", data="digits") == ""
     file = here / "lookup_c.py"
     file.write_text("def f(): return 1\n")
-    before = lookup.digest("lookup_c:f")
+    before = lookup.digest(model="lookup_c:f")
     file.write_text("def f(): return 2\n")
-    assert before != lookup.digest("lookup_c:f")
+    assert before != lookup.digest(model="lookup_c:f")
+    with pytest.raises(AnynormError, match=r"^data 'lookup_missing:f': there is no module"):
+        lookup.digest(model="lookup_c:f", data="lookup_missing:f")

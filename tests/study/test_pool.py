@@ -17,9 +17,13 @@ SOURCE = """
 import os
 from pathlib import Path
 from torch import nn
+from anynorm.errors import AnynormError
 
 def well(norm):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10))
+
+def refused(norm):
+    raise AnynormError("this is the rule")
 
 def raises(norm):
     raise ArithmeticError("on purpose")
@@ -51,7 +55,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def test_failures_and_deaths_stop_nothing_else(store: Store) -> None:
     good = [cell("well", seed=seed) for seed in range(3)]
-    bad = [cell("raises"), cell("dies")]
+    bad = [cell("raises"), cell("dies"), cell("refused")]
     done: list[Cell] = []
     outcome = run_cells([*bad, cell("dies_once"), *good], store.folder, workers=2, done=done.append)
     assert not outcome.interrupted
@@ -63,6 +67,7 @@ def test_failures_and_deaths_stop_nothing_else(store: Store) -> None:
     assert set(reasons) == set(bad)
     assert "Traceback" in reasons[bad[0]]
     assert "on purpose" in reasons[bad[0]]
+    assert reasons[bad[2]] == "this is the rule"
     assert reasons[bad[1]] == "its process ended with exit code 7, 2 times"
 
 

@@ -19,8 +19,10 @@ from anynorm.study.store import Store
 def record(**changes: Any) -> dict[str, Any]:
     base = {"subject": "mlp-relu", "data": "digits", "norm": "batch", "lr": 0.1}
     cell = Cell(**{**base, "steps": 10, "seed": 0, **changes})
-    parts = {name: {} for name in ("curve", "evaluations", "final", "probes", "cost")}
-    return {"schema": 1, "key": cell.key, "cell": cell.to_dict(), "status": "ok", **parts}
+    names = ("curve", "evaluations", "final", "probes", "cost", "environment")
+    parts: dict[str, Any] = {name: {} for name in names}
+    parts |= {"task": "classification", "status": "ok", "diverged_at": None}
+    return {"schema": 1, "key": cell.key, "cell": cell.to_dict(), **parts}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -63,6 +65,7 @@ def _damage(path: Path, how: str) -> None:
         "null": "null",
         "schema": json.dumps({**whole, "schema": 99}),
         "lacking": json.dumps({name: whole[name] for name in whole if name != "final"}),
+        "strange part": json.dumps({**whole, "cost": None}),
         "other cell": json.dumps({**whole, "cell": {**whole["cell"], "seed": 7}}),
         "strange cell": json.dumps({**whole, "cell": {"colour": "red"}}),
     }
@@ -70,7 +73,11 @@ def _damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["empty", "cut", "list", "null", "schema", "lacking", "other cell", "strange cell"]
+    "how",
+    [
+        *("empty", "cut", "list", "null", "schema"),
+        *("lacking", "strange part", "other cell", "strange cell"),
+    ],
 )
 def test_corrupt_record_is_moved_aside_and_said_aloud(tmp_path: Path, how: str) -> None:
     store, made = Store(tmp_path), record()
@@ -89,6 +96,15 @@ def test_binary_rubbish_is_moved_aside(tmp_path: Path) -> None:
     store.path(key).write_bytes(b"\xff\xfe\x00")
     with pytest.warns(UserWarning, match="cannot be read"):
         assert store.records() == []
+
+
+def test_folder_in_place_of_a_record_is_moved_aside(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), record()
+    store.path(made["key"]).mkdir()
+    with pytest.warns(UserWarning, match="moved to"):
+        assert store.read(made["key"]) is None
+    store.write(made)
+    assert store.records() == [made]
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_probes_do_not_change_the_run() -> None:
         assert plain[part] == probed[part]
 
 
+def test_units_are_probed_on_whole_mini_batches() -> None:
+    # A part of 30 samples fits a batch of 60, not one of 200.
+    ghost = run(cell(norm="ghost", norm_options=(("size", 30),), probes=True))
+    assert ghost["probes"]["units"]["step"]
+
+
 def test_random_state_and_threads_are_left_alone() -> None:
     torch.set_num_threads(2)
     state = torch.get_rng_state()

@@ -153,8 +153,13 @@ def test_sentences_give_numbers_with_their_spread_and_the_chance() -> None:
     found = decided({"none": [0.8, 0.81, 0.82], "batch": [0.9, 0.91, 0.92]})
     text = " ".join(found["sentences"])
     assert "batch 91.0% [90.0, 92.0]" in text
-    assert "with 3 seeds chance alone separates equals in 10% of comparisons" in text
+    assert "with 3 seeds chance alone separates equals in 10% of comparisons, here of" in text
     assert "signific" not in text
+
+
+def test_chance_of_one_seed_is_a_plain_number() -> None:
+    text = " ".join(decided({"none": [0.8], "batch": [0.9]})["sentences"])
+    assert "chance alone separates equals in 100% of comparisons, here of 1 pair." in text
 
 
 @pytest.mark.parametrize(("n", "m", "expected"), [(3, 3, 0.1), (5, 5, 2 / 252), (2, 2, 1 / 3)])

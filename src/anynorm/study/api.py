@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-__all__ = ["Study", "study"]
+__all__ = ["Study", "check_target", "study"]
 
 # Usable learning rates of the optimizers, next to plain SGD's.
 _RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01}
@@ -121,11 +121,14 @@ def study(
     `refine` rounds then bisect the limits of the usable learning rates.
 
     Every run ends as one record in the folder `store`; what is there is not run again. Ctrl-C
-    returns the study of what is finished. Raises `AnynormError` for bad input before any run.
+    returns the study of what is finished, and before the first run is finished raises
+    `KeyboardInterrupt`. Raises `AnynormError` for bad input before any run.
 
     >>> result = study("mlp-relu", norms=["none", "batch"])  # doctest: +SKIP
     >>> result.report("report.html")  # doctest: +SKIP
     """
+    if refine < 0:
+        raise AnynormError(f"refine is {refine}; it counts rounds, 0 or more.")
     plan = _plan(
         lookup.path_of(model, "model"),
         None if data is None else lookup.path_of(data, "data"),
@@ -142,9 +145,9 @@ def study(
         noise=noise,
         probes=probes,
     )
-    if report is not None:
-        _check_report(Path(report))
     runner = _Runner(Store(store), _workers(workers), progress)
+    if report is not None:
+        check_target(report, "report")
     runner.run(plan.product() if full else plan.star(), refine)
     result = runner.result(title=f"{plan.subject} on {plan.data}", command=command)
     if report is not None:
@@ -176,7 +179,7 @@ class _Runner:
             first = self.outcome.failures[0]
             raise AnynormError(f"every run failed; the first: {first}")
         if not records:
-            raise AnynormError("the study was interrupted before its first run was finished.")
+            raise KeyboardInterrupt
         return Study(
             records=records,
             planned=len(self.cells),
@@ -212,7 +215,7 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     """The subject's own settings, with what the user gave in their place."""
     settings = SUBJECTS[subject].settings if subject in SUBJECTS else USER
     given = {name: _listed(name, value) for name, value in given.items() if value is not None}
-    rate = _RATES.get(given["optimizer"], 1.0)
+    rate = _RATES.get(given.get("optimizer", "sgd"), 1.0)
     chosen = {
         **{name: getattr(settings, name) for name in ("norms", "inits", "batch", "batches")},
         **{name: getattr(settings, name) for name in ("placements", "steps", "noise")},
@@ -225,7 +228,7 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     return Plan(
         subject=subject,
         batch_norms=tuple(name for name in compared if name in chosen["norms"]),
-        source=lookup.digest(subject, chosen["data"]),
+        source=lookup.digest(model=subject, data=chosen["data"]),
         **chosen,
     )
 
@@ -248,14 +251,18 @@ def _nearest(lr: float, lrs: Sequence[float]) -> float:
     return min(usable, key=lambda value: abs(math.log(value / lr)), default=lr)
 
 
-def _check_report(path: Path) -> None:
-    """Find out before the training, not after it, that the report has nowhere to go."""
+def check_target(target: str | os.PathLike[str], kind: str) -> None:
+    """Find out before the training, not after it, that a file has nowhere to go.
+
+    Raises `AnynormError`, which names the file by its `kind`.
+    """
+    path = Path(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AnynormError(f"the report {str(path)!r} cannot be written: {error}.") from error
+        raise AnynormError(f"the {kind} {str(path)!r} cannot be written: {error}.") from error
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise AnynormError(f"the report {str(path)!r} cannot be written; name a file elsewhere.")
+        raise AnynormError(f"the {kind} {str(path)!r} cannot be written; name a file elsewhere.")
 
 
 def _workers(count: int | None) -> int:

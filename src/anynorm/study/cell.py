@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from anynorm.errors import AnynormError, UnknownNameError
 
-__all__ = ["OPTIMIZERS", "PLACEMENTS", "SCHEMA", "Cell", "Option", "parse_norm"]
+__all__ = ["OPTIMIZERS", "PLACEMENTS", "SCHEMA", "Cell", "Option", "label", "parse_norm"]
 
 SCHEMA = 1
 PLACEMENTS = ("before", "after")
@@ -66,8 +67,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The normalizer as tables name it, such as ``group(groups=8)`` or ``batch + noise``."""
-        options = ", ".join(f"{name}={value}" for name, value in self.norm_options)
-        return self.norm + (f"({options})" if options else "") + (" + noise" if self.noise else "")
+        return label(vars(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -83,12 +83,25 @@ class Cell:
         return cls(**{**values, "norm_options": options})
 
 
+def label(cell: Mapping[str, Any]) -> str:
+    """Name the normalizer of a cell, or of a record's ``cell``, with its options.
+
+    >>> label({"norm": "group", "norm_options": [["groups", 8]]})
+    'group(groups=8)'
+    """
+    options = ", ".join(f"{name}={value}" for name, value in cell.get("norm_options", ()))
+    name = f"{cell['norm']}({options})" if options else str(cell["norm"])
+    return f"{name} + noise" if cell.get("noise") else name
+
+
 def parse_norm(text: str) -> tuple[str, tuple[Option, ...]]:
     """Split a normalizer's name from its options.
 
     >>> parse_norm("group:groups=8")
     ('group', (('groups', 8),))
     """
+    if not isinstance(text, str):
+        raise AnynormError(f"normalizer {text!r} is no text; write 'name' or 'name:option=value'.")
     name, _, rest = text.partition(":")
     return name, tuple(_option(part, text) for part in rest.split(",") if part)
 

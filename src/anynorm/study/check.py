@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.study.build import build
@@ -68,6 +68,19 @@ def _use_once(cell: Cell, data: Data) -> None:
         raise AnynormError("the model has no parameters to train.")
     torch.autograd.grad(data.loss(prediction, y), parameters, allow_unused=True)
     predict(model, data.test_x[:2])
+    _try_held_out(model, data, cell.batch)
+
+
+def _try_held_out(model: nn.Module, data: Data, batch: int) -> None:
+    """In train mode too: a held-out set smaller than a batch may lack values for statistics."""
+    x = data.test_x[:batch]
+    try:
+        predict(model, x, size=batch, train=True)
+    except Exception as error:
+        raise AnynormError(
+            f"it trains on a batch of {batch}, but a forward pass in train mode on {len(x)} "
+            f"held-out samples raised {error}"
+        ) from error
 
 
 def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
@@ -76,10 +89,16 @@ def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
         raise AnynormError(f"the model gave a {kind}; its output must be one tensor.")
     shape = tuple(prediction.shape)
     if data.task == "classification":
-        rule = f"(samples, classes), with {data.outputs} classes or more"
+        rule = (
+            f"(samples, classes), with {data.outputs} classes or more. "
+            "For a regression give targets that are floats"
+        )
         fits = len(shape) == 2 and shape[0] == len(y) and shape[1] >= data.outputs
     else:
-        rule = f"as many values as the targets, {tuple(y.shape)}"
-        fits = prediction.numel() == y.numel()
+        rule = (
+            f"as many values as the targets, {tuple(y.shape)}, a row for each sample. "
+            "For a classification give targets that are whole numbers"
+        )
+        fits = shape[:1] == y.shape[:1] and prediction.numel() == y.numel()
     if not fits:
         raise AnynormError(f"the output for {len(y)} samples has shape {shape}; it must be {rule}.")

@@ -156,26 +156,50 @@ def _from_pair(pair: Any, name: str) -> Data:
             f"data {name!r}: training samples have shape {tuple(train_x.shape[1:])} but held-out "
             f"ones {tuple(test_x.shape[1:])}; both must agree."
         )
-    task, outputs = _task(train_y, test_y)
-    return Data(train_x, train_y, test_x, test_y, task, outputs)
-
-
-def _task(train_y: Tensor, test_y: Tensor) -> tuple[str, int]:
+    _check_targets(train_y, test_y, name)
     if train_y.is_floating_point():
-        return "regression", max(1, train_y[0].numel())
-    return "classification", int(max(train_y.max(), test_y.max())) + 1
+        return Data(train_x, train_y, test_x, test_y, "regression", max(1, train_y[0].numel()))
+    classes = int(max(train_y.max(), test_y.max())) + 1
+    return Data(train_x, train_y, test_x, test_y, "classification", classes)
+
+
+def _check_targets(train_y: Tensor, test_y: Tensor, name: str) -> None:
+    kinds = [(y.dtype, tuple(y.shape[1:])) for y in (train_y, test_y)]
+    if kinds[0] != kinds[1]:
+        words = " but held-out ones ".join(f"{dtype} of shape {shape}" for dtype, shape in kinds)
+        raise AnynormError(f"data {name!r}: training targets are {words}; both must agree.")
+    if not train_y.is_floating_point() and min(train_y.min(), test_y.min()) < 0:
+        raise AnynormError(
+            f"data {name!r} has a negative label; number the classes from 0, "
+            "or give floats for a regression."
+        )
 
 
 def _tensors(part: Any, name: str) -> tuple[Tensor, Tensor]:
     """The inputs and targets of one of the two datasets."""
-    if isinstance(part, tuple) and len(part) == 2 and all(hasattr(item, "shape") for item in part):
-        x, y = (torch.as_tensor(item) for item in part)
+    if _is_arrays(part):
+        x, y = (_tensor(item, name) for item in part)
     elif hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str):
         x, y = _stacked(part, name)
     else:
         raise AnynormError(f"data {name!r} gave {_describe(part)} as a dataset. {_EXPECTED}")
     _check_samples(x, y, name)
     return _as_input(x), _as_target(y)
+
+
+def _is_arrays(part: Any) -> bool:
+    if not isinstance(part, (tuple, list)) or len(part) != 2:
+        return False
+    return all(hasattr(item, "shape") for item in part)
+
+
+def _tensor(array: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AnynormError(
+            f"data {name!r}: {_describe(array)} cannot be made a tensor ({error}). {_EXPECTED}"
+        ) from error
 
 
 def _stacked(dataset: Any, name: str) -> tuple[Tensor, Tensor]:
@@ -185,10 +209,10 @@ def _stacked(dataset: Any, name: str) -> tuple[Tensor, Tensor]:
             torch.stack([torch.as_tensor(x) for x, _ in pairs]),
             torch.stack([torch.as_tensor(y) for _, y in pairs]),
         )
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # a dataset of the user may raise anything
         raise AnynormError(
             f"data {name!r}: the samples of {_describe(dataset)} cannot be stacked into tensors "
-            f"({error}). {_EXPECTED}"
+            f"({error!r}). {_EXPECTED}"
         ) from error
 
 
@@ -198,8 +222,16 @@ def _check_samples(x: Tensor, y: Tensor, name: str) -> None:
             f"data {name!r} gave x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}; "
             "x needs one row of features for each sample, and y as many rows as x."
         )
-    if x.is_floating_point() and not bool(x.isfinite().all()):
-        raise AnynormError(f"data {name!r}: x has values that are not finite; remove them first.")
+    if not y.is_floating_point() and y.numel() != len(y):
+        raise AnynormError(
+            f"data {name!r} gave whole-number targets of shape {tuple(y.shape)}; give one label "
+            "for each sample (not one-hot), or floats for a regression."
+        )
+    for letter, values in (("x", x), ("y", y)):
+        if not bool(values.isfinite().all()):
+            raise AnynormError(
+                f"data {name!r}: {letter} has values that are not finite; remove them first."
+            )
 
 
 def _as_input(x: Tensor) -> Tensor:

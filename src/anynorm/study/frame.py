@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from anynorm.study.cell import Cell
+from anynorm.study.cell import label
 from anynorm.study.store import Record
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> No
 
 def _row(record: Record) -> dict[str, Any]:
     cell = record["cell"]
-    row = {"key": record["key"], "label": Cell.from_dict(cell).label, **cell}
+    row = {"key": record["key"], "label": label(cell), **cell}
     row["norm_options"] = json.dumps(dict(cell["norm_options"]))
     row |= {name: record[name] for name in ("task", "status", "diverged_at")}
     for part in ("final", "cost"):

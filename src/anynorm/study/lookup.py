@@ -66,18 +66,18 @@ def path_of(target: str | Callable[..., Any], kind: str) -> str:
     return f"{module}:{attribute}"
 
 
-def digest(*names: str) -> str:
-    """Fingerprint of the source files behind the user's `names`, '' when there are none.
+def digest(**names: str) -> str:
+    """Fingerprint of the source files behind the user's `names`, by kind; '' when there are none.
 
     It is part of a cell's configuration, so that an edited model is never answered from the
     records of its former self. Only the named module's own file is read, not what it imports.
     """
-    files = [_source(name) for name in names if is_path(name)]
+    files = [_source(name, kind) for kind, name in names.items() if is_path(name)]
     return hashlib.sha256(b"\0".join(files)).hexdigest()[:12] if files else ""
 
 
-def _source(name: str) -> bytes:
-    file = _import(name.partition(":")[0], name, "object").__file__
+def _source(name: str, kind: str) -> bytes:
+    file = _import(name.partition(":")[0], name, kind).__file__
     return Path(file).read_bytes() if file else b""
 
 

@@ -26,7 +26,8 @@ _TRIES = 2
 
 _NO_START = (
     "a worker process could not start. In a script, call the study under "
-    "`if __name__ == '__main__':`, because each worker imports the script."
+    "`if __name__ == '__main__':`, because each worker imports the script; one that is read from "
+    "standard input cannot be imported: save it as a file."
 )
 
 
@@ -194,12 +195,14 @@ def _serve(pipe: Any, folder: str) -> None:
 
 
 def _attempt(cell: Cell, store: Any) -> str | None:
-    """Run one cell; returns the traceback where it failed."""
+    """Run one cell; returns why it failed, with a traceback unless it is bad input alone."""
     try:
         from anynorm.study.train import run
 
         store.write(run(cell))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, AnynormError) and error.__cause__ is None:
+            return str(error)
         return traceback.format_exc()
     return None
 

@@ -8,23 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anynorm.study.cell import label
 from anynorm.study.spread import Record, Score, score_of
 
-__all__ = ["Runs", "by_label", "label", "studies", "sweep"]
+__all__ = ["Runs", "by_label", "studies", "sweep"]
 
 FACTORS = ("lr", "init", "batch", "placement", "steps")
 Setting = tuple[Any, ...]
-
-
-def label(cell: Mapping[str, Any]) -> str:
-    """Name a cell's normalizer with its options.
-
-    >>> label({"norm": "group", "norm_options": [["groups", 8]]})
-    'group(groups=8)'
-    """
-    options = ", ".join(f"{name}={value}" for name, value in cell.get("norm_options", ()))
-    name = f"{cell['norm']}({options})" if options else str(cell["norm"])
-    return f"{name} + noise" if cell.get("noise") else name
 
 
 def setting(record: Record) -> Setting:

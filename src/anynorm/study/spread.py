@@ -86,13 +86,6 @@ class Score:
             return value >= best - self.margin - 1e-9
         return value <= best * self.margin * (1 + 1e-9)
 
-    @property
-    def margin_text(self) -> str:
-        """The margin in words."""
-        if self.higher_is_better:
-            return f"within {100 * self.margin:g} points of the best"
-        return f"at most {self.margin:g} times the best held-out loss"
-
 
 ACCURACY = Score("held-out accuracy", "test_accuracy", higher_is_better=True, margin=0.05)
 LOSS = Score("held-out loss", "test_loss", higher_is_better=False, margin=2.0)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from anynorm.errors import AnynormError
@@ -21,6 +22,13 @@ __all__ = ["Record", "Store"]
 Record = dict[str, Any]
 
 _NAME = re.compile(r"[0-9a-f]{24}\.json")
+_PARTS: dict[str, Any] = {
+    **dict.fromkeys(("key", "task", "status"), str),
+    **dict.fromkeys(("cell", "curve", "evaluations", "final", "cost", "environment"), dict),
+    "schema": int,
+    "diverged_at": (int, NoneType),
+    "probes": (dict, NoneType),
+}
 # Writing a record takes milliseconds: a temporary file this old was left by a killed process.
 _STALE_SECONDS = 60.0
 
@@ -55,7 +63,7 @@ class Store:
             return _checked(json.loads(path.read_text(encoding="utf-8")), key)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, IsADirectoryError, PermissionError) as error:
             self._move_aside(path, error)
             return None
 
@@ -92,7 +100,10 @@ class Store:
         number = 1
         while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
             number += 1
-        os.replace(path, aside)
+        try:
+            os.replace(path, aside)
+        except FileNotFoundError:  # another process has moved it, and says so
+            return
         warnings.warn(
             f"the record {path.name} cannot be read ({error}); it was moved to {aside.name} "
             "and its cell counts as not run.",
@@ -102,13 +113,15 @@ class Store:
 
 def _checked(record: Record, key: str) -> Record:
     """The record itself, when it is whole and belongs to its file name."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no record")
+    for name, kinds in _PARTS.items():
+        if not isinstance(record.get(name, ...), kinds):
+            raise ValueError(f"its {name!r} is missing or of another kind")
     if record["schema"] != SCHEMA or record["key"] != key:
         raise ValueError("its schema or key does not fit its file name")
     if Cell.from_dict(record["cell"]).key != key:
         raise ValueError("its cell does not have this key")
-    missing = {"status", "curve", "evaluations", "final", "probes", "cost"} - set(record)
-    if missing:
-        raise ValueError(f"it lacks {sorted(missing)[0]!r}")
     return record
 
 

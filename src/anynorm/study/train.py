@@ -30,7 +30,7 @@ __all__ = ["batches", "run"]
 _DIVERGED = 1e3
 _CURVE_POINTS = 200
 _EVALUATIONS = 6
-# Held-out samples of the fixed batch on which units are watched.
+# Held-out samples of the fixed batch on which units are watched, about.
 _PROBED = 200
 
 
@@ -115,8 +115,10 @@ class _Run:
         }
 
     def _recorder(self) -> Recorder:
-        x, y = self.data.test_x[:_PROBED], self.data.test_y[:_PROBED]
-        return Recorder(self.model, self.data.loss, self.optimizer, x, y, self.cell.steps)
+        # Whole mini-batches: a normalizer may split a batch into parts of a fixed size.
+        most, batch = min(_PROBED, len(self.data.test_x)), self.cell.batch
+        x = self.data.test_x[: most // batch * batch or batch]
+        return Recorder(self.model, self.data.loss, self.optimizer, x, self.cell.steps)
 
     def _step(self, x: Tensor, y: Tensor) -> float:
         start = time.process_time()

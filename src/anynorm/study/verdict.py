@@ -141,12 +141,12 @@ def _tolerance_sentence(entries: Sequence[Entry], key: str, words: str) -> str:
 
 def _method_sentence(entries: Sequence[Entry]) -> str:
     seeds = min(entry["score"]["n"] for entry in entries)
-    chance = number(100 * null_probability(seeds, seeds), 2)
+    chance = number(100 * null_probability(seeds, seeds))
     return (
         "Learning rates were chosen by training loss. Two normalizers are separated when all "
         f"seeds of one beat all seeds of the other; with {plural(seeds, 'seed')} chance alone "
-        f"separates equals in {chance}% of comparisons, and "
-        f"{plural(math.comb(len(entries), 2), 'pair')} were compared."
+        f"separates equals in {chance}% of comparisons, here of "
+        f"{plural(math.comb(len(entries), 2), 'pair')}."
     )
 
 

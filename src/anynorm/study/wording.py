@@ -9,13 +9,13 @@ from anynorm.study.spread import Score, Spread
 __all__ = ["join", "number", "percent", "plural", "score_text", "spread_text", "times"]
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None) -> str:
     """Three significant digits; a missing number is a diverged run.
 
     >>> number(0.012345), number(None)
     ('0.0123', 'diverged')
     """
-    return "diverged" if value is None else f"{value:.{digits}g}"
+    return "diverged" if value is None else f"{value:.3g}"
 
 
 def percent(value: float | None) -> str:

@@ -6,7 +6,7 @@ from torch import nn
 
 import anynorm
 from anynorm.errors import AnynormError
-from anynorm.study.probes.gap import Pooled, accuracy, recalibrate
+from anynorm.study.probes.gap import Pooled, recalibrate
 
 
 def batches(*sizes, features=3):
@@ -112,8 +112,6 @@ def test_no_batches_is_an_error_and_changes_nothing():
     with pytest.raises(AnynormError, match="at least one"):
         recalibrate(norm, [])
     assert norm.running_mean.tolist() == [5.0] * 3
-    with pytest.raises(AnynormError, match="at least one"):
-        accuracy(norm, [])
 
 
 def test_a_model_without_running_statistics_is_left_alone():
@@ -133,28 +131,3 @@ def test_pooling_keeps_the_digits_that_a_sum_of_squares_loses():
     assert pooled.count == 1000
     torch.testing.assert_close(pooled.mean, x.mean(dim=0))
     torch.testing.assert_close(pooled.variance, x.var(dim=0), rtol=1e-6, atol=0)
-
-
-class TestAccuracy:
-    def test_counts_hits_over_batches_of_any_size(self):
-        scores = torch.eye(4)
-        labels = torch.tensor([0, 1, 2, 0])
-        parts = [(scores[:3], labels[:3]), (scores[3:], labels[3:])]
-        assert accuracy(nn.Identity(), parts) == 0.75
-
-    def test_train_mode_uses_the_statistics_of_the_batch(self):
-        # Shifted data: by its own statistics column 0 wins for one half, by stale ones for all.
-        x = torch.tensor([[101.0, 0.0], [99.0, 0.0]] * 8)
-        y = torch.tensor([0, 1] * 8)
-        norm = nn.BatchNorm1d(2, affine=False)
-        assert accuracy(norm, [(x, y)], train=True) == 1.0
-        assert accuracy(norm, [(x, y)], train=False) == 0.5
-
-    def test_leaves_buffers_modes_and_random_state(self):
-        model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
-        data, state = batches(8), torch.get_rng_state()
-        accuracy(model, data, train=True)
-        assert model[1].num_batches_tracked == 0
-        assert not model[1].training
-        assert model[0].training
-        assert torch.equal(torch.get_rng_state(), state)

@@ -49,7 +49,7 @@ def trained(middle, optimizer, *, probed, after_backward=False):
     model = network(middle)
     optimizer = OPTIMIZERS[optimizer](model.parameters())
     loss_fn, x, y = nn.CrossEntropyLoss(), torch.randn(40, 6), torch.randint(0, 3, (40,))
-    recorder = Recorder(model, loss_fn, optimizer, x, y, STEPS) if probed else None
+    recorder = Recorder(model, loss_fn, optimizer, x, STEPS) if probed else None
     for step in range(STEPS):
         rows = torch.randint(0, 40, (12,))
         if recorder and not after_backward:
@@ -140,7 +140,7 @@ def test_a_diverging_run_is_measured_to_its_end():
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model.parameters(), 1e20)
     x, y = torch.randn(8, 2), torch.randn(8, 1)
-    recorder = Recorder(model, nn.MSELoss(), optimizer, x, y, steps=4)
+    recorder = Recorder(model, nn.MSELoss(), optimizer, x, steps=4)
     for step in range(4):
         recorder.before_step(step, x, y)
         optimizer.zero_grad()
@@ -154,7 +154,7 @@ def test_a_diverging_run_is_measured_to_its_end():
 def test_chosen_layers_and_their_mistakes():
     model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(8)))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    rest = (nn.MSELoss(), optimizer, torch.randn(4, 3), torch.randn(4, 3), 10)
+    rest = (nn.MSELoss(), optimizer, torch.randn(4, 3), 10)
     recorder = Recorder(model, *rest, layers=["1", "7"])
     assert recorder.result()["shift"]["layers"] == ["1", "7"]
     with pytest.raises(UnknownNameError, match="weight layer"):
@@ -165,7 +165,7 @@ def test_a_model_without_hidden_units_is_measured_without_them():
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     x, y = torch.randn(4, 3), torch.randn(4, 1)
-    recorder = Recorder(model, nn.MSELoss(), optimizer, x, y, steps=1)
+    recorder = Recorder(model, nn.MSELoss(), optimizer, x, steps=1)
     recorder.before_step(0, x, y)
     assert recorder.result()["units"]["step"] == []
     assert recorder.result()["shift"]["distance"] == [[]]

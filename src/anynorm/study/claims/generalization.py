@@ -44,16 +44,21 @@ def gap_at(record_points: Sequence[tuple[float, float]], level: float) -> float 
 
 
 def _generalization(runs: Runs) -> Answer | str:
+    groups = runs.at_base()
     found = {
         name: [points for r in records if (points := _gap_points(r, runs.score))]
-        for name, records in runs.at_base().items()
+        for name, records in groups.items()
     }
     found = {name: curves for name, curves in found.items() if curves}
     if not found:
         return "no run at the base setting was evaluated during training."
     level = _common_level(found)
     unit = "points" if runs.score.higher_is_better else "loss"
-    spreads = {name: _gap_spreads(curves, level) for name, curves in found.items()}
+    spreads = {
+        name: (_gaps_at(found.get(name, []), level), _last_gaps(records, runs.score))
+        for name, records in groups.items()
+    }
+    spreads = {name: both for name, both in spreads.items() if both[1]["n"]}
     series = {name: _gap_curve(curves) for name, curves in found.items()}
     panels = [{"title": f"generalization gap, {unit}", "log": False, "series": series}]
     axis = {"title": "training loss (training goes right)", "log": True, "reversed": True}
@@ -75,12 +80,21 @@ def _common_level(found: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) 
     return max(lowest, default=math.nan)
 
 
-def _gap_spreads(
-    curves: Sequence[Sequence[tuple[float, float]]], level: float
-) -> tuple[Spread, Spread]:
-    at_level = [gap for curve in curves if (gap := gap_at(curve, level)) is not None]
-    ends = [curve[-1][1] for curve in curves]
-    return spread(at_level, higher_is_better=False), spread(ends, higher_is_better=False)
+def _gaps_at(curves: Sequence[Sequence[tuple[float, float]]], level: float) -> Spread:
+    gaps = [gap for curve in curves if (gap := gap_at(curve, level)) is not None]
+    return spread(gaps, higher_is_better=False)
+
+
+def _last_gaps(records: Sequence[Record], score: Score) -> Spread:
+    """Return the spread of the gap at the last step; a diverged run has none and is censored."""
+    ends: list[float | None] = []
+    for record in records:
+        points = _gap_points(record, score)
+        if record["status"] != "ok":
+            ends.append(None)
+        elif points:
+            ends.append(points[-1][1])
+    return spread(ends, higher_is_better=False)
 
 
 def _gap_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
@@ -119,14 +133,15 @@ def _gap_table(
 
 def _batch_gap_table(runs: Runs, unit: str) -> dict[str, Any]:
     """Return the gap at equal epochs for every normalizer and batch size."""
-    groups: dict[tuple[str, int], list[float]] = {}
+    groups: dict[tuple[str, int], list[Record]] = {}
     for name, records in by_label(sweep(runs, "batch")).items():
         for record in records:
-            if points := _gap_points(record, runs.score):
-                groups.setdefault((name, record["cell"]["batch"]), []).append(points[-1][1])
+            groups.setdefault((name, record["cell"]["batch"]), []).append(record)
+    found = {key: _last_gaps(records, runs.score) for key, records in sorted(groups.items())}
     rows = [
-        [*key, *(spread(gaps, higher_is_better=False)[k] for k in ("n", "median", "low", "high"))]
-        for key, gaps in sorted(groups.items())
+        [*key, *(gaps[k] for k in ("n", "median", "low", "high"))]
+        for key, gaps in found.items()
+        if gaps["n"]
     ]
     columns = ["normalizer", "batch size", "seeds", "median", "low", "high"]
     return table(f"Gap at equal epochs, {unit}", columns, rows)
@@ -142,9 +157,13 @@ def _gap_sentence(spreads: Mapping[str, tuple[Spread, Spread]], level: float, un
 
 
 def _listed(words: str, spreads: Mapping[str, Spread]) -> str:
-    ordered = sorted(spreads, key=lambda name: spreads[name]["median"])
+    ordered = sorted(spreads, key=lambda name: _or_worst(spreads[name]["median"]))
     texts = [f"{name} {spread_text(spreads[name])}" for name in ordered]
     return f"{words}: {join(texts, most=4)}." if texts else ""
+
+
+def _or_worst(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 QUESTIONS = (

@@ -1,7 +1,7 @@
 """Measurements of a model in training, by the definitions of the papers they come from."""
 
 from anynorm.study.probes.cost import bytes_for_backward
-from anynorm.study.probes.gap import accuracy, recalibrate
+from anynorm.study.probes.gap import recalibrate
 from anynorm.study.probes.recorder import Recorder
 from anynorm.study.probes.snapshot import Snapshot, preserved
 

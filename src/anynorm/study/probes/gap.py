@@ -1,4 +1,4 @@
-"""Train mode against eval mode: accuracy in either, and running statistics computed anew."""
+"""Running statistics computed anew, with which train and eval mode are compared."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from anynorm.catalogue import catalogue
 from anynorm.errors import AnynormError
 from anynorm.nn import Norm
-from anynorm.study.probes.snapshot import preserved
 
-__all__ = ["Pooled", "accuracy", "recalibrate"]
+__all__ = ["Pooled", "recalibrate"]
 
 
 class Pooled:
@@ -73,37 +72,21 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> n
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     layers = [_Recalibration(module) for module in model.modules() if _is_running(module)]
+    passes = 0
     try:
-        passes = [model(x) for x, _ in batches]
+        for x, _ in batches:
+            model(x)
+            passes += 1
     finally:
         for layer in layers:
             layer.end()
         for module, mode in modes:
             module.training = mode
-    _refuse_empty(passes)
+    if not passes:
+        raise AnynormError("there are no batches to measure on: give at least one (x, y) pair.")
     for layer in layers:
         layer.write()
     return model
-
-
-@torch.no_grad()
-def accuracy(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, train: bool = False
-) -> float:
-    """Return the share of samples whose largest output, along axis 1, is at the label.
-
-    With ``train=True`` the whole model runs in train mode, so that batch normalization uses
-    the statistics of each batch; their size then matters. Buffers, modes and random state are
-    left as they were. Raises AnynormError when `batches` is empty.
-
-    >>> x = torch.eye(3)
-    >>> accuracy(nn.Identity(), [(x, torch.tensor([0, 1, 0]))])
-    0.6666666666666666
-    """
-    with preserved(model):
-        model.train(train)
-        hits = torch.cat(_refuse_empty([model(x).argmax(dim=1) == y for x, y in batches]))
-    return hits.double().mean().item()
 
 
 class _Recalibration:
@@ -142,9 +125,3 @@ def _is_running(module: nn.Module) -> bool:
 def _is_batch_norm(layer: nn.Module) -> bool:
     by_formula = isinstance(layer, Norm) and layer.spec == catalogue["batch"].spec
     return by_formula or isinstance(layer, nn.modules.batchnorm._BatchNorm)
-
-
-def _refuse_empty(batches: list[Tensor]) -> list[Tensor]:
-    if not batches:
-        raise AnynormError("there are no batches to measure on: give at least one (x, y) pair.")
-    return batches

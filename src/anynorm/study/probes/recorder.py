@@ -34,7 +34,7 @@ class Recorder:
     >>> model, loss_fn = nn.Linear(3, 2), nn.CrossEntropyLoss()
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     >>> x, y = torch.randn(8, 3), torch.tensor([0, 1] * 4)
-    >>> recorder = Recorder(model, loss_fn, optimizer, x, y, steps=10)
+    >>> recorder = Recorder(model, loss_fn, optimizer, x, steps=10)
     >>> for step in range(10):
     ...     recorder.before_step(step, x, y)
     ...     optimizer.zero_grad()
@@ -50,7 +50,6 @@ class Recorder:
         loss_fn: Loss,
         optimizer: Optimizer,
         probe_x: Tensor,
-        probe_y: Tensor,  # noqa: ARG002 - a batch comes whole
         steps: int,
         layers: Sequence[str] | None = None,
     ) -> None:
