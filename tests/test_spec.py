@@ -30,5 +30,9 @@ def test_sharing_samples_means_running_statistics():
 def test_bad_scales_are_refused():
     with pytest.raises(UnknownNameError, match='Did you mean "std"'):
         Spec.of("[n] c", scale="sdt")
-    with pytest.raises(AnynormError, match="p must be at least 1"):
-        Spec.of("[n] c", scale="lp", p=0.5)
+    for p in (0.5, "x", float("nan"), True):
+        with pytest.raises(AnynormError, match="a number of at least 1"):
+            Spec.of("[n] c", scale="lp", p=p)
+    for constant in (0, -1.0, float("inf"), "gauss"):
+        with pytest.raises(AnynormError, match="a positive number, 'gaussian' or 'sum'"):
+            Spec.of("[n] c", scale="l1", constant=constant)

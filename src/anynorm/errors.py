@@ -28,9 +28,8 @@ class UnknownNameError(AnynormError):
 
     def __init__(self, kind: str, name: str, names: Iterable[str]) -> None:
         known = sorted(names)
-        super().__init__(
-            f"there is no {kind} named {name!r}.{nearest(name, known)} Known: {', '.join(known)}."
-        )
+        listed = f"Known: {', '.join(known)}." if known else "There are none."
+        super().__init__(f"there is no {kind} named {name!r}.{nearest(name, known)} {listed}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.pattern import Pattern
@@ -42,8 +42,12 @@ class Scale:
     _gaussian: float = field(init=False, repr=False, compare=False, default=1.0)
 
     def __post_init__(self) -> None:
-        if not self.p >= 1:
-            raise AnynormError(f"p={self.p} gives no norm: p must be at least 1. Try p=2.")
+        if not _is_number(self.p) or not self.p >= 1:
+            raise AnynormError(f"p={self.p!r} gives no norm: p is a number of at least 1. Try p=2.")
+        if self.constant not in ("gaussian", "sum") and not _is_positive(self.constant):
+            raise AnynormError(
+                f"constant={self.constant!r}: give a positive number, 'gaussian' or 'sum'."
+            )
         object.__setattr__(self, "_gaussian", _gaussian_factor(self.p))
 
     def factor(self, count: float) -> float:
@@ -62,6 +66,14 @@ class Scale:
     def is_standard_deviation(self) -> bool:
         """Whether s is the plain standard deviation, the one torch's batch norm takes."""
         return self == _STD
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < math.inf
 
 
 def _largest_factor(count: float) -> float:
