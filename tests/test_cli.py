@@ -13,6 +13,7 @@ import pytest
 from anynorm import cli
 from anynorm.catalogue import catalogue
 from anynorm.study.cell import Cell
+from anynorm.study.evidence import build
 from anynorm.study.pool import Failure
 
 
@@ -22,6 +23,8 @@ class FakeStudy:
     def __init__(self, **changes: Any) -> None:
         self.records, self.planned, self.failures, self.interrupted = [{}], 2, [], False
         vars(self).update(changes)
+        failures = [(failure.run, failure.reason) for failure in self.failures]
+        self.evidence = build([], title="", command="", failures=failures)
 
     def table(self) -> None:
         print("the table")
@@ -101,12 +104,14 @@ def test_failed_runs_are_reported_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell = Cell(subject="cnn", data="digits", norm="batch", lr=0.1, steps=1, seed=0)
-    status, _ = call(monkeypatch, "study", failures=[Failure(cell, "Traceback: it broke")])
+    failures = [Failure(cell, "Traceback: it broke")] * 3
+    status, _ = call(monkeypatch, "study", failures=failures)
     shown = capsys.readouterr()
     assert status == 1
     assert "the table" in shown.out
     assert "cnn, batch (lr 0.1" in shown.err
-    assert "it broke" in shown.err
+    assert "and 2 more failed" in shown.err
+    assert shown.err.count("it broke") == 1
     assert "1 of 2 runs finished; the others failed" in shown.err
 
 

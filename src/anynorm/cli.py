@@ -60,8 +60,10 @@ def _study(*, store: str, report: str | None, parquet: str | None, **options: An
 
 
 def _say_what_is_missing(result: Study) -> int:
-    for failure in result.failures:
-        print(f"anynorm: {failure}", file=sys.stderr)
+    for row in result.evidence["failures"]:
+        first, *others = row["runs"]
+        also = f" and {len(others)} more" if others else ""
+        print(f"anynorm: {first}{also} failed:\n{row['reason']}", file=sys.stderr)
     finished = f"{len(result.records)} of {result.planned} runs"
     if result.interrupted:
         print(

@@ -140,3 +140,12 @@ def test_writing_replaces_the_file_at_once(tmp_path: Path, evidence: dict[str, A
     write(evidence, target)
     assert target.read_text(encoding="utf-8") == first
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+
+
+def test_failed_runs_are_shown_with_their_reason_as_text() -> None:
+    failures = [("mlp, <b>batch</b> (seed 0)", "Traceback\nValueError: <script>small</script>")]
+    found = build([record()], title="t", command="", planned=2, failures=failures)
+    shown = page(found)
+    assert "1 failed: ValueError: &lt;script&gt;small&lt;/script&gt;" in shown
+    assert "mlp, &lt;b&gt;batch&lt;/b&gt; (seed 0)" in shown
+    assert "<pre>Traceback<br>ValueError" in shown

@@ -66,3 +66,9 @@ def test_what_was_not_measured_is_named() -> None:
 
 def test_an_empty_store_shows_nothing() -> None:
     assert shown(build([], title="t", command="c")) == ""
+
+
+def test_failed_runs_are_named_with_the_last_line_of_their_reason() -> None:
+    failures = [("mlp, batch (seed 0)", "Traceback\n[red]ValueError[/red]: small")] * 2
+    found = build([record()], title="t", command="", planned=3, failures=failures)
+    assert "2 failed, mlp, batch (seed 0) first: [red]ValueError[/red]: small" in shown(found)

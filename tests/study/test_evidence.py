@@ -231,6 +231,14 @@ def test_a_store_with_fewer_runs_than_planned_is_partial(full: list[dict[str, An
     assert not evidence(full, planned=len(full))["partial"]
 
 
+def test_failed_runs_are_listed_by_their_reason(full: list[dict[str, Any]]) -> None:
+    failures = [("run 1", "too small\n"), ("run 2", "odd"), ("run 3", "odd")]
+    assert evidence(full[:10], planned=13, failures=failures)["failures"] == [
+        {"reason": "odd", "runs": ["run 2", "run 3"]},
+        {"reason": "too small", "runs": ["run 1"]},
+    ]
+
+
 def test_the_cost_of_probing_is_that_of_the_probed_runs(full: list[dict[str, Any]]) -> None:
     assert evidence(full)["probing"]["share"] == pytest.approx(0.4)
     assert evidence([record()])["probing"]["share"] is None

@@ -8,7 +8,7 @@ from typing import Any
 from anynorm.report.figures import draw
 from anynorm.report.figures.style import style
 from anynorm.report.ranking import COLUMNS, cells
-from anynorm.report.text import cell, markup, visible
+from anynorm.report.text import cell, last_line, markup, visible
 
 __all__ = ["contents", "header", "notice", "study"]
 
@@ -52,9 +52,19 @@ def notice(evidence: Evidence) -> str:
     if not evidence["partial"]:
         return ""
     return (
-        f'<p class="notice" role="status"><b>Partial study.</b> {evidence["runs"]} of '
+        f'<div class="notice" role="status"><b>Partial study.</b> {evidence["runs"]} of '
         f"{evidence['planned']} runs are finished; everything below rests on those. Run the same "
-        "command again to finish the rest.</p>"
+        f"command again to finish the rest.{_failures(evidence['failures'])}</div>"
+    )
+
+
+def _failures(failures: Sequence[Mapping[str, Any]]) -> str:
+    """Return why runs failed: each reason once, with the runs that it ended."""
+    return "".join(
+        f"<details><summary>{len(row['runs'])} failed: {markup(last_line(row['reason']))}</summary>"
+        f"<p>{'<br>'.join(map(markup, row['runs']))}</p>"
+        f"<pre>{'<br>'.join(map(markup, row['reason'].splitlines()))}</pre></details>"
+        for row in failures
     )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anynorm.report.ranking import COLUMNS, cells
-from anynorm.report.text import visible
+from anynorm.report.text import last_line, visible
 
 __all__ = ["show"]
 
@@ -28,6 +28,9 @@ def show(evidence: Evidence, console: Console) -> None:
     if evidence["partial"]:
         line = f"Partial study: {evidence['runs']} of {evidence['planned']} runs are finished."
         console.print(Text(line, style="yellow"))
+    for row in evidence["failures"]:
+        line = f"{len(row['runs'])} failed, {row['runs'][0]} first: {last_line(row['reason'])}"
+        console.print(Text(visible(line), style="yellow"))
     for study in evidence["studies"]:
         _show(study, console)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-__all__ = ["cell", "markup", "plot", "visible", "wrapped"]
+__all__ = ["cell", "last_line", "markup", "plot", "visible", "wrapped"]
 
 
 def visible(text: object) -> str:
@@ -72,3 +72,12 @@ def cell(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else visible(value)
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a message, which is where a traceback names the error.
+
+    >>> last_line("Traceback …\\n  File …\\nValueError: too small\\n")
+    'ValueError: too small'
+    """
+    return text.strip().rpartition("\n")[2]

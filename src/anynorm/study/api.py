@@ -51,7 +51,13 @@ class Study:
         """Every claim with the numbers behind it, as plain values."""
         from anynorm.study.evidence import build
 
-        return build(self.records, title=self.title, command=self.command, planned=self.planned)
+        return build(
+            self.records,
+            title=self.title,
+            command=self.command,
+            planned=self.planned,
+            failures=[(failure.run, failure.reason) for failure in self.failures],
+        )
 
     @property
     def verdict(self) -> dict[str, Any]:

@@ -15,13 +15,19 @@ __all__ = ["build"]
 
 
 def build(
-    records: Sequence[Record], *, title: str, command: str, planned: int | None = None
+    records: Sequence[Record],
+    *,
+    title: str,
+    command: str,
+    planned: int | None = None,
+    failures: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Return the evidence that `records` give, as JSON-able data for `anynorm.report`.
 
     `command` is how the study was made. With `planned`, the number of runs that the whole study
-    has, a store that holds fewer gives a ``partial`` study. What no run measured is listed under
-    ``missing`` of each study and never stops the rest.
+    has, a store that holds fewer gives a ``partial`` study. `failures` are the runs that ended in
+    an error, in words, each with the reason; equal reasons are put together. What no run measured
+    is listed under ``missing`` of each study and never stops the rest.
 
     >>> build([], title="digits", command="anynorm study")["studies"]
     []
@@ -33,6 +39,7 @@ def build(
         "runs": len(records),
         "planned": planned,
         "partial": planned is not None and len(records) < planned,
+        "failures": _failures(failures),
         "diverged": sum(record["status"] != "ok" for record in records),
         "seeds": sorted({record["cell"]["seed"] for record in records}),
         "environment": _environment(records),
@@ -40,6 +47,15 @@ def build(
         "labels": _labels(found),
         "studies": [_study(runs) for runs in found],
     }
+
+
+def _failures(failures: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return each reason with its runs, the most frequent first."""
+    found: dict[str, list[str]] = {}
+    for run, reason in failures:
+        found.setdefault(reason.strip(), []).append(run)
+    rows = [{"reason": reason, "runs": runs} for reason, runs in found.items()]
+    return sorted(rows, key=lambda row: -len(row["runs"]))
 
 
 def _study(runs: Runs) -> dict[str, Any]:

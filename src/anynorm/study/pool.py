@@ -38,10 +38,15 @@ class Failure:
     cell: Cell
     reason: str
 
-    def __str__(self) -> str:
+    @property
+    def run(self) -> str:
+        """The cell in words."""
         cell = self.cell
         setting = f"lr {cell.lr:g}, init {cell.init:g}, batch {cell.batch}, {cell.placement}"
-        return f"{cell.subject}, {cell.label} ({setting}, seed {cell.seed}) failed:\n{self.reason}"
+        return f"{cell.subject}, {cell.label} ({setting}, seed {cell.seed})"
+
+    def __str__(self) -> str:
+        return f"{self.run} failed:\n{self.reason}"
 
 
 @dataclass
