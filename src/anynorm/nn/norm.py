@@ -151,13 +151,13 @@ class Norm(torch.nn.Module):
         return Running(mean, spread, buffers["num_batches_tracked"], self.momentum)
 
     def _check(self, x: Tensor, plan: Plan) -> None:
-        end = plan.first + len(self.channels) if self.spec.pattern.names_channels else None
-        found = tuple(x.shape[plan.first : end])
+        end = plan.first + len(self.channels) if plan.names_channels else None
+        found = x.shape[plan.first : end]
         if found != self.channels and not self.spec.is_identity:
             raise ShapeError(
                 f"{type(self).__name__}('{self.spec.pattern}') has γ of shape {self.channels} from "
-                f"axis {plan.first} on, got {found} there in an input of shape {tuple(x.shape)}. "
-                f"Build it with channels={found[0] if len(found) == 1 else found}, or permute."
+                f"axis {plan.first} on, got {tuple(found)} there in an input of shape {tuple(x.shape)}. "
+                f"Build it with channels={found[0] if len(found) == 1 else tuple(found)}, or permute."
             )
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from anynorm.pattern.parts import CHANNELS, Axes, Part
+from anynorm.pattern.parts import Axes, Part
 from anynorm.pattern.plan import Plan, resolve
 from anynorm.pattern.reader import read
 
@@ -46,11 +46,6 @@ class Pattern:
     def shared(self) -> frozenset[str]:
         """The names in brackets: the axes over which μ and σ are taken."""
         return frozenset(part.name for part in self.parts if part.shared)
-
-    @property
-    def names_channels(self) -> bool:
-        """Whether one axis is the channels; else γ lives on every axis without brackets."""
-        return any(part.name in CHANNELS for part in self.parts)
 
     def plan(self, rank: int) -> Plan:
         """Resolve the pattern for inputs of `rank` axes; raises `ShapeError` if it cannot fit."""

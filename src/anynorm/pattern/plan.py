@@ -22,7 +22,8 @@ class Plan:
     The *split view* of an input has one axis for each part: ``n (g [c]) [...]`` views (N, C, H, W)
     as (N, G, C/G, H, W).  `dims` are the axes of that view which share statistics; `splits`
     tells whether it differs from the input, `takes_batch` whether samples share statistics.  γ and
-    β (and running statistics) start at the input's axis `first`.
+    β (and running statistics) start at the input's axis `first`, the channels if the pattern
+    `names_channels`; else they live on every axis without brackets.
     """
 
     pattern: Pattern
@@ -31,6 +32,7 @@ class Plan:
     first: int
     splits: bool
     takes_batch: bool
+    names_channels: bool
 
     @property
     def width(self) -> int:
@@ -115,9 +117,15 @@ def resolve(pattern: Pattern, rank: int) -> Plan:
     """Return the plan of `pattern` for inputs of `rank` axes; raises `ShapeError`."""
     axes = _expand(pattern, rank)
     flat = [part for axis in axes for part in axis]
-    dims = tuple(index for index, part in enumerate(flat) if part.shared)
-    splits = len(flat) > len(axes)
-    return Plan(pattern, axes, dims, _first(axes), splits, "n" in pattern.shared)
+    return Plan(
+        pattern,
+        axes,
+        dims=tuple(index for index, part in enumerate(flat) if part.shared),
+        first=_first(axes),
+        splits=len(flat) > len(axes),
+        takes_batch="n" in pattern.shared,
+        names_channels=any(part.name in CHANNELS for part in flat),
+    )
 
 
 def _expand(pattern: Pattern, rank: int) -> Axes:
