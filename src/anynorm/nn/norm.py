@@ -154,10 +154,11 @@ class Norm(torch.nn.Module):
         end = plan.first + len(self.channels) if plan.names_channels else None
         found = x.shape[plan.first : end]
         if found != self.channels and not self.spec.is_identity:
+            shape = found[0] if len(found) == 1 else tuple(found)
             raise ShapeError(
                 f"{type(self).__name__}('{self.spec.pattern}') has γ of shape {self.channels} from "
-                f"axis {plan.first} on, got {tuple(found)} there in an input of shape {tuple(x.shape)}. "
-                f"Build it with channels={found[0] if len(found) == 1 else tuple(found)}, or permute."
+                f"axis {plan.first} on, got {tuple(found)} there in an input of shape "
+                f"{tuple(x.shape)}. Build it with channels={shape}, or permute."
             )
 
     def extra_repr(self) -> str:
