@@ -47,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _study(*, store: str, report: str | None, parquet: str | None, **options: Any) -> int:
     from anynorm.study.api import check_target, study
+    from anynorm.study.extras import require
 
     if parquet:
         check_target(parquet, "Parquet file")
+        require("pyarrow", "a Parquet file")
     report = report or str(Path(store) / "report.html")
     result = study(store=store, report=report, **options)
     if parquet:

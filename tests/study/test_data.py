@@ -128,7 +128,7 @@ def test_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_torchvision_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torchvision.datasets", None)
+    monkeypatch.setattr("anynorm.study.extras.find_spec", lambda name: None)
     with pytest.raises(AnynormError, match="pip install torchvision"):
         load("torchvision:MNIST")
 

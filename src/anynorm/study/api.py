@@ -14,6 +14,7 @@ from anynorm.errors import AnynormError
 from anynorm.study import lookup
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
+from anynorm.study.extras import require
 from anynorm.study.frame import frame, write_parquet
 from anynorm.study.plan import Plan, unique
 from anynorm.study.pool import Failure, Outcome, run_cells
@@ -135,6 +136,8 @@ def study(
     """
     if refine < 0:
         raise AnynormError(f"refine is {refine}; it counts rounds, 0 or more.")
+    if report is not None:
+        require("plotly", "the report")
     plan = _plan(
         lookup.path_of(model, "model"),
         None if data is None else lookup.path_of(data, "data"),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from anynorm.errors import AnynormError, nearest
 from anynorm.study import lookup
+from anynorm.study.extras import require
 
 __all__ = ["Data", "load", "seeded"]
 
@@ -87,6 +88,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _digits() -> Data:
     """scikit-learn's 1,797 images (N, 1, 8, 8), standardised by the training set's moments."""
+    require("sklearn", "data 'digits'")
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -123,14 +125,9 @@ def _call(name: str) -> Any:
 
 
 def _torchvision(name: str) -> tuple[Any, Any]:
-    try:
-        datasets = importlib.import_module("torchvision.datasets")
-        transforms = importlib.import_module("torchvision.transforms")
-    except ImportError as error:
-        raise AnynormError(
-            f"data 'torchvision:{name}' needs torchvision, which is not installed: "
-            "pip install torchvision."
-        ) from error
+    require("torchvision", f"data 'torchvision:{name}'")
+    datasets = importlib.import_module("torchvision.datasets")
+    transforms = importlib.import_module("torchvision.transforms")
     if not hasattr(datasets, name):
         raise AnynormError(f"torchvision has no data set {name!r}.{nearest(name, dir(datasets))}")
     root, transform = Path(torch.hub.get_dir()).parent / "datasets", transforms.ToTensor()

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from anynorm.study.cell import label
+from anynorm.study.extras import require
 from anynorm.study.store import Record
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
     The probe columns, such as ``landscape.loss_range``, average over steps and layers.
     """
+    require("pandas", "a data frame")
     import pandas as pd
 
     return pd.DataFrame([_row(record) for record in records])
@@ -32,6 +34,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def write_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
     """Write `frame(records)` as a Parquet file."""
+    require("pyarrow", "a Parquet file")
     frame(records).to_parquet(path, index=False)
 
 
