@@ -5,7 +5,7 @@ Every normalizer is one formula, h = φ(γ · (x − μ) / σ + β); see :mod:`a
 
 from typing import TYPE_CHECKING, Any
 
-from anynorm import functional, nn
+from anynorm import functional, nn, reference
 from anynorm.catalogue import catalogue
 from anynorm.errors import AnynormError
 from anynorm.nn import (
@@ -66,6 +66,7 @@ __all__ = [
     "functional",
     "nn",
     "normalized",
+    "reference",
     "study",
 ]
 
