@@ -375,3 +375,11 @@ def test_constants_compile_with_dynamic_shapes(name):
     for samples in (6, 9):
         x = torch.from_numpy(data((samples, 4, 3))).float()
         torch.testing.assert_close(run(x), anynorm.create(name, 4)(x))
+
+
+def test_whitening_over_parts_of_the_batch_evaluates_any_batch():
+    layer = anynorm.Norm("(k [n]) (g c) [...]", 4, g=2, n=3, scale="zca", dtype=torch.float64)
+    truth = reference.Normalizer(layer.spec, 4, sizes={"g": 2, "n": 3})
+    compare(layer, truth, data((6, 4, 3)), torch.float64, 1e-11)
+    close(layer.running_cov, truth.running_cov, 1e-11)
+    compare(layer.eval(), truth.eval(), data((5, 4, 3)), torch.float64, 1e-11)

@@ -38,36 +38,49 @@ def whiten(
         # 16 bits are too few for a covariance
         with torch.autocast(device, enabled=False):
             return whiten(x, spec, root, plan, weight, bias, running, training, eps, sizes)
-    view = x.reshape(plan.view(tuple(x.shape), sizes))
-    order, channel = plan.matrix_order
-    moved = view.permute(order)
-    values = moved.reshape(-1, moved.shape[channel], math.prod(moved.shape[channel + 1 :]))
-    values = values if values.dtype == torch.float64 else values.float()
-    if training or running is None:
-        mean, covariance = ops.whitening.moments(values)
-        if running is not None:
-            _track_covariance(running, mean, covariance)
+    wide = x if x.dtype == torch.float64 else x.float()
+    if running is not None and not training:
+        y = _by_running(wide, spec, root, plan, running, eps)
     else:
-        mean, covariance = _running_covariance(running, values)
-    centred = values - mean if spec.center else values
-    white = ops.whitening.inverse_root(covariance, root, eps) @ centred
-    back = [order.index(axis) for axis in range(len(order))]
-    y = white.reshape(moved.shape).permute(back).reshape(x.shape)
+        y = _by_own(wide, spec, root, plan, running, eps, sizes)
     return affine(y, plan, weight, bias).to(x.dtype)
 
 
-def _track_covariance(running: Running, mean: Tensor, covariance: Tensor) -> None:
-    """Average over the parts of a split batch, which are folded in front of the groups."""
-    mean = mean.reshape(-1, *running.mean.shape).mean(0)
-    running.track(mean, covariance.reshape(-1, *running.var.shape).mean(0))
+def _by_own(
+    x: Tensor,
+    spec: Spec,
+    root: str,
+    plan: Plan,
+    running: Running | None,
+    eps: float,
+    sizes: Mapping[str, int],
+) -> Tensor:
+    """Whiten by the statistics of `x` in the pattern's split view, and let them enter `running`."""
+    order, channel = plan.matrix_order
+    moved = x.reshape(plan.view(tuple(x.shape), sizes)).permute(order)
+    values = moved.reshape(-1, moved.shape[channel], math.prod(moved.shape[channel + 1 :]))
+    mean, covariance = ops.whitening.moments(values)
+    if running is not None:  # averaged over the parts of a split batch, which lie in front
+        mean_ = mean.reshape(-1, *running.mean.shape).mean(0)
+        running.track(mean_, covariance.reshape(-1, *running.var.shape).mean(0))
+    white = ops.whitening.inverse_root(covariance, root, eps) @ (
+        values - mean if spec.center else values
+    )
+    back = [order.index(axis) for axis in range(len(order))]
+    return white.reshape(moved.shape).permute(back).reshape(x.shape)
 
 
-def _running_covariance(running: Running, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The running mean and covariance for each of the folded matrices."""
-    groups, channels = running.var.shape[:2]
-    parts = values.shape[0] // groups
-    mean = running.mean.reshape(groups, channels, 1).to(values.dtype)
-    return mean.repeat(parts, 1, 1), running.var.to(values.dtype).repeat(parts, 1, 1)
+def _by_running(
+    x: Tensor, spec: Spec, root: str, plan: Plan, running: Running, eps: float
+) -> Tensor:
+    """Whiten by running statistics: evaluation never splits a batch, so any size will do."""
+    moved = x.movedim(plan.first, 0)
+    values = moved.reshape(*running.var.shape[:2], -1)
+    mean = running.mean.to(x.dtype).reshape(*running.var.shape[:2], 1)
+    white = ops.whitening.inverse_root(running.var.to(x.dtype), root, eps) @ (
+        values - mean if spec.center else values
+    )
+    return white.reshape(moved.shape).movedim(0, plan.first)
 
 
 def affine(x: Tensor, plan: Plan, weight: Tensor | None, bias: Tensor | None) -> Tensor:
