@@ -170,6 +170,7 @@ class _Runner:
     def __init__(self, store: Store, workers: int, progress: bool) -> None:
         self.store, self.workers, self.progress = store, workers, progress
         self.cells: list[Cell] = []
+        self.found: dict[Cell, Record] = {}
         self.outcome = Outcome()
         self.reused = 0
 
@@ -177,8 +178,7 @@ class _Runner:
         check(cells)
         self._complete(cells)
         for _ in range(refine):
-            added = self._refinements()
-            if self.outcome.interrupted or not added:
+            if self.outcome.interrupted or not (added := self._refinements()):
                 break
             self._complete(added)
 
@@ -199,17 +199,24 @@ class _Runner:
         )
 
     def _complete(self, cells: list[Cell]) -> None:
-        missing = [cell for cell in cells if self.store.read(cell.key) is None]
-        self.reused += len(cells) - len(missing)
         self.cells += cells
+        self._read(cells)
+        missing = [cell for cell in cells if cell not in self.found]
+        self.reused += len(cells) - len(missing)
         with bar(len(missing), shown=self.progress) as done:
             outcome = run_cells(missing, self.store.folder, workers=self.workers, done=done)
         self.outcome.failures += outcome.failures
         self.outcome.interrupted |= outcome.interrupted
+        self._read(missing)
+
+    def _read(self, cells: list[Cell]) -> None:
+        """Take in the records of the cells that have one by now."""
+        for cell in cells:
+            if (record := self.store.read(cell.key)) is not None:
+                self.found[cell] = record
 
     def _records(self) -> list[Record]:
-        found = (self.store.read(cell.key) for cell in self.cells)
-        return [record for record in found if record is not None]
+        return [self.found[cell] for cell in self.cells if cell in self.found]
 
     def _refinements(self) -> list[Cell]:
         from anynorm.study.tolerance import refinements
