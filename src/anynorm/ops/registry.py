@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-__all__ = ["LIBRARY", "below_autograd", "define", "in_transform", "operator"]
+__all__ = ["LIBRARY", "below_autograd", "define", "in_front", "in_transform", "operator"]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
 
@@ -64,6 +65,13 @@ def in_transform() -> bool:
         not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is not None
     )
+
+
+def in_front(tensor: Tensor | None, axis: int | None, size: int) -> Tensor | None:
+    """Return `tensor` with the vmapped axis, of `size`, as its first; None stays None."""
+    if tensor is None:
+        return None
+    return tensor.expand(size, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
 
 
 def _without_setup(function: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from anynorm.ops.registry import LIBRARY, define, in_transform
+from anynorm.ops.registry import LIBRARY, define, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
 
@@ -112,17 +112,12 @@ def _cumulative(count: Tensor | None) -> Tensor:
 def _vmap(info: Any, in_dims: Any, *args: Any) -> Any:
     """Per-model statistics stay per model; shared ones take in the pool of all models' batches."""
     *tensors, momentum = args
-    mean_axis = in_dims[0]
-    if mean_axis is None:
+    if in_dims[0] is None:
         pooled = _pool(tensors[3:], in_dims[3:5])
         _TRACK(*tensors[:3], *pooled, momentum)
     else:
-        size = info.batch_size
-        front = [
-            t if t is None else t.expand(size, *t.shape) if axis is None else t.movedim(axis, 0)
-            for t, axis in zip(tensors, in_dims, strict=False)
-        ]
-        _TRACK(*front, momentum)
+        pairs = zip(tensors, in_dims, strict=False)
+        _TRACK(*(in_front(tensor, axis, info.batch_size) for tensor, axis in pairs), momentum)
     return None, None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anynorm.ops import formula
 from anynorm.ops.formula import Statistic
-from anynorm.ops.registry import below_autograd, define, operator
+from anynorm.ops.registry import below_autograd, define, in_front, operator
 
 __all__ = ["standardize"]
 
@@ -120,20 +120,23 @@ def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _differentiate_backward(ctx: Any, *cotangents: Tensor) -> Any:
     """Differentiate the plain formula, with μ and s² as functions of x once more."""
-    dy, x, weight, bias = ctx.saved_tensors
-    given = [t for t in (dy, x, weight, bias) if t is not None]
+    saved = ctx.saved_tensors
+    present = [index for index, tensor in enumerate(saved) if tensor is not None]
+    *arguments, phi = ctx.rest
+    statistic = Statistic(*arguments)
+
+    def everywhere(values: Any) -> list[Any]:
+        """One value for each of dy, x, γ and β: None where there is no such tensor."""
+        found = dict(zip(present, values, strict=True))
+        return [found.get(index) for index in range(len(saved))]
 
     def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
-        dy_, x_, *rest = tensors
-        weight_ = rest.pop(0) if weight is not None else None
-        bias_ = rest.pop(0) if bias is not None else None
-        *statistic, phi = ctx.rest
-        moments = formula.moments(formula.widen(x_), Statistic(*statistic))
-        return formula.backward(dy_, x_, *moments, weight_, bias_, Statistic(*statistic), phi)
+        dy, x, weight, bias = everywhere(tensors)
+        moments = formula.moments(formula.widen(x), statistic)
+        return formula.backward(dy, x, *moments, weight, bias, statistic, phi)
 
-    ddy, dx, *parameters = torch.func.vjp(gradient, *given)[1](cotangents)
-    dweight = parameters.pop(0) if weight is not None else None
-    dbias = parameters.pop(0) if bias is not None else None
+    pull_back = torch.func.vjp(gradient, *(saved[index] for index in present))[1]
+    ddy, dx, dweight, dbias = everywhere(pull_back(cotangents))
     return ddy, dx, None, None, dweight, dbias, *[None] * len(ctx.rest)
 
 
@@ -149,17 +152,11 @@ def _vmap_backward(info: Any, in_dims: Any, *args: Any) -> Any:
 def _batch_in_front(info: Any, in_dims: Any, args: Any, tensors: int) -> list[Any]:
     """Give every tensor the vmapped axis as its first and move the reduced axes behind it."""
     front = [
-        None if arg is None else _in_front(arg, axis, info.batch_size)
+        in_front(arg, axis, info.batch_size)
         for arg, axis in zip(args[:tensors], in_dims, strict=False)
     ]
     dims, *rest = args[tensors:]
     return [*front, [dim + 1 for dim in dims], *rest]
-
-
-def _in_front(tensor: Tensor, axis: int | None, size: int) -> Tensor:
-    if axis is None:
-        return tensor.expand(size, *tensor.shape)
-    return tensor.movedim(axis, 0)
 
 
 class _Standardize(torch.autograd.Function):
