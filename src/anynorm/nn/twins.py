@@ -66,9 +66,9 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
         if isinstance(input, Proxy):
             return leaf(self, input)
         if input.dim() not in self.ranks:
-            _check_rank(self, input)
+            raise _wrong_rank(self, input)
         if input.shape[1] != self.num_features:
-            _check_channels(self, input, 1)
+            raise _wrong_channels(self, input, 1)
         buffers, parameters = self._buffers, self._parameters  # three times as fast as attributes
         mean, var = buffers["running_mean"], buffers["running_var"]
         training = self.training or mean is None
@@ -87,28 +87,23 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
             activation=self.activation,
         )
 
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
-        _check_rank(self, input)
+
+def _wrong_rank(layer: Any, x: Tensor) -> ShapeError:
+    family = type(layer).__name__.rstrip("123d")
+    fitting = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}.get(x.dim())
+    return ShapeError(
+        f"{type(layer).__name__} takes {layer.layout}, got {x.dim()} axes in shape "
+        f"{tuple(x.shape)}. "
+        + (f"Use {family}{fitting}, or reshape the input." if fitting else "Reshape the input.")
+    )
 
 
-def _check_rank(layer: Any, x: Tensor) -> None:
-    if x.dim() not in layer.ranks:
-        family = type(layer).__name__.rstrip("123d")
-        fitting = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}.get(x.dim())
-        raise ShapeError(
-            f"{type(layer).__name__} takes {layer.layout}, got {x.dim()} axes in shape "
-            f"{tuple(x.shape)}. "
-            + (f"Use {family}{fitting}, or reshape the input." if fitting else "Reshape the input.")
-        )
-
-
-def _check_channels(layer: Any, x: Tensor, axis: int) -> None:
-    if x.shape[axis] != layer.num_features:
-        raise ShapeError(
-            f"{type(layer).__name__}({layer.num_features}) takes {layer.layout} with "
-            f"C = {layer.num_features}, got {x.shape[axis]} channels in shape {tuple(x.shape)}. "
-            f"Build it with num_features={x.shape[axis]}, or move the channels to axis {axis}."
-        )
+def _wrong_channels(layer: Any, x: Tensor, axis: int) -> ShapeError:
+    return ShapeError(
+        f"{type(layer).__name__}({layer.num_features}) takes {layer.layout} with "
+        f"C = {layer.num_features}, got {x.shape[axis]} channels in shape {tuple(x.shape)}. "
+        f"Build it with num_features={x.shape[axis]}, or move the channels to axis {axis}."
+    )
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
@@ -197,10 +192,13 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
         """Normalize `input`; see the class for its shape."""
         if isinstance(input, Proxy):
             return leaf(self, input)
-        _check_rank(self, input)
+        if input.dim() not in self.ranks:
+            raise _wrong_rank(self, input)
         batched = input.dim() == self.ranks[-1]
-        if self.affine or self.track_running_stats:  # else any number of channels will do
-            _check_channels(self, input, 1 if batched else 0)
+        axis = 1 if batched else 0
+        sized = self.affine or self.track_running_stats  # else any number of channels will do
+        if sized and input.shape[axis] != self.num_features:
+            raise _wrong_channels(self, input, axis)
         return self._normalize(input) if batched else self._normalize(input[None]).squeeze(0)
 
     def _normalize(self, x: Tensor) -> Tensor:

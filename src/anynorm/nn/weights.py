@@ -71,6 +71,7 @@ class _Cosine(torch.nn.Module):
     """
 
     weight: Tensor
+    groups: int = 1
     eps = entry("cosine").eps
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -100,19 +101,16 @@ class _Cosine(torch.nn.Module):
         return self._shift(self._apply_layer(x, unit) / self._length(x))
 
     def _length(self, x: Tensor) -> Tensor:
-        """The norm of each receptive field: the square root of the layer's own sum of x²."""
-        return _root(self._apply_layer(x * x, torch.ones_like(self.weight[:1])), self.eps)
+        """The norm of each receptive field, one for each group: the layer's own sum of x²."""
+        squares = self._apply_layer(x * x, torch.ones_like(self.weight[: self.groups]))
+        # An ε that is not lost in 16 bits: half a float's smallest step is 3e-8.
+        return torch.sqrt(squares + max(self.eps, torch.finfo(squares.dtype).tiny))
 
     def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _shift(self, y: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-def _root(squares: Tensor, eps: float) -> Tensor:
-    """√(s² + ε), with an ε that is not lost in 16 bits: half a float's smallest step is 3e-8."""
-    return torch.sqrt(squares + max(eps, torch.finfo(squares.dtype).tiny))
 
 
 class CosineLinear(_Cosine, torch.nn.Linear):
@@ -136,7 +134,6 @@ class CosineLinear(_Cosine, torch.nn.Linear):
 class _CosineConv(_Cosine):
     """The part that convolutions of all ranks share."""
 
-    groups: int
     out_channels: int
     bias: Tensor | None
 
@@ -145,11 +142,9 @@ class _CosineConv(_Cosine):
         return y
 
     def _length(self, x: Tensor) -> Tensor:
-        """One field for each group of the convolution, repeated for the group's outputs."""
-        squares = self._apply_layer(x * x, torch.ones_like(self.weight[: self.groups]))
-        length = _root(squares, self.eps)
+        """The norm of its group's field for each output."""
         axis = 1 - self.weight.dim()
-        return length.repeat_interleave(self.out_channels // self.groups, axis)
+        return super()._length(x).repeat_interleave(self.out_channels // self.groups, axis)
 
     def _shift(self, y: Tensor) -> Tensor:
         if self.bias is None:
