@@ -3,18 +3,41 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+KERNELS := $(VENV)/kernels
+SOURCES := setup.py $(wildcard src/anynorm/kernels/cpu/*)
+SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
+SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
+# What uses the kernels: the tests of `make test-isa` and `make sanitize`.
+KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn)
 
-.PHONY: study test test-all check format bench clean
+.PHONY: study test test-all test-isa sanitize check format bench clean
 
-study: $(READY)  ## The main job: which normalizer, and why.  Writes report.html.
+study: $(KERNELS)  ## The main job: which normalizer, and why.  Writes report.html.
 	$(BIN)/anynorm study --report report.html
 
-test: $(READY)  ## All tests but the slow ones.
+test: $(KERNELS)  ## All tests but the slow ones.
 	$(BIN)/pytest -n $(JOBS) -m "not slow"
 
-test-all: $(READY)  ## All tests.
+test-all: $(KERNELS)  ## All tests.
 	$(BIN)/pytest -n $(JOBS)
+
+test-isa: $(KERNELS)  ## The kernels' tests as on lesser machines: the lowest instruction set, no kernels.
+	ANYNORM_ISA=baseline $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
+	ANYNORM_KERNELS=0 $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
+
+# Python itself is not instrumented, so the sanitizer's library must be loaded before it; what Python
+# never frees would count as leaks.
+sanitize: $(SANITIZED)  ## The kernels' tests with AddressSanitizer and UBSan.
+	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	ANYNORM_KERNELS=1 ANYNORM_LIBRARY=$(abspath $(SANITIZED)) \
+	$(BIN)/pytest -n 0 -m "not slow" $(KERNEL_TESTS)
+
+$(SANITIZED): $(READY) $(SOURCES)
+	ANYNORM_BUILD_KERNELS=1 CXX="$(CXX)" LDFLAGS="$(SANITIZERS)" \
+	CXXFLAGS="-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined $(SANITIZERS)" \
+	$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized
 
 check: $(READY)  ## Format, lint and types.
 	$(BIN)/ruff format --check .
@@ -25,15 +48,20 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Speed, as ratios to torch measured side by side.
+bench: $(KERNELS)  ## Speed, as ratios to torch measured side by side.
 	$(BIN)/python -m benchmarks
 
 # The mark is written last, so that an installation broken off half-way is begun again.
+# torch comes first: its headers are what the kernels are built with.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	ANYNORM_BUILD_KERNELS=0 $(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
+$(KERNELS): $(READY) $(SOURCES)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $(KERNELS)
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist src/*.egg-info src/anynorm/kernels/_kernels.so src/anynorm/kernels/_why_not.txt

@@ -1,1 +1,1 @@
-"""Speed of the layers, as ratios to torch.nn measured side by side: `make bench`."""
+"""Speed, as ratios to others measured side by side; ``python -m benchmarks`` runs them."""

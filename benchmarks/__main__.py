@@ -1,96 +1,113 @@
-"""Time every case: ours and torch's in turn, in one run; print the median of the ratios."""
+"""Time every case beside torch eager, torch.compile and JAX (where installed), in alternation.
+
+    python -m benchmarks                                # all, in less than fifteen minutes
+    python -m benchmarks --quick                        # a few shapes, in less than two
+    python -m benchmarks --only 'batch.*channels_last'  # cases by a regular expression
+
+Both settings of the allocator are measured, each in a process of its own.  A ratio is a peer's
+time over ours: above 1 we are faster.  A complete run is written to benchmarks/results; then
+``python -m benchmarks.picture`` draws the picture and the table of docs/speed.md.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, Case, quick, select
+from benchmarks.measure import PEERS, measure
+from benchmarks.results import RESULTS, ROOT, about, file_name, write
+from benchmarks.settings import SETTINGS, adopt
+from benchmarks.show import line, show_behind
+from benchmarks.timing import Budget
 
-ROUNDS, ROUND_SECONDS = 15, 0.02
+QUICK = Budget(seconds=0.2, fewest=3, most=7)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    rows = [measure(case) for case in CASES]
-    show(rows, options.threads)
-    if options.json:
-        about = {"torch": torch.__version__, "machine": platform.machine(), **vars(options)}
-        options.json.write_text(json.dumps({"about": about, "rows": rows}, default=str, indent=1))
+    options = parse()
+    if options.list:
+        print(*(case.name for case in chosen(options)), sep="\n")
+    elif options.one:
+        run_here(options)
+    else:
+        run_all(options)
 
 
-def measure(case: Case) -> dict[str, object]:
-    """Medians over the rounds; a ratio above 1 means that ours is faster."""
-    row: dict[str, object] = {"case": case.name, "shape": "x".join(map(str, case.shape))}
-    for phase in ("forward", "both"):
-        ours, theirs = (step(build(), case.shape, phase) for build in (case.ours, case.theirs))
-        pairs = alternate(ours, theirs)
-        row[f"{phase}_us"] = statistics.median(mine for mine, _ in pairs) * 1e6
-        row[f"{phase}_ratio"] = statistics.median(torchs / mine for mine, torchs in pairs)
-    return row
-
-
-def step(layer: torch.nn.Module, shape: tuple[int, ...], phase: str) -> Callable[[], object]:
-    x = torch.randn(shape, requires_grad=True)
-    dy = torch.randn(shape)
-
-    def both() -> None:
-        torch.autograd.grad(layer(x), (x, *layer.parameters()), dy)
-
-    return both if phase == "both" else lambda: layer(x)
-
-
-def alternate(
-    ours: Callable[[], object], theirs: Callable[[], object]
-) -> list[tuple[float, float]]:
-    """Seconds for one call of each, in rounds A B, B A, …, after a warm-up."""
-    count = calls_in(ROUND_SECONDS, theirs)
-    seconds(ours, count)
-    pairs = []
-    for index in range(ROUNDS):
-        order = (ours, theirs) if index % 2 else (theirs, ours)
-        first, second = (seconds(function, count) for function in order)
-        pairs.append((first, second) if index % 2 else (second, first))
-    return pairs
-
-
-def calls_in(duration: float, function: Callable[[], object]) -> int:
-    seconds(function, 3)
-    return max(1, int(duration / seconds(function, 3)))
-
-
-def seconds(function: Callable[[], object], count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        function()
-    return (time.perf_counter() - start) / count
-
-
-def show(rows: list[dict[str, object]], threads: int) -> None:
-    table = Table(
-        title=f"torch.nn's time over ours, torch {torch.__version__}, {threads} thread(s)"
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("case", "shape"):
-        table.add_column(name)
-    for name in ("forward µs", "ratio", "forward + backward µs", "ratio"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        figures = [row[k] for k in ("forward_us", "forward_ratio", "both_us", "both_ratio")]
-        table.add_row(str(row["case"]), str(row["shape"]), *(f"{figure:.2f}" for figure in figures))
-    Console().print(table)
+    parser.add_argument("--only", default="", help="a regular expression for the cases' names")
+    parser.add_argument("--quick", action="store_true", help="a few shapes, less often, eager only")
+    parser.add_argument("--list", action="store_true", help="print the names of the cases and end")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="by default all")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--threads", type=int, help="by default as many as torch takes")
+    parser.add_argument("--seconds", type=float, help="for each case and phase")
+    parser.add_argument("--results", type=Path, help="a folder to write to, complete run or not")
+    parser.add_argument("--one", choices=SETTINGS, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def chosen(options: argparse.Namespace) -> list[Case]:
+    return select(quick(CASES) if options.quick else CASES, options.only)
+
+
+def run_here(options: argparse.Namespace) -> None:
+    """Measure one setting in this process: a line of JSON for the run, then one for each case."""
+    adopt(options.one)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    budget = QUICK if options.quick else Budget()
+    if options.seconds:
+        budget = Budget(seconds=options.seconds, fewest=budget.fewest, most=budget.most)
+    peers = options.peers or (PEERS[:1] if options.quick else PEERS)
+    settings = {"only": options.only, "quick": options.quick, "peers": peers, **vars(budget)}
+    print(json.dumps(about(options.one, settings)), flush=True)
+    for row in measure(chosen(options), peers, budget):
+        print(json.dumps(row), flush=True)
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """Measure each setting in a process of its own; show what comes, then write it."""
+    console = Console(soft_wrap=True)
+    complete = not (options.quick or options.only or options.peers)
+    folder = options.results or (RESULTS if complete else None)
+    for setting in options.settings:
+        console.print(f"allocator: {setting}", style="bold")
+        lines = child(setting)
+        described, rows = next(lines, None), []
+        if described is None:  # the child has said why
+            continue
+        for row in lines:
+            rows.append(row)
+            console.print(line(row))
+        show_behind(console, setting, rows)
+        if folder:
+            write(folder / file_name(described), {"about": described, "cases": rows})
+            console.print(f"written: {folder / file_name(described)}")
+
+
+def child(setting: str) -> Iterator[dict[str, Any]]:
+    """Yield what another process with these very arguments measures in one setting."""
+    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--one", setting]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = 0
+        for text in process.stdout:
+            seen += 1
+            yield json.loads(text)
+    if process.returncode and seen:
+        raise SystemExit(f"the run with allocator {setting} broke off")
 
 
 if __name__ == "__main__":

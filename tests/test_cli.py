@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import anynorm
 from anynorm import cli
 from anynorm.catalogue import catalogue
 from anynorm.study.cell import Cell
@@ -158,6 +160,13 @@ def test_catalogue_lists_every_normalizer(capsys: pytest.CaptureFixture[str]) ->
     assert all(name in shown for name in catalogue)
     assert "[n] c [...]" in shown
     assert "arXiv:1502.03167" in shown
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info"]) == 0
+    shown = capsys.readouterr().out
+    assert torch.__version__ in shown
+    assert all(field.replace("_", " ") in shown for field in vars(anynorm.info()))
 
 
 def test_module_runs_as_the_command() -> None:

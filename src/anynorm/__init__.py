@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from anynorm import functional, nn, reference
 from anynorm.catalogue import catalogue
 from anynorm.errors import AnynormError
+from anynorm.info import Info, info
+from anynorm.kernels import tune_allocator
 from anynorm.nn import (
     Activate,
     BatchNorm1d,
@@ -48,6 +50,7 @@ __all__ = [
     "CosineConv3d",
     "CosineLinear",
     "GroupNorm",
+    "Info",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
@@ -64,10 +67,12 @@ __all__ = [
     "catalogue",
     "create",
     "functional",
+    "info",
     "nn",
     "normalized",
     "reference",
     "study",
+    "tune_allocator",
 ]
 
 

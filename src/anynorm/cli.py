@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from anynorm.catalogue import Entry, catalogue
 from anynorm.errors import AnynormError
+from anynorm.info import info
 from anynorm.spec import SCALES, Spec
 from anynorm.study.cell import OPTIMIZERS
 from anynorm.study.subjects import SUBJECTS
@@ -109,6 +111,15 @@ def _statistic(spec: Spec) -> str:
     return " and ".join([*(["mean"] if spec.center else []), *scales[:1]]) or "none"
 
 
+def _info() -> int:
+    table = Table(title="anynorm info", show_header=False)
+    table.add_column(no_wrap=True)
+    for name, value in asdict(info()).items():
+        table.add_row(name.replace("_", " "), escape(value))
+    Console().print(table)
+    return _OK
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"anynorm: {message}", file=sys.stderr)
 
@@ -121,6 +132,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_study(commands, command)
     listing = commands.add_parser("catalogue", help="list every normalizer")
     listing.set_defaults(call=_catalogue)
+    surroundings = commands.add_parser("info", help="show versions, machine, kernels and allocator")
+    surroundings.set_defaults(call=_info)
     return parser
 
 

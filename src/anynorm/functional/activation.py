@@ -1,4 +1,4 @@
-"""φ as the layers take it: a name, a function or nothing."""
+"""What follows γ and β: a residual, and φ as the layers take it: a name, a function or nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from torch import Tensor
 
 from anynorm.activations import activation as named_activation
 from anynorm.errors import AnynormError
+from anynorm.functional.checks import check_residual
+from anynorm.ops import After
 
-__all__ = ["Activation", "activate", "activation_name", "check_activation"]
+__all__ = [
+    "Activation",
+    "activate",
+    "activation_name",
+    "check_activation",
+    "finish",
+    "following",
+]
 
 Activation = str | Callable[[Tensor], Tensor] | None
 
@@ -24,6 +33,25 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
     if activation is None:
         return y
     return named_activation(activation).forward(y) if isinstance(activation, str) else activation(y)
+
+
+def following(x: Tensor, residual: Tensor | None, activation: Activation) -> After | None:
+    """Return what an operator on `x` does after γ and β; None where that is nothing.
+
+    A function is left for :func:`finish`.  Raises for a residual that does not fit `x`, and for
+    the name of no activation.
+    """
+    if residual is not None:
+        check_residual(x, residual)
+    if not isinstance(activation, str):
+        return None if residual is None else After(residual)
+    named_activation(activation)
+    return After(residual, activation) if residual is not None or activation != "identity" else None
+
+
+def finish(y: Tensor, activation: Activation) -> Tensor:
+    """Apply φ to what an operator returned, where φ is a function; a name was done there."""
+    return y if activation is None or isinstance(activation, str) else activation(y)
 
 
 def check_activation(activation: Activation) -> None:

@@ -12,6 +12,7 @@ from anynorm.pattern import Plan
 
 __all__ = [
     "check_groups",
+    "check_residual",
     "need_axes",
     "need_channels",
     "need_last_axes",
@@ -95,6 +96,21 @@ def need_channels(x: Tensor, weight: Tensor | None) -> None:
             f"group norm has γ of shape {tuple(weight.shape)}, got {x.shape[1]} channels in shape "
             f"{tuple(x.shape)}. Build it with num_channels={x.shape[1]}, or move the channels to "
             "axis 1."
+        )
+
+
+def check_residual(x: Tensor, residual: Tensor) -> None:
+    """Raise if `residual` cannot be added to a normalized `x` value by value."""
+    if residual.shape != x.shape:
+        raise ShapeError(
+            f"the residual has shape {tuple(residual.shape)}, the input {tuple(x.shape)}: they are "
+            "added value by value. Give a residual of the input's shape (residual.expand_as(x) "
+            "repeats one)."
+        )
+    if residual.dtype != x.dtype:
+        raise AnynormError(
+            f"the residual is {residual.dtype}, the input {x.dtype}: they are added as they are. "
+            "Convert the residual with residual.to(x.dtype)."
         )
 
 

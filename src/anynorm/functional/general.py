@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from anynorm import ops
-from anynorm.functional.activation import Activation, activate, check_activation
+from anynorm.functional.activation import Activation, check_activation, finish, following
 from anynorm.functional.checks import need_axes, need_real, need_several
 from anynorm.functional.native import native_operator
-from anynorm.functional.whitening import affine, whiten
-from anynorm.ops import Running, Statistic
+from anynorm.functional.whitening import scaled, whiten
+from anynorm.ops import PLAIN, Affine, After, Running, Statistic
 from anynorm.pattern import Plan
 from anynorm.spec import Spec
 
@@ -31,32 +31,51 @@ def normalize(
     eps: float = 1e-5,
     sizes: Mapping[str, int] | None = None,
     activation: Activation = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """Normalize `x` by any specification: h = φ(γ · (x − μ) / σ + β), of the shape of `x`.
+    """Normalize `x` by any specification: h = φ(γ · (x − μ) / σ + β + residual), of its shape.
 
     `weight` and `bias` start at the pattern's channel axis.  `running` statistics are updated in
     place in training and used in its stead otherwise.  `sizes` gives the parts of split axes.
-    Raises `ShapeError` if `x` does not fit the pattern.
+    `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function;
+    `residual`: a tensor of the shape and type of `x`.  Raises `ShapeError` if `x` does not fit the
+    pattern, or the residual `x`.
 
     >>> x = torch.randn(4, 6, 5)
     >>> normalize(x, Spec.of("n (g [c]) [...]"), sizes={"g": 2}).shape
     torch.Size([4, 6, 5])
     """
-    plan, sizes = spec.pattern.plan(x.dim()), sizes or {}
+    check_activation(activation)
+    plan, affine = spec.pattern.plan(x.dim()), Affine(weight, bias)
+    after = following(x, residual, activation)
+    y = _normalize(x, spec, plan, affine, running, training, eps, sizes or {}, after)
+    return finish(y, activation)
+
+
+def _normalize(
+    x: Tensor,
+    spec: Spec,
+    plan: Plan,
+    affine: Affine,
+    running: Running | None,
+    training: bool,
+    eps: float,
+    sizes: Mapping[str, int],
+    after: After | None,
+) -> Tensor:
     if spec.is_identity:
-        return activate(affine(x, plan, weight, bias), activation)
+        return (after or PLAIN).apply(scaled(x, plan, affine))
     need_axes(x, plan)
     if plan.takes_batch and (training or running is None):
         need_several(x, plan, sizes)
     if spec.scale is not None and spec.scale.root is not None:
-        y = whiten(x, spec, spec.scale.root, plan, weight, bias, running, training, eps, sizes)
-    elif running is not None and not training:
-        y = _with_running(x, plan, weight, bias, running, eps if spec.scale else 0.0)
-    elif native := native_operator(x, spec, plan, weight, bias, running):
-        y = native(x, weight, bias, running, eps, sizes)
-    else:
-        return _standardize(x, spec, plan, weight, bias, running, eps, sizes, activation)
-    return activate(y, activation)
+        y = whiten(x, spec, spec.scale.root, plan, affine, running, training, eps, sizes)
+        return (after or PLAIN).apply(y)
+    if running is not None and not training:
+        return _with_running(x, plan, affine, running, eps if spec.scale else 0.0, after)
+    if native := native_operator(x, spec, plan, affine, running):
+        return native(x, affine, running, eps, sizes, after)
+    return _standardize(x, spec, plan, affine, running, eps, sizes, after or PLAIN)
 
 
 def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
@@ -66,35 +85,34 @@ def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
     tensor([[5.]])
     """
     statistic = _statistic(spec, x, spec.pattern.plan(x.dim()).dims, eps)
-    return torch.sqrt(ops.moments(x, statistic)[1] + eps)
+    return torch.sqrt(ops.moments(x, statistic)[1] + eps).to(x.dtype)
 
 
 def _standardize(
     x: Tensor,
     spec: Spec,
     plan: Plan,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    affine: Affine,
     running: Running | None,
     eps: float,
     sizes: Mapping[str, int],
-    activation: Activation,
+    after: After,
 ) -> Tensor:
-    view = x.reshape(plan.view(tuple(x.shape), sizes)) if plan.splits else x
-    check_activation(activation)
     need_real(x)
-    fused = activation if isinstance(activation, str) else "identity"
-    statistic = _statistic(spec, view, plan.dims, eps)
-    weight_, bias_ = (
-        p if p is None else p.reshape(plan.affine_view(tuple(p.shape), sizes))
-        for p in (weight, bias)
+    view, residual = x, after.residual
+    if plan.splits:
+        shape = plan.view(tuple(x.shape), sizes)
+        view = x.reshape(shape)
+        after = After(residual if residual is None else residual.reshape(shape), after.phi)
+    weight, bias = (
+        p if p is None else p.reshape(plan.affine_view(tuple(p.shape), sizes)) for p in affine
     )
-    y, mean, square = ops.standardize(view, weight_, bias_, statistic, fused)
+    statistic = _statistic(spec, view, plan.dims, eps)
+    y, mean, square = ops.standardize(view, Affine(weight, bias), statistic, after)
     if running is not None:
-        affine = plan.affine_view(tuple(running.mean.shape), sizes)
-        _track(running, spec, affine, mean, square, view.numel() // max(mean.numel(), 1))
-    y = y.reshape(x.shape) if plan.splits else y
-    return y if isinstance(activation, str) else activate(y, activation)
+        lies = plan.affine_view(tuple(running.mean.shape), sizes)
+        _track(running, spec, lies, mean, square, view.numel() // max(mean.numel(), 1))
+    return y.reshape(x.shape) if plan.splits else y
 
 
 def _statistic(spec: Spec, view: Tensor, dims: Sequence[int], eps: float) -> Statistic:
@@ -127,22 +145,22 @@ def _track(
 
 
 def _with_running(
-    x: Tensor,
-    plan: Plan,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running: Running,
-    eps: float,
+    x: Tensor, plan: Plan, affine: Affine, running: Running, eps: float, after: After | None
 ) -> Tensor:
     """Evaluation: every running variance is an s², so batch norm's operator serves them all."""
     first, width = plan.first, running.mean.dim()
     if width == 1 and first == 1:
-        return ops.native.batch(x, running, weight, bias, False, eps)
+        return ops.native.batch(x, running, *affine, False, eps, after)
     # The operator wants the axes of the statistics as one, and that one second.
-    weight, bias = (p if p is None else p.reshape(-1) for p in (weight, bias))
+    weight, bias = (p if p is None else p.reshape(-1) for p in affine)
     still = running._replace(mean=running.mean.reshape(-1), var=running.var.reshape(-1))
-    if width == 0:
-        return ops.native.batch(x.reshape(1, 1, -1), still, weight, bias, False, eps).view_as(x)
-    moved = x.flatten(first, first + width - 1).movedim(first, 1)
-    y = ops.native.batch(moved, still, weight, bias, False, eps)
-    return y.movedim(1, first).reshape(x.shape)
+
+    def moved(t: Tensor) -> Tensor:
+        if width == 0:
+            return t.reshape(1, 1, -1)
+        return t.flatten(first, first + width - 1).movedim(first, 1)
+
+    if after is not None and after.residual is not None:
+        after = After(moved(after.residual), after.phi)
+    y = ops.native.batch(moved(x), still, weight, bias, False, eps, after)
+    return (y if width == 0 else y.movedim(1, first)).reshape(x.shape)

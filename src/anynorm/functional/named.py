@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anynorm import ops
 from anynorm.errors import AnynormError
-from anynorm.functional.activation import Activation, activate
+from anynorm.functional.activation import Activation, finish, following
 from anynorm.functional.checks import (
     check_groups,
     need_channels,
@@ -33,9 +33,12 @@ def batch_norm(
     *,
     num_batches_tracked: Tensor | None = None,
     activation: Activation = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Batch norm of `input` (N, C, *) → (N, C, *), as :func:`torch.nn.functional.batch_norm`.
 
+    `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function;
+    `residual`: a tensor of the input's shape and type, which is added before φ.
     Running statistics of shape (C,) are updated in place in training, never by values that are
     not finite.  A `momentum` of None averages over all batches and needs `num_batches_tracked`.
     Raises `ShapeError` for fewer than 2 axes, channels that do not match, or a single value per
@@ -45,6 +48,7 @@ def batch_norm(
     >>> batch_norm(x, None, None, training=True).mean((0, 2, 3)).abs().max() < 1e-6
     tensor(True)
     """
+    after = following(input, residual, activation)
     if eps <= 0:
         raise AnynormError(f"eps must be positive, got {eps}: σ = sqrt(s² + ε). Try eps=1e-5.")
     if training:
@@ -58,8 +62,8 @@ def batch_norm(
     running = None
     if running_mean is not None and running_var is not None:
         running = Running(running_mean, running_var, num_batches_tracked, momentum)
-    y = ops.native.batch(input, running, weight, bias, training, eps)
-    return y if activation is None else activate(y, activation)
+    y = ops.native.batch(input, running, weight, bias, training, eps, after)
+    return y if activation is None else finish(y, activation)
 
 
 def instance_norm(
@@ -73,23 +77,26 @@ def instance_norm(
     eps: float = 1e-5,
     *,
     activation: Activation = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Instance norm of `input` (N, C, *), as :func:`torch.nn.functional.instance_norm`.
 
-    Raises `ShapeError` for a single value per instance.  Ulyanov et al. 2016, arXiv:1607.08022.
+    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` for a single value
+    per instance.  Ulyanov et al. 2016, arXiv:1607.08022.
 
     >>> instance_norm(torch.randn(2, 3, 16)).shape
     torch.Size([2, 3, 16])
     """
+    after = following(input, residual, activation)
     if use_input_stats:
         need_several_positions(input)
     if input.numel() == 0:  # which torch's operator cannot take
-        return input.clone()
+        return input.clone() if residual is None else input + residual
     running = None
     if running_mean is not None and running_var is not None:
         running = Running(running_mean, running_var, None, momentum)
-    y = ops.native.instance(input, running, weight, bias, use_input_stats, eps)
-    return activate(y, activation)
+    y = ops.native.instance(input, running, weight, bias, use_input_stats, eps, after)
+    return y if activation is None else finish(y, activation)
 
 
 def layer_norm(
@@ -100,21 +107,23 @@ def layer_norm(
     eps: float = 1e-5,
     *,
     activation: Activation = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Layer norm over the last axes of `input`, as :func:`torch.nn.functional.layer_norm`.
 
-    Raises `ShapeError` if the input does not end in `normalized_shape`.  Ba et al. 2016,
-    arXiv:1607.06450.
+    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` if the input does not
+    end in `normalized_shape`.  Ba et al. 2016, arXiv:1607.06450.
 
     >>> layer_norm(torch.randn(2, 7, 10), (10,)).shape
     torch.Size([2, 7, 10])
     """
+    after = following(input, residual, activation)
     try:
-        y = ops.native.layer(input, normalized_shape, weight, bias, eps)
+        y = ops.native.layer(input, normalized_shape, weight, bias, eps, after)
     except RuntimeError:
         need_last_axes(input, normalized_shape)
         raise
-    return y if activation is None else activate(y, activation)
+    return y if activation is None else finish(y, activation)
 
 
 def rms_norm(
@@ -124,21 +133,23 @@ def rms_norm(
     eps: float | None = None,
     *,
     activation: Activation = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """RMS norm over the last axes of `input`, as :func:`torch.nn.functional.rms_norm`.
 
-    Raises `ShapeError` if the input does not end in `normalized_shape`.  Zhang & Sennrich 2019,
-    arXiv:1910.07467.
+    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` if the input does not
+    end in `normalized_shape`.  Zhang & Sennrich 2019, arXiv:1910.07467.
 
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
     tensor([[0.8485, 1.1314]])
     """
+    after = following(input, residual, activation)
     try:
-        y = ops.native.rms(input, normalized_shape, weight, eps)
+        y = ops.native.rms(input, normalized_shape, weight, eps, after)
     except RuntimeError:
         need_last_axes(input, normalized_shape)
         raise
-    return y if activation is None else activate(y, activation)
+    return y if activation is None else finish(y, activation)
 
 
 def group_norm(
@@ -149,19 +160,21 @@ def group_norm(
     eps: float = 1e-5,
     *,
     activation: Activation = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Group norm of `input` (N, C, *), as :func:`torch.nn.functional.group_norm`.
 
-    Raises `ShapeError` if `num_groups` does not divide C, or `weight` is not one for each channel.
-    Wu & He 2018, arXiv:1803.08494.
+    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` if `num_groups` does
+    not divide C, or `weight` is not one for each channel.  Wu & He 2018, arXiv:1803.08494.
 
     >>> group_norm(torch.randn(2, 6, 4), 3).shape
     torch.Size([2, 6, 4])
     """
+    after = following(input, residual, activation)
     check_groups(num_groups, input.shape)
     try:
-        y = ops.native.group(input, num_groups, weight, bias, eps)
+        y = ops.native.group(input, num_groups, weight, bias, eps, after)
     except RuntimeError:
         need_channels(input, weight)
         raise
-    return activate(y, activation)
+    return y if activation is None else finish(y, activation)

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from anynorm import ops
 from anynorm.functional.named import group_norm, instance_norm, layer_norm, rms_norm
-from anynorm.ops import Running
+from anynorm.ops import Affine, After, Running
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import Spec
 
 __all__ = ["native_operator"]
 
-# What torch has an operator for, by pattern: (x, γ, β, running statistics, ε, sizes) → y.
+# What torch has an operator for, by pattern: (x, γ and β, running statistics, ε, sizes, what
+# follows) → y.
 _Native = Callable[..., Tensor]
 _LAST = "... [c]"
 _STANDARD: dict[str, _Native] = {
-    "[n] c [...]": lambda x, w, b, running, eps, _: ops.native.batch(x, running, w, b, True, eps),
-    _LAST: lambda x, w, b, _, eps, __: layer_norm(x, x.shape[-1:], w, b, eps),
-    "n c [...]": lambda x, w, b, _, eps, __: instance_norm(x, None, None, w, b, eps=eps),
-    "n (g [c]) [...]": lambda x, w, b, _, eps, sizes: group_norm(x, _groups(x, sizes), w, b, eps),
-    "n [c ...]": lambda x, w, b, _, eps, __: group_norm(x, 1, w, b, eps),
+    "[n] c [...]": lambda x, p, running, eps, _, after: ops.native.batch(
+        x, running, p.weight, p.bias, True, eps, after
+    ),
+    _LAST: lambda x, p, _, eps, __, after: layer_norm(
+        x, x.shape[-1:], p.weight, p.bias, eps, **_options(after)
+    ),
+    "n c [...]": lambda x, p, _, eps, __, after: instance_norm(
+        x, None, None, p.weight, p.bias, eps=eps, **_options(after)
+    ),
+    "n (g [c]) [...]": lambda x, p, _, eps, sizes, after: group_norm(
+        x, _groups(x, sizes), p.weight, p.bias, eps, **_options(after)
+    ),
+    "n [c ...]": lambda x, p, _, eps, __, after: group_norm(
+        x, 1, p.weight, p.bias, eps, **_options(after)
+    ),
 }
 _ROOT_MEAN_SQUARE: dict[str, _Native] = {
-    _LAST: lambda x, w, _, __, eps, ___: rms_norm(x, x.shape[-1:], w, eps),
+    _LAST: lambda x, p, _, eps, __, after: rms_norm(
+        x, x.shape[-1:], p.weight, eps, **_options(after)
+    ),
 }
+
+
+def _options(after: After | None) -> dict[str, Any]:
+    return {} if after is None else {"residual": after.residual, "activation": after.phi}
 
 
 def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:
@@ -37,15 +55,10 @@ def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:
 
 
 def native_operator(
-    x: Tensor,
-    spec: Spec,
-    plan: Plan,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running: Running | None,
+    x: Tensor, spec: Spec, plan: Plan, affine: Affine, running: Running | None
 ) -> _Native | None:
     """The call of torch's own operator, if it has one for this specification."""
-    for vector in (weight, bias, None if running is None else running.mean):
+    for vector in (*affine, None if running is None else running.mean):
         if vector is not None and vector.dim() != 1:
             return None
     last = x.dim() - 1
@@ -53,6 +66,6 @@ def native_operator(
     pattern = _LAST if only_last else plan.pattern.text
     if spec.is_standard:
         return _STANDARD.get(pattern)
-    if spec.is_root_mean_square and bias is None:
+    if spec.is_root_mean_square and affine.bias is None:
         return _ROOT_MEAN_SQUARE.get(pattern)
     return None

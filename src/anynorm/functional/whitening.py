@@ -10,11 +10,11 @@ from torch import Tensor
 
 from anynorm import ops
 from anynorm.functional.checks import need_real
-from anynorm.ops import Running
+from anynorm.ops import Affine, Running
 from anynorm.pattern import Plan
 from anynorm.spec import Spec
 
-__all__ = ["affine", "whiten"]
+__all__ = ["scaled", "whiten"]
 
 
 def whiten(
@@ -22,8 +22,7 @@ def whiten(
     spec: Spec,
     root: str,
     plan: Plan,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    affine: Affine,
     running: Running | None,
     training: bool,
     eps: float,
@@ -37,13 +36,13 @@ def whiten(
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # 16 bits are too few for a covariance
         with torch.autocast(device, enabled=False):
-            return whiten(x, spec, root, plan, weight, bias, running, training, eps, sizes)
+            return whiten(x, spec, root, plan, affine, running, training, eps, sizes)
     wide = x if x.dtype == torch.float64 else x.float()
     if running is not None and not training:
         y = _by_running(wide, spec, root, plan, running, eps)
     else:
         y = _by_own(wide, spec, root, plan, running, eps, sizes)
-    return affine(y, plan, weight, bias).to(x.dtype)
+    return scaled(y, plan, affine).to(x.dtype)
 
 
 def _by_own(
@@ -83,8 +82,9 @@ def _by_running(
     return white.reshape(moved.shape).movedim(0, plan.first)
 
 
-def affine(x: Tensor, plan: Plan, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def scaled(x: Tensor, plan: Plan, affine: Affine) -> Tensor:
     """Return γ · x + β, with γ and β starting at the pattern's channel axis."""
+    weight, bias = affine
     after = x.dim() - plan.first
     if weight is not None:
         x = x * weight.reshape(*weight.shape, *[1] * (after - weight.dim()))

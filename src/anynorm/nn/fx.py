@@ -10,7 +10,7 @@ from torch.fx import Proxy
 __all__ = ["Proxy", "leaf"]
 
 
-def leaf(layer: torch.nn.Module, x: Proxy) -> Proxy:
+def leaf(layer: torch.nn.Module, x: Any, residual: Any = None) -> Proxy:
     """Record the call of `layer` as one node of the graph, as torch.fx does for torch.nn's layers.
 
     >>> from anynorm import BatchNorm1d
@@ -18,6 +18,7 @@ def leaf(layer: torch.nn.Module, x: Proxy) -> Proxy:
     >>> [node.op for node in torch.fx.symbolic_trace(model).graph.nodes]
     ['placeholder', 'call_module', 'output']
     """
-    tracer: Any = x.tracer
-    node: Proxy = tracer.create_proxy("call_module", tracer.path_of_module(layer), (x,), {})
+    tracer: Any = (x if isinstance(x, Proxy) else residual).tracer
+    inputs = (x,) if residual is None else (x, residual)
+    node: Proxy = tracer.create_proxy("call_module", tracer.path_of_module(layer), inputs, {})
     return node

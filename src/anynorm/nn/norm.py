@@ -20,7 +20,7 @@ __all__ = ["Norm", "create"]
 
 
 class Norm(torch.nn.Module):
-    """The formula h = φ(γ · (x − μ) / σ + β) as a layer, for any bracket pattern.
+    """The formula h = φ(γ · (x − μ) / σ + β + residual) as a layer, for any bracket pattern.
 
     `pattern`: the axes of the input, in brackets those that share one μ and σ, for example
     ``"n (g [c]) [...]"`` for group norm.  `channels`: the shape of γ and β, which start at the
@@ -32,6 +32,7 @@ class Norm(torch.nn.Module):
     average.  `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a
     function.  Further keywords give the sizes of parts of split axes, as in ``g=8``.
 
+    Called with an input and, if wanted, a residual of its shape and type, which is added before φ.
     Shapes: any input that fits the pattern → the same.  Raises `PatternError`, `ShapeError` for an
     input or channels that do not fit, `UnknownNameError` for an unknown scale or activation.
 
@@ -124,10 +125,10 @@ class Norm(torch.nn.Module):
         spread = self.get_buffer(self._spread)
         spread.copy_(torch.eye(spread.shape[-1]) if self.spec.whitens else torch.ones(()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize `x`, of any shape that fits the pattern."""
-        if isinstance(x, Proxy):
-            return leaf(self, x)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize `x`, of any shape that fits the pattern, and add `residual` before φ."""
+        if isinstance(x, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, x, residual)
         self._check(x, self.spec.pattern.plan(x.dim()))
         return F.normalize(
             x,
@@ -139,6 +140,7 @@ class Norm(torch.nn.Module):
             eps=self.eps,
             sizes=self.sizes,
             activation=self.activation,
+            residual=residual,
         )
 
     def _running(self) -> Running | None:

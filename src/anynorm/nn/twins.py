@@ -2,8 +2,9 @@
 
 Each is a subclass of its torch twin, so that `isinstance` checks, weight-decay filters and
 `torch.optim.swa_utils.update_bn` see what they expect; constructor, state dict and `repr` are
-torch's own.  Added are `activation=`, errors that name the shape, the rule and the fix, and running
-statistics that do not bite (see :mod:`anynorm.ops.running`).
+torch's own.  Added are `activation=`, a residual as second argument of the call, errors that name
+the shape, the rule and the fix, and running statistics that do not bite (see
+:mod:`anynorm.ops.running`).
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
     ranks: ClassVar[tuple[int, ...]]
     layout: ClassVar[str]
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalize `input`; see the class for its shape."""
-        if isinstance(input, Proxy):
-            return leaf(self, input)
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - torch's name
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Normalize `input`, see the class for its shape; add `residual` before φ."""
+        if isinstance(input, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, input, residual)
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         if input.shape[1] != self.num_features:
@@ -85,6 +90,7 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
             self.eps,
             num_batches_tracked=buffers["num_batches_tracked"],
             activation=self.activation,
+            residual=residual,
         )
 
 
@@ -146,7 +152,11 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 class _LazyBatchNorm(_BatchNorm):
     """The part that lazy layers of all ranks share."""
 
-    def initialize_parameters(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+    def initialize_parameters(
+        self,
+        input: Tensor,  # noqa: A002 - torch's name
+        residual: Tensor | None = None,  # noqa: ARG002 - torch passes on what the layer is called with
+    ) -> None:
         """Take the channels from the first input, or from a state that was loaded before it."""
         super().initialize_parameters(input)  # type: ignore[misc]
         if self.num_features == 0:  # torch leaves this to be found where a state was loaded
@@ -188,10 +198,14 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
     ranks: ClassVar[tuple[int, ...]]
     layout: ClassVar[str]
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalize `input`; see the class for its shape."""
-        if isinstance(input, Proxy):
-            return leaf(self, input)
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - torch's name
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Normalize `input`, see the class for its shape; add `residual` before φ."""
+        if isinstance(input, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, input, residual)
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         batched = input.dim() == self.ranks[-1]
@@ -199,9 +213,12 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
         sized = self.affine or self.track_running_stats  # else any number of channels will do
         if sized and input.shape[axis] != self.num_features:
             raise _wrong_channels(self, input, axis)
-        return self._normalize(input) if batched else self._normalize(input[None]).squeeze(0)
+        if batched:
+            return self._normalize(input, residual)
+        together = residual if residual is None else residual[None]
+        return self._normalize(input[None], together).squeeze(0)
 
-    def _normalize(self, x: Tensor) -> Tensor:
+    def _normalize(self, x: Tensor, residual: Tensor | None) -> Tensor:
         return F.instance_norm(
             x,
             self.running_mean,
@@ -212,6 +229,7 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
             self.momentum if self.momentum is not None else 0.0,
             self.eps,
             activation=self.activation,
+            residual=residual,
         )
 
 
@@ -262,10 +280,14 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
     torch.Size([2, 7, 10])
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalize `input` (*, normalized_shape)."""
-        if isinstance(input, Proxy):
-            return leaf(self, input)
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - torch's name
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Normalize `input` (*, normalized_shape); add `residual` before φ."""
+        if isinstance(input, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, input, residual)
         return F.layer_norm(
             input,
             self.normalized_shape,
@@ -273,6 +295,7 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
             self.bias,
             self.eps,
             activation=self.activation,
+            residual=residual,
         )
 
 
@@ -286,12 +309,17 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
     torch.Size([2, 7, 10])
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize `x` (*, normalized_shape)."""
-        if isinstance(x, Proxy):
-            return leaf(self, x)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize `x` (*, normalized_shape); add `residual` before φ."""
+        if isinstance(x, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, x, residual)
         return F.rms_norm(
-            x, self.normalized_shape, self.weight, self.eps, activation=self.activation
+            x,
+            self.normalized_shape,
+            self.weight,
+            self.eps,
+            activation=self.activation,
+            residual=residual,
         )
 
 
@@ -310,10 +338,14 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
         F.check_groups(num_groups, (1, num_channels))
         super().__init__(num_groups, num_channels, *args, **kwargs)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalize `input` (N, C, *)."""
-        if isinstance(input, Proxy):
-            return leaf(self, input)
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - torch's name
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Normalize `input` (N, C, *); add `residual` before φ."""
+        if isinstance(input, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, input, residual)
         return F.group_norm(
             input,
             self.num_groups,
@@ -321,4 +353,5 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
             self.bias,
             self.eps,
             activation=self.activation,
+            residual=residual,
         )

@@ -1,12 +1,27 @@
 """The operators, and the only place where a backend is chosen (by torch's own dispatcher).
 
 `native` holds the normalizers that torch has an operator for, `standardize` the formula over any
-axes, `whitening` the covariance roots and `running` the update of running statistics.
+axes, `normalize` that for given statistics, `whitening` the covariance roots and `running` the
+update of running statistics.
 """
 
 from anynorm.ops import formula, native, whitening
-from anynorm.ops.formula import Statistic, moments
+from anynorm.ops.formula import moments
+from anynorm.ops.normalize import normalize
 from anynorm.ops.running import Running
 from anynorm.ops.standardize import standardize
+from anynorm.ops.values import PLAIN, Affine, After, Statistic
 
-__all__ = ["Running", "Statistic", "formula", "moments", "native", "standardize", "whitening"]
+__all__ = [
+    "PLAIN",
+    "Affine",
+    "After",
+    "Running",
+    "Statistic",
+    "formula",
+    "moments",
+    "native",
+    "normalize",
+    "standardize",
+    "whitening",
+]

@@ -1,98 +1,191 @@
 """The formula over axes in plain PyTorch, forward and backward: the fallback of every device.
 
 Each function is differentiable by PyTorch itself, which is how the operators get their second
-derivatives.  Statistics are taken in float32 for 16-bit inputs.
+derivatives.  Values are float32 for 16-bit inputs.  Statistics are float64: the mean of values
+that lie far from zero has more digits than they have, and is subtracted in two parts.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from anynorm.activations import ACTIVATIONS
+from anynorm.ops import bits
+from anynorm.ops.values import Affine, After, Saved, Statistic
 
-__all__ = ["Statistic", "backward", "forward", "moments"]
+__all__ = [
+    "Gradients",
+    "accurate",
+    "backward",
+    "forward",
+    "keeps_bits",
+    "moments",
+    "needs_residual",
+    "normalize",
+    "normalize_backward",
+]
 
+# The gradients of x, residual, γ and β.  Empty: those of γ and β where there are none, that of the
+# residual where there is none and where it is dy.
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
-class Statistic(NamedTuple):
-    """Which μ and σ, over which axes of the input, as operators pass it on.
-
-    `factor` is the constant C of :class:`anynorm.spec.Scale` for the number of values at hand.
-    """
-
-    dims: list[int]
-    center: bool
-    about_mean: bool
-    p: float
-    factor: float
-    eps: float
+# The derivative of these follows from the sign of what they are applied to.
+_BY_SIGN = ("relu", "leaky_relu")
 
 
 def forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, statistic: Statistic, phi: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return h = φ(γ · (x − μ) / σ + β) with μ and s², which keep the reduced axes at size 1."""
-    wide = widen(x)
-    mean, square = moments(wide, statistic)
-    z = _affine((wide - mean) * torch.rsqrt(square + statistic.eps), weight, bias)
-    return ACTIVATIONS[phi].forward(z).to(x.dtype), mean, square
+    x: Tensor, affine: Affine, statistic: Statistic, after: After
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return h = φ(γ · (x − μ) / σ + β + residual), μ, s² and the bits that backward needs.
+
+    μ and s² keep the reduced axes at size 1.
+    """
+    mean, square = moments(x, statistic)
+    y, kept = normalize(x, mean, square, affine, statistic.eps, after)
+    return y, mean, square, kept
 
 
 def moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
     """Return μ (zeros where nothing is subtracted) and s², the square of the measured scale."""
     dims, p = statistic.dims, statistic.p
-    mean = x.mean(dims, keepdim=True)
-    d = x - mean if statistic.about_mean else x
+    mean, d = None, widen(x)
+    if statistic.center or statistic.about_mean:
+        mean, away = _centred(d, dims)
+        d = away if statistic.about_mean else d
     if math.isinf(p):
-        square = d.abs().amax(dims, keepdim=True).square()
-    elif p == 2:
-        square = d.square().mean(dims, keepdim=True)
+        square = _accurate(d.abs().amax(dims, keepdim=True)).square()
     else:
-        square = d.abs().pow(p).mean(dims, keepdim=True).pow(2.0 / p)
-    return mean if statistic.center else torch.zeros_like(mean), square * statistic.factor**2
+        power = d.square() if p == 2 else d.abs().pow(p)
+        square = _accurate(power.mean(dims, keepdim=True)).pow(2.0 / p)
+    if mean is None or not statistic.center:
+        mean = torch.zeros_like(square)
+    return mean, square * statistic.factor**2
 
 
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    statistic: Statistic,
-    phi: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dx, dγ and dβ (empty where there is no γ or β), from μ and s² of the forward."""
-    inverse = torch.rsqrt(square + statistic.eps)
-    wide = widen(x)
-    unit = (wide - mean) * inverse
-    dz = ACTIVATIONS[phi].backward(widen(dy), _affine(unit, weight, bias))
-    g = dz if weight is None else dz * weight
-    dx = _through_statistics(g, unit, wide, square, inverse, statistic)
-    return dx.to(x.dtype), _sum_like(dz * unit, weight), _sum_like(dz, bias)
+def normalize(
+    x: Tensor, mean: Tensor, square: Tensor, affine: Affine, eps: float, after: After
+) -> tuple[Tensor, Tensor]:
+    """Return h for given μ and s², and the bits that backward needs."""
+    z = _before_phi(_unit(widen(x), mean, square, eps), affine, after.residual)
+    # Not a number counts as positive, so that it is passed on.
+    kept = bits.pack(~(z <= 0), x) if keeps_bits(after) else bits.fake(x, kept=False)
+    return ACTIVATIONS[after.phi].forward(z).to(x.dtype), kept
 
 
-def _through_statistics(
-    g: Tensor,
-    unit: Tensor,
-    x: Tensor,
-    square: Tensor,
-    inverse: Tensor,
-    statistic: Statistic,
-) -> Tensor:
+def keeps_bits(after: After) -> bool:
+    """Whether backward gets one bit for each value."""
+    return after.residual is not None and after.phi in _BY_SIGN
+
+
+def needs_residual(after: After) -> bool:
+    """Whether backward gets the residual itself."""
+    return after.residual is not None and after.phi not in ("identity", *_BY_SIGN)
+
+
+def backward(dy: Tensor, saved: Saved, statistic: Statistic, phi: str) -> Gradients:
+    """Return the gradients, from what the forward left."""
+    unit = _unit(widen(saved.x), saved.mean, saved.square, statistic.eps)
+    dz = _through_phi(widen(dy), unit, saved, phi)
+    g = dz if saved.weight is None else dz * saved.weight
+    dx = _through_statistics(g, unit, saved, statistic)
+    return dx.to(saved.x.dtype), *_beside(dz, unit, saved, phi)
+
+
+def normalize_backward(dy: Tensor, saved: Saved, eps: float, phi: str) -> Gradients:
+    """Return what :func:`backward` does, for μ and s² that do not depend on x."""
+    unit = _unit(widen(saved.x), saved.mean, saved.square, eps)
+    dz = _through_phi(widen(dy), unit, saved, phi)
+    g = dz if saved.weight is None else dz * saved.weight
+    dx = g * torch.rsqrt(saved.square + eps).to(g.dtype)
+    return dx.to(saved.x.dtype), *_beside(dz, unit, saved, phi)
+
+
+def _unit(x: Tensor, mean: Tensor, square: Tensor, eps: float) -> Tensor:
+    """(x − μ) / σ.  What μ has beside its nearest number of the type of x enters last."""
+    inverse = torch.rsqrt(square + eps)
+    high = mean.to(x.dtype)
+    rest = (high - mean) * inverse
+    return torch.addcmul(rest.to(x.dtype), x - high, inverse.to(x.dtype))
+
+
+def _before_phi(unit: Tensor, affine: Affine, residual: Tensor | None) -> Tensor:
+    z = unit if affine.weight is None else unit * affine.weight
+    z = z if affine.bias is None else z + affine.bias
+    return z if residual is None else z + residual
+
+
+def _through_phi(dy: Tensor, unit: Tensor, saved: Saved, phi: str) -> Tensor:
+    """The gradient of what φ was applied to."""
+    if phi == "identity":
+        return dy
+    if saved.kept.numel():
+        z = bits.unpack(saved.kept, saved.x).to(dy.dtype)  # of the same sign
+    else:
+        z = _before_phi(unit, Affine(saved.weight, saved.bias), saved.residual)
+    return ACTIVATIONS[phi].backward(dy, z)
+
+
+def _beside(dz: Tensor, unit: Tensor, saved: Saved, phi: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of residual, γ and β."""
+    x, residual, kept, _, _, weight, bias = saved
+    added = phi != "identity" and (residual is not None or kept.numel() > 0)
+    return (
+        dz.to(x.dtype) if added else x.new_empty(0),
+        x.new_empty(0) if weight is None else _sum_like(dz * unit, weight),
+        x.new_empty(0) if bias is None else _sum_like(dz, bias),
+    )
+
+
+def _through_statistics(g: Tensor, unit: Tensor, saved: Saved, statistic: Statistic) -> Tensor:
     """The gradient of x from that of the unit values, through the values, σ and μ."""
-    dims = statistic.dims
-    d = _less_mean(x, dims) if statistic.about_mean else x
+    dims, square = statistic.dims, saved.square
+    inverse = torch.rsqrt(square + statistic.eps)
     dsigma = -(g * unit).sum(dims, keepdim=True) * inverse
-    via_sigma = dsigma * inverse * _scale_gradient(d, square, statistic)
-    direct = g * inverse
+    via_sigma = _scale_gradient(dsigma * inverse, _deviations(saved, statistic), square, statistic)
+    direct = g * inverse.to(g.dtype)
     if statistic.center and statistic.about_mean:
         return _less_mean(direct + via_sigma, dims)
     direct = _less_mean(direct, dims) if statistic.center else direct
     return direct + (_less_mean(via_sigma, dims) if statistic.about_mean else via_sigma)
+
+
+def _scale_gradient(ds: Tensor, d: Tensor, square: Tensor, statistic: Statistic) -> Tensor:
+    """`ds` times s · ∂s/∂d for s = C · (mean |d|^p)^(1/p)."""
+    dims, p, factor = statistic.dims, statistic.p, statistic.factor
+    if math.isinf(p):
+        magnitude = d.abs()
+        largest = magnitude == magnitude.amax(dims, keepdim=True)
+        share = ds * square.sqrt() * factor / largest.sum(dims, keepdim=True)
+        return largest * share.to(d.dtype) * d.sign()
+    count = math.prod(d.shape[dim] for dim in dims)
+    if p == 2:
+        return d * (ds * (factor**2 / count)).to(d.dtype)
+    # C^p s^(2−p) |d|^(p−1) as s · C · (C|d|/s)^(p−1), which neither over- nor underflows.
+    scale = torch.where(square > 0, square, 1).sqrt()
+    relative = (d.abs() * (factor / scale).to(d.dtype)).pow(p - 1)
+    return relative * d.sign() * (ds * square.sqrt() * (factor / count)).to(d.dtype)
+
+
+def _deviations(saved: Saved, statistic: Statistic) -> Tensor:
+    """What the scale was measured of."""
+    x, mean = widen(saved.x), saved.mean
+    if not statistic.about_mean:
+        return x
+    if not statistic.center:  # then the mean was not saved
+        return _centred(x, statistic.dims)[1]
+    high = mean.to(x.dtype)
+    return x - high - (mean - high).to(x.dtype)
+
+
+def _centred(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+    """The mean, which a second round corrects for the rounding of the first, and x less it."""
+    first = x.mean(dims, keepdim=True)
+    away = x - first
+    rest = away.mean(dims, keepdim=True)
+    return _accurate(first) + rest, away - rest
 
 
 def _less_mean(x: Tensor, dims: list[int]) -> Tensor:
@@ -100,35 +193,19 @@ def _less_mean(x: Tensor, dims: list[int]) -> Tensor:
     return x - x.mean(dims, keepdim=True)
 
 
-def _scale_gradient(d: Tensor, square: Tensor, statistic: Statistic) -> Tensor:
-    """s · ∂s/∂d for s = C · (mean |d|^p)^(1/p)."""
-    dims, p, factor = statistic.dims, statistic.p, statistic.factor
-    if math.isinf(p):
-        magnitude = d.abs()
-        largest = magnitude == magnitude.amax(dims, keepdim=True)
-        share = largest / largest.sum(dims, keepdim=True)
-        return factor * square.sqrt() * share * d.sign()
-    count = math.prod(d.shape[dim] for dim in dims)
-    if p == 2:
-        return d * (factor**2 / count)
-    # C^p s^(2−p) |d|^(p−1) as s · C · (C|d|/s)^(p−1), which neither over- nor underflows.
-    scale = torch.where(square > 0, square, 1).sqrt()
-    relative = (factor * d.abs() / scale).pow(p - 1)
-    return square.sqrt() * relative * d.sign() * (factor / count)
-
-
 def widen(x: Tensor) -> Tensor:
-    """The type that statistics are taken in: at least float32."""
+    """The type of the values at work: at least float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _affine(unit: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    if weight is not None:
-        unit = unit * weight
-    return unit if bias is None else unit + bias
+def accurate(x: Tensor) -> torch.dtype:
+    """Return the type of statistics: float64, where the device has it."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
-def _sum_like(grad: Tensor, parameter: Tensor | None) -> Tensor:
-    if parameter is None:
-        return grad.new_empty(0)
-    return grad.sum_to_size(parameter.shape).to(parameter.dtype)
+def _accurate(statistic: Tensor) -> Tensor:
+    return statistic.to(accurate(statistic))
+
+
+def _sum_like(grad: Tensor, parameter: Tensor) -> Tensor:
+    return grad.sum_to_size(parameter.shape).to(parameter.dtype).contiguous()

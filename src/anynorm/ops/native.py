@@ -1,6 +1,8 @@
-"""The normalizers for which torch has an operator of its own, which serves as the fallback here.
+"""The normalizers for which torch has an operator of its own.
 
-These are thin on purpose: a layer on a small input costs little more than the call itself.
+On the CPU our kernels take the inputs that they are faster on (:mod:`anynorm.ops.own`); torch's
+operators serve everything else.  The way to them is thin on purpose: a layer on a small input costs
+little more than the call itself.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from anynorm.ops import own
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
+from anynorm.ops.values import After
 
 __all__ = ["batch", "group", "instance", "layer", "rms"]
 
 _CUDNN = torch.backends.cudnn
+_OWN = own.AVAILABLE
 
 # torch.batch_norm or torch.instance_norm, which have the same signature and write running
 # statistics in the same way.
@@ -30,9 +35,17 @@ def batch(
     bias: Tensor | None,
     training: bool,
     eps: float,
+    after: After | None = None,
 ) -> Tensor:
     """Batch norm of x (N, C, *), with statistics of this batch if `training`."""
-    return _run(torch.batch_norm, x, running, weight, bias, training, eps)
+    if (
+        _OWN
+        and (training or (after and running))
+        and own.takes("batch", x, None, weight, bias, after)
+    ):
+        return own.by_channel(x, 0, running, weight, bias, training, eps, after)
+    y = _run(torch.batch_norm, x, running, weight, bias, training, eps)
+    return y if after is None else after.apply(y)
 
 
 def instance(
@@ -42,26 +55,64 @@ def instance(
     bias: Tensor | None,
     training: bool,
     eps: float,
+    after: After | None = None,
 ) -> Tensor:
     """Instance norm of x (N, C, *), with statistics of each instance if `training`."""
-    return _run(torch.instance_norm, x, running, weight, bias, training, eps)
+    if (
+        _OWN
+        and (training or (after and running))
+        and own.takes("instance", x, None, weight, bias, after)
+    ):
+        return own.by_channel(x, 2, running, weight, bias, training, eps, after)
+    y = _run(torch.instance_norm, x, running, weight, bias, training, eps)
+    return y if after is None else after.apply(y)
 
 
 def layer(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    after: After | None = None,
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`."""
-    return torch.layer_norm(x, shape, weight, bias, eps, _CUDNN.enabled)
+    if _OWN and own.takes("layer", x, shape, weight, bias, after):
+        return own.last(x, shape, True, weight, bias, eps, after)
+    y = torch.layer_norm(x, shape, weight, bias, eps, _CUDNN.enabled)
+    return y if after is None else after.apply(y)
 
 
-def rms(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> Tensor:
-    """RMS norm over the last axes, whose sizes are `shape`; ε is the type's epsilon if None."""
-    return torch.rms_norm(x, shape, weight, eps)
+def rms(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None,
+    eps: float | None,
+    after: After | None = None,
+) -> Tensor:
+    """RMS norm over the last axes, whose sizes are `shape`; ε is the type's epsilon if None.
+
+    Of 16-bit inputs, that of float32, in which they are computed.
+    """
+    if _OWN and own.takes("rms", x, shape, weight, None, after):
+        return own.last(x, shape, False, weight, None, eps, after)
+    y = torch.rms_norm(x, shape, weight, eps)
+    return y if after is None else after.apply(y)
 
 
-def group(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def group(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    after: After | None = None,
+) -> Tensor:
     """Group norm of x (N, C, *) with `groups` groups of channels."""
-    return torch.group_norm(x, groups, weight, bias, eps, _CUDNN.enabled)
+    if _OWN and own.takes("group", x, None, weight, bias, after):
+        return own.group(x, groups, weight, bias, eps, after)
+    y = torch.group_norm(x, groups, weight, bias, eps, _CUDNN.enabled)
+    return y if after is None else after.apply(y)
 
 
 def _run(

@@ -9,12 +9,21 @@ Function without ``setup_context``, whose arguments torch does not inspect at ev
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["LIBRARY", "below_autograd", "define", "in_front", "in_transform", "operator"]
+__all__ = [
+    "LIBRARY",
+    "below_autograd",
+    "define",
+    "implement",
+    "in_front",
+    "in_transform",
+    "operator",
+]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
 
@@ -23,6 +32,13 @@ def define(schema: str) -> Any:
     """Define the operator of `schema` and return it."""
     LIBRARY.define(schema)
     return getattr(torch.ops.anynorm, schema.partition("(")[0]).default
+
+
+def implement(op: Any, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Give `op` its fallback, for devices without a kernel of their own, and its fake kernel."""
+    name = str(op.name())
+    LIBRARY.impl(name.partition("::")[2], kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, fake)
 
 
 def below_autograd(op: Any) -> Callable[..., Any]:
@@ -40,13 +56,14 @@ def operator(
 ) -> Callable[..., Any]:
     """Give `op` its implementations and return what to call.
 
-    `kernel` is the fallback for devices without one of their own; `function` the
-    `autograd.Function` that calls `op` and has its backward, context and vmap rule.
+    `function` is the `autograd.Function` that calls `op` and has its backward, its context, and a
+    vmap rule that is told first what to call for all samples at once.
     """
+    implement(op, kernel, fake)
     name = str(op.name())
-    LIBRARY.impl(name.partition("::")[2], kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(name, fake)
-    torch.library.register_vmap(name, function.vmap)
+    # vmap steps aside for a Function, and for an operator only where it is called again as such.
+    function.vmap = staticmethod(partial(function.rule, function.apply))
+    torch.library.register_vmap(name, partial(function.rule, op))
     torch.library.register_autograd(name, function.backward, setup_context=function.setup_context)
 
     plain = _without_setup(function)

@@ -35,7 +35,9 @@ class Running(NamedTuple):
         """Take in one batch, except where it is not finite and while a graph is recomputed."""
         if recomputing():
             return
-        batch_mean, batch_var = batch_mean.detach(), batch_var.detach()
+        # A finite float64 may be too large for the running statistics: converted, it shows.
+        batch_mean = batch_mean.detach().to(self.mean.dtype)
+        batch_var = batch_var.detach().to(self.var.dtype)
         if plain_eager(self.mean) and self._move(batch_mean, batch_var):
             return
         update = _TRACK if in_transform() else _update
@@ -43,12 +45,14 @@ class Running(NamedTuple):
 
     def _move(self, batch_mean: Tensor, batch_var: Tensor) -> bool:
         """The short way of a finite batch, which needs no masks; says whether it could be taken."""
-        if self.momentum is None or not math.isfinite((batch_mean.sum() + batch_var.sum()).item()):
+        if self.momentum is None or not math.isfinite(
+            batch_mean.sum().item() + batch_var.sum().item()
+        ):
             return False
         if self.batches is not None:
             self.batches.add_(1)
-        self.mean.lerp_(batch_mean.to(self.mean.dtype), self.momentum)
-        self.var.lerp_(batch_var.to(self.var.dtype), self.momentum)
+        self.mean.lerp_(batch_mean, self.momentum)
+        self.var.lerp_(batch_var, self.momentum)
         return True
 
 
@@ -83,7 +87,7 @@ def _update(
         count.add_(seen.reshape(count.shape))
     weight = momentum if momentum is not None else _cumulative(count)
     for running, batch, usable in ((mean, batch_mean, channels), (var, batch_var, spread)):
-        moved = running + _beside(weight, running) * (batch.to(running.dtype) - running)
+        moved = running + _beside(weight, running) * (batch - running)
         running.copy_(torch.where(usable, moved, running))
 
 

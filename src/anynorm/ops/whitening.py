@@ -75,15 +75,15 @@ def _differentiate(ctx: Any, gradient: Tensor) -> Tensor:
     return pulled
 
 
-def _vmap(info: Any, in_dims: tuple[int], matrix: Tensor) -> tuple[Tensor, int]:
-    return _inverse_square_root(matrix.movedim(in_dims[0], 0)), 0
+def _rule(call: Any, info: Any, in_dims: tuple[int], matrix: Tensor) -> tuple[Tensor, int]:
+    return call(matrix.movedim(in_dims[0], 0)), 0
 
 
 class _InverseSquareRoot(torch.autograd.Function):
     forward = staticmethod(below_autograd(_ROOT))
     setup_context = staticmethod(_save)
     backward = staticmethod(_differentiate)
-    vmap = staticmethod(_vmap)
+    rule = staticmethod(_rule)
 
 
 _inverse_square_root = operator(_ROOT, _root, torch.empty_like, _InverseSquareRoot)

@@ -1,0 +1,149 @@
+"""The picture: for each normalizer a row of dots, one for each shape, by its time over ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import svg
+from benchmarks.cases import text as shape_text
+
+__all__ = ["draw", "label", "pictured"]
+
+Row = Mapping[str, Any]
+WIDTH, LABELS, GAP, MARGIN = 960, 190, 34, 18
+TOP, ROW, HEAD, FOOT = 118, 19, 26, 40
+RADII = ((10_000, 3.0, "10 thousand"), (1_000_000, 4.5, "1 million"), (math.inf, 6.5, "more"))
+TITLES = {
+    "default": "memory as malloc gives it",
+    "kept": "freed memory kept: anynorm.tune_allocator()",
+}
+PICTURED_PHASE = "both"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Where one result is drawn, and how ratios lie on its logarithmic axis."""
+
+    left: float
+    width: float
+    low: float
+    high: float
+
+    def x(self, ratio: float) -> float:
+        share = math.log(ratio / self.low) / math.log(self.high / self.low)
+        return self.left + self.width * share
+
+
+def pictured(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Return what is drawn, by group and by label: fp32 in training, where torch has a twin."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["twin"] and row["dtype"] == "fp32" and row["phase"] == PICTURED_PHASE:
+            found.setdefault(_group(row), {}).setdefault(label(row), []).append(row)
+    return found
+
+
+def _group(row: Row) -> str:
+    if len(row["shape"]) == 2:
+        return "rows of features"
+    if row["normalizer"] == "weight":
+        return "weights"
+    return {"contiguous": "images, NCHW", "channels_last": "images, channels_last"}[row["layout"]]
+
+
+def label(row: Row) -> str:
+    """Name a normalizer and what is fused with it.
+
+    >>> label({"normalizer": "batch", "fusion": "add+relu"})
+    'batch + add + relu'
+    """
+    fused = [] if row["fusion"] == "plain" else row["fusion"].split("+")
+    return " + ".join([row["normalizer"], *fused])
+
+
+def draw(results: Sequence[Mapping[str, Any]], peer: str = "eager") -> str:
+    """Return the picture of results that were measured on one machine, a panel for each."""
+    groups = [pictured(result["cases"]) for result in results]
+    panels = _panels(groups, peer)
+    places, bottom = _places(groups)
+    parts = [*_words(results), *_legend()]
+    for panel, result in zip(panels, results, strict=True):
+        parts += _frame(panel, result["about"]["allocator"], bottom)
+    for (group, name), y in places.items():
+        parts.append(svg.text(MARGIN, y + 4, name or group, "" if name else "head"))
+        for panel, found in zip(panels, groups, strict=True):
+            parts += _dots(panel, found.get(group, {}).get(name, []), y, peer) if name else []
+    return svg.document(WIDTH, bottom + FOOT, "Time of torch.nn over that of anynorm", parts)
+
+
+def _panels(groups: Sequence[Mapping[str, Any]], peer: str) -> list[Panel]:
+    """One beside the other, with one scale of powers of two for all."""
+    ratios = [
+        row["ratio"][peer]["median"]
+        for found in groups
+        for labels in found.values()
+        for rows in labels.values()
+        for row in rows
+    ]
+    low = 2.0 ** math.floor(math.log2(min([0.6, *(0.9 * ratio for ratio in ratios)])))
+    high = 2.0 ** math.ceil(math.log2(max([4.0, *(1.1 * ratio for ratio in ratios)])))
+    room = WIDTH - LABELS - MARGIN - GAP * (len(groups) - 1)
+    width = room / len(groups)
+    return [Panel(LABELS + index * (width + GAP), width, low, high) for index in range(len(groups))]
+
+
+def _places(groups: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str], float], float]:
+    """The height of each row (of a group's heading: the label "") and of their end."""
+    places: dict[tuple[str, str], float] = {}
+    y = float(TOP)
+    for group in dict.fromkeys(name for found in groups for name in found):
+        labels = dict.fromkeys(label for found in groups for label in found.get(group, {}))
+        for name in ("", *labels):
+            places[group, name] = y + (HEAD - ROW if not name else 0)
+            y += ROW if name else HEAD
+    return places, y
+
+
+def _words(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    about = results[0]["about"]
+    yield svg.text(MARGIN, 28, "Time of torch.nn over anynorm's, forward + backward, fp32", "title")
+    kernels = f"kernels for {about['isa']}" if about["kernels"] else "without compiled kernels"
+    machine = f"{about['cpu']}, {about['threads']} threads; torch {about['torch']}; {kernels}; "
+    yield svg.text(MARGIN, 48, machine + about["date"][:10], "muted")
+
+
+def _legend() -> Iterator[str]:
+    x = float(MARGIN)
+    for _, radius, words in RADII:
+        yield svg.circle(x + 6, 67, radius, "ahead")
+        yield svg.text(x + 17, 71, words if words == "more" else f"up to {words} values", "muted")
+        x += 160 if words != "more" else 80
+    yield svg.diamond(x + 6, 67, 6, "behind")
+    yield svg.text(x + 17, 71, "torch.nn is faster", "muted")
+
+
+def _frame(panel: Panel, allocator: str, bottom: float) -> Iterator[str]:
+    yield svg.text(panel.left, TOP - 18, TITLES[allocator], "head")
+    yield svg.rect(panel.left, TOP, panel.x(1) - panel.left, bottom - TOP, "slow")
+    power = math.log2(panel.low)
+    while 2.0**power <= panel.high:
+        x = panel.x(2.0**power)
+        yield svg.line(x, TOP, x, bottom, "one" if power == 0 else "grid")
+        yield svg.text(x, bottom + 16, f"{2.0**power:g}×", "muted", "middle")
+        power += 1
+
+
+def _dots(panel: Panel, rows: Sequence[Row], y: float, peer: str) -> Iterator[str]:
+    """The largest first; those behind last, so that none hides them."""
+    ordered = sorted(rows, key=lambda row: (row["ratio"][peer]["median"] < 1, -row["values"]))
+    for row in ordered:
+        ratio = row["ratio"][peer]["median"]
+        radius = next(radius for most, radius, _ in RADII if row["values"] <= most)
+        title = f"{label(row)} {shape_text(tuple(row['shape']))}: {ratio:.2f}"
+        if ratio < 1:
+            yield svg.diamond(panel.x(ratio), y, radius + 1, "behind", title)
+        else:
+            yield svg.circle(panel.x(ratio), y, radius, "ahead", title)

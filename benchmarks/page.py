@@ -1,0 +1,105 @@
+"""The tables of docs/speed.md, written between its markers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import text as shape_text
+from benchmarks.dots import label
+from benchmarks.show import behind
+
+__all__ = ["cases_table", "fill", "summary"]
+
+Row = Mapping[str, Any]
+PHASES = ("forward", "both", "evaluation")
+PEERS = {"eager": "torch.nn", "compile": "torch.compile", "jax": "JAX"}
+
+
+def fill(page: Path, name: str, words: str) -> None:
+    """Put `words` between the markers ``<!-- name -->`` and ``<!-- end of name -->``."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = page.read_text("utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"{page} has no markers {start} … {end}")
+    page.write_text(f"{before}{start}\n{words}\n{end}{after}", "utf-8")
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """Say what was measured on what, and in how many cases we are behind whom."""
+    lines = [_surroundings([result["about"] for result in results]), ""]
+    lines += ["| allocator | against | cases | median ratio | behind in |", "|---|---|---|---|---|"]
+    for result in results:
+        lost = behind(result["cases"])
+        for peer, name in PEERS.items():
+            rows = [row for row in result["cases"] if peer in row["ratio"]]
+            if rows:
+                middle = statistics.median(row["ratio"][peer]["median"] for row in rows)
+                cells = result["about"]["allocator"], name, len(rows), f"{middle:.2f}"
+                lines.append(_line([*map(str, cells), str(len(lost[peer]))]))
+    return "\n".join(lines)
+
+
+def _surroundings(abouts: Sequence[Mapping[str, Any]]) -> str:
+    about = abouts[0]
+    kernels = f"kernels for {about['isa']}" if about["kernels"] else "no compiled kernels"
+    changed = ", with uncommitted changes" if any(about["dirty"] for about in abouts) else ""
+    commits = " and ".join(dict.fromkeys((about["commit"] or "unknown")[:10] for about in abouts))
+    return (
+        f"{about['cpu']}, {about['threads']} threads, {about['system']}; torch {about['torch']}, "
+        f"{kernels}; commit {commits}{changed}; {about['date'][:10]}."
+    )
+
+
+def cases_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return a foldable table for each normalizer: a line for each case, settings by a slash."""
+    names = dict.fromkeys(row["name"] for result in results for row in result["cases"])
+    by_name = [{row["name"]: row for row in result["cases"]} for result in results]
+    tables: dict[str, list[str]] = {}
+    for name in names:
+        rows = [found.get(name) for found in by_name]
+        known = next(row for row in rows if row is not None)
+        tables.setdefault(known["normalizer"], []).append(_case(known, rows))
+    settings = " / ".join(result["about"]["allocator"] for result in results)
+    head = f"Allocator: {settings}.\n"
+    return "\n".join([head, *(_folded(name, lines) for name, lines in tables.items())])
+
+
+def _folded(normalizer: str, lines: Sequence[str]) -> str:
+    names = ["case", "phase", "copies", "kept (torch.nn)", *PEERS.values()]
+    head = [_line(names), "|---|---|" + "---|" * (len(names) - 2)]
+    title = f"<summary>{normalizer}: {len(lines)} cases</summary>"
+    return "\n".join(["<details>", title, "", *head, *lines, "", "</details>"])
+
+
+def _case(known: Row, rows: Sequence[Row | None]) -> str:
+    name = f"{label(known)}, {known['layout']}, {shape_text(tuple(known['shape']))}"
+    copies = " / ".join(f"{row['copies']['ours']['median']:.1f}" if row else "–" for row in rows)
+    ratios = (" / ".join(_ratio(row, peer) for row in rows) for peer in PEERS)
+    phase = known["phase"].replace("both", "forward + backward")
+    return _line([f"{name}, {known['dtype']}", phase, copies, _kept(known), *ratios])
+
+
+def _ratio(row: Row | None, peer: str) -> str:
+    """A median and half the distance of the quartiles; bold where we are behind."""
+    if row is None or peer not in row["ratio"]:
+        return "–"
+    ratio = row["ratio"][peer]
+    middle = f"{ratio['median']:.2f}"
+    shown = f"**{middle}**" if ratio["median"] < 1 else middle
+    return f"{shown} ±{(ratio['high'] - ratio['low']) / 2:.2f}"
+
+
+def _kept(row: Row) -> str:
+    """Bytes kept for backward over those of the input: ours, and torch.nn's in parentheses."""
+    if not row["kept"]:
+        return "–"
+    ours, eager = (row["kept"][name]["bytes"] / row["input_bytes"] for name in ("ours", "eager"))
+    return f"{ours:.2f} ({eager:.2f})"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,60 @@
+"""Draw docs/images/speed.svg and write the tables of docs/speed.md, from the results at hand.
+
+    python -m benchmarks.picture [RESULT.json …]
+
+Without files: the latest results in benchmarks/results and those of the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import page, resnet_table
+from benchmarks.dots import draw
+from benchmarks.results import RESULTS, ROOT, read
+from benchmarks.settings import SETTINGS
+
+__all__ = ["latest", "main"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "speed.svg")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "speed.md")
+    options = parser.parse_args(arguments)
+    layers, networks = latest(options.files or sorted(RESULTS.glob("*.json")))
+    if layers:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        options.picture.write_text(draw(layers), "utf-8")
+        page.fill(options.page, "summary", page.summary(layers))
+        page.fill(options.page, "cases", page.cases_table(layers))
+    if networks:
+        page.fill(options.page, "network", resnet_table.table(networks))
+
+
+def latest(files: Iterable[Path]) -> tuple[list[Any], list[Any]]:
+    """The layers' and the network's results of the machine measured last, by setting."""
+    found = [read(file) for file in files]
+    layers = [result for result in found if "cases" in result]
+    networks = [result for result in found if "network" in result]
+    return _of_one_machine(layers), _of_one_machine(networks)
+
+
+def _of_one_machine(results: Sequence[Any]) -> list[Any]:
+    if not results:
+        return []
+    last = _machine(max(results, key=lambda result: result["about"]["date"]))
+    kept = [result for result in results if _machine(result) == last]
+    return sorted(kept, key=lambda result: SETTINGS.index(result["about"]["allocator"]))
+
+
+def _machine(result: Any) -> tuple[str, int]:
+    return result["about"]["cpu"], result["about"]["threads"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Results as files: what they were measured on, written whole or not at all."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anynorm import kernels
+
+__all__ = ["RESULTS", "ROOT", "about", "file_name", "read", "write"]
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+SCHEMA = 1
+# Variables that change what is measured.
+TELLING = re.compile("ANYNORM_|OMP_|KMP_|MKL_|MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|THP_MEM|TORCH|XLA_")
+
+Result = dict[str, Any]
+
+
+def about(allocator: str, settings: Mapping[str, Any]) -> Result:
+    """Describe the code, the machine and the settings of a run."""
+    return {
+        "schema": SCHEMA,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _git("status", "--porcelain", "--", ":!benchmarks/results") != "",
+        "allocator": allocator,
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "isa": kernels.isa(),
+        "kernels": kernels.available(),
+        "huge_pages": kernels.huge_pages(),
+        "torch": torch.__version__,
+        "torch_isa": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "environment": {k: v for k, v in sorted(os.environ.items()) if TELLING.match(k)},
+        "settings": dict(settings),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ("git", "-C", str(ROOT), *arguments)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def cpu() -> str:
+    """The processor's name, with the numbers that tell generations of one name apart."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.is_file() else ""
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*)$", text, re.MULTILINE))
+    if "model name" not in found:
+        return platform.processor() or platform.machine()
+    return "{model name}, family {cpu family}, model {model}".format_map(found)
+
+
+def file_name(described: Result, kind: str = "layers") -> str:
+    """One file for each machine, number of threads and setting of the allocator.
+
+    >>> file_name({"cpu": "AMD EPYC, family 26", "threads": 2, "allocator": "kept"})
+    'layers-amd-epyc-family-26-2-threads-kept.json'
+    """
+    words = f"{kind} {described['cpu']} {described['threads']} threads {described['allocator']}"
+    return "-".join(re.findall("[a-z0-9]+", words.lower())) + ".json"
+
+
+def write(path: Path, result: Result) -> None:
+    """Write beside and rename: a run that is broken off leaves the file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(_rounded(result), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(beside, path)
+
+
+def read(path: Path) -> Result:
+    found: Result = json.loads(path.read_text("utf-8"))
+    if found["about"]["schema"] != SCHEMA:
+        raise ValueError(f"{path} has schema {found['about']['schema']}, not {SCHEMA}")
+    return found
+
+
+def _rounded(value: Any) -> Any:
+    """Keep four digits: no more are measured."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -1,0 +1,76 @@
+"""Side by side: several calls in alternating rounds of one run, and what their times say."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Budget", "Call", "Times", "alternate", "ratios", "spread"]
+
+Call = Callable[[], object]
+# Seconds for one call, of each contestant in each round.
+Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to measure: `seconds` in all, unless that is less than the `fewest` rounds."""
+
+    seconds: float = 0.6
+    fewest: int = 4
+    most: int = 15
+    per_round: float = 0.01
+
+
+def alternate(calls: Mapping[str, Call], budget: Budget) -> Times:
+    """Time all calls in rounds A B C, C B A, …, so that what drifts meets all of them alike."""
+    counts = {name: _calls_in(budget.per_round, call) for name, call in calls.items()}
+    times: Times = {name: [] for name in calls}
+    order, start = list(calls), time.perf_counter()
+    for done in range(budget.most):
+        if done >= budget.fewest and time.perf_counter() - start > budget.seconds:
+            break
+        for name in order:
+            times[name].append(_one_round(calls[name], counts[name]))
+        order.reverse()
+    return times
+
+
+def _calls_in(duration: float, call: Call) -> int:
+    _seconds(call, 2)  # the first compile, allocate and fill caches
+    return max(1, int(duration / _seconds(call, 1)))
+
+
+def _one_round(call: Call, count: int) -> float:
+    """Seconds of one call; where they are short, the first finds the other's data in the cache."""
+    if count > 1:
+        call()
+    return _seconds(call, count)
+
+
+def _seconds(call: Call, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+def ratios(times: Times, name: str, base: str) -> list[float]:
+    """Return the time of `name` over that of `base`, round by round.
+
+    >>> ratios({"a": [1.0, 2.0], "b": [2.0, 6.0]}, "b", "a")
+    [2.0, 3.0]
+    """
+    return [one / other for one, other in zip(times[name], times[base], strict=True)]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the median and the quartiles.
+
+    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    {'median': 3.0, 'low': 2.0, 'high': 4.0}
+    """
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": middle, "low": low, "high": high}

@@ -1,0 +1,106 @@
+"""The compiled CPU kernels: found and loaded here, once, when this room is imported.
+
+They register themselves with torch's dispatcher; without them the operators run their plain-PyTorch
+implementation.  The environment decides, before the import:
+
+- ``ANYNORM_KERNELS=0`` leaves the kernels out, ``=1`` makes their absence an error.
+- ``ANYNORM_ISA=baseline|avx2|avx512`` forces an instruction set; otherwise the CPU's best is used.
+- ``ANYNORM_HUGE_PAGES=0|1`` says whether huge pages are asked for on large outputs.
+- ``ANYNORM_LIBRARY`` names another library file, such as the one that ``make sanitize`` builds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import torch
+
+from anynorm.errors import AnynormError, UnknownNameError
+from anynorm.kernels.allocator import allocator_setting, tune_allocator
+
+__all__ = ["allocator_setting", "available", "huge_pages", "isa", "tune_allocator", "why_not"]
+
+_HERE = Path(__file__).parent
+_ISAS = ("baseline", "avx2", "avx512")
+_HUGE_PAGES_BY_DEFAULT = True
+
+
+def available() -> bool:
+    """Whether the kernels are loaded."""
+    return _library is not None
+
+
+def why_not() -> str | None:
+    """Return why the kernels are not loaded, and what would help; ``None`` where they are."""
+    return _why_not
+
+
+def isa() -> str | None:
+    """Return the instruction set in use: baseline, avx2 or avx512; ``None`` without kernels."""
+    if _library is None:
+        return None
+    name: bytes = _library.anynorm_isa()
+    return name.decode()
+
+
+def huge_pages() -> bool:
+    """Whether the kernels ask for huge pages on large outputs."""
+    wanted = _switch("ANYNORM_HUGE_PAGES")
+    return available() and (_HUGE_PAGES_BY_DEFAULT if wanted is None else wanted)
+
+
+def _switch(name: str) -> bool | None:
+    """Return what an environment variable of 0 or 1 says; ``None`` where it is not set."""
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise AnynormError(f"{name} is {value!r}, but must be 0 or 1, or not set.")
+    return value == "1" if value else None
+
+
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    """Return the library, or why there is none."""
+    wanted = _switch("ANYNORM_KERNELS")
+    if wanted is False:
+        return None, "ANYNORM_KERNELS=0 leaves them out"
+    library, why_not = _open(Path(os.environ.get("ANYNORM_LIBRARY") or _HERE / "_kernels.so"))
+    if wanted and library is None:
+        raise AnynormError(f"ANYNORM_KERNELS=1 asks for the CPU kernels, but {why_not}.")
+    return library, why_not
+
+
+def _open(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
+    """Load a library; one that torch or this machine cannot load is as good as none."""
+    if not path.is_file():
+        return None, _why_not_built(path)
+    try:
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+        library = ctypes.CDLL(str(path))
+        library.anynorm_isa.restype = ctypes.c_char_p
+    except (OSError, AttributeError, RuntimeError) as error:
+        return None, f"{path} cannot be loaded: {error.__cause__ or error}"
+    return library, None
+
+
+def _why_not_built(path: Path) -> str:
+    note = path.with_name("_why_not.txt")
+    if not note.is_file():
+        return f"there is no file {path}"
+    return f"{note.read_text('utf-8')}; then install anynorm again (pip's --force-reinstall)"
+
+
+def _check_isa(wanted: str) -> None:
+    """Refuse an instruction set that is unknown, or that the CPU lacks."""
+    if wanted and wanted not in _ISAS:
+        raise UnknownNameError("instruction set (ANYNORM_ISA)", wanted, _ISAS)
+    if wanted and isa() not in (None, wanted):
+        raise AnynormError(
+            f"ANYNORM_ISA={wanted} asks for an instruction set that this machine lacks; "
+            f"its best is {isa()}. Unset it, or name a lower one."
+        )
+
+
+_switch("ANYNORM_HUGE_PAGES")
+_library, _why_not = _load()
+_check_isa(os.environ.get("ANYNORM_ISA", ""))

@@ -1,0 +1,423 @@
+// Sixteen lanes of float or double, whatever the width of the machine's registers.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define ANYNORM_REGISTER_BYTES 64
+#elif defined(__AVX2__)
+#define ANYNORM_REGISTER_BYTES 32
+#else
+#define ANYNORM_REGISTER_BYTES 16
+#endif
+
+#define ANYNORM_INLINE inline __attribute__((always_inline))
+
+namespace anynorm {
+namespace ANYNORM_ISA {
+
+constexpr int64_t kLanes = 16;
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+// The type that values of a storage type are computed in.
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+template <class T>
+using Compute = typename ComputeOf<T>::type;
+
+template <class T>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+
+template <class C>
+struct Block {
+  static constexpr int kWidth = ANYNORM_REGISTER_BYTES / sizeof(C);
+  static constexpr int kParts = kLanes / kWidth;
+  using Integer = typename IntegerOf<C>::type;
+  typedef C Vector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
+  typedef Integer Mask __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
+
+  Vector part[kParts];
+
+  Block() = default;
+  ANYNORM_INLINE explicit Block(C value) {
+    for (int i = 0; i < kParts; ++i) part[i] = Vector{} + value;
+  }
+};
+
+// All lanes set or none, as comparisons give them.
+template <class C>
+struct Lanes {
+  typename Block<C>::Mask part[Block<C>::kParts];
+};
+
+#define ANYNORM_EACH for (int i = 0; i < Block<C>::kParts; ++i)
+#define ANYNORM_BINARY(op)                                        \
+  template <class C>                                              \
+  ANYNORM_INLINE Block<C> operator op(Block<C> a, Block<C> b) {   \
+    Block<C> out;                                                 \
+    ANYNORM_EACH out.part[i] = a.part[i] op b.part[i];            \
+    return out;                                                   \
+  }
+ANYNORM_BINARY(+)
+ANYNORM_BINARY(-)
+ANYNORM_BINARY(*)
+ANYNORM_BINARY(/)
+#undef ANYNORM_BINARY
+
+#define ANYNORM_COMPARE(op)                                       \
+  template <class C>                                              \
+  ANYNORM_INLINE Lanes<C> operator op(Block<C> a, Block<C> b) {   \
+    Lanes<C> out;                                                 \
+    ANYNORM_EACH out.part[i] = a.part[i] op b.part[i];            \
+    return out;                                                   \
+  }
+ANYNORM_COMPARE(<)
+ANYNORM_COMPARE(<=)
+ANYNORM_COMPARE(>)
+ANYNORM_COMPARE(>=)
+ANYNORM_COMPARE(==)
+#undef ANYNORM_COMPARE
+
+template <class C>
+ANYNORM_INLINE Block<C> choose(Lanes<C> where, Block<C> a, Block<C> b) {
+  Block<C> out;
+  ANYNORM_EACH out.part[i] = where.part[i] ? a.part[i] : b.part[i];
+  return out;
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> fma(Block<C> a, Block<C> b, Block<C> c) {
+  return a * b + c;  // contracted where the machine can
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> absolute(Block<C> a) {
+  return choose(a < Block<C>(0), Block<C>(0) - a, a);
+}
+
+// Minimum and maximum that a lane which is not a number spoils for good.
+template <class C>
+ANYNORM_INLINE Block<C> least(Block<C> seen, Block<C> a) {
+  return choose(seen <= a, seen, choose(a < seen, a, seen + a));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> most(Block<C> seen, Block<C> a) {
+  return choose(seen >= a, seen, choose(a > seen, a, seen + a));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> sign(Block<C> a) {
+  const Block<C> zero(0);
+  return choose(a > zero, Block<C>(1), choose(a < zero, Block<C>(-1), a));
+}
+
+// ---- memory ---------------------------------------------------------------------------------
+
+template <class V>
+ANYNORM_INLINE V read(const void* from) {
+  V out;
+  std::memcpy(&out, from, sizeof(V));
+  return out;
+}
+
+template <class V>
+ANYNORM_INLINE void write(void* to, V value) {
+  std::memcpy(to, &value, sizeof(V));
+}
+
+// Past the caches; `to` is aligned to the size of a register.
+template <class V>
+ANYNORM_INLINE void write_through(void* to, V value) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return _mm512_stream_si512((__m512i*)to, read<__m512i>(&value));
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32) return _mm256_stream_si256((__m256i*)to, read<__m256i>(&value));
+#endif
+#if defined(__x86_64__)
+  if constexpr (sizeof(V) == 16) return _mm_stream_si128((__m128i*)to, read<__m128i>(&value));
+#endif
+  write(to, value);
+}
+
+constexpr int kFloats = Block<float>::kWidth;
+typedef float FloatVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
+typedef uint32_t WordVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
+typedef int32_t IntVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
+typedef uint16_t HalfVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES / 2)));
+
+ANYNORM_INLINE WordVector as_words(FloatVector a) { return (WordVector)a; }
+ANYNORM_INLINE FloatVector as_floats(WordVector a) { return (FloatVector)a; }
+ANYNORM_INLINE WordVector select(IntVector where, WordVector a, WordVector b) {
+  return where ? a : b;
+}
+
+template <class T>
+ANYNORM_INLINE FloatVector widen(HalfVector half);
+template <class T>
+ANYNORM_INLINE HalfVector narrow(FloatVector value);
+
+template <>
+ANYNORM_INLINE FloatVector widen<BFloat16>(HalfVector half) {
+  return as_floats(__builtin_convertvector(half, WordVector) << 16);
+}
+
+template <>
+ANYNORM_INLINE HalfVector narrow<BFloat16>(FloatVector value) {
+  const WordVector words = as_words(value);
+  const WordVector rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;  // to nearest, even
+  const WordVector result = select(value == value, rounded, WordVector{} + 0x7fc0);
+  return __builtin_convertvector(result, HalfVector);
+}
+
+#if defined(__F16C__)
+template <>
+ANYNORM_INLINE FloatVector widen<Float16>(HalfVector half) {
+#if defined(__AVX512F__)
+  return (FloatVector)_mm512_cvtph_ps((__m256i)half);
+#else
+  return (FloatVector)_mm256_cvtph_ps((__m128i)half);
+#endif
+}
+
+template <>
+ANYNORM_INLINE HalfVector narrow<Float16>(FloatVector value) {
+#if defined(__AVX512F__)
+  return (HalfVector)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  return (HalfVector)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#endif
+}
+#else
+template <>
+ANYNORM_INLINE FloatVector widen<Float16>(HalfVector half) {
+  const WordVector words = __builtin_convertvector(half, WordVector);
+  const WordVector magnitude = words & 0x7fff, sign = (words & 0x8000) << 16;
+  // Moved to a float's place, the exponent lacks 127 − 15; the product also makes subnormals normal.
+  const FloatVector finite = as_floats(magnitude << 13) * 0x1p112f;
+  const WordVector special = (magnitude << 13) | 0x7f800000;
+  return as_floats(select((IntVector)(magnitude >= 0x7c00), special, as_words(finite)) | sign);
+}
+
+template <>
+ANYNORM_INLINE HalfVector narrow<Float16>(FloatVector value) {
+  const WordVector words = as_words(value);
+  const WordVector magnitude = words & 0x7fffffff, sign = (words >> 16) & 0x8000;
+  const WordVector rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
+  const WordVector normal = (rounded - (112u << 23)) >> 13;
+  // One half has a last place as large as the smallest half-precision number.
+  const FloatVector half = FloatVector{} + 0.5f;
+  const WordVector subnormal = as_words(as_floats(magnitude) + half) - as_words(half);
+  WordVector out = select((IntVector)(magnitude < (113u << 23)), subnormal, normal);
+  out = select((IntVector)(rounded >= (143u << 23)), WordVector{} + 0x7c00, out);
+  out = select((IntVector)(magnitude > 0x7f800000u), WordVector{} + 0x7e00, out);
+  return __builtin_convertvector(out | sign, HalfVector);
+}
+#endif
+
+template <class T>
+ANYNORM_INLINE Block<Compute<T>> load(const T* from) {
+  using C = Compute<T>;
+  Block<C> out;
+  ANYNORM_EACH {
+    if constexpr (sizeof(T) == sizeof(C)) {
+      out.part[i] = read<typename Block<C>::Vector>(from + i * Block<C>::kWidth);
+    } else {
+      out.part[i] = widen<T>(read<HalfVector>(from + i * kFloats));
+    }
+  }
+  return out;
+}
+
+template <class T>
+ANYNORM_INLINE void store(T* to, Block<Compute<T>> value, bool through) {
+  using C = Compute<T>;
+  ANYNORM_EACH {
+    T* place = to + i * Block<C>::kWidth;
+    if constexpr (sizeof(T) == sizeof(C)) {
+      through ? write_through(place, value.part[i]) : write(place, value.part[i]);
+    } else {
+      const HalfVector half = narrow<T>(value.part[i]);
+      through ? write_through(place, half) : write(place, half);
+    }
+  }
+}
+
+// The first `count` < 16 lanes; the others are zero.
+template <class T>
+ANYNORM_INLINE Block<Compute<T>> load_first(const T* from, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    Block<float> out;
+    out.part[0] = (FloatVector)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+    return out;
+  }
+#endif
+  T padded[kLanes] = {};
+  std::memcpy(padded, from, count * sizeof(T));
+  return load(padded);
+}
+
+template <class T>
+ANYNORM_INLINE void store_first(T* to, Block<Compute<T>> value, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value.part[0]);
+  }
+#endif
+  T padded[kLanes];
+  store(padded, value, false);
+  std::memcpy(to, padded, count * sizeof(T));
+}
+
+// The first `count` lanes, and `rest` in the others.
+template <class C>
+ANYNORM_INLINE Block<C> first(Block<C> value, int64_t count, C rest) {
+  C padded[kLanes];
+  store(padded, value, false);
+  for (int64_t i = count; i < kLanes; ++i) padded[i] = rest;
+  return load(padded);
+}
+
+template <class T>
+ANYNORM_INLINE double value_of(T value) {
+  return load_first(&value, 1).part[0][0];
+}
+
+typedef double DoubleVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
+typedef float HalfFloatVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES / 2)));
+
+ANYNORM_INLINE DoubleVector widen_sum(FloatVector value) {
+  const char* bytes = (const char*)&value;
+  return __builtin_convertvector(read<HalfFloatVector>(bytes), DoubleVector) +
+         __builtin_convertvector(read<HalfFloatVector>(bytes + sizeof(HalfFloatVector)),
+                                 DoubleVector);
+}
+ANYNORM_INLINE DoubleVector widen_sum(DoubleVector value) { return value; }
+
+// The sum of all lanes, in double precision.
+template <class C>
+ANYNORM_INLINE double sum(Block<C> value) {
+  DoubleVector total{};
+  ANYNORM_EACH total += widen_sum(value.part[i]);
+  double out = 0;
+  for (int i = 0; i < Block<double>::kWidth; i += 2) out += total[i] + total[i + 1];
+  return out;
+}
+
+inline double least(double a, double b) { return a < b || a != a ? a : b; }
+inline double most(double a, double b) { return a > b || a != a ? a : b; }
+
+template <class C>
+inline double least_lane(Block<C> value) {
+  C lanes[kLanes];
+  store(lanes, value, false);
+  double out = lanes[0];
+  for (C lane : lanes) out = least(out, lane);
+  return out;
+}
+
+template <class C>
+inline double most_lane(Block<C> value) {
+  C lanes[kLanes];
+  store(lanes, value, false);
+  double out = lanes[0];
+  for (C lane : lanes) out = most(out, lane);
+  return out;
+}
+
+// ---- bits -----------------------------------------------------------------------------------
+
+// Bit i is lane i.
+template <class C>
+ANYNORM_INLINE uint32_t pack(Lanes<C> lanes) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(C) == 4) {
+    return _mm512_movepi32_mask((__m512i)lanes.part[0]);
+  } else {
+    return _mm512_movepi64_mask((__m512i)lanes.part[0]) |
+           _mm512_movepi64_mask((__m512i)lanes.part[1]) << 8;
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(C) == 4) {
+    return _mm256_movemask_ps((__m256)lanes.part[0]) |
+           _mm256_movemask_ps((__m256)lanes.part[1]) << 8;
+  }
+#endif
+  uint32_t bits = 0;
+  for (int64_t i = 0; i < kLanes; ++i) {
+    bits |= (uint32_t)(lanes.part[i / Block<C>::kWidth][i % Block<C>::kWidth] & 1) << i;
+  }
+  return bits;
+}
+
+template <class C>
+ANYNORM_INLINE Lanes<C> unpack(uint32_t bits) {
+  using Mask = typename Block<C>::Mask;
+  Lanes<C> out;
+  ANYNORM_EACH {
+    Mask bit;
+    for (int k = 0; k < Block<C>::kWidth; ++k) bit[k] = 1 << (i * Block<C>::kWidth + k);
+    out.part[i] = ((Mask{} + (typename Block<C>::Integer)bits) & bit) != 0;
+  }
+  return out;
+}
+
+ANYNORM_INLINE void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();  // what was written past the caches becomes visible to other threads
+#endif
+}
+
+// ---- tables ---------------------------------------------------------------------------------
+
+// Uninitialised memory for plain numbers, with room to load a whole block at its end.
+template <class C>
+class Array {
+ public:
+  explicit Array(int64_t size) : data_((C*)__builtin_malloc((size + kLanes) * sizeof(C))) {
+    if (!data_) throw std::bad_alloc();
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() { __builtin_free(data_); }
+  C* get() const { return data_; }
+  C& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  C* data_;
+};
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
+
+}  // namespace ANYNORM_ISA
+}  // namespace anynorm

@@ -1,0 +1,163 @@
+// How the work is cut up and in which order it is done, for every access pattern.
+#pragma once
+
+#include "block.h"
+#include "problem.h"
+#include "run.h"
+
+namespace anynorm {
+namespace ANYNORM_ISA {
+
+template <class F>
+void each_task(const Pool& pool, int64_t tasks, F f) {
+  pool.run(tasks, [](void* context, int64_t task) { (*static_cast<F*>(context))(task); }, &f);
+}
+
+// Runs work that falls into cells, which have statistics of their own, and those into chunks.
+//
+//   begin(cell)                  makes what collecting needs
+//   collect(cell, chunk, round)  adds up a chunk
+//   settle(cell, round)          takes a cell's chunks together
+//   prepare(cell)                makes the coefficients
+//   emit(cell, chunk)            writes a chunk
+//
+// Where there are cells for all threads and a cell stays in the cache, a thread does all of it for
+// one cell after the other, the last chunk first on the way back while it is still hot.  Else all
+// threads do one step after the other.  The sums are the same to the last bit either way.
+template <class Work>
+void drive(Work& work, const Pool& pool, int64_t cell_bytes) {
+  constexpr int64_t kHot = 8 << 20;
+  const int64_t cells = work.cells(), chunks = work.chunks();
+  if (chunks == 1 || (cell_bytes <= kHot && cells >= pool.threads)) {
+    each_task(pool, cells, [&](int64_t cell) {
+      work.begin(cell);
+      for (int round = 0; round < work.rounds(); ++round) {
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) work.collect(cell, chunk, round);
+        work.settle(cell, round);
+      }
+      work.prepare(cell);
+      for (int64_t chunk = chunks; chunk-- > 0;) work.emit(cell, chunk);
+      fence();
+    });
+    return;
+  }
+  const int64_t tasks = cells * chunks;
+  each_task(pool, cells, [&](int64_t cell) { work.begin(cell); });
+  for (int round = 0; round < work.rounds(); ++round) {
+    each_task(pool, tasks, [&](int64_t t) { work.collect(t / chunks, t % chunks, round); });
+    each_task(pool, cells, [&](int64_t cell) { work.settle(cell, round); });
+  }
+  each_task(pool, cells, [&](int64_t cell) { work.prepare(cell); });
+  each_task(pool, tasks, [&](int64_t t) {
+    const int64_t last = tasks - 1 - t;
+    work.emit(last / chunks, last % chunks);
+    fence();
+  });
+}
+
+// ---- from values at run time to instances ---------------------------------------------------
+
+template <auto v>
+struct Is {
+  static constexpr auto value = v;
+};
+
+template <class F>
+void with_way(Phi phi, F f) {
+  switch (way_of(phi)) {
+    case Way::identity: return f(Is<Way::identity>{});
+    case Way::relu: return f(Is<Way::relu>{});
+    default: return f(Is<Way::named>{});
+  }
+}
+
+template <class F>
+void with_output(const Problem& p, F f) {
+  with_way(p.phi, [&](auto way) {
+    if (p.residual) {
+      f(way, Is<true>{});
+    } else {
+      f(way, Is<false>{});
+    }
+  });
+}
+
+template <class F>
+void with_power(Power power, F f) {
+  switch (power) {
+    case Power::square: return f(Is<Power::square>{});
+    case Power::absolute: return f(Is<Power::absolute>{});
+    default: return f(Is<Power::largest>{});
+  }
+}
+
+template <class F>
+void with_source(const Problem& p, F f) {
+  with_power(p.statistic.power, [&](auto power) {
+    switch (source_of(p)) {
+      case Source::identity: return f(Is<Source::identity>{}, power);
+      case Source::relu: return f(Is<Source::relu>{}, power);
+      case Source::bits: return f(Is<Source::bits>{}, power);
+      default: return f(Is<Source::named>{}, power);
+    }
+  });
+}
+
+// ---- what the patterns share ----------------------------------------------------------------
+
+// Rounds over the values before statistics are known: L1 needs the mean first.
+inline int forward_rounds(const Statistic& s) {
+  if (s.given) return 0;
+  return s.power == Power::absolute ? 2 : 1;
+}
+
+// The backward adds up for the statistics, or for γ and β alone.
+inline int backward_rounds(const Problem& p) {
+  return p.statistic.given && !p.gamma && !p.beta ? 0 : 1;
+}
+
+template <class T>
+const T* values(const void* tensor, int64_t at) {
+  return tensor ? static_cast<const T*>(tensor) + at : nullptr;
+}
+
+template <class T>
+T* values(void* tensor, int64_t at) {
+  return tensor ? static_cast<T*>(tensor) + at : nullptr;
+}
+
+// A run starts at a place where whole registers can be written past the caches.
+inline bool through(const Problem& p, const void* at) {
+  return p.stream && reinterpret_cast<uintptr_t>(at) % 64 == 0;
+}
+
+template <class T>
+Input<T> input_of(const Problem& p, int64_t at, int64_t length) {
+  return {values<T>(p.x, at), values<T>(p.dy, at), values<T>(p.residual, at), p.phi,
+          bits_of(p, at, length)};
+}
+
+template <class T>
+GradientOutput<T> gradient_output(const Problem& p, int64_t at) {
+  const bool stream = through(p, values<T>(p.dx, at)) &&
+                      (!p.dresidual || through(p, values<T>(p.dresidual, at)));
+  return {values<T>(p.dx, at), values<T>(p.dresidual, at), stream};
+}
+
+template <Way way, bool added, class T, class Of>
+ANYNORM_INLINE void apply_at(const Problem& p, const Of& of, int64_t at, int64_t length) {
+  T* y = values<T>(p.y, at);
+  const Output<T> out{p.phi, through(p, y), bits_of(p, at, length)};
+  apply<way, added>(of, values<T>(p.x, at), values<T>(p.residual, at), y, length, out);
+}
+
+// Index of γ for a run: (outer, run, set).
+inline int64_t affine_index(const Geometry& g, int64_t outer, int64_t run, int64_t set) {
+  return (outer % g.affine_period) * g.affine_outer + run * g.affine_run + set * g.affine_set;
+}
+
+inline double gamma_at(const Problem& p, int64_t i) { return p.gamma ? p.gamma[i] : 1.0; }
+inline double beta_at(const Problem& p, int64_t i) { return p.beta ? p.beta[i] : 0.0; }
+
+}  // namespace ANYNORM_ISA
+}  // namespace anynorm

@@ -1,0 +1,287 @@
+// Sets of contiguous runs, with one γ for each run: batch, group and instance norm on contiguous
+// inputs, weight norm.
+#pragma once
+
+#include "drive.h"
+#include "run.h"
+#include "statistics.h"
+
+namespace anynorm {
+namespace ANYNORM_ISA {
+
+// Cells are neighbouring sets, so that what is read in one go is long enough to be streamed.
+// A chunk is some runs of a set, or a piece of one long run.
+template <class T>
+class Planes {
+ public:
+  explicit Planes(const Problem& p)
+      : p_(p),
+        g_(p.geometry),
+        together_(together(p)),
+        blocks_(pieces(g_.sets, together_)),
+        piece_(g_.length > kLong ? kLong : g_.length),
+        pieces_(pieces(g_.length, piece_)),
+        runs_(pieces_ > 1 ? 1 : smaller(g_.runs, larger(1, kLong / larger(1, g_.length)))),
+        chunks_(pieces(g_.runs, runs_) * pieces_) {}
+
+  int64_t cells() const { return g_.outer * blocks_; }
+  int64_t chunks() const { return chunks_; }
+  int64_t cell_bytes() const { return together_ * g_.runs * g_.length * sizeof(T); }
+
+ protected:
+  static constexpr int64_t kLong = 2 * kPiece;
+  static constexpr int64_t kTogether = 64;
+
+  struct Span {
+    int64_t begin, end;
+  };
+
+  static int64_t together(const Problem& p) {
+    const Geometry& g = p.geometry;
+    const int64_t run_bytes = larger(1, g.length * int64_t(sizeof(T)));
+    const int64_t streamed = pieces(16 << 10, run_bytes);
+    const int64_t shared = larger(1, g.outer * g.sets / (4 * p.pool.threads));
+    return smaller(smaller(streamed, shared), smaller(g.sets, kTogether));
+  }
+
+  int64_t outer(int64_t cell) const { return cell / blocks_; }
+  Span sets(int64_t cell) const {
+    const int64_t begin = cell % blocks_ * together_;
+    return {begin, smaller(g_.sets, begin + together_)};
+  }
+  Span runs(int64_t chunk) const {
+    const int64_t begin = chunk / pieces_ * runs_;
+    return {begin, smaller(g_.runs, begin + runs_)};
+  }
+  Span piece(int64_t chunk) const {
+    const int64_t begin = chunk % pieces_ * piece_;
+    return {begin, smaller(g_.length, begin + piece_)};
+  }
+  int64_t set_index(int64_t cell, int64_t set) const { return outer(cell) * g_.sets + set; }
+  int64_t run_index(int64_t cell, int64_t run, int64_t set) const {
+    return (outer(cell) * g_.runs + run) * g_.sets + set;
+  }
+  double count() const { return double(g_.runs) * double(g_.length); }
+
+  Standard<Compute<T>> standard(int64_t set) const {
+    return {p_.mean[set], p_.square[set], p_.statistic.eps};
+  }
+
+  OfRun<Compute<T>> coefficients(int64_t cell, int64_t run, int64_t set, Gradient pull = {}) const {
+    using C = Compute<T>;
+    const int64_t index = set_index(cell, set);
+    const int64_t affine = affine_index(g_, outer(cell), run, set);
+    const C limit = p_.dy ? threshold<C>(p_.square[index], p_.statistic) : C(0);
+    return {standard(index), C(gamma_at(p_, affine)), C(beta_at(p_, affine)), pull, limit};
+  }
+
+  // Calls f(set, run, at, length) for the piece of every run in a chunk.
+  template <class F>
+  void each_run(int64_t cell, int64_t chunk, F f) const {
+    const Span runs = this->runs(chunk), sets = this->sets(cell), piece = this->piece(chunk);
+    for (int64_t run = runs.begin; run < runs.end; ++run) {
+      for (int64_t set = sets.begin; set < sets.end; ++set) {
+        const int64_t at = run_index(cell, run, set) * g_.length + piece.begin;
+        f(set, run, at, piece.end - piece.begin);
+      }
+    }
+  }
+
+  const Problem& p_;
+  const Geometry& g_;
+  const int64_t together_, blocks_, piece_, pieces_, runs_, chunks_;
+};
+
+template <class T>
+class PlanesForward : public Planes<T> {
+  using Base = Planes<T>;
+  using Base::chunks_, Base::g_, Base::p_, Base::together_;
+
+ public:
+  explicit PlanesForward(const Problem& p)
+      : Base(p), parts_(rounds() ? Base::cells() * together_ * chunks_ : 0) {}
+
+  int rounds() const { return forward_rounds(p_.statistic); }
+
+  void begin(int64_t) {}
+
+  void collect(int64_t cell, int64_t chunk, int round) {
+    if (round == 1) return collect_absolutes(cell, chunk);
+    Sums sums[Base::kTogether];
+    double points[Base::kTogether];
+    const auto sets = Base::sets(cell), runs = Base::runs(chunk);
+    const int64_t middle = (runs.begin + runs.end) / 2;
+    const auto piece = Base::piece(chunk);
+    for (int64_t set = sets.begin; set < sets.end; ++set) {
+      const int64_t at = Base::run_index(cell, middle, set) * g_.length + piece.begin;
+      points[set - sets.begin] = near_mean(values<T>(p_.x, at), piece.end - piece.begin);
+    }
+    Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
+      const int64_t i = set - sets.begin;
+      if (p_.statistic.power == Power::largest) {
+        anynorm::ANYNORM_ISA::collect<true>(values<T>(p_.x, at), length, points[i], sums[i]);
+      } else {
+        anynorm::ANYNORM_ISA::collect<false>(values<T>(p_.x, at), length, points[i], sums[i]);
+      }
+    });
+    for (int64_t i = 0; i < sets.end - sets.begin; ++i) {
+      part(cell, sets.begin + i, chunk) = moments(sums[i], points[i]);
+    }
+  }
+
+  void settle(int64_t cell, int) {
+    const auto sets = Base::sets(cell);
+    for (int64_t set = sets.begin; set < sets.end; ++set) {
+      Moments all;
+      for (int64_t chunk = 0; chunk < chunks_; ++chunk) merge(all, part(cell, set, chunk));
+      const int64_t index = Base::set_index(cell, set);
+      p_.mean[index] = p_.statistic.center ? all.mean : 0;
+      p_.square[index] = square_of<Compute<T>>(all, p_.statistic);
+    }
+  }
+
+  void prepare(int64_t) {}
+
+  void emit(int64_t cell, int64_t chunk) {
+    with_output(p_, [&](auto way, auto added) {
+      Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+        apply_at<way.value, added.value, T>(p_, Base::coefficients(cell, run, set), at, length);
+      });
+    });
+  }
+
+ private:
+  void collect_absolutes(int64_t cell, int64_t chunk) {
+    const auto sets = Base::sets(cell);
+    for (int64_t set = sets.begin; set < sets.end; ++set) part(cell, set, chunk).absolute = 0;
+    Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
+      const double mean = p_.statistic.about_mean ? p_.mean[Base::set_index(cell, set)] : 0;
+      const Standard<Compute<T>> about(mean, 1, 0);
+      part(cell, set, chunk).absolute += collect_absolute(values<T>(p_.x, at), length, about);
+    });
+  }
+
+  Moments& part(int64_t cell, int64_t set, int64_t chunk) const {
+    const int64_t begin = Base::sets(cell).begin;
+    return parts_[(cell * together_ + set - begin) * chunks_ + chunk];
+  }
+
+  Array<Moments> parts_;
+};
+
+template <class T>
+class PlanesBackward : public Planes<T> {
+  using Base = Planes<T>;
+  using Base::g_, Base::p_, Base::pieces_, Base::piece_;
+
+ public:
+  explicit PlanesBackward(const Problem& p)
+      : Base(p),
+        sums_(rounds() ? g_.outer * g_.runs * g_.sets * pieces_ : 0),
+        pulls_(g_.outer * g_.sets) {}
+
+  int rounds() const { return backward_rounds(p_); }
+
+  void begin(int64_t) {}
+
+  void collect(int64_t cell, int64_t chunk, int) {
+    with_source(p_, [&](auto source, auto power) {
+      Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+        Reduced reduced;
+        reduce<source.value, power.value>(Base::coefficients(cell, run, set),
+                                          input_of<T>(p_, at, length), length, reduced);
+        const int64_t index = Base::run_index(cell, run, set);
+        sums_[index * pieces_ + (pieces_ == 1 ? 0 : (at - index * g_.length) / piece_)] = reduced;
+      });
+    });
+  }
+
+  // The first piece of a run takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.
+  void settle(int64_t cell, int) {
+    const auto sets = Base::sets(cell);
+    for (int64_t set = sets.begin; set < sets.end; ++set) {
+      const int64_t index = Base::set_index(cell, set);
+      const double low = p_.mean[index] - double(Base::standard(index).high);
+      const double inverse = 1 / std::sqrt(p_.square[index] + p_.statistic.eps);
+      for (int64_t run = 0; run < g_.runs; ++run) settle(sums(cell, run, set), low, inverse);
+    }
+  }
+
+  void prepare(int64_t cell) {
+    const auto sets = Base::sets(cell);
+    for (int64_t set = sets.begin; set < sets.end; ++set) {
+      const int64_t index = Base::set_index(cell, set);
+      const auto s = Base::standard(index);
+      const Pulled pulled = p_.statistic.given ? Pulled{} : pulled_of(cell, set);
+      pulls_[index] = gradient(pulled, p_.statistic, Base::count(), p_.mean[index], s.high,
+                               p_.square[index]);
+    }
+  }
+
+  void emit(int64_t cell, int64_t chunk) {
+    with_source(p_, [&](auto source, auto power) {
+      Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+        const Gradient pull = pulls_[Base::set_index(cell, set)];
+        pull_back<source.value, power.value>(Base::coefficients(cell, run, set, pull),
+                                             input_of<T>(p_, at, length), length,
+                                             gradient_output<T>(p_, at));
+      });
+    });
+  }
+
+  // dγ and dβ, added up in the order of memory.
+  void finish() const {
+    for (int64_t i = 0; i < g_.affine; ++i) {
+      if (p_.dgamma) p_.dgamma[i] = 0;
+      if (p_.dbeta) p_.dbeta[i] = 0;
+    }
+    if (!p_.dgamma && !p_.dbeta) return;
+    for (int64_t cell = 0; cell < Base::cells(); ++cell) {
+      const auto sets = Base::sets(cell);
+      for (int64_t set = sets.begin; set < sets.end; ++set) add_affine(cell, set);
+    }
+  }
+
+ private:
+  Reduced* sums(int64_t cell, int64_t run, int64_t set) const {
+    return &sums_[Base::run_index(cell, run, set) * pieces_];
+  }
+
+  void settle(Reduced* run, double low, double inverse) const {
+    for (int64_t i = 1; i < pieces_; ++i) {
+      run->dz += run[i].dz;
+      run->product += run[i].product;
+      run->signs += run[i].signs;
+      run->largest += run[i].largest;
+    }
+    run->product = (run->product - low * run->dz) * inverse;
+  }
+
+  Pulled pulled_of(int64_t cell, int64_t set) const {
+    Pulled out;
+    for (int64_t run = 0; run < g_.runs; ++run) {
+      const Reduced& sum = *sums(cell, run, set);
+      const double gamma = gamma_at(p_, affine_index(g_, Base::outer(cell), run, set));
+      out.g += gamma * sum.dz;
+      out.unit += gamma * sum.product;
+      out.signs += sum.signs;
+      out.largest += sum.largest;
+    }
+    return out;
+  }
+
+  void add_affine(int64_t cell, int64_t set) const {
+    for (int64_t run = 0; run < g_.runs; ++run) {
+      const Reduced& sum = *sums(cell, run, set);
+      const int64_t i = affine_index(g_, Base::outer(cell), run, set);
+      if (p_.dgamma) p_.dgamma[i] += sum.product;
+      if (p_.dbeta) p_.dbeta[i] += sum.dz;
+    }
+  }
+
+  Array<Reduced> sums_;
+  Array<Gradient> pulls_;
+};
+
+}  // namespace ANYNORM_ISA
+}  // namespace anynorm

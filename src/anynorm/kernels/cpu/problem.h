@@ -1,0 +1,71 @@
+// What a kernel is told: plain data, without torch and without the standard library's templates,
+// whose instances the linker would share between instruction sets.
+#pragma once
+
+#include <cstdint>
+
+namespace anynorm {
+
+enum class Type : int { float32, float64, bfloat16, float16 };
+
+enum class Phi : int { identity, relu, leaky_relu, silu, gelu, tanh, sigmoid };
+
+// s = factor · (mean |d|^p)^(1/p) for p = 2, 1 and ∞.
+enum class Power : int { square, absolute, largest };
+
+// The access patterns.  Every set of values that share μ and σ lies in memory as
+//   rows     one contiguous row, with a γ for each value
+//   planes   several contiguous runs, with one γ for each run
+//   columns  the same columns of several rows, with a γ for each column
+enum class Pattern : int { rows, planes, columns };
+
+// Memory is (outer, runs, sets, length), statistics are over runs and length.  Sets are numbered
+// outer · sets + set.  For columns, sets · length are the columns of a row.
+struct Geometry {
+  Pattern pattern;
+  int64_t outer, runs, sets, length;
+  // γ has `affine` values.  Its index for (outer o, run r, set s, value v) is
+  //   (o % affine_period) · affine_outer + r · affine_run + s · affine_set + v / affine_repeat · (in columns and rows)
+  int64_t affine, affine_period, affine_outer, affine_run, affine_set, affine_repeat;
+};
+
+struct Statistic {
+  bool center, about_mean;
+  bool given;  // μ and s² are input (evaluation), and constants for the backward
+  Power power;
+  double factor, eps;
+};
+
+// Runs f(context, task) for all tasks; on several threads where there are.
+struct Pool {
+  int threads;
+  void (*run)(int64_t tasks, void (*f)(void* context, int64_t task), void* context);
+};
+
+struct Problem {
+  Geometry geometry;
+  Statistic statistic;
+  Phi phi;
+  Type type;
+  Pool pool;
+  bool stream;  // write past the caches
+  const void *x, *dy, *residual;
+  void *y, *dx, *dresidual;
+  uint8_t* bits;             // z > 0: written by the forward, read by the backward
+  double *mean, *square;     // one for each set
+  const double *gamma, *beta;  // `affine` values each, or null
+  double *dgamma, *dbeta;      // the same, written by the backward
+};
+
+// One for each instruction set.
+struct Kernels {
+  const char* name;
+  void (*forward)(const Problem&);
+  void (*backward)(const Problem&);
+};
+
+extern const Kernels baseline_kernels;
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+
+}  // namespace anynorm

@@ -1,0 +1,216 @@
+// One contiguous row for each μ and σ, with a γ for each value: layer and RMS norm, and group norm
+// on small planes, where the γ of a channel is repeated for its positions.
+#pragma once
+
+#include "columns.h"
+#include "drive.h"
+#include "run.h"
+#include "statistics.h"
+
+namespace anynorm {
+namespace ANYNORM_ISA {
+
+// Row i has the γ of number i % period.  A stripe is some rows of the same γ; dγ is added up for
+// every stripe, so that it does not depend on the number of threads.
+template <class T>
+class Rows {
+ protected:
+  using C = Compute<T>;
+
+ public:
+  explicit Rows(const Problem& p)
+      : p_(p),
+        g_(p.geometry),
+        period_(g_.affine_period),
+        repeats_(g_.outer / period_),
+        stripes_(larger(1, smaller(kStripes, repeats_ / kRowsOfStripe))),
+        stride_(pieces(g_.length, kLanes) * kLanes),
+        gamma_(period_ * stride_),
+        beta_(period_ * stride_) {
+    for (int64_t i = 0; i < period_; ++i) expand(i);
+  }
+
+  int64_t tasks() const { return stripes_ * period_; }
+
+ protected:
+  static constexpr int64_t kStripes = 64, kRowsOfStripe = 16;
+
+  // Calls f(first row, is<how many>), with rows `period_` apart.
+  template <class F>
+  void each_four(int64_t task, F f) const {
+    const int64_t stripe = task / period_, number = task % period_;
+    four_rows(repeats_ * stripe / stripes_, repeats_ * (stripe + 1) / stripes_,
+              [&](int64_t repeat, auto count) { f(repeat * period_ + number, count); });
+  }
+  int64_t at(int64_t row) const { return row * g_.length; }
+
+  OfRow<C> coefficients(int64_t row, Gradient pull = {}) const {
+    const int64_t affine = row % period_ * stride_;
+    const C limit = p_.dy ? threshold<C>(p_.square[row], p_.statistic) : C(0);
+    return {standard(row), &gamma_[affine], &beta_[affine], pull, limit};
+  }
+  Standard<C> standard(int64_t row) const {
+    return {p_.mean[row], p_.square[row], p_.statistic.eps};
+  }
+
+  const Problem& p_;
+  const Geometry& g_;
+  const int64_t period_, repeats_, stripes_, stride_;
+  Array<C> gamma_, beta_;
+
+ private:
+  void expand(int64_t number) {
+    C *gamma = &gamma_[number * stride_], *beta = &beta_[number * stride_];
+    int64_t left = 0, index = number * g_.affine_outer - 1;
+    for (int64_t j = 0; j < stride_; ++j, --left) {
+      if (left == 0) ++index, left = g_.affine_repeat;
+      gamma[j] = j < g_.length ? C(gamma_at(p_, index)) : 0;
+      beta[j] = j < g_.length ? C(beta_at(p_, index)) : 0;
+    }
+  }
+};
+
+template <class T>
+class RowsForward : public Rows<T> {
+  using Base = Rows<T>;
+  using typename Base::C;
+  using Base::g_, Base::p_, Base::period_;
+
+ public:
+  using Base::Base;
+
+  void run(int64_t task) {
+    Base::each_four(task, [&](int64_t row, auto count) {
+      for (int k = 0; k < count.value; ++k) one(row + k * period_);
+    });
+    fence();
+  }
+
+ private:
+  void one(int64_t row) {
+    if (!p_.statistic.given) measure(row);
+    with_output(p_, [&](auto way, auto added) {
+      apply_at<way.value, added.value, T>(p_, Base::coefficients(row), Base::at(row), g_.length);
+    });
+  }
+
+  void measure(int64_t row) {
+    const T* x = values<T>(p_.x, Base::at(row));
+    const double point = near_mean(x, g_.length);
+    Sums sums;
+    if (p_.statistic.power == Power::largest) {
+      collect<true>(x, g_.length, point, sums);
+    } else {
+      collect<false>(x, g_.length, point, sums);
+    }
+    Moments all = moments(sums, point);
+    if (p_.statistic.power == Power::absolute) {
+      const Standard<C> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
+      all.absolute = collect_absolute(x, g_.length, about);
+    }
+    p_.mean[row] = p_.statistic.center ? all.mean : 0;
+    p_.square[row] = square_of<C>(all, p_.statistic);
+  }
+};
+
+template <class T>
+class RowsBackward : public Rows<T> {
+  using Base = Rows<T>;
+  using typename Base::C;
+  using Base::g_, Base::p_, Base::period_, Base::stride_;
+
+ public:
+  explicit RowsBackward(const Problem& p) : Base(p), sums_(Base::tasks() * 2 * stride_) {}
+
+  void run(int64_t task) {
+    double* total = &sums_[task * 2 * stride_];
+    set_zero(total, 2 * stride_);
+    Array<C> sums(2 * stride_);
+    set_zero(sums.get(), 2 * stride_);
+    int64_t since = 0;
+    with_source(p_, [&](auto source, auto power) {
+      Base::each_four(task, [&](int64_t row, auto count) {
+        some<source.value, power.value, count.value>(row, sums.get());
+        if (++since == kFlush) flush(sums.get(), total, 2 * stride_), since = 0;
+      });
+    });
+    flush(sums.get(), total, 2 * stride_);
+    fence();
+  }
+
+  // dγ and dβ, from the stripes in their order.
+  void finish() const {
+    for (int64_t number = 0; number < period_; ++number) {
+      add_tables(&sums_[number * 2 * stride_], Base::stripes_, period_ * 2 * stride_, 2 * stride_);
+      const double* unit = &sums_[number * 2 * stride_];
+      fold(p_.dgamma, number, unit);
+      fold(p_.dbeta, number, unit + stride_);
+    }
+  }
+
+ private:
+  static constexpr int64_t kFlush = 64;  // groups of four rows that single precision adds up
+
+  void fold(double* out, int64_t number, const double* columns) const {
+    if (!out) return;
+    double* at = out + number * g_.affine_outer;
+    for (int64_t j = 0; j < g_.length; j += g_.affine_repeat, ++at) {
+      *at = 0;
+      for (int64_t k = j; k < j + g_.affine_repeat; ++k) *at += columns[k];
+    }
+  }
+
+  Gradient pull_of(int64_t row, const Reduced& sums) const {
+    const auto s = Base::standard(row);
+    const double low = p_.mean[row] - double(s.high);
+    const double inverse = 1 / std::sqrt(p_.square[row] + p_.statistic.eps);
+    const Pulled pulled{sums.dz, (sums.product - low * sums.dz) * inverse, sums.signs, sums.largest};
+    return gradient(pulled, p_.statistic, double(g_.length), p_.mean[row], s.high, p_.square[row]);
+  }
+
+  template <Source source, Power power, int count>
+  void some(int64_t row, C* sums) const {
+    OfRow<C> of[count];
+    Input<T> in[count];
+    GradientOutput<T> out[count];
+    for (int k = 0; k < count; ++k) {
+      const int64_t at = Base::at(row + k * period_);
+      in[k] = input_of<T>(p_, at, g_.length);
+      out[k] = gradient_output<T>(p_, at);
+      of[k] = Base::coefficients(row + k * period_);
+      Reduced reduced;
+      if (!p_.statistic.given) reduce<source, power>(of[k], in[k], g_.length, reduced);
+      of[k] = Base::coefficients(row + k * period_, pull_of(row + k * period_, reduced));
+    }
+    emit<source, power, count>(of, in, out, sums);
+  }
+
+  // Several rows at once, so that the sums for dγ and dβ are read and written once for all.
+  template <Source source, Power power, int count>
+  ANYNORM_INLINE void emit(const OfRow<C>* of, const Input<T>* in, const GradientOutput<T>* out,
+                           C* sums) const {
+    const int64_t stride = stride_;
+    each_block(g_.length, [&](int64_t i, auto part, auto) __attribute__((always_inline)) {
+      Block<C> units(0), dzs(0);
+#pragma GCC unroll 4
+      for (int k = 0; k < count; ++k) {
+        const Block<C> centred = of[k].centred(i, part.get(in[k].x + i));
+        const Block<C> dz = dz_of<source>(of[k], in[k], i, centred, part);
+        units = fma(dz, of[k].unit(centred), units);
+        dzs = dzs + dz;
+        if (source != Source::identity && out[k].dresidual) {
+          part.put(out[k].dresidual + i, dz, out[k].through);
+        }
+        part.put(out[k].dx + i, of[k].dx(i, dz, counted<power>(of[k], i, centred).q),
+                 out[k].through);
+      }
+      store(sums + i, load(sums + i) + units, false);
+      store(sums + stride + i, load(sums + stride + i) + dzs, false);
+    });
+  }
+
+  Array<double> sums_;
+};
+
+}  // namespace ANYNORM_ISA
+}  // namespace anynorm

@@ -1,0 +1,251 @@
+"""What the operators of the formula share: schemas, derivatives and vmap rules.
+
+They come in pairs, forward and backward.  The backward ones take the same tensors, dy and those of
+:class:`~anynorm.ops.values.Saved`, whether μ and s² are those of the input
+(:mod:`anynorm.ops.standardize`) or given (:mod:`anynorm.ops.normalize`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from anynorm.ops import formula
+from anynorm.ops.formula import Gradients
+from anynorm.ops.registry import below_autograd, define, implement, in_front, operator
+from anynorm.ops.values import After, Saved
+
+__all__ = ["Pair", "connect", "like"]
+
+_SAVED = (
+    "Tensor x, Tensor? residual, Tensor kept, Tensor mean, Tensor square, Tensor? weight, "
+    "Tensor? bias"
+)
+_GRADIENTS = "(Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
+_TENSORS_OF_BACKWARD = 8
+# What backward can be differentiated by: dy, x, residual, γ and β.
+_VARIABLES = (0, 1, 2, 6, 7)
+
+
+class Pair(ABC):
+    """What tells one pair of operators from another.
+
+    `inputs` and `outputs` are the schema of the forward's tensors, `tail` that of the other
+    arguments of both, which end in φ's name.
+    """
+
+    name: ClassVar[str]
+    inputs: ClassVar[str]
+    outputs: ClassVar[str]
+    tail: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def forward(*args: Any) -> Any:
+        """Compute the forward by the formula."""
+
+    @staticmethod
+    @abstractmethod
+    def fake(*args: Any) -> Any:
+        """Return empty outputs of the forward."""
+
+    @staticmethod
+    @abstractmethod
+    def backward(dy: Tensor, saved: Saved, *rest: Any) -> Gradients:
+        """Compute the gradients by the formula."""
+
+    @staticmethod
+    @abstractmethod
+    def statistics(saved: Saved, *rest: Any) -> tuple[Tensor, Tensor]:
+        """Return μ and s² as they depend on x, for the second derivative."""
+
+    @staticmethod
+    @abstractmethod
+    def split(inputs: Sequence[Any], output: Sequence[Tensor]) -> tuple[Saved, Sequence[Any]]:
+        """Return the forward's tensors, and its other arguments."""
+
+    @staticmethod
+    @abstractmethod
+    def place(dx: Any, dresidual: Any, dweight: Any, dbias: Any) -> tuple[Any, ...]:
+        """Return the gradients of the forward's tensors."""
+
+    @staticmethod
+    @abstractmethod
+    def deeper(*rest: Any) -> Sequence[Any]:
+        """Return the other arguments for tensors that have one more axis in front."""
+
+
+def connect(pair: type[Pair]) -> Callable[..., Any]:
+    """Define the operators of `pair` and return what calls the forward."""
+    arguments = f"Tensor dy, {_SAVED}, {pair.tail}"
+    gradient = _operator(
+        f"{pair.name}_backward",
+        f"({arguments}) -> {_GRADIENTS}",
+        _backward_kernel(pair),
+        _fake_gradients,
+        lambda op: _backward_function(pair, op),
+    )
+    return _operator(
+        pair.name,
+        f"({pair.inputs}, {pair.tail}) -> ({pair.outputs})",
+        pair.forward,
+        pair.fake,
+        lambda op: _forward_function(pair, op, gradient),
+    )
+
+
+def _operator(
+    name: str,
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    function: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    """An operator, and one beside it that is always the formula.
+
+    A device's kernels call the latter for what they do not serve.
+    """
+    implement(define(f"{name}_formula{schema}"), kernel, fake)
+    op = define(f"{name}{schema}")
+    return operator(op, kernel, fake, function(op))
+
+
+def like(y: Tensor, x: Tensor) -> Tensor:
+    """Return `y`, fresh from the formula, in the strides that ``empty_like(x)`` has."""
+    out = torch.empty_like(x)
+    return y if y.stride() == out.stride() else out.copy_(y)
+
+
+def _backward_kernel(pair: type[Pair]) -> Callable[..., Gradients]:
+    def kernel(dy: Tensor, *args: Any) -> Gradients:
+        saved, rest = Saved(*args[: len(Saved._fields)]), args[len(Saved._fields) :]
+        if saved.x.numel() == 0:
+            empty = _fake_gradients(dy, *args)
+            return tuple(gradient.zero_() for gradient in empty)  # type: ignore[return-value]
+        dx, dresidual, dweight, dbias = pair.backward(dy, saved, *rest)
+        dresidual = like(dresidual, saved.x) if dresidual.numel() else dresidual
+        return like(dx, saved.x), dresidual, dweight, dbias
+
+    return kernel
+
+
+def _fake_gradients(dy: Tensor, x: Tensor, *args: Any) -> Gradients:
+    residual, kept, _, _, weight, bias, *_, phi = args
+    added = phi != "identity" and (residual is not None or kept.numel() > 0)
+    dresidual = torch.empty_like(x) if added else x.new_empty(0)
+    dweight, dbias = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (weight, bias))
+    return torch.empty_like(x), dresidual, dweight, dbias
+
+
+def _forward_function(pair: type[Pair], op: Any, gradient: Callable[..., Gradients]) -> Any:
+    """The derivative of the forward: the backward operator."""
+
+    def save(ctx: Any, inputs: Any, output: Any) -> None:
+        saved, ctx.rest = pair.split(inputs, output)
+        after = After(saved.residual, ctx.rest[-1])
+        ctx.added = saved.residual is not None
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        kept = saved if formula.needs_residual(after) else saved._replace(residual=None)
+        ctx.save_for_backward(*kept)
+
+    def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
+        nothing = [None] * len(ctx.rest)
+        if dy is None:
+            return *pair.place(None, None, None, None), *nothing
+        saved = Saved(*ctx.saved_tensors)
+        dx, dresidual, dweight, dbias = gradient(dy, *saved, *ctx.rest)
+        through = dy if ctx.rest[-1] == "identity" else dresidual
+        gradients = pair.place(
+            dx,
+            through if ctx.added else None,
+            None if saved.weight is None else dweight,
+            None if saved.bias is None else dbias,
+        )
+        return *gradients, *nothing
+
+    def rule(call: Any, info: Any, in_dims: Any, *args: Any) -> Any:
+        count = pair.inputs.count("Tensor")
+        if formula.keeps_bits(After(args[1], args[-1])):
+            return _each(call, info, in_dims, args)
+        front = _in_front(info, in_dims, args[:count])
+        outputs = call(*front, *pair.deeper(*args[count:]))
+        return outputs, (*[0] * (len(outputs) - 1), None)
+
+    return _function(op, save, backward, rule)
+
+
+def _backward_function(pair: type[Pair], op: Any) -> Any:
+    """The derivative of the backward: that of the plain formula."""
+
+    def save(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.rest = inputs[_TENSORS_OF_BACKWARD:]
+        ctx.save_for_backward(*inputs[:_TENSORS_OF_BACKWARD])
+
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        tensors = list(ctx.saved_tensors)
+        present = [index for index in _VARIABLES if tensors[index] is not None]
+
+        def gradients(*variables: Tensor) -> Gradients:
+            for index, variable in zip(present, variables, strict=True):
+                tensors[index] = variable
+            dy, *others = tensors
+            saved = Saved(*others)
+            mean, square = pair.statistics(saved, *ctx.rest)
+            return pair.backward(dy, saved._replace(mean=mean, square=square), *ctx.rest)
+
+        pull_back = torch.func.vjp(gradients, *(tensors[index] for index in present))[1]
+        found = dict(zip(present, pull_back(cotangents), strict=True))
+        return tuple(found.get(index) for index in range(_TENSORS_OF_BACKWARD + len(ctx.rest)))
+
+    def rule(call: Any, info: Any, in_dims: Any, *args: Any) -> Any:
+        tensors, rest = args[:_TENSORS_OF_BACKWARD], args[_TENSORS_OF_BACKWARD:]
+        _, _, residual, kept, _, _, weight, bias = tensors
+        if kept.numel():
+            return _each(call, info, in_dims, args)
+        front = _in_front(info, in_dims, tensors)
+        front[3] = kept.flatten()
+        gradients = call(*front, *pair.deeper(*rest))
+        added = residual is not None and rest[-1] != "identity"
+        there = (True, added, weight is not None, bias is not None)
+        return gradients, tuple(0 if present else None for present in there)
+
+    return _function(op, save, backward, rule)
+
+
+def _function(op: Any, save: Any, backward: Any, rule: Any) -> Any:
+    forward = below_autograd(op)
+    members = {
+        "forward": forward,
+        "setup_context": save,
+        "backward": backward,
+        "rule": rule,
+    }
+    return type(
+        "Fused", (torch.autograd.Function,), {k: staticmethod(f) for k, f in members.items()}
+    )
+
+
+def _in_front(info: Any, in_dims: Any, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [
+        in_front(tensor, axis, info.batch_size)
+        for tensor, axis in zip(tensors, in_dims, strict=False)
+    ]
+
+
+def _each(call: Any, info: Any, in_dims: Any, args: Any) -> Any:
+    """One call for each sample: bits have no axis that could be moved."""
+
+    def sample(index: int) -> list[Any]:
+        return [
+            arg.select(axis, index) if isinstance(arg, Tensor) and axis is not None else arg
+            for arg, axis in zip(args, in_dims, strict=False)
+        ]
+
+    outputs = [call(*sample(index)) for index in range(info.batch_size)]
+    stacked = tuple(map(torch.stack, zip(*outputs, strict=True)))
+    return stacked, (0,) * len(stacked)

@@ -1,0 +1,83 @@
+"""The operator ``anynorm::normalize``: the formula for given statistics, and its backward.
+
+For evaluation: μ and s² are running statistics, no gradient flows into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anynorm.ops import bits, formula
+from anynorm.ops.formula import Gradients
+from anynorm.ops.fused import Pair, connect, like
+from anynorm.ops.registry import in_transform
+from anynorm.ops.values import PLAIN, Affine, After, Saved
+
+__all__ = ["normalize"]
+
+
+def normalize(
+    x: Tensor, mean: Tensor, square: Tensor, affine: Affine, eps: float, after: After = PLAIN
+) -> Tensor:
+    """Return h = φ(γ · (x − μ) / σ + β + residual) for given μ and s².
+
+    Shapes: `x` any, the residual the same; all others have its rank and broadcast against it.
+    """
+    if after.residual is not None and in_transform():  # where bits could not be moved about
+        return after.apply(normalize(x, mean, square, affine, eps))
+    y: Tensor = _normalize(x, after.residual, mean, square, *affine, eps, after.phi)[0]
+    return y
+
+
+class _Normalize(Pair):
+    name = "normalize"
+    inputs = "Tensor x, Tensor? residual, Tensor mean, Tensor square, Tensor? weight, Tensor? bias"
+    outputs = "Tensor y, Tensor kept"
+    tail = "float eps, str phi"
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        residual: Any,
+        mean: Tensor,
+        square: Tensor,
+        weight: Any,
+        bias: Any,
+        eps: float,
+        phi: str,
+    ) -> Any:
+        after = After(residual, phi)
+        y, kept = formula.normalize(x, mean, square, Affine(weight, bias), eps, after)
+        return like(y, x), kept
+
+    @staticmethod
+    def fake(x: Tensor, residual: Any, *rest: Any) -> Any:
+        return torch.empty_like(x), bits.fake(x, formula.keeps_bits(After(residual, rest[-1])))
+
+    @staticmethod
+    def backward(dy: Tensor, saved: Saved, *rest: Any) -> Gradients:
+        return formula.normalize_backward(dy, saved, *rest)
+
+    @staticmethod
+    def statistics(saved: Saved, *rest: Any) -> tuple[Tensor, Tensor]:
+        return saved.mean, saved.square
+
+    @staticmethod
+    def split(inputs: Sequence[Any], output: Sequence[Tensor]) -> tuple[Saved, Sequence[Any]]:
+        x, residual, mean, square, weight, bias, *rest = inputs
+        return Saved(x, residual, output[1], mean, square, weight, bias), rest
+
+    @staticmethod
+    def place(dx: Any, dresidual: Any, dweight: Any, dbias: Any) -> tuple[Any, ...]:
+        return dx, dresidual, None, None, dweight, dbias
+
+    @staticmethod
+    def deeper(*rest: Any) -> Sequence[Any]:
+        return rest
+
+
+_normalize = connect(_Normalize)

@@ -1,0 +1,150 @@
+"""The normalizers of :mod:`anynorm.ops.native` by our own operators, where the CPU has kernels.
+
+Each is a choice of axes for the formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from anynorm import kernels
+from anynorm.ops.crossover import SMALLEST, layout, pays
+from anynorm.ops.formula import widen
+from anynorm.ops.normalize import normalize
+from anynorm.ops.registry import in_transform
+from anynorm.ops.running import Running
+from anynorm.ops.standardize import standardize
+from anynorm.ops.values import PLAIN, Affine, After, Statistic
+
+__all__ = ["AVAILABLE", "by_channel", "group", "last", "takes"]
+
+AVAILABLE = kernels.available()
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+
+
+def takes(
+    normalizer: str,
+    x: Tensor,
+    last: Sequence[int] | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    after: After | None,
+) -> bool:
+    """Whether our kernels can take `x`, and are faster than torch's operators.
+
+    `last`: the shape of γ and β, which is that of the last axes; None where they have the channels.
+    """
+    if torch.compiler.is_exporting():  # torch's operators are for everybody to read
+        return False
+    if after is None and x.numel() < SMALLEST[normalizer]:
+        return False
+    return (
+        x.is_cpu
+        and x.dtype in _TYPES
+        and _is_ordinary(x)
+        and _fits(x, last, weight, bias)
+        and pays(normalizer, layout(x) if last is None else "rows", x.numel(), after is not None)
+    )
+
+
+def _is_ordinary(x: Tensor) -> bool:
+    """Whether nobody looks on who would rather see torch's operators: no transform, no tracing."""
+    return torch.compiler.is_compiling() or (
+        type(x) in _PLAIN_TENSORS
+        and not in_transform()
+        and torch._C._get_tracing_state() is None
+        and forward_ad._current_level < 0
+    )
+
+
+def _fits(
+    x: Tensor, last: Sequence[int] | None, weight: Tensor | None, bias: Tensor | None
+) -> bool:
+    """Whether torch's operator would take it too; if not, it has the message for it."""
+    if last is None and x.dim() < 2:
+        return False
+    shape = x.shape[1:2] if last is None else torch.Size(last)
+    if last is not None and (not shape or x.shape[-len(shape) :] != shape):
+        return False
+    return all(p is None or (p.shape == shape and _suits(p.dtype, x.dtype)) for p in (weight, bias))
+
+
+def _suits(parameter: torch.dtype, x: torch.dtype) -> bool:
+    return parameter == x or (parameter == torch.float32 and x in _SIXTEEN_BITS)
+
+
+def by_channel(
+    x: Tensor,
+    first: int,
+    running: Running | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+    after: After | None,
+) -> Tensor:
+    """Batch norm of x (N, C, *) if the `first` axis that is reduced is 0, instance norm if 2."""
+    shape = [1, x.shape[1], *[1] * (x.dim() - 2)]
+    affine, after = Affine(weight, bias).view(shape), after or PLAIN
+    if running is not None and not training:
+        mean, var = running.mean.view(shape), running.var.view(shape)
+        return normalize(x, mean, var, affine, eps, after)
+    dims = [axis for axis in range(first, x.dim()) if axis != 1]
+    y, mean, square = standardize(x, affine, _deviation(dims, eps), after)
+    if running is not None:
+        count = math.prod([x.shape[axis] for axis in dims])
+        running.track(_channels(mean), _channels(square) * (count / max(count - 1, 1)))
+    return y
+
+
+def _channels(statistic: Tensor) -> Tensor:
+    """A vector of channels; those of instances are averaged."""
+    return (statistic if statistic.shape[0] == 1 else statistic.mean(0)).view(-1)
+
+
+def group(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    after: After | None,
+) -> Tensor:
+    """Group norm of x (N, C, *)."""
+    size, positions = x.shape[1] // groups, x.shape[2:]
+    affine = Affine(weight, bias).view([1, groups, size, *[1] * len(positions)])
+    residual, phi = after or PLAIN
+    shape = [x.shape[0], groups, size, *positions]
+    after = After(None if residual is None else residual.view(shape), phi)
+    statistic = _deviation(list(range(2, len(shape))), eps)
+    return standardize(x.view(shape), affine, statistic, after)[0].view(x.shape)
+
+
+def last(
+    x: Tensor,
+    shape: Sequence[int],
+    center: bool,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    after: After | None,
+) -> Tensor:
+    """Layer norm over the last axes, whose sizes are `shape`; RMS norm if not `center`."""
+    before = x.dim() - len(shape)
+    eps = torch.finfo(widen(x.new_empty(0)).dtype).eps if eps is None else eps
+    statistic = Statistic(list(range(before, x.dim())), center, center, 2.0, 1.0, eps)
+    affine = Affine(weight, bias).view([*[1] * before, *shape])
+    return standardize(x, affine, statistic, after or PLAIN)[0]
+
+
+def _deviation(dims: list[int], eps: float) -> Statistic:
+    """The mean and the standard deviation over `dims`."""
+    return Statistic(dims, True, True, 2.0, 1.0, eps)

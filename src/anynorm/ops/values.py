@@ -1,0 +1,72 @@
+"""Small values that travel together: γ with β, and what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from anynorm.activations import ACTIVATIONS
+
+__all__ = ["PLAIN", "Affine", "After", "Saved", "Statistic"]
+
+
+class Statistic(NamedTuple):
+    """Which μ and σ, over which axes of the input, as operators pass it on.
+
+    `factor` is the constant C of :class:`anynorm.spec.Scale` for the number of values at hand.
+    """
+
+    dims: list[int]
+    center: bool
+    about_mean: bool
+    p: float
+    factor: float
+    eps: float
+
+
+class Affine(NamedTuple):
+    """γ and β, each None where there is none."""
+
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    def view(self, shape: Sequence[int]) -> Affine:
+        """Return both in one shape, in which they broadcast against an input."""
+        weight, bias = self
+        return Affine(
+            None if weight is None else weight.view(shape),
+            None if bias is None else bias.view(shape),
+        )
+
+
+class After(NamedTuple):
+    """What follows γ and β: a residual that is added, and φ by its name."""
+
+    residual: Tensor | None = None
+    phi: str = "identity"
+
+    def apply(self, y: Tensor) -> Tensor:
+        """Do it to `y`, where no operator did."""
+        z = y if self.residual is None else y + self.residual
+        return ACTIVATIONS[self.phi].forward(z)
+
+
+PLAIN = After()
+
+
+class Saved(NamedTuple):
+    """What backward takes beside dy, in the order of the operators' arguments.
+
+    `kept` has one bit for each value where φ's derivative follows from them, and is empty
+    elsewhere; `residual` is there only where it does not.
+    """
+
+    x: Tensor
+    residual: Tensor | None
+    kept: Tensor
+    mean: Tensor
+    square: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
