@@ -13,9 +13,9 @@ from benchmarks.cases import text as shape_text
 __all__ = ["draw", "label", "pictured"]
 
 Row = Mapping[str, Any]
-WIDTH, LABELS, GAP, MARGIN = 960, 190, 34, 18
-TOP, ROW, HEAD, FOOT = 118, 19, 26, 40
-RADII = ((10_000, 3.0, "10 thousand"), (1_000_000, 4.5, "1 million"), (math.inf, 6.5, "more"))
+WIDTH, LABELS, GAP, MARGIN = 960, 190, 44, 24
+TOP, ROW, HEAD, FOOT = 126, 19, 26, 32
+RADII = ((10_000, 3.0, "≤ 10⁴ values"), (1_000_000, 4.5, "≤ 10⁶"), (math.inf, 6.5, "more"))
 TITLES = {
     "default": "memory as malloc gives it",
     "kept": "freed memory kept: anynorm.tune_allocator()",
@@ -71,7 +71,7 @@ def draw(results: Sequence[Mapping[str, Any]], peer: str = "eager") -> str:
     places, bottom = _places(groups)
     parts = [*_words(results), *_legend()]
     for panel, result in zip(panels, results, strict=True):
-        parts += _frame(panel, result["about"]["allocator"], bottom)
+        parts += _frame(panel, result, bottom, peer)
     for (group, name), y in places.items():
         parts.append(svg.text(MARGIN, y + 4, name or group, "" if name else "head"))
         for panel, found in zip(panels, groups, strict=True):
@@ -119,14 +119,17 @@ def _legend() -> Iterator[str]:
     x = float(MARGIN)
     for _, radius, words in RADII:
         yield svg.circle(x + 6, 67, radius, "ahead")
-        yield svg.text(x + 17, 71, words if words == "more" else f"up to {words} values", "muted")
-        x += 160 if words != "more" else 80
+        yield svg.text(x + 18, 71, words, "muted")
+        x += 40 + 8 * len(words)
     yield svg.diamond(x + 6, 67, 6, "behind")
-    yield svg.text(x + 17, 71, "torch.nn is faster", "muted")
+    yield svg.text(x + 18, 71, "torch is faster", "muted")
 
 
-def _frame(panel: Panel, allocator: str, bottom: float) -> Iterator[str]:
-    yield svg.text(panel.left, TOP - 18, TITLES[allocator], "head")
+def _frame(panel: Panel, result: Mapping[str, Any], bottom: float, peer: str) -> Iterator[str]:
+    lost = sum(row["ratio"][peer]["median"] < 1 for row in result["cases"])
+    yield svg.text(panel.left, TOP - 24, TITLES[result["about"]["allocator"]], "head")
+    told = f"torch is faster in {lost} of all {len(result['cases'])} cases"
+    yield svg.text(panel.left, TOP - 8, told, "muted")
     yield svg.rect(panel.left, TOP, panel.x(1) - panel.left, bottom - TOP, "slow")
     power = math.log2(panel.low)
     while 2.0**power <= panel.high:
