@@ -21,7 +21,8 @@ assert anynorm.tune_allocator() and anynorm.tune_allocator()
 assert anynorm.info().allocator == "keeps freed memory (tune_allocator)"
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.set_num_threads(1)
-torch.ones(12_000_000)
+for _ in range(3):
+    torch.ones(12_000_000)
 before = faults()
 torch.ones(12_000_000)
 print(faults() - before)
@@ -30,6 +31,8 @@ print(faults() - before)
 
 @pytest.mark.skipif(not ON_GLIBC or PRELOADED, reason="only glibc's own allocator can be tuned")
 def test_freed_memory_is_kept() -> None:
+    # From the third tensor on: an aligned block asks for a little more than it gets, so the second
+    # need not fit where the first one was.
     done = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1000  # a fresh tensor of this size has 11,719 pages
