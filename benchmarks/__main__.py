@@ -24,12 +24,12 @@ from rich.console import Console
 
 from benchmarks.cases import CASES, Case, quick, select
 from benchmarks.measure import PEERS, measure
-from benchmarks.results import RESULTS, ROOT, about, file_name, write
+from benchmarks.results import RESULTS, ROOT, about, file_name, load, write
 from benchmarks.settings import SETTINGS, adopt
-from benchmarks.show import line, show_behind
+from benchmarks.show import line, show_behind, warning
 from benchmarks.timing import Budget
 
-QUICK = Budget(seconds=0.2, fewest=3, most=7)
+QUICK = Budget(seconds=0.1, fewest=3, most=7)
 
 
 def main() -> None:
@@ -80,7 +80,8 @@ def run_here(options: argparse.Namespace) -> None:
 def run_all(options: argparse.Namespace) -> None:
     """Measure each setting in a process of its own; show what comes, then write it."""
     console = Console(soft_wrap=True)
-    complete = not (options.quick or options.only or options.peers)
+    complete = not (options.quick or options.only or options.peers or options.seconds)
+    others = load()  # before our own children run
     folder = options.results or (RESULTS if complete else None)
     for setting in options.settings:
         console.print(f"allocator: {setting}", style="bold")
@@ -88,6 +89,9 @@ def run_all(options: argparse.Namespace) -> None:
         described, rows = next(lines, None), []
         if described is None:  # the child has said why
             continue
+        described["load"] = others
+        if told := warning(described):
+            console.print(told, style="bold red")
         for row in lines:
             rows.append(row)
             console.print(line(row))

@@ -30,7 +30,7 @@ def serves(case: Case) -> bool:
 
 def step(case: Case, given: Inputs) -> Call:
     """What is timed: one compiled function, on arrays that lie ready."""
-    import jax
+    import jax  # type: ignore[import-not-found]
 
     function, arguments, dy = _prepared(case, given)
     forward = jax.jit(function)
@@ -60,7 +60,7 @@ def _pull_back(function: Function, dy: Any, *arguments: Any) -> Any:
 
 def _prepared(case: Case, given: Inputs) -> tuple[Function, list[Any], Any]:
     """The function of x, γ, β (and the residual), these as JAX's arrays, and the cotangent."""
-    import jax.numpy as jnp
+    import jax.numpy as jnp  # type: ignore[import-not-found]
 
     dtype = {"fp32": jnp.float32, "bf16": jnp.bfloat16}[case.dtype]
 

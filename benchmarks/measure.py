@@ -47,9 +47,8 @@ def _measure_setup(cases: list[Case], peers: Sequence[str], budget: Budget) -> I
         yield row(case, times, {} if case.phase == "evaluation" else memory)
 
 
-def _compiled(layer: nn.Module) -> nn.Module:
-    compiled: nn.Module = torch.compile(layer, dynamic=False, fullgraph=True)
-    return compiled
+def _compiled(layer: nn.Module) -> Any:
+    return torch.compile(layer, dynamic=False, fullgraph=True)
 
 
 def step(case: Case, layer: nn.Module, given: Inputs) -> Call:

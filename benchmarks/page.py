@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.cases import text as shape_text
 from benchmarks.dots import label
-from benchmarks.show import behind
+from benchmarks.show import behind, warning
 
 __all__ = ["cases_table", "fill", "summary"]
 
@@ -48,9 +48,10 @@ def _surroundings(abouts: Sequence[Mapping[str, Any]]) -> str:
     kernels = f"kernels for {about['isa']}" if about["kernels"] else "no compiled kernels"
     changed = ", with uncommitted changes" if any(about["dirty"] for about in abouts) else ""
     commits = " and ".join(dict.fromkeys((about["commit"] or "unknown")[:10] for about in abouts))
+    busy = next((f" {told}" for about in abouts if (told := warning(about))), "")
     return (
         f"{about['cpu']}, {about['threads']} threads, {about['system']}; torch {about['torch']}, "
-        f"{kernels}; commit {commits}{changed}; {about['date'][:10]}."
+        f"{kernels}; commit {commits}{changed}; {about['date'][:10]}.{busy}"
     )
 
 

@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.network import NORMS, Network
-from benchmarks.results import RESULTS, ROOT, about, file_name, write
+from benchmarks.results import RESULTS, ROOT, about, file_name, load, write
 from benchmarks.settings import SETTINGS, adopt
 from benchmarks.timing import Times, ratios, spread
 
@@ -63,7 +63,7 @@ def training(options: argparse.Namespace, name: str, layout: str) -> Step:
     torch.manual_seed(0)
     memory = LAYOUTS[layout]
     network = Network(NORMS[name], options.width).to(memory_format=memory)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
     data = torch.Generator().manual_seed(1)
 
     def step() -> float:
@@ -71,7 +71,7 @@ def training(options: argparse.Namespace, name: str, layout: str) -> Step:
         wanted = torch.randint(10, (options.batch,), generator=data)
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(network(x.to(memory_format=memory)), wanted)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.item()
 
@@ -131,11 +131,12 @@ def peak_megabytes() -> float:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    console = Console(soft_wrap=True)
+    console, others = Console(soft_wrap=True), load()  # before our own children run
     for setting in SETTINGS:
         result = child(setting)
         if result is None:  # the child has said why
             continue
+        result["about"]["load"] = others
         for row in result["network"]:
             row["memory"] = {n: child(setting, "--memory", n, row["layout"]) for n in NORMS}
             show(console, setting, row)

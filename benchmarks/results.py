@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import torch
 
 from anynorm import kernels
 
-__all__ = ["RESULTS", "ROOT", "about", "file_name", "read", "write"]
+__all__ = ["RESULTS", "ROOT", "about", "file_name", "load", "read", "write"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -43,12 +44,20 @@ def about(allocator: str, settings: Mapping[str, Any]) -> Result:
         "huge_pages": kernels.huge_pages(),
         "torch": torch.__version__,
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
+        "jax": _version("jax"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load": load(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if TELLING.match(k)},
         "settings": dict(settings),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git(*arguments: str) -> str | None:
@@ -57,6 +66,11 @@ def _git(*arguments: str) -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def load() -> float | None:
+    """How many processes have run in the last minute, on average; unknown on some systems."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def cpu() -> str:

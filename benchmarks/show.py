@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["behind", "line", "show_behind"]
+__all__ = ["behind", "line", "show_behind", "warning"]
 
 WIDTH = 58
+MOST_LOAD = 0.5  # for each core
 
 
 def line(row: Mapping[str, Any]) -> Text:
@@ -37,7 +38,17 @@ def behind(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[str, float
     return {peer: sorted(cases, key=lambda case: case[1]) for peer, cases in found.items()}
 
 
-def show_behind(console: Console, setting: str, rows: list[Mapping[str, Any]]) -> None:
+def warning(about: Mapping[str, Any]) -> str:
+    """Say so if other processes were busy when a run began."""
+    if not about["load"] or about["load"] < MOST_LOAD * about["cores"]:
+        return ""
+    return (
+        f"The machine is busy (load {about['load']:.1f} on {about['cores']} cores): a thread may "
+        "wait long for another, and the figures of small inputs mean nothing."
+    )
+
+
+def show_behind(console: Console, setting: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for peer, cases in behind(rows).items():
         total = sum(peer in row["ratio"] for row in rows)
         console.print(f"{setting}: behind {peer} in {len(cases)} of {total} cases", style="bold")

@@ -18,7 +18,7 @@ Times = dict[str, list[float]]
 class Budget:
     """How long to measure: `seconds` in all, unless that is less than the `fewest` rounds."""
 
-    seconds: float = 0.6
+    seconds: float = 0.4
     fewest: int = 4
     most: int = 15
     per_round: float = 0.01
@@ -39,7 +39,7 @@ def alternate(calls: Mapping[str, Call], budget: Budget) -> Times:
 
 
 def _calls_in(duration: float, call: Call) -> int:
-    _seconds(call, 2)  # the first compile, allocate and fill caches
+    _seconds(call, 1)  # the first call compiles, allocates and fills caches
     return max(1, int(duration / _seconds(call, 1)))
 
 

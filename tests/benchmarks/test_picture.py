@@ -8,7 +8,7 @@ from benchmarks.dots import draw, pictured
 from benchmarks.picture import latest, main
 from benchmarks.resnet_table import table
 from benchmarks.results import file_name, write
-from benchmarks.show import behind, line
+from benchmarks.show import behind, line, warning
 
 SVG = "{http://www.w3.org/2000/svg}"
 PAGE = """# Speed
@@ -86,6 +86,13 @@ def test_a_line_of_the_terminal(results):
     text = line(results[0]["cases"][3])
     assert "eager 0.50 [0.50, 0.50]" in text.plain
     assert any("red" in str(span.style) for span in text.spans)
+
+
+def test_a_busy_machine_is_told(results):
+    about = {**results[0]["about"], "cores": 2, "load": 0.1}
+    assert warning(about) == ""
+    assert "busy (load 3.5 on 2 cores)" in warning({**about, "load": 3.5})
+    assert "busy" in page.summary([{**results[0], "about": {**about, "load": 3.5}}])
 
 
 def test_the_networks_table(results):

@@ -7,7 +7,7 @@ import torch
 import torch.testing._internal.common_utils
 
 from anynorm.activations import ACTIVATIONS
-from anynorm.ops import Affine, After, Statistic, formula, standardize
+from anynorm.ops import Affine, After, Statistic, View, formula, standardize
 
 STATISTICS = {
     "std": Statistic([0, 2], True, True, 2.0, 1.0, 1e-5),
@@ -141,6 +141,18 @@ def test_the_operators_have_vmap_rules_with_a_residual(statistic, phi):
 
 
 @pytest.mark.parametrize("phi", PHIS)
+def test_vmap_compiles_in_one_graph(statistic, phi):
+    _, residual, weight, bias = (t.detach() for t in tensors())
+    batch = torch.randn(6, 4, 3, 5, dtype=torch.float64)
+
+    def function(batch):
+        return torch.vmap(lambda x: call(x, residual, weight, bias, statistic, phi))(batch)
+
+    run = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(run(batch), function(batch))
+
+
+@pytest.mark.parametrize("phi", PHIS)
 def test_many_cotangents_at_once(statistic, phi):
     inputs = tensors()
     y = call(*inputs, statistic, phi)
@@ -219,6 +231,30 @@ def test_memory_of_the_output_is_written_in_full(statistic, phi):
         assert value.isfinite().all()
     expected, *_ = formula.forward(x, Affine(weight, bias), statistic, After(residual, phi))
     torch.testing.assert_close(y, expected)
+
+
+def test_a_view_is_one_of_all_tensors():
+    generator = torch.Generator().manual_seed(0)
+    x, residual, dy = torch.randn(3, 5, 6, 4, generator=generator, dtype=torch.float64)
+    weight, bias = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    leaves = [t.requires_grad_() for t in (x, residual, weight, bias)]
+    split, beside = (5, 2, 3, 4), (1, 2, 3, 1)
+    statistic = Statistic([2, 3], True, True, 2.0, 1.0, 1e-5)
+
+    def inside(x, residual, weight, bias):
+        after, view = After(residual, "silu"), View(split, beside)
+        return standardize(x, Affine(weight, bias), statistic, after, view)[0]
+
+    def outside(x, residual, weight, bias):
+        affine, after = Affine(weight.view(beside), bias.view(beside)), residual.view(split)
+        y = standardize(x.view(split), affine, statistic, After(after, "silu"))[0]
+        return y.view(x.shape)
+
+    results = [
+        (y, *torch.autograd.grad(y, leaves, dy)) for y in (inside(*leaves), outside(*leaves))
+    ]
+    torch.testing.assert_close(*results)
+    assert torch.autograd.gradgradcheck(inside, leaves)
 
 
 FAR = {

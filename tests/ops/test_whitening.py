@@ -23,7 +23,7 @@ def test_opcheck():
 def test_opcheck_of_the_running_update(counted):
     count = torch.tensor(0) if counted else None
     batch = torch.randn(3), torch.rand(3)
-    torch.library.opcheck(TRACK, (torch.zeros(3), torch.ones(3), count, *batch, 0.1))
+    torch.library.opcheck(TRACK, (torch.zeros(3), torch.ones(3), count, *batch, 0.1, 1.25))
 
 
 @pytest.mark.parametrize("kind", ["zca", "pca"])
@@ -56,6 +56,7 @@ def test_vmap():
     many = torch.stack([covariance(), 2 * covariance()])
     each = torch.stack([inverse_root(sigma, "zca", 1e-5) for sigma in many])
     torch.testing.assert_close(torch.vmap(lambda s: inverse_root(s, "zca", 1e-5))(many), each)
+    torch.testing.assert_close(torch.vmap(ROOT)(many), torch.stack([ROOT(sigma) for sigma in many]))
 
 
 def test_a_group_that_is_not_finite_leaves_the_others_alone():

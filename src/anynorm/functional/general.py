@@ -134,14 +134,14 @@ def _track(
     """
     unbiased = spec.scale is not None and spec.scale.is_standard_deviation
     correction = count / (count - 1) if unbiased and count > 1 else 1.0
-    square = torch.ones_like(mean) if spec.scale is None else square * correction
+    square = torch.ones_like(mean) if spec.scale is None else square
     extra = [axis for axis, size in enumerate(affine) if size == 1]
 
     def placed(statistic: Tensor) -> Tensor:
         mean = statistic.mean(extra, keepdim=True) if extra else statistic
         return mean.expand(affine).reshape(running.mean.shape)
 
-    running.track(placed(mean), placed(square))
+    running.track(placed(mean), placed(square), correction)
 
 
 def _with_running(

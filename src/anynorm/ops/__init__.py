@@ -10,7 +10,7 @@ from anynorm.ops.formula import moments
 from anynorm.ops.normalize import normalize
 from anynorm.ops.running import Running
 from anynorm.ops.standardize import standardize
-from anynorm.ops.values import PLAIN, Affine, After, Statistic
+from anynorm.ops.values import PLAIN, Affine, After, Statistic, View
 
 __all__ = [
     "PLAIN",
@@ -18,6 +18,7 @@ __all__ = [
     "After",
     "Running",
     "Statistic",
+    "View",
     "formula",
     "moments",
     "native",

@@ -16,8 +16,15 @@ from torch import Tensor
 
 from anynorm.ops import formula
 from anynorm.ops.formula import Gradients
-from anynorm.ops.registry import below_autograd, define, implement, in_front, operator
-from anynorm.ops.values import After, Saved
+from anynorm.ops.registry import (
+    below_autograd,
+    define,
+    implement,
+    in_front,
+    in_transform,
+    operator,
+)
+from anynorm.ops.values import AS_IT_IS, After, Saved, View
 
 __all__ = ["Pair", "connect", "like"]
 
@@ -65,8 +72,8 @@ class Pair(ABC):
 
     @staticmethod
     @abstractmethod
-    def split(inputs: Sequence[Any], output: Sequence[Tensor]) -> tuple[Saved, Sequence[Any]]:
-        """Return the forward's tensors, and its other arguments."""
+    def saved(tensors: Sequence[Any], output: Sequence[Tensor]) -> Saved:
+        """Return what backward may need, of the forward's tensors and outputs."""
 
     @staticmethod
     @abstractmethod
@@ -80,7 +87,10 @@ class Pair(ABC):
 
 
 def connect(pair: type[Pair]) -> Callable[..., Any]:
-    """Define the operators of `pair` and return what calls the forward."""
+    """Define the operators of `pair`; return what calls the forward, by a `View` and its arguments.
+
+    The output has the shape of the input, all others are those of the view.
+    """
     arguments = f"Tensor dy, {_SAVED}, {pair.tail}"
     gradient = _operator(
         f"{pair.name}_backward",
@@ -89,13 +99,14 @@ def connect(pair: type[Pair]) -> Callable[..., Any]:
         _fake_gradients,
         lambda op: _backward_function(pair, op),
     )
-    return _operator(
+    forward = _operator(
         pair.name,
         f"({pair.inputs}, {pair.tail}) -> ({pair.outputs})",
         pair.forward,
         pair.fake,
         lambda op: _forward_function(pair, op, gradient),
     )
+    return _viewing(pair, forward, gradient)
 
 
 def _operator(
@@ -141,35 +152,78 @@ def _fake_gradients(dy: Tensor, x: Tensor, *args: Any) -> Gradients:
     return torch.empty_like(x), dresidual, dweight, dbias
 
 
+def _viewing(
+    pair: type[Pair], forward: Callable[..., Any], gradient: Callable[..., Gradients]
+) -> Callable[..., Any]:
+    """The forward in a view.  Where autograd need not see it, the view costs next to nothing."""
+
+    def viewed(view: View, rest: Sequence[Any], x: Tensor, *tensors: Tensor | None) -> Any:
+        y, *others = forward(*view.of((x, *tensors)), *rest)
+        return y if view.split is None else y.reshape(x.shape), *others
+
+    class Viewed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, view: View, rest: Sequence[Any], *tensors: Any) -> Any:
+            output = viewed(view, rest, *tensors)
+            _save(ctx, pair.saved(tensors, output), output, rest)
+            ctx.view = view
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
+            return None, None, *_gradients(ctx, pair, gradient, dy, ctx.view)
+
+    def call(view: View, rest: Sequence[Any], *tensors: Any) -> Any:
+        plain = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not in_transform()
+        return Viewed.apply(view, rest, *tensors) if plain else viewed(view, rest, *tensors)
+
+    return call
+
+
+def _save(ctx: Any, saved: Saved, output: Any, rest: Sequence[Any]) -> None:
+    residual = saved[1]
+    ctx.rest, ctx.added = rest, residual is not None
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    if residual is not None and not formula.needs_residual(After(residual, rest[-1])):
+        saved = saved._replace(residual=None)
+    ctx.save_for_backward(*saved)
+
+
+def _gradients(
+    ctx: Any,
+    pair: type[Pair],
+    gradient: Callable[..., Gradients],
+    dy: Tensor | None,
+    view: View = AS_IT_IS,
+) -> Any:
+    """The gradients of the forward's tensors."""
+    if dy is None:
+        return pair.place(None, None, None, None)
+    rest = ctx.rest
+    x, _, _, _, _, weight, bias = saved = ctx.saved_tensors
+    split = dy if view.split is None else dy.view(view.split)
+    dx, dresidual, dweight, dbias = gradient(split, *view.of(saved), *rest)
+    through = dy if rest[-1] == "identity" else dresidual
+    return pair.place(
+        dx if view.split is None else dx.reshape(x.shape),
+        (through if view.split is None else through.reshape(x.shape)) if ctx.added else None,
+        None if weight is None else dweight.view(weight.shape),
+        None if bias is None else dbias.view(bias.shape),
+    )
+
+
 def _forward_function(pair: type[Pair], op: Any, gradient: Callable[..., Gradients]) -> Any:
     """The derivative of the forward: the backward operator."""
+    count = pair.inputs.count("Tensor")
 
     def save(ctx: Any, inputs: Any, output: Any) -> None:
-        saved, ctx.rest = pair.split(inputs, output)
-        after = After(saved.residual, ctx.rest[-1])
-        ctx.added = saved.residual is not None
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        kept = saved if formula.needs_residual(after) else saved._replace(residual=None)
-        ctx.save_for_backward(*kept)
+        _save(ctx, pair.saved(inputs[:count], output), output, inputs[count:])
 
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
-        nothing = [None] * len(ctx.rest)
-        if dy is None:
-            return *pair.place(None, None, None, None), *nothing
-        saved = Saved(*ctx.saved_tensors)
-        dx, dresidual, dweight, dbias = gradient(dy, *saved, *ctx.rest)
-        through = dy if ctx.rest[-1] == "identity" else dresidual
-        gradients = pair.place(
-            dx,
-            through if ctx.added else None,
-            None if saved.weight is None else dweight,
-            None if saved.bias is None else dbias,
-        )
-        return *gradients, *nothing
+        return *_gradients(ctx, pair, gradient, dy), *[None] * len(ctx.rest)
 
     def rule(call: Any, info: Any, in_dims: Any, *args: Any) -> Any:
-        count = pair.inputs.count("Tensor")
         if formula.keeps_bits(After(args[1], args[-1])):
             return _each(call, info, in_dims, args)
         front = _in_front(info, in_dims, args[:count])

@@ -15,21 +15,28 @@ from anynorm.ops import bits, formula
 from anynorm.ops.formula import Gradients
 from anynorm.ops.fused import Pair, connect, like
 from anynorm.ops.registry import in_transform
-from anynorm.ops.values import PLAIN, Affine, After, Saved
+from anynorm.ops.values import AS_IT_IS, PLAIN, Affine, After, Saved, View
 
 __all__ = ["normalize"]
 
 
 def normalize(
-    x: Tensor, mean: Tensor, square: Tensor, affine: Affine, eps: float, after: After = PLAIN
+    x: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    affine: Affine,
+    eps: float,
+    after: After = PLAIN,
+    view: View = AS_IT_IS,
 ) -> Tensor:
     """Return h = φ(γ · (x − μ) / σ + β + residual) for given μ and s².
 
-    Shapes: `x` any, the residual the same; all others have its rank and broadcast against it.
+    Shapes: `x` any, h and the residual the same.  In the view, all others have the rank of x and
+    broadcast against it.
     """
     if after.residual is not None and in_transform():  # where bits could not be moved about
-        return after.apply(normalize(x, mean, square, affine, eps))
-    y: Tensor = _normalize(x, after.residual, mean, square, *affine, eps, after.phi)[0]
+        return after.apply(normalize(x, mean, square, affine, eps, PLAIN, view))
+    y: Tensor = _normalize(view, (eps, after.phi), x, after.residual, mean, square, *affine)[0]
     return y
 
 
@@ -67,9 +74,9 @@ class _Normalize(Pair):
         return saved.mean, saved.square
 
     @staticmethod
-    def split(inputs: Sequence[Any], output: Sequence[Tensor]) -> tuple[Saved, Sequence[Any]]:
-        x, residual, mean, square, weight, bias, *rest = inputs
-        return Saved(x, residual, output[1], mean, square, weight, bias), rest
+    def saved(tensors: Sequence[Any], output: Sequence[Tensor]) -> Saved:
+        x, residual, *others = tensors
+        return Saved(x, residual, output[1], *others)
 
     @staticmethod
     def place(dx: Any, dresidual: Any, dweight: Any, dbias: Any) -> tuple[Any, ...]:

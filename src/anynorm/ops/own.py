@@ -5,7 +5,6 @@ Each is a choice of axes for the formula.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +13,11 @@ from torch.autograd import forward_ad
 
 from anynorm import kernels
 from anynorm.ops.crossover import SMALLEST, layout, pays
-from anynorm.ops.formula import widen
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running
 from anynorm.ops.standardize import standardize
-from anynorm.ops.values import PLAIN, Affine, After, Statistic
+from anynorm.ops.values import PLAIN, Affine, After, Statistic, View
 
 __all__ = ["AVAILABLE", "by_channel", "group", "last", "takes"]
 
@@ -28,6 +26,7 @@ AVAILABLE = kernels.available()
 _TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+_exporting = torch.compiler.is_exporting
 
 
 def takes(
@@ -40,11 +39,10 @@ def takes(
 ) -> bool:
     """Whether our kernels can take `x`, and are faster than torch's operators.
 
-    `last`: the shape of γ and β, which is that of the last axes; None where they have the channels.
+    Never in an export, which others shall read.  `last`: the shape of γ and β, which is that of the
+    last axes; None where they have the channels.
     """
-    if torch.compiler.is_exporting():  # torch's operators are for everybody to read
-        return False
-    if after is None and x.numel() < SMALLEST[normalizer]:
+    if _exporting() or (after is None and x.numel() < SMALLEST[normalizer]):
         return False
     return (
         x.is_cpu
@@ -92,16 +90,16 @@ def by_channel(
     after: After | None,
 ) -> Tensor:
     """Batch norm of x (N, C, *) if the `first` axis that is reduced is 0, instance norm if 2."""
-    shape = [1, x.shape[1], *[1] * (x.dim() - 2)]
-    affine, after = Affine(weight, bias).view(shape), after or PLAIN
+    beside = [1, x.shape[1], *[1] * (x.dim() - 2)]
+    affine, after, view = Affine(weight, bias), after or PLAIN, View(None, beside)
     if running is not None and not training:
-        mean, var = running.mean.view(shape), running.var.view(shape)
-        return normalize(x, mean, var, affine, eps, after)
-    dims = [axis for axis in range(first, x.dim()) if axis != 1]
-    y, mean, square = standardize(x, affine, _deviation(dims, eps), after)
+        mean, var = running.mean.view(beside), running.var.view(beside)
+        return normalize(x, mean, var, affine, eps, after, view)
+    statistic = _deviation([axis for axis in range(first, x.dim()) if axis != 1], eps)
+    y, mean, square = standardize(x, affine, statistic, after, view)
     if running is not None:
-        count = math.prod([x.shape[axis] for axis in dims])
-        running.track(_channels(mean), _channels(square) * (count / max(count - 1, 1)))
+        count = x.numel() // mean.numel()
+        running.track(_channels(mean), _channels(square), count / max(count - 1, 1))
     return y
 
 
@@ -119,13 +117,12 @@ def group(
     after: After | None,
 ) -> Tensor:
     """Group norm of x (N, C, *)."""
-    size, positions = x.shape[1] // groups, x.shape[2:]
-    affine = Affine(weight, bias).view([1, groups, size, *[1] * len(positions)])
-    residual, phi = after or PLAIN
-    shape = [x.shape[0], groups, size, *positions]
-    after = After(None if residual is None else residual.view(shape), phi)
-    statistic = _deviation(list(range(2, len(shape))), eps)
-    return standardize(x.view(shape), affine, statistic, after)[0].view(x.shape)
+    samples, channels, *positions = x.shape
+    split = [samples, groups, channels // groups, *positions]
+    beside = [1, *split[1:3], *[1] * len(positions)]
+    statistic = _deviation(list(range(2, len(split))), eps)
+    view = View(split, beside)
+    return standardize(x, Affine(weight, bias), statistic, after or PLAIN, view)[0]
 
 
 def last(
@@ -139,12 +136,17 @@ def last(
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`; RMS norm if not `center`."""
     before = x.dim() - len(shape)
-    eps = torch.finfo(widen(x.new_empty(0)).dtype).eps if eps is None else eps
+    eps = _epsilon(x) if eps is None else eps
     statistic = Statistic(list(range(before, x.dim())), center, center, 2.0, 1.0, eps)
-    affine = Affine(weight, bias).view([*[1] * before, *shape])
-    return standardize(x, affine, statistic, after or PLAIN)[0]
+    view = View(None, [*[1] * before, *shape])
+    return standardize(x, Affine(weight, bias), statistic, after or PLAIN, view)[0]
 
 
 def _deviation(dims: list[int], eps: float) -> Statistic:
     """The mean and the standard deviation over `dims`."""
     return Statistic(dims, True, True, 2.0, 1.0, eps)
+
+
+def _epsilon(x: Tensor) -> float:
+    """That of the type that x is computed in."""
+    return torch.finfo(torch.float32 if x.dtype in _SIXTEEN_BITS else x.dtype).eps

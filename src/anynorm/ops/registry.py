@@ -1,9 +1,10 @@
 """One way to make an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
 
-An operator is called in three ways that have the same derivative.  Compiled graphs call it itself,
-so that they show one node.  Inside a torch.func transform it goes through its `autograd.Function`,
+An operator is called in ways that have the same derivative.  Compiled graphs call it itself, so
+that they show one node.  Inside a torch.func transform it goes through its `autograd.Function`,
 because torch.func does not see ``torch.library.register_autograd``.  Otherwise it goes through a
-Function without ``setup_context``, whose arguments torch does not inspect at every call.
+Function without ``setup_context``, whose arguments torch does not inspect at every call, or past
+all of that where nobody asks for gradients.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
+_interpreters = torch._C._functorch.peek_interpreter_stack
 
 
 def define(schema: str) -> Any:
@@ -66,22 +68,21 @@ def operator(
     torch.library.register_vmap(name, partial(function.rule, op))
     torch.library.register_autograd(name, function.backward, setup_context=function.setup_context)
 
-    plain = _without_setup(function)
+    plain, below = _without_setup(function).apply, function.forward
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return op(*args)
-        return (function if in_transform() else plain).apply(*args)
+        if _interpreters() is not None:
+            return function.apply(*args)
+        return plain(*args) if torch.is_grad_enabled() else below(*args)
 
     return call
 
 
 def in_transform() -> bool:
     """Whether a torch.func transform (vmap, grad, …) is running."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is not None
-    )
+    return not torch.compiler.is_compiling() and _interpreters() is not None
 
 
 def in_front(tensor: Tensor | None, axis: int | None, size: int) -> Tensor | None:
@@ -92,11 +93,13 @@ def in_front(tensor: Tensor | None, axis: int | None, size: int) -> Tensor | Non
 
 
 def _without_setup(function: Any) -> Any:
+    below, save = function.forward, function.setup_context
+
     class Plain(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
-            output = function.forward(*args)
-            function.setup_context(ctx, args, output)
+            output = below(*args)
+            save(ctx, args, output)
             return output
 
         backward = staticmethod(function.backward)

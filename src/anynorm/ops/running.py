@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from anynorm import kernels
 from anynorm.ops.registry import LIBRARY, define, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
 
 _TRACK = define(
     "track_(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
-    "Tensor batch_var, float? momentum) -> ()"
+    "Tensor batch_var, float? momentum, float correction) -> ()"
+)
+
+
+# Whether the CPU's kernels have one for it.
+_COMPILED = kernels.available() and torch._C._dispatch_has_kernel_for_dispatch_key(
+    "anynorm::track_", "CPU"
 )
 
 
@@ -31,28 +38,31 @@ class Running(NamedTuple):
     batches: Tensor | None
     momentum: float | None
 
-    def track(self, batch_mean: Tensor, batch_var: Tensor) -> None:
-        """Take in one batch, except where it is not finite and while a graph is recomputed."""
+    def track(self, batch_mean: Tensor, batch_var: Tensor, correction: float = 1.0) -> None:
+        """Take in one batch, except where it is not finite and while a graph is recomputed.
+
+        `correction` is a factor of the variance, Bessel's for one.
+        """
         if recomputing():
             return
-        # A finite float64 may be too large for the running statistics: converted, it shows.
-        batch_mean = batch_mean.detach().to(self.mean.dtype)
-        batch_var = batch_var.detach().to(self.var.dtype)
-        if plain_eager(self.mean) and self._move(batch_mean, batch_var):
+        batch_mean, batch_var = batch_mean.detach(), batch_var.detach()
+        plain = plain_eager(self.mean)
+        compiled = plain and _COMPILED and batch_mean.shape == batch_var.shape
+        if plain and not compiled and self._move(batch_mean, batch_var, correction):
             return
-        update = _TRACK if in_transform() else _update
-        update(self.mean, self.var, self.batches, batch_mean, batch_var, self.momentum)
+        update = _TRACK if compiled or in_transform() else _update
+        update(*self[:3], batch_mean, batch_var, self.momentum, correction)
 
-    def _move(self, batch_mean: Tensor, batch_var: Tensor) -> bool:
+    def _move(self, batch_mean: Tensor, batch_var: Tensor, correction: float) -> bool:
         """The short way of a finite batch, which needs no masks; says whether it could be taken."""
-        if self.momentum is None or not math.isfinite(
-            batch_mean.sum().item() + batch_var.sum().item()
-        ):
+        # A finite float64 may be too large for the running statistics: converted, it shows.
+        mean, var = batch_mean.to(self.mean.dtype), (batch_var * correction).to(self.var.dtype)
+        if self.momentum is None or not math.isfinite(mean.sum().item() + var.sum().item()):
             return False
         if self.batches is not None:
             self.batches.add_(1)
-        self.mean.lerp_(batch_mean, self.momentum)
-        self.var.lerp_(batch_var, self.momentum)
+        self.mean.lerp_(mean, self.momentum)
+        self.var.lerp_(var, self.momentum)
         return True
 
 
@@ -80,7 +90,9 @@ def _update(
     batch_mean: Tensor,
     batch_var: Tensor,
     momentum: float | None,
+    correction: float,
 ) -> None:
+    batch_mean, batch_var = batch_mean.to(mean.dtype), (batch_var * correction).to(var.dtype)
     channels, spread = _usable(batch_mean, batch_var)
     if count is not None:  # a batch that leaves no trace is no batch
         seen = channels.any() if count.dim() == 0 else channels.flatten(1).any(1)
@@ -115,13 +127,14 @@ def _cumulative(count: Tensor | None) -> Tensor:
 
 def _vmap(info: Any, in_dims: Any, *args: Any) -> Any:
     """Per-model statistics stay per model; shared ones take in the pool of all models' batches."""
-    *tensors, momentum = args
+    *tensors, momentum, correction = args
     if in_dims[0] is None:
-        pooled = _pool(tensors[3:], in_dims[3:5])
-        _TRACK(*tensors[:3], *pooled, momentum)
+        pooled = _pool([tensors[3], tensors[4] * correction], in_dims[3:5])
+        _TRACK(*tensors[:3], *pooled, momentum, 1.0)
     else:
         pairs = zip(tensors, in_dims, strict=False)
-        _TRACK(*(in_front(tensor, axis, info.batch_size) for tensor, axis in pairs), momentum)
+        front = (in_front(tensor, axis, info.batch_size) for tensor, axis in pairs)
+        _TRACK(*front, momentum, correction)
     return None, None
 
 

@@ -17,23 +17,27 @@ from anynorm.ops import bits, formula
 from anynorm.ops.formula import Gradients
 from anynorm.ops.fused import Pair, connect, like
 from anynorm.ops.registry import in_transform
-from anynorm.ops.values import PLAIN, Affine, After, Saved, Statistic
+from anynorm.ops.values import AS_IT_IS, PLAIN, Affine, After, Saved, Statistic, View
 
 __all__ = ["standardize"]
 
 
 def standardize(
-    x: Tensor, affine: Affine, statistic: Statistic, after: After = PLAIN
+    x: Tensor,
+    affine: Affine,
+    statistic: Statistic,
+    after: After = PLAIN,
+    view: View = AS_IT_IS,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return h = φ(γ · (x − μ) / σ + β + residual), μ and s²; only h is differentiable.
 
-    Shapes: `x` any, the residual the same; γ and β have its rank and broadcast against it; μ and
-    s², in float64, have size 1 in ``statistic.dims``.
+    Shapes: `x` any, h and the residual the same.  In the view, γ and β have the rank of x and
+    broadcast against it, and μ and s², in float64, have size 1 in ``statistic.dims``.
     """
     if after.residual is not None and in_transform():  # where bits could not be moved about
-        y, mean, square = standardize(x, affine, statistic)
+        y, mean, square = standardize(x, affine, statistic, PLAIN, view)
         return after.apply(y), mean, square
-    y, mean, square, _ = _standardize(x, after.residual, *affine, *statistic, after.phi)
+    y, mean, square, _ = _standardize(view, (*statistic, after.phi), x, after.residual, *affine)
     return y, mean, square
 
 
@@ -75,10 +79,10 @@ class _Standardize(Pair):
         return formula.moments(saved.x, Statistic(*rest[:-1]))
 
     @staticmethod
-    def split(inputs: Sequence[Any], output: Sequence[Tensor]) -> tuple[Saved, Sequence[Any]]:
-        x, residual, weight, bias, *rest = inputs
+    def saved(tensors: Sequence[Any], output: Sequence[Tensor]) -> Saved:
+        x, residual, weight, bias = tensors
         _, mean, square, kept = output
-        return Saved(x, residual, kept, mean, square, weight, bias), rest
+        return Saved(x, residual, kept, mean, square, weight, bias)
 
     @staticmethod
     def place(dx: Any, dresidual: Any, dweight: Any, dbias: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anynorm.activations import ACTIVATIONS
 
-__all__ = ["PLAIN", "Affine", "After", "Saved", "Statistic"]
+__all__ = ["AS_IT_IS", "PLAIN", "Affine", "After", "Saved", "Statistic", "View"]
 
 
 class Statistic(NamedTuple):
@@ -32,14 +32,6 @@ class Affine(NamedTuple):
     weight: Tensor | None = None
     bias: Tensor | None = None
 
-    def view(self, shape: Sequence[int]) -> Affine:
-        """Return both in one shape, in which they broadcast against an input."""
-        weight, bias = self
-        return Affine(
-            None if weight is None else weight.view(shape),
-            None if bias is None else bias.view(shape),
-        )
-
 
 class After(NamedTuple):
     """What follows γ and β: a residual that is added, and φ by its name."""
@@ -54,6 +46,32 @@ class After(NamedTuple):
 
 
 PLAIN = After()
+
+
+class View(NamedTuple):
+    """The shapes in which operators see their tensors; None where those are what they have.
+
+    `split` is that of the input (and the residual), `beside` that in which γ and β broadcast
+    against it.
+    """
+
+    split: Sequence[int] | None = None
+    beside: Sequence[int] | None = None
+
+    def of(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return input and residual, any others, and last γ and β in these shapes."""
+        x, residual, *others, weight, bias = tensors
+        split, beside = self
+        return [
+            x if split is None or x is None else x.view(split),
+            residual if split is None or residual is None else residual.view(split),
+            *others,
+            weight if beside is None or weight is None else weight.view(beside),
+            bias if beside is None or bias is None else bias.view(beside),
+        ]
+
+
+AS_IT_IS = View()
 
 
 class Saved(NamedTuple):
