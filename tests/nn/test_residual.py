@@ -175,6 +175,16 @@ def test_sixteen_bits(build, dtype, wide):
     torch.testing.assert_close(y.double(), expected, rtol=4 * precision, atol=8 * precision)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_output_may_be_changed_in_place(build, training):
+    x, residual, dy = tensors()
+    layer, other = (build(dtype=x.dtype).train(training) for _ in range(2))
+    torch.testing.assert_close(
+        results(layer, lambda x, r: layer(x, r).relu_(), x, residual, dy),
+        results(other, lambda x, r: torch.relu(other(x, r)), x, residual, dy),
+    )
+
+
 def test_an_empty_batch_passes_through(build):
     layer = build(activation="relu")
     x, residual = (t[:0].float().requires_grad_() for t in tensors()[:2])

@@ -73,6 +73,14 @@ def test_the_types_that_kernels_know(name, dtype):
         assert ours(wider, x) == ["standardize"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_neither_type_nor_choice(name, dtype):
+    layer, x = LAYERS[name](), torch.randn(LARGE).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == dtype
+        assert ours(layer, x) == ["standardize"]
+
+
 def test_what_is_fused_is_ours_at_any_size(name):
     x = torch.randn(2, 4, 5, 5)
     assert ours(LAYERS[name](activation="relu"), x) == ["standardize"]
@@ -183,6 +191,19 @@ def test_ours_and_torchs_agree(name, memory_format, added):
         return LAYERS[name](dtype=torch.float64, activation="silu" if added else None)
 
     same(name, layer, x, *([residual] if added else []))
+
+
+def test_the_output_may_be_changed_in_place(name):
+    layer, (x, dy) = LAYERS[name](), torch.randn(2, *LARGE)
+    x.requires_grad_()
+    results = []
+    for function in (torch.relu, torch.relu_):
+        y = layer(x)
+        results.append(torch.autograd.grad(function(y), x, dy))
+    torch.testing.assert_close(*results)
+    with torch.no_grad():
+        y = layer(x)
+    assert y.add_(torch.ones(1, requires_grad=True)).requires_grad
 
 
 def test_instances_enter_the_running_statistics_by_their_average():

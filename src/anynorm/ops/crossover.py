@@ -26,6 +26,7 @@ TABLE: dict[tuple[str, str], Crossover] = {
     ("batch", "rows"): Crossover(3 << 16),
     ("batch", "channels first"): Crossover(1 << 15),
     ("batch", "channels last"): Crossover(1 << 17),
+    ("instance", "rows"): Crossover(1 << 15),
     ("instance", "channels first"): Crossover(1 << 15),
     ("instance", "channels last"): Crossover(1 << 15),
     ("group", "rows"): Crossover(1 << 17),

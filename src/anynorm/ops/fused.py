@@ -159,7 +159,7 @@ def _viewing(
 
     def viewed(view: View, rest: Sequence[Any], x: Tensor, *tensors: Tensor | None) -> Any:
         y, *others = forward(*view.of((x, *tensors)), *rest)
-        return y if view.split is None else y.reshape(x.shape), *others
+        return y if view.split is None else _unsplit(y, x.shape), *others
 
     class Viewed(torch.autograd.Function):
         @staticmethod
@@ -178,6 +178,12 @@ def _viewing(
         return Viewed.apply(view, rest, *tensors) if plain else viewed(view, rest, *tensors)
 
     return call
+
+
+def _unsplit(y: Tensor, shape: Sequence[int]) -> Tensor:
+    """`y` in another shape, not marked as a view: a Function's may not be changed in place."""
+    whole: Tensor = torch.ops.aten._unsafe_view.default(y.reshape(shape), shape)
+    return whole
 
 
 def _save(ctx: Any, saved: Saved, output: Any, rest: Sequence[Any]) -> None:
@@ -208,8 +214,8 @@ def _gradients(
     return pair.place(
         dx if view.split is None else dx.reshape(x.shape),
         (through if view.split is None else through.reshape(x.shape)) if ctx.added else None,
-        None if weight is None else dweight.view(weight.shape),
-        None if bias is None else dbias.view(bias.shape),
+        None if weight is None else dweight.view_as(weight),
+        None if bias is None else dbias.view_as(bias),
     )
 
 
