@@ -10,7 +10,7 @@ from torch import Tensor
 from anynorm.activations import activation as named_activation
 from anynorm.errors import AnynormError
 from anynorm.functional.checks import check_residual
-from anynorm.ops import After
+from anynorm.ops import PLAIN, After
 
 __all__ = [
     "Activation",
@@ -35,8 +35,8 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
     return named_activation(activation).forward(y) if isinstance(activation, str) else activation(y)
 
 
-def following(x: Tensor, residual: Tensor | None, activation: Activation) -> After | None:
-    """Return what an operator on `x` does after γ and β; None where that is nothing.
+def following(x: Tensor, residual: Tensor | None, activation: Activation) -> After:
+    """Return what an operator on `x` does after γ and β; `PLAIN` itself where that is nothing.
 
     A function is left for :func:`finish`.  Raises for a residual that does not fit `x`, and for
     the name of no activation.
@@ -44,9 +44,10 @@ def following(x: Tensor, residual: Tensor | None, activation: Activation) -> Aft
     if residual is not None:
         check_residual(x, residual)
     if not isinstance(activation, str):
-        return None if residual is None else After(residual)
+        return PLAIN if residual is None else After(residual)
     named_activation(activation)
-    return After(residual, activation) if residual is not None or activation != "identity" else None
+    nothing = residual is None and activation == "identity"
+    return PLAIN if nothing else After(residual, activation)
 
 
 def finish(y: Tensor, activation: Activation) -> Tensor:

@@ -13,7 +13,7 @@ from anynorm.functional.activation import Activation, check_activation, finish, 
 from anynorm.functional.checks import need_axes, need_real, need_several
 from anynorm.functional.native import native_operator
 from anynorm.functional.whitening import scaled, whiten
-from anynorm.ops import PLAIN, Affine, After, Running, Statistic
+from anynorm.ops import Affine, After, Running, Statistic
 from anynorm.pattern import Plan
 from anynorm.spec import Spec
 
@@ -61,21 +61,21 @@ def _normalize(
     training: bool,
     eps: float,
     sizes: Mapping[str, int],
-    after: After | None,
+    after: After,
 ) -> Tensor:
     if spec.is_identity:
-        return (after or PLAIN).apply(scaled(x, plan, affine))
+        return after.apply(scaled(x, plan, affine))
     need_axes(x, plan)
     if plan.takes_batch and (training or running is None):
         need_several(x, plan, sizes)
     if spec.scale is not None and spec.scale.root is not None:
         y = whiten(x, spec, spec.scale.root, plan, affine, running, training, eps, sizes)
-        return (after or PLAIN).apply(y)
+        return after.apply(y)
     if running is not None and not training:
         return _with_running(x, plan, affine, running, eps if spec.scale else 0.0, after)
     if native := native_operator(x, spec, plan, affine, running):
         return native(x, affine, running, eps, sizes, after)
-    return _standardize(x, spec, plan, affine, running, eps, sizes, after or PLAIN)
+    return _standardize(x, spec, plan, affine, running, eps, sizes, after)
 
 
 def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
@@ -145,7 +145,7 @@ def _track(
 
 
 def _with_running(
-    x: Tensor, plan: Plan, affine: Affine, running: Running, eps: float, after: After | None
+    x: Tensor, plan: Plan, affine: Affine, running: Running, eps: float, after: After
 ) -> Tensor:
     """Evaluation: every running variance is an s², so batch norm's operator serves them all."""
     first, width = plan.first, running.mean.dim()
@@ -160,7 +160,7 @@ def _with_running(
             return t.reshape(1, 1, -1)
         return t.flatten(first, first + width - 1).movedim(first, 1)
 
-    if after is not None and after.residual is not None:
+    if after.residual is not None:
         after = After(moved(after.residual), after.phi)
     y = ops.native.batch(moved(x), still, weight, bias, False, eps, after)
     return (y if width == 0 else y.movedim(1, first)).reshape(x.shape)

@@ -43,8 +43,8 @@ _ROOT_MEAN_SQUARE: dict[str, _Native] = {
 }
 
 
-def _options(after: After | None) -> dict[str, Any]:
-    return {} if after is None else {"residual": after.residual, "activation": after.phi}
+def _options(after: After) -> dict[str, Any]:
+    return {"residual": after.residual, "activation": after.phi}
 
 
 def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:

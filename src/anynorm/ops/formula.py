@@ -21,6 +21,7 @@ __all__ = [
     "accurate",
     "backward",
     "forward",
+    "gives_residual",
     "keeps_bits",
     "moments",
     "needs_residual",
@@ -85,22 +86,32 @@ def needs_residual(after: After) -> bool:
     return after.residual is not None and after.phi not in ("identity", *_BY_SIGN)
 
 
+def gives_residual(residual: Tensor | None, kept: Tensor, phi: str) -> bool:
+    """Whether backward returns a gradient of the residual; without φ it is dy itself."""
+    return phi != "identity" and (residual is not None or kept.numel() > 0)
+
+
 def backward(dy: Tensor, saved: Saved, statistic: Statistic, phi: str) -> Gradients:
     """Return the gradients, from what the forward left."""
-    unit = _unit(widen(saved.x), saved.mean, saved.square, statistic.eps)
-    dz = _through_phi(widen(dy), unit, saved, phi)
-    g = dz if saved.weight is None else dz * saved.weight
+    unit, dz, g = _through_output(dy, saved, statistic.eps, phi)
     dx = _through_statistics(g, unit, saved, statistic)
     return dx.to(saved.x.dtype), *_beside(dz, unit, saved, phi)
 
 
 def normalize_backward(dy: Tensor, saved: Saved, eps: float, phi: str) -> Gradients:
     """Return what :func:`backward` does, for μ and s² that do not depend on x."""
-    unit = _unit(widen(saved.x), saved.mean, saved.square, eps)
-    dz = _through_phi(widen(dy), unit, saved, phi)
-    g = dz if saved.weight is None else dz * saved.weight
+    unit, dz, g = _through_output(dy, saved, eps, phi)
     dx = g * torch.rsqrt(saved.square + eps).to(g.dtype)
     return dx.to(saved.x.dtype), *_beside(dz, unit, saved, phi)
+
+
+def _through_output(
+    dy: Tensor, saved: Saved, eps: float, phi: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The unit values, and the gradients of what φ was applied to and of the unit values."""
+    unit = _unit(widen(saved.x), saved.mean, saved.square, eps)
+    dz = _through_phi(widen(dy), unit, saved, phi)
+    return unit, dz, dz if saved.weight is None else dz * saved.weight
 
 
 def _unit(x: Tensor, mean: Tensor, square: Tensor, eps: float) -> Tensor:
@@ -131,9 +142,8 @@ def _through_phi(dy: Tensor, unit: Tensor, saved: Saved, phi: str) -> Tensor:
 def _beside(dz: Tensor, unit: Tensor, saved: Saved, phi: str) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of residual, γ and β."""
     x, residual, kept, _, _, weight, bias = saved
-    added = phi != "identity" and (residual is not None or kept.numel() > 0)
     return (
-        dz.to(x.dtype) if added else x.new_empty(0),
+        dz.to(x.dtype) if gives_residual(residual, kept, phi) else x.new_empty(0),
         x.new_empty(0) if weight is None else _sum_like(dz * unit, weight),
         x.new_empty(0) if bias is None else _sum_like(dz, bias),
     )

@@ -146,8 +146,8 @@ def _backward_kernel(pair: type[Pair]) -> Callable[..., Gradients]:
 
 def _fake_gradients(dy: Tensor, x: Tensor, *args: Any) -> Gradients:
     residual, kept, _, _, weight, bias, *_, phi = args
-    added = phi != "identity" and (residual is not None or kept.numel() > 0)
-    dresidual = torch.empty_like(x) if added else x.new_empty(0)
+    given = formula.gives_residual(residual, kept, phi)
+    dresidual = torch.empty_like(x) if given else x.new_empty(0)
     dweight, dbias = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (weight, bias))
     return torch.empty_like(x), dresidual, dweight, dbias
 
@@ -174,6 +174,10 @@ def _viewing(
             return None, None, *_gradients(ctx, pair, gradient, dy, ctx.view)
 
     def call(view: View, rest: Sequence[Any], *tensors: Any) -> Any:
+        x, residual, *others = tensors
+        if residual is not None and in_transform():  # where bits could not be moved about
+            y, *outputs = call(view, (*rest[:-1], "identity"), x, None, *others)
+            return After(residual, rest[-1]).apply(y), *outputs
         plain = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not in_transform()
         return Viewed.apply(view, rest, *tensors) if plain else viewed(view, rest, *tensors)
 
@@ -270,8 +274,8 @@ def _backward_function(pair: type[Pair], op: Any) -> Any:
         front = _in_front(info, in_dims, tensors)
         front[3] = kept.flatten()
         gradients = call(*front, *pair.deeper(*rest))
-        added = residual is not None and rest[-1] != "identity"
-        there = (True, added, weight is not None, bias is not None)
+        given = formula.gives_residual(residual, kept, rest[-1])
+        there = (True, given, weight is not None, bias is not None)
         return gradients, tuple(0 if present else None for present in there)
 
     return _function(op, save, backward, rule)

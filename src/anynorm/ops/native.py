@@ -16,7 +16,7 @@ from torch import Tensor
 from anynorm.ops import own
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
-from anynorm.ops.values import After
+from anynorm.ops.values import PLAIN, After
 
 __all__ = ["batch", "group", "instance", "layer", "rms"]
 
@@ -35,17 +35,10 @@ def batch(
     bias: Tensor | None,
     training: bool,
     eps: float,
-    after: After | None = None,
+    after: After = PLAIN,
 ) -> Tensor:
     """Batch norm of x (N, C, *), with statistics of this batch if `training`."""
-    if (
-        _OWN
-        and (training or (after and running))
-        and own.takes("batch", x, None, weight, bias, after)
-    ):
-        return own.by_channel(x, 0, running, weight, bias, training, eps, after)
-    y = _run(torch.batch_norm, x, running, weight, bias, training, eps)
-    return y if after is None else after.apply(y)
+    return _by_channel("batch", torch.batch_norm, 0, x, running, weight, bias, training, eps, after)
 
 
 def instance(
@@ -55,17 +48,12 @@ def instance(
     bias: Tensor | None,
     training: bool,
     eps: float,
-    after: After | None = None,
+    after: After = PLAIN,
 ) -> Tensor:
     """Instance norm of x (N, C, *), with statistics of each instance if `training`."""
-    if (
-        _OWN
-        and (training or (after and running))
-        and own.takes("instance", x, None, weight, bias, after)
-    ):
-        return own.by_channel(x, 2, running, weight, bias, training, eps, after)
-    y = _run(torch.instance_norm, x, running, weight, bias, training, eps)
-    return y if after is None else after.apply(y)
+    return _by_channel(
+        "instance", torch.instance_norm, 2, x, running, weight, bias, training, eps, after
+    )
 
 
 def layer(
@@ -74,13 +62,13 @@ def layer(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    after: After | None = None,
+    after: After = PLAIN,
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`."""
     if _OWN and own.takes("layer", x, shape, weight, bias, after):
         return own.last(x, shape, True, weight, bias, eps, after)
     y = torch.layer_norm(x, shape, weight, bias, eps, _CUDNN.enabled)
-    return y if after is None else after.apply(y)
+    return y if after is PLAIN else after.apply(y)
 
 
 def rms(
@@ -88,7 +76,7 @@ def rms(
     shape: Sequence[int],
     weight: Tensor | None,
     eps: float | None,
-    after: After | None = None,
+    after: After = PLAIN,
 ) -> Tensor:
     """RMS norm over the last axes, whose sizes are `shape`; ε is the type's epsilon if None.
 
@@ -97,7 +85,7 @@ def rms(
     if _OWN and own.takes("rms", x, shape, weight, None, after):
         return own.last(x, shape, False, weight, None, eps, after)
     y = torch.rms_norm(x, shape, weight, eps)
-    return y if after is None else after.apply(y)
+    return y if after is PLAIN else after.apply(y)
 
 
 def group(
@@ -106,13 +94,33 @@ def group(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    after: After | None = None,
+    after: After = PLAIN,
 ) -> Tensor:
     """Group norm of x (N, C, *) with `groups` groups of channels."""
     if _OWN and own.takes("group", x, None, weight, bias, after):
         return own.group(x, groups, weight, bias, eps, after)
     y = torch.group_norm(x, groups, weight, bias, eps, _CUDNN.enabled)
-    return y if after is None else after.apply(y)
+    return y if after is PLAIN else after.apply(y)
+
+
+def _by_channel(
+    normalizer: str,
+    operator: _Operator,
+    first: int,
+    x: Tensor,
+    running: Running | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+    after: After,
+) -> Tensor:
+    """γ and β for each channel, statistics over the axes from the `first` one on."""
+    ours = _OWN and (training or (after is not PLAIN and running is not None))
+    if ours and own.takes(normalizer, x, None, weight, bias, after):
+        return own.by_channel(x, first, running, weight, bias, training, eps, after)
+    y = _run(operator, x, running, weight, bias, training, eps)
+    return y if after is PLAIN else after.apply(y)
 
 
 def _run(

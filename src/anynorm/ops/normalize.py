@@ -14,7 +14,6 @@ from torch import Tensor
 from anynorm.ops import bits, formula
 from anynorm.ops.formula import Gradients
 from anynorm.ops.fused import Pair, connect, like
-from anynorm.ops.registry import in_transform
 from anynorm.ops.values import AS_IT_IS, PLAIN, Affine, After, Saved, View
 
 __all__ = ["normalize"]
@@ -34,8 +33,6 @@ def normalize(
     Shapes: `x` any, h and the residual the same.  In the view, all others have the rank of x and
     broadcast against it.
     """
-    if after.residual is not None and in_transform():  # where bits could not be moved about
-        return after.apply(normalize(x, mean, square, affine, eps, PLAIN, view))
     y: Tensor = _normalize(view, (eps, after.phi), x, after.residual, mean, square, *affine)[0]
     return y
 

@@ -35,21 +35,21 @@ def takes(
     last: Sequence[int] | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    after: After | None,
+    after: After,
 ) -> bool:
     """Whether our kernels can take `x`, and are faster than torch's operators.
 
     Never in an export, which others shall read.  `last`: the shape of γ and β, which is that of the
     last axes; None where they have the channels.
     """
-    if _exporting() or (after is None and x.numel() < SMALLEST[normalizer]):
+    if _exporting() or (after is PLAIN and x.numel() < SMALLEST[normalizer]):
         return False
     return (
         x.is_cpu
         and x.dtype in _TYPES
         and _is_ordinary(x)
         and _fits(x, last, weight, bias)
-        and pays(normalizer, layout(x) if last is None else "rows", x.numel(), after is not None)
+        and pays(normalizer, layout(x) if last is None else "rows", x.numel(), after is not PLAIN)
     )
 
 
@@ -87,11 +87,11 @@ def by_channel(
     bias: Tensor | None,
     training: bool,
     eps: float,
-    after: After | None,
+    after: After,
 ) -> Tensor:
     """Batch norm of x (N, C, *) if the `first` axis that is reduced is 0, instance norm if 2."""
     beside = [1, x.shape[1], *[1] * (x.dim() - 2)]
-    affine, after, view = Affine(weight, bias), after or PLAIN, View(None, beside)
+    affine, view = Affine(weight, bias), View(None, beside)
     if running is not None and not training:
         mean, var = running.mean.view(beside), running.var.view(beside)
         return normalize(x, mean, var, affine, eps, after, view)
@@ -114,7 +114,7 @@ def group(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    after: After | None,
+    after: After,
 ) -> Tensor:
     """Group norm of x (N, C, *)."""
     samples, channels, *positions = x.shape
@@ -122,7 +122,7 @@ def group(
     beside = [1, *split[1:3], *[1] * len(positions)]
     statistic = _deviation(list(range(2, len(split))), eps)
     view = View(split, beside)
-    return standardize(x, Affine(weight, bias), statistic, after or PLAIN, view)[0]
+    return standardize(x, Affine(weight, bias), statistic, after, view)[0]
 
 
 def last(
@@ -132,14 +132,14 @@ def last(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
-    after: After | None,
+    after: After,
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`; RMS norm if not `center`."""
     before = x.dim() - len(shape)
     eps = _epsilon(x) if eps is None else eps
     statistic = Statistic(list(range(before, x.dim())), center, center, 2.0, 1.0, eps)
     view = View(None, [*[1] * before, *shape])
-    return standardize(x, Affine(weight, bias), statistic, after or PLAIN, view)[0]
+    return standardize(x, Affine(weight, bias), statistic, after, view)[0]
 
 
 def _deviation(dims: list[int], eps: float) -> Statistic:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from anynorm import kernels
 from anynorm.ops.registry import LIBRARY, define, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
@@ -16,12 +15,6 @@ __all__ = ["Running", "plain_eager"]
 _TRACK = define(
     "track_(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
     "Tensor batch_var, float? momentum, float correction) -> ()"
-)
-
-
-# Whether the CPU's kernels have one for it.
-_COMPILED = kernels.available() and torch._C._dispatch_has_kernel_for_dispatch_key(
-    "anynorm::track_", "CPU"
 )
 
 
@@ -46,11 +39,9 @@ class Running(NamedTuple):
         if recomputing():
             return
         batch_mean, batch_var = batch_mean.detach(), batch_var.detach()
-        plain = plain_eager(self.mean)
-        compiled = plain and _COMPILED and batch_mean.shape == batch_var.shape
-        if plain and not compiled and self._move(batch_mean, batch_var, correction):
+        if plain_eager(self.mean) and self._move(batch_mean, batch_var, correction):
             return
-        update = _TRACK if compiled or in_transform() else _update
+        update = _TRACK if in_transform() else _update
         update(*self[:3], batch_mean, batch_var, self.momentum, correction)
 
     def _move(self, batch_mean: Tensor, batch_var: Tensor, correction: float) -> bool:

@@ -16,7 +16,6 @@ from torch import Tensor
 from anynorm.ops import bits, formula
 from anynorm.ops.formula import Gradients
 from anynorm.ops.fused import Pair, connect, like
-from anynorm.ops.registry import in_transform
 from anynorm.ops.values import AS_IT_IS, PLAIN, Affine, After, Saved, Statistic, View
 
 __all__ = ["standardize"]
@@ -34,9 +33,6 @@ def standardize(
     Shapes: `x` any, h and the residual the same.  In the view, γ and β have the rank of x and
     broadcast against it, and μ and s², in float64, have size 1 in ``statistic.dims``.
     """
-    if after.residual is not None and in_transform():  # where bits could not be moved about
-        y, mean, square = standardize(x, affine, statistic, PLAIN, view)
-        return after.apply(y), mean, square
     y, mean, square, _ = _standardize(view, (*statistic, after.phi), x, after.residual, *affine)
     return y, mean, square
 
