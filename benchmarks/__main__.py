@@ -22,9 +22,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks import ROOT
 from benchmarks.cases import CASES, Case, quick, select
+from benchmarks.child import command
 from benchmarks.measure import PEERS, measure
-from benchmarks.results import RESULTS, ROOT, about, file_name, load, write
+from benchmarks.results import RESULTS, about, file_name, load, write
 from benchmarks.settings import SETTINGS, adopt
 from benchmarks.show import line, show_behind, warning
 from benchmarks.timing import Budget
@@ -103,8 +105,8 @@ def run_all(options: argparse.Namespace) -> None:
 
 def child(setting: str) -> Iterator[dict[str, Any]]:
     """Yield what another process with these very arguments measures in one setting."""
-    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--one", setting]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    call = command("benchmarks", *sys.argv[1:], "--one", setting)
+    with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         seen = 0
         for text in process.stdout:

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +21,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 import anynorm
+from benchmarks import child
 
 SETTINGS = {"malloc": {}, "torch's huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}, "tuned": {}}
 CASES = ("relu", "relu-thread", "train", "train-varying")
@@ -100,11 +98,8 @@ def main() -> None:
         return
     for case in CASES:
         for setting, environment in SETTINGS.items():
-            command = [sys.executable, "-m", "benchmarks.allocator", "--one", setting, case]
-            done = subprocess.run(
-                command, env=os.environ | environment, check=True, stdout=subprocess.PIPE
-            )
-            row = json.loads(done.stdout)
+            one = ("--one", setting, case)
+            row = child.result("benchmarks.allocator", *one, environment=environment)
             print(f"{case:14} {setting:20}", *(f"{v:9.5g} {k}" for k, v in row.items()))
 
 

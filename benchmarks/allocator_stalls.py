@@ -21,10 +21,11 @@ import json
 import mmap
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benchmarks import child
 
 SETTINGS = ("malloc", "malloc+huge", "tuned", "tuned+huge")
 HUGE, HUGEPAGE, NOHUGEPAGE, DONTNEED = 2 << 20, 14, 15, 4
@@ -95,7 +96,8 @@ def first_writes(huge: bool, values: int, repeats: int) -> list[tuple[float, ...
     """Of each fresh tensor's first write: milliseconds by the clock, of user and of system."""
     import torch
 
-    rows, held = [], []
+    rows: list[tuple[float, ...]] = []
+    held: list[torch.Tensor] = []
     for _ in range(HELD + repeats):
         y = torch.empty(values)
         before = time.perf_counter(), *os.times()[:2]
@@ -165,10 +167,10 @@ def main() -> None:
     show_what_the_host_takes()
     taken = fragment() if options.fragment else []
     for setting in SETTINGS:
-        command = [sys.executable, "-m", "benchmarks.allocator_stalls", "--one", setting]
+        arguments = ["--one", setting]
         for name, number in zip(("--values", "--repeats", "--threads"), numbers, strict=True):
-            command += [name, str(number)]
-        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            arguments += [name, str(number)]
+        row = child.result("benchmarks.allocator_stalls", *arguments)
         print(f"{setting:12}", *(f"{name} {value:.5g}" for name, value in row.items()), sep="  ")
     del taken
 

@@ -40,24 +40,24 @@ class Deviation(nn.Module):
         return d * (self.weight * torch.rsqrt(square + EPS)) + self.bias
 
 
-class Standardized(nn.Module):
-    """Weight standardization of (O, I, H, W) with a gain for each unit."""
+class _Gain(nn.Module):
+    """A gain for each unit of (O, I, H, W)."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(shape[0], 1, 1, 1))
+
+
+class Standardized(_Gain):
+    """Weight standardization of (O, I, H, W) with a gain for each unit."""
 
     def forward(self, weight: Tensor) -> Tensor:
         var, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
         return (weight - mean) * (self.weight * torch.rsqrt(var + EPS))
 
 
-class WeightNorm(nn.Module):
+class WeightNorm(_Gain):
     """What torch.nn.utils.parametrizations.weight_norm computes of (O, I, H, W)."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(shape[0], 1, 1, 1))
 
     def forward(self, weight: Tensor) -> Tensor:
         return torch._weight_norm(weight, self.weight, 0)

@@ -14,6 +14,7 @@ import argparse
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -25,7 +26,7 @@ from benchmarks.cases import TRAINING, Case, Shape
 from benchmarks.layers import inputs, ours
 from benchmarks.measure import step
 from benchmarks.settings import SETTINGS, adopt
-from benchmarks.timing import Budget, Call, alternate, ratios
+from benchmarks.timing import Budget, Call, alternate, ratios, spread
 
 __all__ = ["entry", "forced", "main", "shape", "smallest"]
 
@@ -73,10 +74,9 @@ def _won(key: Key, size: int, fusion: str) -> float:
     layer, given = ours(case), inputs(case)
     medians = []
     for phase in TRAINING:
-        call = step(Case(**{**vars(case), "phase": phase}), layer, given)
+        call = step(replace(case, phase=phase), layer, given)
         calls = {"ours": forced(key, ALWAYS, call), "torch": forced(key, NEVER, call)}
-        found = sorted(ratios(alternate(calls, BUDGET), "torch", "ours"))
-        medians.append(found[len(found) // 2])
+        medians.append(spread(ratios(alternate(calls, BUDGET), "torch", "ours"))["median"])
     return min(medians)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -87,20 +88,14 @@ def _function(case: Case, parameters: int) -> Function:
 
     def function(x: Any, *rest: Any) -> Any:
         unit = _unit(x.reshape(shape), axes, case.normalizer != "rms").reshape(x.shape)
-        for parameter, combine in zip(rest[:parameters], (_times, _plus), strict=False):
+        for parameter, combine in zip(
+            rest[:parameters], (operator.mul, operator.add), strict=False
+        ):
             unit = combine(unit, parameter.reshape(channel))
         z = unit + rest[parameters] if case.adds else unit
         return phi(z).astype(x.dtype)
 
     return function
-
-
-def _times(x: Any, y: Any) -> Any:
-    return x * y
-
-
-def _plus(x: Any, y: Any) -> Any:
-    return x + y
 
 
 def _unit(x: Any, axes: tuple[int, ...], center: bool) -> Any:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anynorm.report.files import write_whole
 from benchmarks.cases import text as shape_text
 from benchmarks.dots import label
 from benchmarks.show import behind, warning
 
-__all__ = ["cases_table", "fill", "summary"]
+__all__ = ["cases_table", "commit", "fill", "line", "middle", "summary"]
 
 Row = Mapping[str, Any]
 PHASES = ("forward", "both", "evaluation")
@@ -25,7 +26,7 @@ def fill(page: Path, name: str, words: str) -> None:
     _, found_end, after = rest.partition(end)
     if not (found and found_end):
         raise ValueError(f"{page} has no markers {start} … {end}")
-    page.write_text(f"{before}{start}\n{words}\n{end}{after}", "utf-8")
+    write_whole(page, f"{before}{start}\n{words}\n{end}{after}")
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
@@ -37,9 +38,9 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
         for peer, name in PEERS.items():
             rows = [row for row in result["cases"] if peer in row["ratio"]]
             if rows:
-                middle = statistics.median(row["ratio"][peer]["median"] for row in rows)
-                cells = result["about"]["allocator"], name, len(rows), f"{middle:.2f}"
-                lines.append(_line([*map(str, cells), str(len(lost[peer]))]))
+                typical = statistics.median(row["ratio"][peer]["median"] for row in rows)
+                cells = result["about"]["allocator"], name, len(rows), f"{typical:.2f}"
+                lines.append(line([*map(str, cells), str(len(lost[peer]))]))
     return "\n".join(lines)
 
 
@@ -47,7 +48,7 @@ def _surroundings(abouts: Sequence[Mapping[str, Any]]) -> str:
     about = abouts[0]
     kernels = f"kernels for {about['isa']}" if about["kernels"] else "no compiled kernels"
     changed = ", with uncommitted changes" if any(about["dirty"] for about in abouts) else ""
-    commits = " and ".join(dict.fromkeys((about["commit"] or "unknown")[:10] for about in abouts))
+    commits = " and ".join(dict.fromkeys(commit(about) for about in abouts))
     busy = next((f" {told}" for about in abouts if (told := warning(about))), "")
     return (
         f"{about['cpu']}, {about['threads']} threads, {about['system']}; torch {about['torch']}, "
@@ -71,7 +72,7 @@ def cases_table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _folded(normalizer: str, lines: Sequence[str]) -> str:
     names = ["case", "phase", "copies", "kept (torch.nn)", *PEERS.values()]
-    head = [_line(names), "|---|---|" + "---|" * (len(names) - 2)]
+    head = [line(names), "|---|---|" + "---|" * (len(names) - 2)]
     title = f"<summary>{normalizer}: {len(lines)} cases</summary>"
     return "\n".join(["<details>", title, "", *head, *lines, "", "</details>"])
 
@@ -81,17 +82,25 @@ def _case(known: Row, rows: Sequence[Row | None]) -> str:
     copies = " / ".join(f"{row['copies']['ours']['median']:.1f}" if row else "–" for row in rows)
     ratios = (" / ".join(_ratio(row, peer) for row in rows) for peer in PEERS)
     phase = known["phase"].replace("both", "forward + backward")
-    return _line([f"{name}, {known['dtype']}", phase, copies, _kept(known), *ratios])
+    return line([f"{name}, {known['dtype']}", phase, copies, _kept(known), *ratios])
 
 
 def _ratio(row: Row | None, peer: str) -> str:
-    """A median and half the distance of the quartiles; bold where we are behind."""
+    """A median and half the distance of the quartiles."""
     if row is None or peer not in row["ratio"]:
         return "–"
     ratio = row["ratio"][peer]
-    middle = f"{ratio['median']:.2f}"
-    shown = f"**{middle}**" if ratio["median"] < 1 else middle
-    return f"{shown} ±{(ratio['high'] - ratio['low']) / 2:.2f}"
+    return f"{middle(ratio)} ±{(ratio['high'] - ratio['low']) / 2:.2f}"
+
+
+def middle(ratio: Mapping[str, float]) -> str:
+    """Return the median, bold where we are behind."""
+    return f"**{ratio['median']:.2f}**" if ratio["median"] < 1 else f"{ratio['median']:.2f}"
+
+
+def commit(about: Mapping[str, Any]) -> str:
+    """Return the start of the commit that was measured."""
+    return (about["commit"] or "unknown")[:10]
 
 
 def _kept(row: Row) -> str:
@@ -102,5 +111,6 @@ def _kept(row: Row) -> str:
     return f"{ours:.2f} ({eager:.2f})"
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """Return a line of a table."""
     return "| " + " | ".join(cells) + " |"

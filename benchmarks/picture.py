@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import page, resnet_table
+from anynorm.report.files import write_whole
+from benchmarks import ROOT, page, resnet_table
 from benchmarks.dots import draw
-from benchmarks.results import RESULTS, ROOT, read
+from benchmarks.results import RESULTS, read
 from benchmarks.settings import SETTINGS
 
 __all__ = ["latest", "main"]
@@ -28,8 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     layers, networks = latest(options.files or sorted(RESULTS.glob("*.json")))
     if layers:
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
-        options.picture.write_text(draw(layers), "utf-8")
+        write_whole(options.picture, draw(layers))
         page.fill(options.page, "summary", page.summary(layers))
         page.fill(options.page, "cases", page.cases_table(layers))
     if networks:

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.child import result as result_of_child
 from benchmarks.network import NORMS, Network
-from benchmarks.results import RESULTS, ROOT, about, file_name, load, write
+from benchmarks.results import RESULTS, about, file_name, load, write
 from benchmarks.settings import SETTINGS, adopt
 from benchmarks.timing import Times, ratios, spread
 
@@ -145,12 +146,12 @@ def run_all(options: argparse.Namespace) -> None:
 
 def child(setting: str, *more: str) -> Any:
     """What a process of its own prints; nothing where it cannot adopt the setting."""
-    command = [sys.executable, "-m", "benchmarks.resnet", *sys.argv[1:], "--one", setting, *more]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    if done.returncode and not more:
+    try:
+        return result_of_child("benchmarks.resnet", *sys.argv[1:], "--one", setting, *more)
+    except subprocess.CalledProcessError:
+        if more:
+            raise
         return None
-    done.check_returncode()
-    return json.loads(done.stdout)
 
 
 def show(console: Console, setting: str, row: dict[str, Any]) -> None:

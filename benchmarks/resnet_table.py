@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.page import commit, line, middle
+
 __all__ = ["table"]
 
 
@@ -13,7 +15,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     settings = results[0]["about"]["settings"]
     lines = [
         f"Batch {settings['batch']}, {settings['size']}² pixels, width {settings['width']}; "
-        f"commit {(results[0]['about']['commit'] or 'unknown')[:10]}, "
+        f"commit {commit(results[0]['about'])}, "
         f"{results[0]['about']['date'][:10]}.",
         "",
         "| allocator | layout | a step | torch.nn | ratio | peak | torch.nn | losses differ by |",
@@ -27,15 +29,14 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 def _line(setting: str, row: Mapping[str, Any]) -> str:
     ours, eager = (row["ms"][name]["median"] for name in ("ours", "eager"))
     ratio = row["ratio"]
-    shown = f"**{ratio['median']:.2f}**" if ratio["median"] < 1 else f"{ratio['median']:.2f}"
     peaks = (f"{row['memory'][name]['peak']:.0f} MB" for name in ("ours", "eager"))
     cells = (
         setting,
         row["layout"],
         f"{ours:.0f} ms",
         f"{eager:.0f} ms",
-        f"{shown} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+        f"{middle(ratio)} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
         *peaks,
         f"{row['loss_difference']:.0e}",
     )
-    return "| " + " | ".join(cells) + " |"
+    return line(cells)

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 from anynorm import kernels
+from anynorm.info import processor
+from anynorm.report.files import write_whole
+from anynorm.report.text import rounded
+from benchmarks import ROOT
 
-__all__ = ["RESULTS", "ROOT", "about", "file_name", "load", "read", "write"]
+__all__ = ["RESULTS", "about", "file_name", "load", "read", "write"]
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1
 # Variables that change what is measured.
 TELLING = re.compile("ANYNORM_|OMP_|KMP_|MKL_|MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|THP_MEM|TORCH|XLA_")
@@ -75,9 +78,7 @@ def load() -> float | None:
 
 def cpu() -> str:
     """The processor's name, with the numbers that tell generations of one name apart."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.is_file() else ""
-    found = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*)$", text, re.MULTILINE))
+    found = processor()
     if "model name" not in found:
         return platform.processor() or platform.machine()
     return "{model name}, family {cpu family}, model {model}".format_map(found)
@@ -94,11 +95,9 @@ def file_name(described: Result, kind: str = "layers") -> str:
 
 
 def write(path: Path, result: Result) -> None:
-    """Write beside and rename: a run that is broken off leaves the file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(_rounded(result), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(beside, path)
+    """Write a result whole or not at all, with the four digits that are measured."""
+    shown = json.dumps(rounded(result, digits=4), indent=1, ensure_ascii=False)
+    write_whole(path, shown + "\n")
 
 
 def read(path: Path) -> Result:
@@ -106,12 +105,3 @@ def read(path: Path) -> Result:
     if found["about"]["schema"] != SCHEMA:
         raise ValueError(f"{path} has schema {found['about']['schema']}, not {SCHEMA}")
     return found
-
-
-def _rounded(value: Any) -> Any:
-    """Keep four digits: no more are measured."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value

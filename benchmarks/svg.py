@@ -18,7 +18,6 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-seri
 .slow { fill: #d1495b; opacity: 0.08 }
 .ahead { fill: #2274a5; fill-opacity: 0.65; stroke: #ffffff }
 .behind { fill: #d1495b; stroke: #ffffff }
-.lost { fill: #b3293d }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
   .muted { fill: #9aa7b4 }
@@ -28,7 +27,6 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-seri
   .slow { fill: #ff7b89; opacity: 0.12 }
   .ahead { fill: #58a6ff; stroke: #0d1117 }
   .behind { fill: #ff7b89; stroke: #0d1117 }
-  .lost { fill: #ff7b89 }
 }
 """
 

@@ -11,7 +11,7 @@ import torch
 
 from anynorm import kernels
 
-__all__ = ["Info", "info"]
+__all__ = ["Info", "info", "processor"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,17 @@ def info() -> Info:
     )
 
 
+def processor() -> dict[str, str]:
+    """Return what Linux says of the first processor, such as its ``model name``; else nothing."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.is_file() else ""
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
 def _cpu() -> str:
     """Return the processor's name, which Python knows only on some systems."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+    return processor().get("model name") or platform.processor() or "unknown"
 
 
 def _instruction_set() -> str:

@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from string import Template
 from typing import Any
 
+from anynorm.report.files import write_whole
 from anynorm.report.sections import contents, header, notice, study
 from anynorm.report.text import markup
 
@@ -26,11 +26,7 @@ def write(evidence: Evidence, path: str | os.PathLike[str]) -> None:
     The file is complete or absent at any moment. It needs no network, and its content security
     policy lets the browser make no request and run no script but the page's own.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    beside.write_text(page(evidence), encoding="utf-8")
-    os.replace(beside, target)
+    write_whole(path, page(evidence))
 
 
 def page(evidence: Evidence) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-__all__ = ["cell", "last_line", "markup", "plot", "visible", "wrapped"]
+__all__ = ["cell", "last_line", "markup", "plot", "rounded", "visible", "wrapped"]
 
 
 def visible(text: object) -> str:
@@ -81,3 +81,16 @@ def last_line(text: str) -> str:
     'ValueError: too small'
     """
     return text.strip().rpartition("\n")[2]
+
+
+def rounded(value: Any, digits: int) -> Any:
+    """Return plain JSON with every fraction in it cut to so many digits.
+
+    >>> rounded({"ratio": [1.23456, 2]}, digits=3)
+    {'ratio': [1.23, 2]}
+    """
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

@@ -8,6 +8,7 @@ from typing import Any
 from anynorm.report.figures.dots import dots
 from anynorm.report.figures.heat import heat
 from anynorm.report.figures.series import series
+from anynorm.report.text import rounded
 
 __all__ = ["draw"]
 
@@ -20,14 +21,6 @@ def draw(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     Colours are references such as ``"@3"`` (third normalizer) or ``"@ink"``: the page replaces
     them by the palette of its light or dark theme.
     """
-    drawn: dict[str, Any] = _rounded(KINDS[figure["kind"]](figure, labels))
+    # No screen shows more digits, and fewer halve the page's data.
+    drawn: dict[str, Any] = rounded(KINDS[figure["kind"]](figure, labels), digits=5)
     return drawn
-
-
-def _rounded(value: Any) -> Any:
-    """Keep five digits: no screen shows more, and they halve the page's data."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
