@@ -335,21 +335,13 @@ ANYNORM_INLINE double sum(Block<C> value) {
 inline double least(double a, double b) { return a < b || a != a ? a : b; }
 inline double most(double a, double b) { return a > b || a != a ? a : b; }
 
+// All lanes taken together by `least` or `most`.
 template <class C>
-inline double least_lane(Block<C> value) {
+inline double fold(Block<C> value, double (*together)(double, double)) {
   C lanes[kLanes];
   store(lanes, value, false);
   double out = lanes[0];
-  for (C lane : lanes) out = least(out, lane);
-  return out;
-}
-
-template <class C>
-inline double most_lane(Block<C> value) {
-  C lanes[kLanes];
-  store(lanes, value, false);
-  double out = lanes[0];
-  for (C lane : lanes) out = most(out, lane);
+  for (C lane : lanes) out = together(out, lane);
   return out;
 }
 
@@ -413,6 +405,12 @@ class Array {
 
  private:
   C* data_;
+};
+
+// A value that is known when compiling, as an argument.
+template <auto v>
+struct Is {
+  static constexpr auto value = v;
 };
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

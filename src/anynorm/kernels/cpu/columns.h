@@ -179,8 +179,8 @@ class ColumnsForward : public Columns<T> {
     take_together(cell);
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t) {
       const Moments all = set_moments(cell, first, round);
-      if (round == 0) p_.mean[set] = p_.statistic.center ? all.mean : 0;
-      p_.square[set] = square_of<C>(all, p_.statistic);
+      const double mean = round == 0 ? all.mean : p_.mean[set];
+      set_statistics(p_, set, mean, square_of<C>(all, p_.statistic));
     });
   }
 
@@ -350,11 +350,8 @@ class ColumnsBackward : public Columns<T> {
     add_tables(part(cell, 0, kDz), chunks_, tables_ * stride_, tables_ * stride_);
     double *dz = part(cell, 0, kDz), *product = part(cell, 0, kProduct);
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t) {
-      const double low = p_.mean[set] - double(C(p_.mean[set]));
-      const double inverse = 1 / std::sqrt(p_.square[set] + p_.statistic.eps);
-      for (int64_t j = first; j < first + g_.length; ++j) {
-        product[j] = (product[j] - low * dz[j]) * inverse;
-      }
+      const ToUnit<C> unit(p_.mean[set], p_.square[set], p_.statistic.eps);
+      for (int64_t j = first; j < first + g_.length; ++j) product[j] = unit(product[j], dz[j]);
     });
   }
 
@@ -385,11 +382,7 @@ class ColumnsBackward : public Columns<T> {
   }
 
   void finish() const {
-    for (int64_t i = 0; i < g_.affine; ++i) {
-      if (p_.dgamma) p_.dgamma[i] = 0;
-      if (p_.dbeta) p_.dbeta[i] = 0;
-    }
-    if (!p_.dgamma && !p_.dbeta) return;
+    if (!clear_affine(p_)) return;
     for (int64_t cell = 0; cell < Base::cells(); ++cell) {
       const double *dz = part(cell, 0, kDz), *unit = part(cell, 0, kProduct);
       Base::each_set(cell, [&](int64_t first, int64_t, int64_t i) {

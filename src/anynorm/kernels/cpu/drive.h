@@ -57,11 +57,6 @@ void drive(Work& work, const Pool& pool, int64_t cell_bytes) {
 
 // ---- from values at run time to instances ---------------------------------------------------
 
-template <auto v>
-struct Is {
-  static constexpr auto value = v;
-};
-
 template <class F>
 void with_way(Phi phi, F f) {
   switch (way_of(phi)) {
@@ -154,6 +149,19 @@ ANYNORM_INLINE void apply_at(const Problem& p, const Of& of, int64_t at, int64_t
 // Index of γ for a run: (outer, run, set).
 inline int64_t affine_index(const Geometry& g, int64_t outer, int64_t run, int64_t set) {
   return (outer % g.affine_period) * g.affine_outer + run * g.affine_run + set * g.affine_set;
+}
+
+// Clears dγ and dβ; says whether there are any.
+inline bool clear_affine(const Problem& p) {
+  for (double* gradient : {p.dgamma, p.dbeta}) {
+    for (int64_t i = 0; gradient && i < p.geometry.affine; ++i) gradient[i] = 0;
+  }
+  return p.dgamma || p.dbeta;
+}
+
+inline void set_statistics(const Problem& p, int64_t set, double mean, double square) {
+  p.mean[set] = p.statistic.center ? mean : 0;
+  p.square[set] = square;
 }
 
 inline double gamma_at(const Problem& p, int64_t i) { return p.gamma ? p.gamma[i] : 1.0; }

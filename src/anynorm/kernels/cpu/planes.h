@@ -75,6 +75,13 @@ class Planes {
     return {standard(index), C(gamma_at(p_, affine)), C(beta_at(p_, affine)), pull, limit};
   }
 
+  // Calls f(set, its number among all) for the sets of a cell.
+  template <class F>
+  void each_set(int64_t cell, F f) const {
+    const Span sets = this->sets(cell);
+    for (int64_t set = sets.begin; set < sets.end; ++set) f(set, set_index(cell, set));
+  }
+
   // Calls f(set, run, at, length) for the piece of every run in a chunk.
   template <class F>
   void each_run(int64_t cell, int64_t chunk, F f) const {
@@ -118,11 +125,8 @@ class PlanesForward : public Planes<T> {
     }
     Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
       const int64_t i = set - sets.begin;
-      if (p_.statistic.power == Power::largest) {
-        anynorm::ANYNORM_ISA::collect<true>(values<T>(p_.x, at), length, points[i], sums[i]);
-      } else {
-        anynorm::ANYNORM_ISA::collect<false>(values<T>(p_.x, at), length, points[i], sums[i]);
-      }
+      anynorm::ANYNORM_ISA::collect(p_.statistic.power, values<T>(p_.x, at), length, points[i],
+                                    sums[i]);
     });
     for (int64_t i = 0; i < sets.end - sets.begin; ++i) {
       part(cell, sets.begin + i, chunk) = moments(sums[i], points[i]);
@@ -130,14 +134,11 @@ class PlanesForward : public Planes<T> {
   }
 
   void settle(int64_t cell, int) {
-    const auto sets = Base::sets(cell);
-    for (int64_t set = sets.begin; set < sets.end; ++set) {
+    Base::each_set(cell, [&](int64_t set, int64_t index) {
       Moments all;
       for (int64_t chunk = 0; chunk < chunks_; ++chunk) merge(all, part(cell, set, chunk));
-      const int64_t index = Base::set_index(cell, set);
-      p_.mean[index] = p_.statistic.center ? all.mean : 0;
-      p_.square[index] = square_of<Compute<T>>(all, p_.statistic);
-    }
+      set_statistics(p_, index, all.mean, square_of<Compute<T>>(all, p_.statistic));
+    });
   }
 
   void prepare(int64_t) {}
@@ -152,8 +153,7 @@ class PlanesForward : public Planes<T> {
 
  private:
   void collect_absolutes(int64_t cell, int64_t chunk) {
-    const auto sets = Base::sets(cell);
-    for (int64_t set = sets.begin; set < sets.end; ++set) part(cell, set, chunk).absolute = 0;
+    Base::each_set(cell, [&](int64_t set, int64_t) { part(cell, set, chunk).absolute = 0; });
     Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
       const double mean = p_.statistic.about_mean ? p_.mean[Base::set_index(cell, set)] : 0;
       const Standard<Compute<T>> about(mean, 1, 0);
@@ -198,24 +198,19 @@ class PlanesBackward : public Planes<T> {
 
   // The first piece of a run takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.
   void settle(int64_t cell, int) {
-    const auto sets = Base::sets(cell);
-    for (int64_t set = sets.begin; set < sets.end; ++set) {
-      const int64_t index = Base::set_index(cell, set);
-      const double low = p_.mean[index] - double(Base::standard(index).high);
-      const double inverse = 1 / std::sqrt(p_.square[index] + p_.statistic.eps);
-      for (int64_t run = 0; run < g_.runs; ++run) settle(sums(cell, run, set), low, inverse);
-    }
+    Base::each_set(cell, [&](int64_t set, int64_t index) {
+      const ToUnit<Compute<T>> unit(p_.mean[index], p_.square[index], p_.statistic.eps);
+      for (int64_t run = 0; run < g_.runs; ++run) settle(sums(cell, run, set), unit);
+    });
   }
 
   void prepare(int64_t cell) {
-    const auto sets = Base::sets(cell);
-    for (int64_t set = sets.begin; set < sets.end; ++set) {
-      const int64_t index = Base::set_index(cell, set);
+    Base::each_set(cell, [&](int64_t set, int64_t index) {
       const auto s = Base::standard(index);
       const Pulled pulled = p_.statistic.given ? Pulled{} : pulled_of(cell, set);
       pulls_[index] = gradient(pulled, p_.statistic, Base::count(), p_.mean[index], s.high,
                                p_.square[index]);
-    }
+    });
   }
 
   void emit(int64_t cell, int64_t chunk) {
@@ -231,14 +226,9 @@ class PlanesBackward : public Planes<T> {
 
   // dγ and dβ, added up in the order of memory.
   void finish() const {
-    for (int64_t i = 0; i < g_.affine; ++i) {
-      if (p_.dgamma) p_.dgamma[i] = 0;
-      if (p_.dbeta) p_.dbeta[i] = 0;
-    }
-    if (!p_.dgamma && !p_.dbeta) return;
+    if (!clear_affine(p_)) return;
     for (int64_t cell = 0; cell < Base::cells(); ++cell) {
-      const auto sets = Base::sets(cell);
-      for (int64_t set = sets.begin; set < sets.end; ++set) add_affine(cell, set);
+      Base::each_set(cell, [&](int64_t set, int64_t) { add_affine(cell, set); });
     }
   }
 
@@ -247,14 +237,14 @@ class PlanesBackward : public Planes<T> {
     return &sums_[Base::run_index(cell, run, set) * pieces_];
   }
 
-  void settle(Reduced* run, double low, double inverse) const {
+  void settle(Reduced* run, const ToUnit<Compute<T>>& unit) const {
     for (int64_t i = 1; i < pieces_; ++i) {
       run->dz += run[i].dz;
       run->product += run[i].product;
       run->signs += run[i].signs;
       run->largest += run[i].largest;
     }
-    run->product = (run->product - low * run->dz) * inverse;
+    run->product = unit(run->product, run->dz);
   }
 
   Pulled pulled_of(int64_t cell, int64_t set) const {

@@ -25,7 +25,7 @@ struct Geometry {
   Pattern pattern;
   int64_t outer, runs, sets, length;
   // γ has `affine` values.  Its index for (outer o, run r, set s, value v) is
-  //   (o % affine_period) · affine_outer + r · affine_run + s · affine_set + v / affine_repeat · (in columns and rows)
+  //   (o % affine_period) · affine_outer + r · affine_run + s · affine_set + v / affine_repeat
   int64_t affine, affine_period, affine_outer, affine_run, affine_set, affine_repeat;
 };
 

@@ -98,18 +98,13 @@ class RowsForward : public Rows<T> {
     const T* x = values<T>(p_.x, Base::at(row));
     const double point = near_mean(x, g_.length);
     Sums sums;
-    if (p_.statistic.power == Power::largest) {
-      collect<true>(x, g_.length, point, sums);
-    } else {
-      collect<false>(x, g_.length, point, sums);
-    }
+    collect(p_.statistic.power, x, g_.length, point, sums);
     Moments all = moments(sums, point);
     if (p_.statistic.power == Power::absolute) {
       const Standard<C> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
       all.absolute = collect_absolute(x, g_.length, about);
     }
-    p_.mean[row] = p_.statistic.center ? all.mean : 0;
-    p_.square[row] = square_of<C>(all, p_.statistic);
+    set_statistics(p_, row, all.mean, square_of<C>(all, p_.statistic));
   }
 };
 
@@ -162,9 +157,8 @@ class RowsBackward : public Rows<T> {
 
   Gradient pull_of(int64_t row, const Reduced& sums) const {
     const auto s = Base::standard(row);
-    const double low = p_.mean[row] - double(s.high);
-    const double inverse = 1 / std::sqrt(p_.square[row] + p_.statistic.eps);
-    const Pulled pulled{sums.dz, (sums.product - low * sums.dz) * inverse, sums.signs, sums.largest};
+    const ToUnit<C> unit(p_.mean[row], p_.square[row], p_.statistic.eps);
+    const Pulled pulled{sums.dz, unit(sums.product, sums.dz), sums.signs, sums.largest};
     return gradient(pulled, p_.statistic, double(g_.length), p_.mean[row], s.high, p_.square[row]);
   }
 

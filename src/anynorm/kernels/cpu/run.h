@@ -155,24 +155,19 @@ struct Part {
   }
 };
 
-template <int k>
-struct Index {
-  static constexpr int value = k;
-};
-
 // Calls f(i, part, which) for every block: which of four accumulators to use, so that additions do
 // not wait for each other, and how many lanes there are, so that full blocks need no masks.
 template <class F>
 ANYNORM_INLINE void each_block(int64_t length, F f) {
   int64_t i = 0;
   for (; i + 4 * kLanes <= length; i += 4 * kLanes) {
-    f(i, Full{}, Index<0>{});
-    f(i + kLanes, Full{}, Index<1>{});
-    f(i + 2 * kLanes, Full{}, Index<2>{});
-    f(i + 3 * kLanes, Full{}, Index<3>{});
+    f(i, Full{}, Is<0>{});
+    f(i + kLanes, Full{}, Is<1>{});
+    f(i + 2 * kLanes, Full{}, Is<2>{});
+    f(i + 3 * kLanes, Full{}, Is<3>{});
   }
-  for (; i + kLanes <= length; i += kLanes) f(i, Full{}, Index<0>{});
-  if (i < length) f(i, Part{length - i}, Index<1>{});
+  for (; i + kLanes <= length; i += kLanes) f(i, Full{}, Is<0>{});
+  if (i < length) f(i, Part{length - i}, Is<1>{});
 }
 
 // Four sums in single precision, flushed to one in double.
@@ -184,11 +179,11 @@ struct Total {
     for (auto& p : part) p = Block<C>(0);
   }
   template <int k>
-  ANYNORM_INLINE void add(Index<k>, Block<C> value) {
+  ANYNORM_INLINE void add(Is<k>, Block<C> value) {
     part[k] = part[k] + value;
   }
   template <int k>
-  ANYNORM_INLINE void add_product(Index<k>, Block<C> a, Block<C> b) {
+  ANYNORM_INLINE void add_product(Is<k>, Block<C> a, Block<C> b) {
     part[k] = fma(a, b, part[k]);
   }
   double all() const { return sum((part[0] + part[1]) + (part[2] + part[3])); }
@@ -204,15 +199,14 @@ ANYNORM_INLINE void each_piece(int64_t length, F f) {
 
 // A point near the mean, from a few values far apart: one outlier moves it by a quarter.
 template <class T>
-double near_mean(const T* x, int64_t length, int64_t stride = 1) {
+double near_mean(const T* x, int64_t length) {
   double total = 0;
-  for (int k = 0; k < 4; ++k) total += value_of(x[(2 * k + 1) * length / 8 * stride]);
+  for (int k = 0; k < 4; ++k) total += value_of(x[(2 * k + 1) * length / 8]);
   return Compute<T>(total / 4);
 }
 
-// Adds the values of a run to `sums`, seen from `point`.
 template <bool extremes, class T>
-void collect(const T* x, int64_t length, double point, Sums& sums) {
+void collect_run(const T* x, int64_t length, double point, Sums& sums) {
   using C = Compute<T>;
   const Block<C> from{C(point)};
   each_piece(length, [&](int64_t begin, int64_t size) {
@@ -230,11 +224,21 @@ void collect(const T* x, int64_t length, double point, Sums& sums) {
     sums.first += sum_.all();
     sums.second += squares.all();
     if (extremes) {
-      sums.low = least(sums.low, least_lane(low));
-      sums.high = most(sums.high, most_lane(high));
+      sums.low = least(sums.low, fold(low, least));
+      sums.high = most(sums.high, fold(high, most));
     }
   });
   sums.count += double(length);
+}
+
+// Adds the values of a run to `sums`, seen from `point`; their extremes where these are the scale.
+template <class T>
+void collect(Power power, const T* x, int64_t length, double point, Sums& sums) {
+  if (power == Power::largest) {
+    collect_run<true>(x, length, point, sums);
+  } else {
+    collect_run<false>(x, length, point, sums);
+  }
 }
 
 // Σ|x − μ|

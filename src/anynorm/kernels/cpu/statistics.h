@@ -82,6 +82,15 @@ struct Pulled {
   double signs = 0, largest = 0;  // Σ sign(d) and how many, over the values that count for s
 };
 
+// From Σ dz·(x − high) and Σ dz to Σ dz·(x − μ)/σ.
+template <class C>
+struct ToUnit {
+  double low, inverse;
+  ToUnit(double mean, double square, double eps)
+      : low(mean - double(C(mean))), inverse(1 / std::sqrt(square + eps)) {}
+  double operator()(double product, double dz) const { return (product - low * dz) * inverse; }
+};
+
 // dx = dz · γ/σ + q · slope + constant, where q is x − high, or the sign of the values that count.
 struct Gradient {
   double slope = 0, constant = 0;
