@@ -139,7 +139,9 @@ class BuildKernels(build_ext):
             if WANTED == "0":
                 raise CompileError("it was built with ANYNORM_BUILD_KERNELS=0")
             if not Path(SOURCES, "register.cpp").is_file():
-                raise CompileError("this version's kernels are not finished; wait for one that has them")
+                raise CompileError(
+                    "this version's kernels are not finished; wait for one that has them"
+                )
             if not ext.sources:
                 raise CompileError("the C++ files are missing; take the source distribution")
             command, torch = compiler(), usable_torch()

@@ -22,6 +22,7 @@ import torch
 
 import anynorm
 from benchmarks import child
+from benchmarks.kept import peak_megabytes
 
 SETTINGS = {"malloc": {}, "torch's huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}, "tuned": {}}
 CASES = ("relu", "relu-thread", "train", "train-varying")
@@ -86,7 +87,7 @@ def run(case: str) -> dict[str, float]:
         row = relu_thread() if case.endswith("thread") else relu()
     else:
         row = train(varying() if case.endswith("varying") else iter(lambda: 32, 0))
-    return {**row, "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {**row, "peak MB": peak_megabytes()}
 
 
 def main() -> None:

@@ -1,13 +1,17 @@
-"""Memory: what a layer keeps for its backward pass."""
+"""Memory: what a layer keeps for its backward pass, and a process has at most."""
 
 from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.layers import Inputs
 
-__all__ = ["kept"]
+__all__ = ["kept", "peak_megabytes"]
 
 
 def kept(layer: nn.Module, given: Inputs) -> dict[str, int]:
@@ -30,3 +34,14 @@ def kept(layer: nn.Module, given: Inputs) -> dict[str, int]:
     x = storages.get(given.x.untyped_storage().data_ptr())
     total = sum(storage.nbytes() for storage in storages.values())
     return {"bytes": total, "x": x.nbytes() if x else 0}
+
+
+def peak_megabytes() -> float:
+    """The most memory so far.  Linux' own count begins with the process, getrusage's with its
+    parent's."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.child import result as result_of_child
+from benchmarks.kept import peak_megabytes
 from benchmarks.network import NORMS, Network
 from benchmarks.results import RESULTS, about, file_name, load, write
 from benchmarks.settings import SETTINGS, adopt
@@ -118,17 +118,6 @@ def peak(options: argparse.Namespace) -> dict[str, float]:
     for _ in range(STEPS_FOR_MEMORY):
         step()
     return {"before": before, "peak": peak_megabytes()}
-
-
-def peak_megabytes() -> float:
-    """The most memory so far.  Linux' own count begins with the process, getrusage's with its
-    parent's."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    unit = 1 << 20 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def run_all(options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """The network trains alike with either's layers, and is measured."""
 
 import pytest
-from benchmarks.resnet import LAYOUTS, compare, parse, peak_megabytes, training
+from benchmarks.kept import peak_megabytes
+from benchmarks.resnet import LAYOUTS, compare, parse, training
 
 SMALL = ["--batch", "4", "--size", "16", "--width", "4", "--rounds", "2"]
 
