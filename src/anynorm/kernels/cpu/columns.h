@@ -3,17 +3,20 @@
 // planes, where the positions of a channel are neighbouring columns.
 #pragma once
 
+#include "backward.h"
 #include "drive.h"
-#include "run.h"
-#include "statistics.h"
+#include "tables.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {
+
+inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
 
 // Cells are some columns of all rows of an outer index; `length` columns make one set.  A chunk is
 // some rows of a cell.
 template <class T>
 class Columns {
+ protected:
   using C = Compute<T>;
 
  public:
@@ -43,8 +46,9 @@ class Columns {
 
   static int64_t tile(const Geometry& g) {
     const int64_t width = g.sets * g.length;
-    if (width <= 2 * kTile || g.length > kTile) return width;
-    return kTile / g.length * g.length;
+    const int64_t whole = g.length * kLanes / common_divisor(g.length, kLanes);  // tiles stay aligned
+    if (width <= 2 * kTile || whole > kTile) return width;
+    return kTile / whole * whole;
   }
 
   int64_t row_bytes() const { return tile_ * int64_t(sizeof(T)); }
@@ -52,6 +56,10 @@ class Columns {
   Span columns(int64_t cell) const {
     const int64_t begin = cell % tiles_ * tile_;
     return {begin, smaller(width_, begin + tile_)};
+  }
+  int64_t size(int64_t cell) const {
+    const Span span = columns(cell);
+    return span.end - span.begin;
   }
   Span rows(int64_t chunk) const {
     return {chunk * rows_, smaller(g_.runs, (chunk + 1) * rows_)};
@@ -63,16 +71,14 @@ class Columns {
   template <class F>
   void each_set(int64_t cell, F f) const {
     const Span span = columns(cell);
-    const int64_t set = outer(cell) * g_.sets + span.begin / g_.length;
-    const int64_t affine = (outer(cell) % g_.affine_period) * g_.affine_outer;
+    const int64_t affine = outer(cell) % g_.affine_period * g_.affine_outer;
     for (int64_t j = 0; j < span.end - span.begin; j += g_.length) {
-      f(j, set + j / g_.length, affine + (span.begin + j) / g_.affine_repeat);
+      const int64_t set = (span.begin + j) / g_.length;
+      f(j, outer(cell) * g_.sets + set, affine + set * g_.affine_set);
     }
   }
   // γ's index goes on with the columns of a set, or is the same for all of them.
   int64_t affine_step() const { return g_.affine_repeat == 1 ? 1 : 0; }
-  // Bits of the whole row, so that tiles that share a byte are noticed.
-  int64_t bits_length() const { return (width_ | tile_) % 8 ? 1 : 8; }
 
   // Fills the tables of a cell that every output needs.
   void fill(int64_t cell, C* high, C* low, C* scale, C* shift) const {
@@ -86,8 +92,7 @@ class Columns {
         shift[j] = C(beta_at(p_, affine)) - s.low * scale[j];
       }
     });
-    const Span span = columns(cell);
-    for (C* table : {high, low, scale, shift}) zero_rest(table, span.end - span.begin);
+    for (C* table : {high, low, scale, shift}) zero_rest(table, size(cell));
   }
   void zero_rest(C* table, int64_t size) const {
     for (int64_t j = size; j < stride_; ++j) table[j] = 0;
@@ -98,43 +103,62 @@ class Columns {
   const int64_t width_, tile_, tiles_, stride_, rows_, chunks_;
 };
 
-// Calls f(row, is<how many>) for four rows at a time, and then for those left over one by one.
-template <class F>
-ANYNORM_INLINE void four_rows(int64_t begin, int64_t end, F f) {
-  for (; begin + 4 <= end; begin += 4) f(begin, Is<4>{});
-  for (; begin < end; ++begin) f(begin, Is<1>{});
+// ---- loops over the columns of `rows` rows --------------------------------------------------
+
+template <int rows, class T>
+ANYNORM_LOOP void add_columns(const T* x, int64_t width, const Compute<T>* points, int64_t n,
+                              Compute<T>* first, Compute<T>* second) {
+  using C = Compute<T>;
+  each_block(n, [&](int64_t j, auto part) __attribute__((always_inline)) {
+    const Block<C> point = load(points + j);
+    Block<C> sums = load(first + j), squares = load(second + j);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const Block<C> d = part.get(x + r * width + j) - point;
+      sums = sums + d;
+      squares = fma(d, d, squares);
+    }
+    store(first + j, sums, false);
+    store(second + j, squares, false);
+  });
+}
+
+template <Dz from, int rows, class T>
+ANYNORM_LOOP void add_gradients(const OfColumn<Compute<T>>& given, int64_t k, const Strip<T>* strips,
+                                int64_t n, Compute<T>* dzs, Compute<T>* products) {
+  using C = Compute<T>;
+  const OfColumn<C> of = given;
+  each_block(n, [&](int64_t j, auto part) __attribute__((always_inline)) {
+    Block<C> dz_sum = load(dzs + j), product = load(products + j);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const Strip<T>& s = strips[r];
+      const Block<C> centred = of.centred(k + j, part.get(s.x + j));
+      const Block<C> dz = dz_of<from>(of, k, s, j, centred, part);
+      dz_sum = dz_sum + dz;
+      product = fma(dz, centred, product);
+    }
+    store(dzs + j, dz_sum, false);
+    store(products + j, product, false);
+  });
 }
 
 template <class C>
-inline void set_zero(C* table, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) table[i] = 0;
-}
-
-// Adds `table` to `total` and clears it.
-template <class C>
-inline void flush(C* table, double* total, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) total[i] += table[i];
-  set_zero(table, size);
-}
-
-// Adds `size` numbers of each of the following tables, `stride` apart, to the first.
-inline void add_tables(double* total, int64_t tables, int64_t stride, int64_t size) {
-  for (int64_t table = 1; table < tables; ++table) {
-    const double* more = total + table * stride;
-    for (int64_t j = 0; j < size; ++j) total[j] += more[j];
-  }
+inline void add_to(C* total, const C* values, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) total[j] += values[j];
 }
 
 template <class T>
 class ColumnsForward : public Columns<T> {
-  using C = Compute<T>;
   using Base = Columns<T>;
+  using typename Base::C;
   using Base::chunks_, Base::g_, Base::p_, Base::stride_;
   enum { kFirst, kSecond, kLow, kHigh, kTables };
 
  public:
   explicit ColumnsForward(const Problem& p)
       : Base(p),
+        emit_(p),
         tables_(largest() ? kTables : kLow),
         parts_(rounds() ? Base::cells() * chunks_ * tables_ * stride_ : 0),
         points_(rounds() ? Base::cells() * stride_ : 0),
@@ -148,7 +172,6 @@ class ColumnsForward : public Columns<T> {
   // The point that sums are seen from is the same for a whole set: they can be added.
   void begin(int64_t cell) {
     if (!rounds()) return;
-    const auto span = Base::columns(cell);
     C* points = &points_[cell * stride_];
     Base::each_set(cell, [&](int64_t first, int64_t, int64_t) {
       double total = 0;
@@ -158,7 +181,7 @@ class ColumnsForward : public Columns<T> {
       }
       for (int64_t j = first; j < first + g_.length; ++j) points[j] = C(total / 4);
     });
-    Base::zero_rest(points, span.end - span.begin);
+    Base::zero_rest(points, Base::size(cell));
   }
 
   void collect(int64_t cell, int64_t chunk, int round) {
@@ -191,18 +214,11 @@ class ColumnsForward : public Columns<T> {
 
   void emit(int64_t cell, int64_t chunk) {
     const auto rows = Base::rows(chunk);
-    const auto span = Base::columns(cell);
-    const int64_t size = span.end - span.begin, at = cell * stride_;
+    const int64_t at = cell * stride_;
     const OfColumn<C> of{&high_[at], &low_[at], &scale_[at], &shift_[at], nullptr, nullptr, nullptr};
-    with_output(p_, [&](auto way, auto added) {
-      for (int64_t row = rows.end; row-- > rows.begin;) {
-        const int64_t first = Base::row_at(cell, row);
-        T* y = values<T>(p_.y, first);
-        const Output<T> out{p_.phi, through(p_, y), bits_of(p_, first, Base::bits_length())};
-        apply<way.value, added.value>(of, values<T>(p_.x, first), values<T>(p_.residual, first), y,
-                                      size, out);
-      }
-    });
+    for (int64_t row = rows.end; row-- > rows.begin;) {
+      emit_(of, 0, Base::row_at(cell, row), Base::size(cell));
+    }
   }
 
  private:
@@ -213,34 +229,18 @@ class ColumnsForward : public Columns<T> {
   }
 
   template <int count>
-  ANYNORM_INLINE void add(int64_t cell, int64_t row, C* sums) const {
-    const auto span = Base::columns(cell);
-    const C* points = &points_[cell * stride_];
-    const T* x = values<T>(p_.x, Base::row_at(cell, row));
-    const int64_t width = Base::width_, stride = stride_;
-    each_block(span.end - span.begin, [&](int64_t j, auto part, auto)
-               __attribute__((always_inline)) {
-      const Block<C> point = load(points + j);
-      Block<C> first(0), second(0);
-#pragma GCC unroll 4
-      for (int k = 0; k < count; ++k) {
-        const Block<C> d = part.get(x + k * width + j) - point;
-        first = first + d;
-        second = fma(d, d, second);
-      }
-      store(sums + j, load(sums + j) + first, false);
-      store(sums + stride + j, load(sums + stride + j) + second, false);
-    });
+  void add(int64_t cell, int64_t row, C* sums) const {
+    add_columns<count>(values<T>(p_.x, Base::row_at(cell, row)), Base::width_,
+                       &points_[cell * stride_], Base::size(cell), sums, sums + stride_);
   }
 
-  // Calls f(row, block of columns, loaded with `part`) for all values of a chunk.
+  // Calls f(column, value) for all values of a chunk.
   template <class F>
   void each_value(int64_t cell, int64_t chunk, F f) const {
     const auto rows = Base::rows(chunk);
-    const auto span = Base::columns(cell);
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const T* x = values<T>(p_.x, Base::row_at(cell, row));
-      for (int64_t j = 0; j < span.end - span.begin; ++j) f(j, C(value_of(x[j])));
+      for (int64_t j = 0; j < Base::size(cell); ++j) f(j, C(value_of(x[j])));
     }
   }
 
@@ -294,6 +294,7 @@ class ColumnsForward : public Columns<T> {
     return out;
   }
 
+  const Emit<T> emit_;
   const int tables_;
   Array<double> parts_;
   Array<C> points_, high_, low_, scale_, shift_;
@@ -301,8 +302,8 @@ class ColumnsForward : public Columns<T> {
 
 template <class T>
 class ColumnsBackward : public Columns<T> {
-  using C = Compute<T>;
   using Base = Columns<T>;
+  using typename Base::C;
   using Base::chunks_, Base::g_, Base::p_, Base::stride_;
   enum { kHigh, kLow, kScale, kShift, kSlope, kConstant, kLimit, kCoefficients };
   enum { kDz, kProduct, kSigns, kLargest };
@@ -310,6 +311,7 @@ class ColumnsBackward : public Columns<T> {
  public:
   explicit ColumnsBackward(const Problem& p)
       : Base(p),
+        back_(p),
         tables_(p.statistic.power == Power::square ? 2 : 4),
         parts_(Base::cells() * chunks_ * tables_ * stride_),
         coefficients_(Base::cells() * kCoefficients * stride_) {}
@@ -317,7 +319,6 @@ class ColumnsBackward : public Columns<T> {
   int rounds() const { return backward_rounds(p_); }
 
   void begin(int64_t cell) {
-    const auto span = Base::columns(cell);
     Base::fill(cell, table(cell, kHigh), table(cell, kLow), table(cell, kScale),
                table(cell, kShift));
     C* limits = table(cell, kLimit);
@@ -325,7 +326,7 @@ class ColumnsBackward : public Columns<T> {
       const C limit = threshold<C>(p_.square[set], p_.statistic);
       for (int64_t j = first; j < first + g_.length; ++j) limits[j] = limit;
     });
-    Base::zero_rest(limits, span.end - span.begin);
+    Base::zero_rest(limits, Base::size(cell));
   }
 
   void collect(int64_t cell, int64_t chunk, int) {
@@ -334,15 +335,11 @@ class ColumnsBackward : public Columns<T> {
     set_zero(total, tables_ * stride_);
     Array<C> sums(tables_ * stride_);
     set_zero(sums.get(), tables_ * stride_);
-    with_source(p_, [&](auto source, auto power) {
-      for (int64_t row = rows.begin; row < rows.end; row += Base::kFlush) {
-        const int64_t end = smaller(rows.end, row + Base::kFlush);
-        four_rows(row, end, [&](int64_t r, auto count) {
-          add<source.value, power.value, count.value>(cell, r, sums.get());
-        });
-        flush(sums.get(), total, tables_ * stride_);
-      }
-    });
+    for (int64_t row = rows.begin; row < rows.end; row += Base::kFlush) {
+      const int64_t end = smaller(rows.end, row + Base::kFlush);
+      four_rows(row, end, [&](int64_t r, auto count) { add<count.value>(cell, r, sums.get()); });
+      flush(sums.get(), total, tables_ * stride_);
+    }
   }
 
   // The first chunk takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.
@@ -356,7 +353,6 @@ class ColumnsBackward : public Columns<T> {
   }
 
   void prepare(int64_t cell) {
-    const auto span = Base::columns(cell);
     C *slope = table(cell, kSlope), *constant = table(cell, kConstant);
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t affine) {
       const Gradient pull = pull_of(cell, first, set, affine);
@@ -365,20 +361,15 @@ class ColumnsBackward : public Columns<T> {
         constant[j] = C(pull.constant);
       }
     });
-    for (C* t : {slope, constant}) Base::zero_rest(t, span.end - span.begin);
+    for (C* t : {slope, constant}) Base::zero_rest(t, Base::size(cell));
   }
 
   void emit(int64_t cell, int64_t chunk) {
     const auto rows = Base::rows(chunk);
-    const auto span = Base::columns(cell);
     const OfColumn<C> of = coefficients(cell);
-    with_source(p_, [&](auto source, auto power) {
-      for (int64_t row = rows.end; row-- > rows.begin;) {
-        const int64_t at = Base::row_at(cell, row);
-        pull_back<source.value, power.value>(of, input_of<T>(p_, at, Base::bits_length()),
-                                             span.end - span.begin, gradient_output<T>(p_, at));
-      }
-    });
+    for (int64_t row = rows.end; row-- > rows.begin;) {
+      back_.emit(of, 0, Base::row_at(cell, row), Base::size(cell));
+    }
   }
 
   void finish() const {
@@ -423,39 +414,26 @@ class ColumnsBackward : public Columns<T> {
     return gradient(sums, p_.statistic, count, p_.mean[set], C(p_.mean[set]), p_.square[set]);
   }
 
-  template <Source source, Power power, int count>
-  ANYNORM_INLINE void add(int64_t cell, int64_t row, C* sums) const {
-    const auto span = Base::columns(cell);
+  template <int count>
+  void add(int64_t cell, int64_t row, C* sums) const {
+    Rooms<C> rooms[kRows];
+    Strip<T> strips[kRows];
     const OfColumn<C> of = coefficients(cell);
-    const int64_t stride = stride_, width = Base::width_;
-    const Input<T> in = input_of<T>(p_, Base::row_at(cell, row), Base::bits_length());
-    each_block(span.end - span.begin, [&](int64_t j, auto part, auto)
-               __attribute__((always_inline)) {
-      Block<C> dzs(0), products(0), signs(0), largest(0);
-#pragma GCC unroll 4
+    each_step(Base::size(cell), back_.step(), [&](int64_t begin, int64_t n) {
+      C* at = sums + begin;
       for (int k = 0; k < count; ++k) {
-        Input<T> line = in;
-        line.x += k * width, line.dy += k * width, line.bits.start += k * width;
-        if (line.residual) line.residual += k * width;
-        const Block<C> centred = of.centred(j, part.get(line.x + j));
-        const Block<C> dz = dz_of<source>(of, line, j, centred, part);
-        dzs = dzs + dz;
-        products = fma(dz, centred, products);
-        if constexpr (power != Power::square) {
-          const auto c = counted<power>(of, j, centred);
-          signs = signs + c.q;
-          largest = largest + c.one;
-        }
+        strips[k] = back_.strip(of, begin, Base::row_at(cell, row + k) + begin, n, rooms[k]);
+        if (!back_.signs()) continue;
+        add_to(at + kSigns * stride_, rooms[k].q.values, n);
+        add_to(at + kLargest * stride_, rooms[k].counts.values, n);
       }
-      store(sums + j, load(sums + j) + dzs, false);
-      store(sums + stride + j, load(sums + stride + j) + products, false);
-      if constexpr (power != Power::square) {
-        store(sums + 2 * stride + j, load(sums + 2 * stride + j) + signs, false);
-        store(sums + 3 * stride + j, load(sums + 3 * stride + j) + largest, false);
-      }
+      back_.with_from([&](auto from) {
+        add_gradients<from.value, count>(of, begin, strips, n, at, at + stride_);
+      });
     });
   }
 
+  const Back<T> back_;
   const int tables_;
   Array<double> parts_;
   Array<C> coefficients_;

@@ -3,7 +3,7 @@
 
 #include "block.h"
 #include "problem.h"
-#include "run.h"
+#include "statistics.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {
@@ -55,49 +55,6 @@ void drive(Work& work, const Pool& pool, int64_t cell_bytes) {
   });
 }
 
-// ---- from values at run time to instances ---------------------------------------------------
-
-template <class F>
-void with_way(Phi phi, F f) {
-  switch (way_of(phi)) {
-    case Way::identity: return f(Is<Way::identity>{});
-    case Way::relu: return f(Is<Way::relu>{});
-    default: return f(Is<Way::named>{});
-  }
-}
-
-template <class F>
-void with_output(const Problem& p, F f) {
-  with_way(p.phi, [&](auto way) {
-    if (p.residual) {
-      f(way, Is<true>{});
-    } else {
-      f(way, Is<false>{});
-    }
-  });
-}
-
-template <class F>
-void with_power(Power power, F f) {
-  switch (power) {
-    case Power::square: return f(Is<Power::square>{});
-    case Power::absolute: return f(Is<Power::absolute>{});
-    default: return f(Is<Power::largest>{});
-  }
-}
-
-template <class F>
-void with_source(const Problem& p, F f) {
-  with_power(p.statistic.power, [&](auto power) {
-    switch (source_of(p)) {
-      case Source::identity: return f(Is<Source::identity>{}, power);
-      case Source::relu: return f(Is<Source::relu>{}, power);
-      case Source::bits: return f(Is<Source::bits>{}, power);
-      default: return f(Is<Source::named>{}, power);
-    }
-  });
-}
-
 // ---- what the patterns share ----------------------------------------------------------------
 
 // Rounds over the values before statistics are known: L1 needs the mean first.
@@ -109,41 +66,6 @@ inline int forward_rounds(const Statistic& s) {
 // The backward adds up for the statistics, or for γ and β alone.
 inline int backward_rounds(const Problem& p) {
   return p.statistic.given && !p.gamma && !p.beta ? 0 : 1;
-}
-
-template <class T>
-const T* values(const void* tensor, int64_t at) {
-  return tensor ? static_cast<const T*>(tensor) + at : nullptr;
-}
-
-template <class T>
-T* values(void* tensor, int64_t at) {
-  return tensor ? static_cast<T*>(tensor) + at : nullptr;
-}
-
-// A run starts at a place where whole registers can be written past the caches.
-inline bool through(const Problem& p, const void* at) {
-  return p.stream && reinterpret_cast<uintptr_t>(at) % 64 == 0;
-}
-
-template <class T>
-Input<T> input_of(const Problem& p, int64_t at, int64_t length) {
-  return {values<T>(p.x, at), values<T>(p.dy, at), values<T>(p.residual, at), p.phi,
-          bits_of(p, at, length)};
-}
-
-template <class T>
-GradientOutput<T> gradient_output(const Problem& p, int64_t at) {
-  const bool stream = through(p, values<T>(p.dx, at)) &&
-                      (!p.dresidual || through(p, values<T>(p.dresidual, at)));
-  return {values<T>(p.dx, at), values<T>(p.dresidual, at), stream};
-}
-
-template <Way way, bool added, class T, class Of>
-ANYNORM_INLINE void apply_at(const Problem& p, const Of& of, int64_t at, int64_t length) {
-  T* y = values<T>(p.y, at);
-  const Output<T> out{p.phi, through(p, y), bits_of(p, at, length)};
-  apply<way, added>(of, values<T>(p.x, at), values<T>(p.residual, at), y, length, out);
 }
 
 // Index of γ for a run: (outer, run, set).

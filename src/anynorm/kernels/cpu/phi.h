@@ -1,11 +1,10 @@
-// φ and its derivative on blocks.
+// φ and its derivative.
 #pragma once
 
 #include <cmath>
 #include <initializer_list>
 
-#include "block.h"
-#include "problem.h"
+#include "values.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {
@@ -96,59 +95,93 @@ ANYNORM_INLINE Block<C> bell(Block<C> z) {
 
 constexpr double kLeak = 0.01;
 
-// How φ takes part in a loop: nothing to do, ReLU, or any by its name at run time.
-enum class Way : int { identity, relu, named };
-
-inline Way way_of(Phi phi) {
-  if (phi == Phi::identity) return Way::identity;
-  return phi == Phi::relu ? Way::relu : Way::named;
+// ReLU's derivative, which loops know themselves: zero where z <= 0, whatever dy is.
+template <class C>
+ANYNORM_INLINE Block<C> relu_backward(Block<C> dy, Block<C> z) {
+  return choose(z <= Block<C>(0), Block<C>(0), dy);
 }
 
 template <class C>
-ANYNORM_INLINE Block<C> leaky(Block<C> z) {
-  return choose(z > Block<C>(0), z, z * Block<C>(C(kLeak)));
+ANYNORM_INLINE Block<C> relu(Block<C> z) {
+  return choose(z < Block<C>(0), Block<C>(0), z);
 }
 
-template <Way way, class C>
-ANYNORM_INLINE Block<C> phi_forward(Block<C> z, Phi phi) {
-  if constexpr (way == Way::identity) return z;
-  if constexpr (way == Way::relu) return choose(z < Block<C>(0), Block<C>(0), z);
+// y = f(z) for every value.
+template <class T, class F>
+ANYNORM_INLINE void map(const Compute<T>* z, int64_t n, T* y, bool through, F f) {
+  each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
+    part.put(y + i, f(part.get(z + i)), through);
+  });
+}
+
+// y = φ(z)
+template <class T>
+ANYNORM_LOOP void phi_forward(Phi phi, const Compute<T>* z, int64_t n, T* y, bool through) {
+  using C = Compute<T>;
+  using B = Block<C>;
+#define ANYNORM_MAP(formula) \
+  return map(z, n, y, through, [](B z) __attribute__((always_inline)) { return formula; })
   switch (phi) {
-    case Phi::leaky_relu: return leaky(z);
-    case Phi::silu: return z * sigmoid(z);
-    case Phi::gelu: return z * gaussian_cdf(z, bell(z));
-    case Phi::tanh: return hyperbolic_tangent(z);
-    case Phi::sigmoid: return sigmoid(z);
-    default: return z;
+    case Phi::relu: ANYNORM_MAP(relu(z));
+    case Phi::leaky_relu: ANYNORM_MAP(choose(z > B(0), z, z * B(C(kLeak))));
+    case Phi::silu: ANYNORM_MAP(z * sigmoid(z));
+    case Phi::gelu: ANYNORM_MAP(z * gaussian_cdf(z, bell(z)));
+    case Phi::tanh: ANYNORM_MAP(hyperbolic_tangent(z));
+    case Phi::sigmoid: ANYNORM_MAP(sigmoid(z));
+    default: ANYNORM_MAP(z);
   }
+#undef ANYNORM_MAP
 }
 
-// dy · φ'(z)
-template <Way way, class C>
-ANYNORM_INLINE Block<C> phi_backward(Block<C> dy, Block<C> z, Phi phi) {
-  const Block<C> zero(0), one(1);
-  if constexpr (way == Way::identity) return dy;
-  if constexpr (way == Way::relu) return choose(z <= zero, zero, dy);
+// dz = dy · f(z) for every value.
+template <class T, class C, class F>
+ANYNORM_INLINE void map_back(const T* dy, const C* z, int64_t n, C* dz, F f) {
+  each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
+    part.put(dz + i, part.get(dy + i) * f(part.get(z + i)), false);
+  });
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> gelu_slope(Block<C> z) {
+  const Block<C> density = bell(z);
+  return fma(z * density, Block<C>(C(0.39894228040143267794)), gaussian_cdf(z, density));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> silu_slope(Block<C> z) {
+  const Block<C> one(1), s = sigmoid(z);
+  return s * fma(z, one - s, one);
+}
+
+// dz = dy · φ'(z), for every φ but ReLU
+template <class T>
+ANYNORM_LOOP void phi_backward(Phi phi, const T* dy, const Compute<T>* z, int64_t n,
+                               Compute<T>* dz) {
+  using C = Compute<T>;
+  using B = Block<C>;
   switch (phi) {
-    case Phi::leaky_relu: return choose(z > zero, dy, dy * Block<C>(C(kLeak)));
-    case Phi::silu: {
-      const Block<C> s = sigmoid(z);
-      return dy * s * fma(z, one - s, one);
-    }
-    case Phi::gelu: {
-      const Block<C> density = bell(z);
-      const Block<C> slope = z * density * Block<C>(C(0.39894228040143267794));
-      return dy * (gaussian_cdf(z, density) + slope);
-    }
-    case Phi::tanh: {
-      const Block<C> t = hyperbolic_tangent(z);
-      return dy * (one - t * t);
-    }
-    case Phi::sigmoid: {
-      const Block<C> s = sigmoid(z);
-      return dy * s * (one - s);
-    }
-    default: return dy;
+    case Phi::leaky_relu:
+      return map_back(dy, z, n, dz, [](B z) __attribute__((always_inline)) {
+        return choose(z > B(0), B(1), B(C(kLeak)));
+      });
+    case Phi::silu:
+      return map_back(dy, z, n, dz,
+                      [](B z) __attribute__((always_inline)) { return silu_slope(z); });
+    case Phi::gelu:
+      return map_back(dy, z, n, dz,
+                      [](B z) __attribute__((always_inline)) { return gelu_slope(z); });
+    case Phi::tanh:
+      return map_back(dy, z, n, dz, [](B z) __attribute__((always_inline)) {
+        const B t = hyperbolic_tangent(z);
+        return B(1) - t * t;
+      });
+    case Phi::sigmoid:
+      return map_back(dy, z, n, dz, [](B z) __attribute__((always_inline)) {
+        const B s = sigmoid(z);
+        return s * (B(1) - s);
+      });
+    default:
+      return map_back(dy, z, n, dz, [](B) __attribute__((always_inline)) { return B(1); });
   }
 }
 

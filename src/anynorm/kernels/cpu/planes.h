@@ -2,9 +2,9 @@
 // inputs, weight norm.
 #pragma once
 
+#include "backward.h"
 #include "drive.h"
-#include "run.h"
-#include "statistics.h"
+#include "tables.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {
@@ -13,11 +13,14 @@ namespace ANYNORM_ISA {
 // A chunk is some runs of a set, or a piece of one long run.
 template <class T>
 class Planes {
+ protected:
+  using C = Compute<T>;
+
  public:
   explicit Planes(const Problem& p)
       : p_(p),
         g_(p.geometry),
-        together_(together(p)),
+        together_(together()),
         blocks_(pieces(g_.sets, together_)),
         piece_(g_.length > kLong ? kLong : g_.length),
         pieces_(pieces(g_.length, piece_)),
@@ -26,7 +29,7 @@ class Planes {
 
   int64_t cells() const { return g_.outer * blocks_; }
   int64_t chunks() const { return chunks_; }
-  int64_t cell_bytes() const { return together_ * g_.runs * g_.length * sizeof(T); }
+  int64_t cell_bytes() const { return together_ * g_.runs * g_.length * int64_t(sizeof(T)); }
 
  protected:
   static constexpr int64_t kLong = 2 * kPiece;
@@ -36,12 +39,11 @@ class Planes {
     int64_t begin, end;
   };
 
-  static int64_t together(const Problem& p) {
-    const Geometry& g = p.geometry;
-    const int64_t run_bytes = larger(1, g.length * int64_t(sizeof(T)));
+  int64_t together() const {
+    const int64_t run_bytes = larger(1, g_.length * int64_t(sizeof(T)));
     const int64_t streamed = pieces(16 << 10, run_bytes);
-    const int64_t shared = larger(1, g.outer * g.sets / (4 * p.pool.threads));
-    return smaller(smaller(streamed, shared), smaller(g.sets, kTogether));
+    const int64_t shared = larger(1, g_.outer * g_.sets / (4 * p_.pool.threads));
+    return smaller(smaller(streamed, shared), smaller(g_.sets, kTogether));
   }
 
   int64_t outer(int64_t cell) const { return cell / blocks_; }
@@ -63,12 +65,11 @@ class Planes {
   }
   double count() const { return double(g_.runs) * double(g_.length); }
 
-  Standard<Compute<T>> standard(int64_t set) const {
+  Standard<C> standard(int64_t set) const {
     return {p_.mean[set], p_.square[set], p_.statistic.eps};
   }
 
-  OfRun<Compute<T>> coefficients(int64_t cell, int64_t run, int64_t set, Gradient pull = {}) const {
-    using C = Compute<T>;
+  OfRun<C> coefficients(int64_t cell, int64_t run, int64_t set, Gradient pull = {}) const {
     const int64_t index = set_index(cell, set);
     const int64_t affine = affine_index(g_, outer(cell), run, set);
     const C limit = p_.dy ? threshold<C>(p_.square[index], p_.statistic) : C(0);
@@ -102,11 +103,12 @@ class Planes {
 template <class T>
 class PlanesForward : public Planes<T> {
   using Base = Planes<T>;
+  using typename Base::C;
   using Base::chunks_, Base::g_, Base::p_, Base::together_;
 
  public:
   explicit PlanesForward(const Problem& p)
-      : Base(p), parts_(rounds() ? Base::cells() * together_ * chunks_ : 0) {}
+      : Base(p), emit_(p), parts_(rounds() ? Base::cells() * together_ * chunks_ : 0) {}
 
   int rounds() const { return forward_rounds(p_.statistic); }
 
@@ -115,7 +117,7 @@ class PlanesForward : public Planes<T> {
   void collect(int64_t cell, int64_t chunk, int round) {
     if (round == 1) return collect_absolutes(cell, chunk);
     Sums sums[Base::kTogether];
-    double points[Base::kTogether];
+    C points[Base::kTogether];
     const auto sets = Base::sets(cell), runs = Base::runs(chunk);
     const int64_t middle = (runs.begin + runs.end) / 2;
     const auto piece = Base::piece(chunk);
@@ -125,8 +127,7 @@ class PlanesForward : public Planes<T> {
     }
     Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
       const int64_t i = set - sets.begin;
-      anynorm::ANYNORM_ISA::collect(p_.statistic.power, values<T>(p_.x, at), length, points[i],
-                                    sums[i]);
+      anynorm::ANYNORM_ISA::collect(values<T>(p_.x, at), length, points[i], p_.statistic.power, sums[i]);
     });
     for (int64_t i = 0; i < sets.end - sets.begin; ++i) {
       part(cell, sets.begin + i, chunk) = moments(sums[i], points[i]);
@@ -137,17 +138,15 @@ class PlanesForward : public Planes<T> {
     Base::each_set(cell, [&](int64_t set, int64_t index) {
       Moments all;
       for (int64_t chunk = 0; chunk < chunks_; ++chunk) merge(all, part(cell, set, chunk));
-      set_statistics(p_, index, all.mean, square_of<Compute<T>>(all, p_.statistic));
+      set_statistics(p_, index, all.mean, square_of<C>(all, p_.statistic));
     });
   }
 
   void prepare(int64_t) {}
 
   void emit(int64_t cell, int64_t chunk) {
-    with_output(p_, [&](auto way, auto added) {
-      Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
-        apply_at<way.value, added.value, T>(p_, Base::coefficients(cell, run, set), at, length);
-      });
+    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+      emit_(Base::coefficients(cell, run, set), 0, at, length);
     });
   }
 
@@ -156,7 +155,7 @@ class PlanesForward : public Planes<T> {
     Base::each_set(cell, [&](int64_t set, int64_t) { part(cell, set, chunk).absolute = 0; });
     Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
       const double mean = p_.statistic.about_mean ? p_.mean[Base::set_index(cell, set)] : 0;
-      const Standard<Compute<T>> about(mean, 1, 0);
+      const Standard<C> about(mean, 1, 0);
       part(cell, set, chunk).absolute += collect_absolute(values<T>(p_.x, at), length, about);
     });
   }
@@ -166,17 +165,20 @@ class PlanesForward : public Planes<T> {
     return parts_[(cell * together_ + set - begin) * chunks_ + chunk];
   }
 
+  const Emit<T> emit_;
   Array<Moments> parts_;
 };
 
 template <class T>
 class PlanesBackward : public Planes<T> {
   using Base = Planes<T>;
+  using typename Base::C;
   using Base::g_, Base::p_, Base::pieces_, Base::piece_;
 
  public:
   explicit PlanesBackward(const Problem& p)
       : Base(p),
+        back_(p),
         sums_(rounds() ? g_.outer * g_.runs * g_.sets * pieces_ : 0),
         pulls_(g_.outer * g_.sets) {}
 
@@ -185,21 +187,18 @@ class PlanesBackward : public Planes<T> {
   void begin(int64_t) {}
 
   void collect(int64_t cell, int64_t chunk, int) {
-    with_source(p_, [&](auto source, auto power) {
-      Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
-        Reduced reduced;
-        reduce<source.value, power.value>(Base::coefficients(cell, run, set),
-                                          input_of<T>(p_, at, length), length, reduced);
-        const int64_t index = Base::run_index(cell, run, set);
-        sums_[index * pieces_ + (pieces_ == 1 ? 0 : (at - index * g_.length) / piece_)] = reduced;
-      });
+    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+      Reduced reduced;
+      back_.sums(Base::coefficients(cell, run, set), 0, at, length, reduced);
+      const int64_t index = Base::run_index(cell, run, set);
+      sums_[index * pieces_ + (pieces_ == 1 ? 0 : (at - index * g_.length) / piece_)] = reduced;
     });
   }
 
   // The first piece of a run takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.
   void settle(int64_t cell, int) {
     Base::each_set(cell, [&](int64_t set, int64_t index) {
-      const ToUnit<Compute<T>> unit(p_.mean[index], p_.square[index], p_.statistic.eps);
+      const ToUnit<C> unit(p_.mean[index], p_.square[index], p_.statistic.eps);
       for (int64_t run = 0; run < g_.runs; ++run) settle(sums(cell, run, set), unit);
     });
   }
@@ -214,13 +213,9 @@ class PlanesBackward : public Planes<T> {
   }
 
   void emit(int64_t cell, int64_t chunk) {
-    with_source(p_, [&](auto source, auto power) {
-      Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
-        const Gradient pull = pulls_[Base::set_index(cell, set)];
-        pull_back<source.value, power.value>(Base::coefficients(cell, run, set, pull),
-                                             input_of<T>(p_, at, length), length,
-                                             gradient_output<T>(p_, at));
-      });
+    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+      const Gradient pull = pulls_[Base::set_index(cell, set)];
+      back_.emit(Base::coefficients(cell, run, set, pull), 0, at, length);
     });
   }
 
@@ -237,7 +232,7 @@ class PlanesBackward : public Planes<T> {
     return &sums_[Base::run_index(cell, run, set) * pieces_];
   }
 
-  void settle(Reduced* run, const ToUnit<Compute<T>>& unit) const {
+  void settle(Reduced* run, const ToUnit<C>& unit) const {
     for (int64_t i = 1; i < pieces_; ++i) {
       run->dz += run[i].dz;
       run->product += run[i].product;
@@ -269,6 +264,7 @@ class PlanesBackward : public Planes<T> {
     }
   }
 
+  const Back<T> back_;
   Array<Reduced> sums_;
   Array<Gradient> pulls_;
 };

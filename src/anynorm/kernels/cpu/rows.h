@@ -2,10 +2,9 @@
 // on small planes, where the γ of a channel is repeated for its positions.
 #pragma once
 
-#include "columns.h"
+#include "backward.h"
 #include "drive.h"
-#include "run.h"
-#include "statistics.h"
+#include "tables.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {
@@ -77,7 +76,7 @@ class RowsForward : public Rows<T> {
   using Base::g_, Base::p_, Base::period_;
 
  public:
-  using Base::Base;
+  explicit RowsForward(const Problem& p) : Base(p), emit_(p) {}
 
   void run(int64_t task) {
     Base::each_four(task, [&](int64_t row, auto count) {
@@ -89,16 +88,14 @@ class RowsForward : public Rows<T> {
  private:
   void one(int64_t row) {
     if (!p_.statistic.given) measure(row);
-    with_output(p_, [&](auto way, auto added) {
-      apply_at<way.value, added.value, T>(p_, Base::coefficients(row), Base::at(row), g_.length);
-    });
+    emit_(Base::coefficients(row), 0, Base::at(row), g_.length);
   }
 
   void measure(int64_t row) {
     const T* x = values<T>(p_.x, Base::at(row));
-    const double point = near_mean(x, g_.length);
+    const C point = near_mean(x, g_.length);
     Sums sums;
-    collect(p_.statistic.power, x, g_.length, point, sums);
+    collect(x, g_.length, point, p_.statistic.power, sums);
     Moments all = moments(sums, point);
     if (p_.statistic.power == Power::absolute) {
       const Standard<C> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
@@ -106,7 +103,32 @@ class RowsForward : public Rows<T> {
     }
     set_statistics(p_, row, all.mean, square_of<C>(all, p_.statistic));
   }
+
+  const Emit<T> emit_;
 };
+
+// dx of `rows` rows; Σ dz·(x − μ)/σ and Σ dz go to the columns' sums.
+template <Dz from, bool signs, int rows, class T>
+ANYNORM_LOOP void pull_rows(const OfRow<Compute<T>>* given, int64_t k, const Strip<T>* strips,
+                            int64_t n, bool through, Compute<T>* unit_sums, Compute<T>* dz_sums) {
+  using C = Compute<T>;
+  OfRow<C> of[rows];
+  Strip<T> s[rows];
+  for (int r = 0; r < rows; ++r) of[r] = given[r], s[r] = strips[r];
+  each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
+    Block<C> units = load(unit_sums + i), dzs = load(dz_sums + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const Block<C> centred = of[r].centred(k + i, part.get(s[r].x + i));
+      const Block<C> dz = dz_of<from>(of[r], k, s[r], i, centred, part);
+      units = fma(dz, of[r].unit(centred), units);
+      dzs = dzs + dz;
+      put_dx<signs>(of[r], k, s[r], i, dz, centred, part, through);
+    }
+    store(unit_sums + i, units, false);
+    store(dz_sums + i, dzs, false);
+  });
+}
 
 template <class T>
 class RowsBackward : public Rows<T> {
@@ -115,7 +137,8 @@ class RowsBackward : public Rows<T> {
   using Base::g_, Base::p_, Base::period_, Base::stride_;
 
  public:
-  explicit RowsBackward(const Problem& p) : Base(p), sums_(Base::tasks() * 2 * stride_) {}
+  explicit RowsBackward(const Problem& p)
+      : Base(p), back_(p), sums_(Base::tasks() * 2 * stride_) {}
 
   void run(int64_t task) {
     double* total = &sums_[task * 2 * stride_];
@@ -123,11 +146,9 @@ class RowsBackward : public Rows<T> {
     Array<C> sums(2 * stride_);
     set_zero(sums.get(), 2 * stride_);
     int64_t since = 0;
-    with_source(p_, [&](auto source, auto power) {
-      Base::each_four(task, [&](int64_t row, auto count) {
-        some<source.value, power.value, count.value>(row, sums.get());
-        if (++since == kFlush) flush(sums.get(), total, 2 * stride_), since = 0;
-      });
+    Base::each_four(task, [&](int64_t row, auto count) {
+      some<count.value>(row, sums.get());
+      if (++since == kFlush) flush(sums.get(), total, 2 * stride_), since = 0;
     });
     flush(sums.get(), total, 2 * stride_);
     fence();
@@ -162,47 +183,44 @@ class RowsBackward : public Rows<T> {
     return gradient(pulled, p_.statistic, double(g_.length), p_.mean[row], s.high, p_.square[row]);
   }
 
-  template <Source source, Power power, int count>
+  template <int count>
   void some(int64_t row, C* sums) const {
     OfRow<C> of[count];
-    Input<T> in[count];
-    GradientOutput<T> out[count];
     for (int k = 0; k < count; ++k) {
-      const int64_t at = Base::at(row + k * period_);
-      in[k] = input_of<T>(p_, at, g_.length);
-      out[k] = gradient_output<T>(p_, at);
-      of[k] = Base::coefficients(row + k * period_);
+      const int64_t number = row + k * period_;
+      of[k] = Base::coefficients(number);
       Reduced reduced;
-      if (!p_.statistic.given) reduce<source, power>(of[k], in[k], g_.length, reduced);
-      of[k] = Base::coefficients(row + k * period_, pull_of(row + k * period_, reduced));
+      if (!p_.statistic.given) back_.sums(of[k], 0, Base::at(number), g_.length, reduced);
+      of[k] = Base::coefficients(number, pull_of(number, reduced));
     }
-    emit<source, power, count>(of, in, out, sums);
+    emit<count>(of, row, sums);
   }
 
   // Several rows at once, so that the sums for dγ and dβ are read and written once for all.
-  template <Source source, Power power, int count>
-  ANYNORM_INLINE void emit(const OfRow<C>* of, const Input<T>* in, const GradientOutput<T>* out,
-                           C* sums) const {
-    const int64_t stride = stride_;
-    each_block(g_.length, [&](int64_t i, auto part, auto) __attribute__((always_inline)) {
-      Block<C> units(0), dzs(0);
-#pragma GCC unroll 4
+  template <int count>
+  void emit(const OfRow<C>* of, int64_t row, C* sums) const {
+    Rooms<C> rooms[count];
+    Strip<T> strips[count];
+    int64_t at[count];
+    bool through = true;
+    for (int k = 0; k < count; ++k) {
+      at[k] = Base::at(row + k * period_);
+      through = through && back_.through(at[k]);
+    }
+    each_step(g_.length, back_.step(), [&](int64_t begin, int64_t n) {
       for (int k = 0; k < count; ++k) {
-        const Block<C> centred = of[k].centred(i, part.get(in[k].x + i));
-        const Block<C> dz = dz_of<source>(of[k], in[k], i, centred, part);
-        units = fma(dz, of[k].unit(centred), units);
-        dzs = dzs + dz;
-        if (source != Source::identity && out[k].dresidual) {
-          part.put(out[k].dresidual + i, dz, out[k].through);
-        }
-        part.put(out[k].dx + i, of[k].dx(i, dz, counted<power>(of[k], i, centred).q),
-                 out[k].through);
+        strips[k] = back_.strip(of[k], begin, at[k] + begin, n, rooms[k]);
       }
-      store(sums + i, load(sums + i) + units, false);
-      store(sums + stride + i, load(sums + stride + i) + dzs, false);
+      C* units = sums + begin;
+      back_.with_kind([&](auto from, auto signs) {
+        pull_rows<from.value, signs.value, count>(of, begin, strips, n, through, units,
+                                                  units + stride_);
+      });
+      for (int k = 0; k < count; ++k) back_.finish(strips[k], at[k] + begin, n, through);
     });
   }
 
+  const Back<T> back_;
   Array<double> sums_;
 };
 

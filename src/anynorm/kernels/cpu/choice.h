@@ -1,0 +1,14 @@
+// What is chosen once, when the library is loaded.
+#pragma once
+
+#include "problem.h"
+
+namespace anynorm {
+
+// The kernels for the machine's best instruction set, or for the one that ANYNORM_ISA names.
+const Kernels& kernels();
+
+// Whether ANYNORM_HUGE_PAGES lets us ask for huge pages.
+bool huge_pages();
+
+}  // namespace anynorm

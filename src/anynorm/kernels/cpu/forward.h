@@ -1,0 +1,131 @@
+// The forward on strips of values: sums for the statistics, and the output.
+#pragma once
+
+#include "bits.h"
+#include "coefficients.h"
+#include "phi.h"
+#include "values.h"
+
+namespace anynorm {
+namespace ANYNORM_ISA {
+
+// ---- sums -----------------------------------------------------------------------------------
+
+template <bool extremes, class T>
+ANYNORM_LOOP void collect_piece(const T* x, int64_t n, Compute<T> point, Sums& sums) {
+  using C = Compute<T>;
+  Total<C> first, second;
+  Block<C> low{C(INFINITY)}, high{C(-INFINITY)};
+  each_chained<C>(n, [&](int64_t i, auto part, int chain) __attribute__((always_inline)) {
+    const Block<C> value = part.get(x + i), d = part.keep(value - Block<C>(point));
+    first.add(chain, d);
+    second.add_product(chain, d, d);
+    if constexpr (extremes) {
+      low = least(low, part.keep(value, C(INFINITY)));
+      high = most(high, part.keep(value, C(-INFINITY)));
+    }
+  });
+  sums.count += double(n);
+  sums.first += first.all();
+  sums.second += second.all();
+  if constexpr (extremes) {
+    sums.low = least(sums.low, fold(low, least));
+    sums.high = most(sums.high, fold(high, most));
+  }
+}
+
+template <class T>
+ANYNORM_LOOP double collect_absolute_piece(const T* x, int64_t n,
+                                           const Standard<Compute<T>>& about) {
+  using C = Compute<T>;
+  const Block<C> high(about.high), low(about.low);
+  Total<C> total;
+  each_chained<C>(n, [&](int64_t i, auto part, int chain) __attribute__((always_inline)) {
+    total.add(chain, part.keep(absolute((part.get(x + i) - high) - low)));
+  });
+  return total.all();
+}
+
+// Adds `length` values to `sums`, seen from `point`; their extremes where these are the scale.
+template <class T>
+void collect(const T* x, int64_t length, Compute<T> point, Power power, Sums& sums) {
+  each_step(length, kPiece, [&](int64_t begin, int64_t n) {
+    power == Power::largest ? collect_piece<true>(x + begin, n, point, sums)
+                            : collect_piece<false>(x + begin, n, point, sums);
+  });
+}
+
+// Σ|x − μ|
+template <class T>
+double collect_absolute(const T* x, int64_t length, const Standard<Compute<T>>& about) {
+  double total = 0;
+  each_step(length, kPiece, [&](int64_t begin, int64_t n) {
+    total += collect_absolute_piece(x + begin, n, about);
+  });
+  return total;
+}
+
+// ---- output ---------------------------------------------------------------------------------
+
+// y = z, or ReLU of it, for the coefficients from number `k` on.
+template <bool gate, bool added, class T, class Y, class Of>
+ANYNORM_LOOP void linear(const Of& given, int64_t k, const T* x, const T* residual, int64_t n, Y* y,
+                         bool through) {
+  const Of of = given;  // where no output can overwrite it
+  each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
+    auto z = of.z(k + i, of.centred(k + i, part.get(x + i)));
+    if constexpr (added) z = z + part.get(residual + i);
+    if constexpr (gate) z = relu(z);
+    part.put(y + i, z, through);
+  });
+}
+
+template <class T, class Y, class Of>
+ANYNORM_INLINE void z_of(const Of& of, int64_t k, const T* x, const T* residual, int64_t n, Y* z,
+                         bool through = false) {
+  residual ? linear<false, true>(of, k, x, residual, n, z, through)
+           : linear<false, false>(of, k, x, residual, n, z, through);
+}
+
+// Writes the output of values that lie one behind the other.
+template <class T>
+class Emit {
+ public:
+  explicit Emit(const Problem& p) : p_(p) {}
+
+  // `at`: number of the first value; `k`: that of its coefficients.
+  template <class Of>
+  void operator()(const Of& of, int64_t k, int64_t at, int64_t n) const {
+    from_aligned(p_.stream, values<T>(p_.y, at), n, [&](int64_t begin, int64_t size) {
+      emit(of, k + begin, at + begin, size);
+    });
+  }
+
+ private:
+  template <class Of>
+  void emit(const Of& of, int64_t k, int64_t at, int64_t n) const {
+    const T *x = values<T>(p_.x, at), *residual = values<T>(p_.residual, at);
+    T* y = values<T>(p_.y, at);
+    const bool through = p_.stream && aligned(y);
+    if (p_.phi == Phi::identity) return z_of(of, k, x, residual, n, y, through);
+    if (p_.phi == Phi::relu && !residual) {
+      return linear<true, false>(of, k, x, residual, n, y, through);
+    }
+    each_step(n, kStrip, [&](int64_t begin, int64_t size) {
+      strip(of, k + begin, at + begin, size, through);
+    });
+  }
+
+  template <class Of>
+  void strip(const Of& of, int64_t k, int64_t at, int64_t n, bool through) const {
+    Room<Compute<T>> z;
+    z_of(of, k, values<T>(p_.x, at), values<T>(p_.residual, at), n, z.values);
+    if (p_.bits) keep_bits(z.values, n, p_.bits, at);
+    phi_forward(p_.phi, z.values, n, values<T>(p_.y, at), through);
+  }
+
+  const Problem& p_;
+};
+
+}  // namespace ANYNORM_ISA
+}  // namespace anynorm

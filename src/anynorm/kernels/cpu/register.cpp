@@ -1,0 +1,225 @@
+// The operators for the CPU.  Each hands what the kernels do not serve to its plain-PyTorch twin.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "call.h"
+#include "checks.h"
+
+namespace anynorm {
+namespace {
+
+using Two = std::tuple<Tensor, Tensor>;
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+bool too_deep(const Tensor& x) { return x.dim() > kMaxRank; }
+
+// ---- what the kernels serve -----------------------------------------------------------------
+
+std::optional<Power> power_of(double p) {
+  if (p == 2) return Power::square;
+  if (p == 1) return Power::absolute;
+  if (std::isinf(p) && p > 0) return Power::largest;
+  return std::nullopt;
+}
+
+// Deviations are from the mean that is subtracted, or for p = 2 from zero.  To torch, no dims are
+// all dims.
+std::optional<Statistic> statistic_of(const std::vector<int64_t>& dims, bool center,
+                                      bool about_mean, double p, double factor, double eps) {
+  const auto power = power_of(p);
+  if (!power || dims.empty() || (about_mean && !center)) return std::nullopt;
+  if (center && !about_mean && *power != Power::square) return std::nullopt;
+  return Statistic{center, about_mean, false, *power, factor, eps};
+}
+
+Statistic given_statistic(double eps) {
+  return Statistic{true, true, true, Power::square, 1.0, eps};
+}
+
+bool takes_forward(Call& call, const Optional& residual, const Optional& weight,
+                   const Optional& bias, const std::optional<Statistic>& statistic,
+                   const std::string& phi, Dims reduced) {
+  if (!statistic) return false;
+  call.set(*statistic);
+  return call.takes_values() && call.takes_phi(phi) && call.takes_type_of_x(residual) &&
+         call.takes_parameter(weight) && call.takes_parameter(bias) &&
+         call.takes_pattern(reduced, weight, bias);
+}
+
+bool is_vector(const Tensor& kept) { return kept.numel() < 2 || kept.stride(0) == 1; }
+
+// The forward leaves bits to φ that go by the sign, and the residual to others.
+bool takes_saved(const Call& call, const Optional& residual, const Tensor& kept) {
+  const bool bits = kept.numel() > 0, by_sign = is_by_sign(call.phi());
+  if (call.phi() == Phi::identity) return true;
+  return bits ? by_sign && is_vector(kept) : !(residual && by_sign);
+}
+
+bool takes_backward(Call& call, const Tensor& dy, const Optional& residual, const Tensor& kept,
+                    const Optional& weight, const Optional& bias,
+                    const std::optional<Statistic>& statistic, const std::string& phi,
+                    Dims reduced) {
+  return call.takes_type_of_x(dy) &&
+         takes_forward(call, residual, weight, bias, statistic, phi, reduced) &&
+         takes_saved(call, residual, kept);
+}
+
+// Statistics may be given in any type that γ may have.
+bool takes_given(const Tensor& mean, const Tensor& square) {
+  const Meta of_mean(mean), of_square(square);
+  return of_mean.has_shape_of(of_square) && type_of(of_mean.dtype) && type_of(of_square.dtype);
+}
+
+// ---- what they are told ---------------------------------------------------------------------
+
+void check_forward(const Meta& x, const Optional& residual, const Optional& weight,
+                   const Optional& bias) {
+  if (residual) check_same(x, *residual, "residual");
+  if (weight) check_beside(x, *weight, "weight");
+  if (bias) check_beside(x, *bias, "bias");
+}
+
+void check_backward(const Meta& x, const Tensor& dy, const Optional& residual, const Tensor& kept,
+                    const Optional& weight, const Optional& bias) {
+  check_same(x, dy, "dy");
+  check_kept(x, kept);
+  check_forward(x, residual, weight, bias);
+}
+
+// The dims that given statistics do not have.
+Dims reduced_by(const Meta& x, const Tensor& mean) {
+  const Meta of_mean(mean);
+  Dims reduced = 0;
+  for (int64_t dim = 0; dim < x.rank; ++dim) {
+    if (of_mean.sizes[dim] == 1 && x.sizes[dim] != 1) reduced |= dim_bit(dim);
+  }
+  return reduced;
+}
+
+Two begin_forward(Call& call, const Optional& residual, const Optional& weight,
+                  const Optional& bias) {
+  call.read_x();
+  call.read_residual(residual);
+  call.read_affine(weight, bias);
+  Tensor y = call.write_y();
+  return {std::move(y), call.write_kept(residual && is_by_sign(call.phi()))};
+}
+
+Four run_backward(Call& call, const Tensor& dy, const Optional& residual, const Tensor& kept,
+                  const Optional& weight, const Optional& bias) {
+  const bool bits = is_by_sign(call.phi()) && kept.numel() > 0;
+  const bool active = call.phi() != Phi::identity;
+  call.read_x();
+  call.read_dy(dy);
+  if (active && !bits) call.read_residual(residual);
+  if (bits) call.read_kept(kept);
+  call.read_affine(weight, bias);
+  Tensor dx = call.write_dx(), dresidual = call.write_dresidual(active && (residual || bits));
+  Tensor dweight = call.new_gradient(weight), dbias = call.new_gradient(bias);
+  call.write_affine(weight, dweight, bias, dbias);
+  call.backward();
+  call.finish_affine(dweight, dbias);
+  return {std::move(dx), std::move(dresidual), std::move(dweight), std::move(dbias)};
+}
+
+// ---- the operators --------------------------------------------------------------------------
+
+Four standardize(const Tensor& x, const Optional& residual, const Optional& weight,
+                 const Optional& bias, const std::vector<int64_t>& dims, bool center,
+                 bool about_mean, double p, double factor, double eps, const std::string& phi) {
+  const auto formula = [&] {
+    return call_operator<4>("anynorm::standardize_formula", x, residual, weight, bias, dims,
+                            center, about_mean, p, factor, eps, phi);
+  };
+  if (too_deep(x)) return formula();
+  Call call(x);
+  const Dims reduced = check_dims(call.of_x(), dims);
+  check_forward(call.of_x(), residual, weight, bias);
+  const auto statistic = statistic_of(dims, center, about_mean, p, factor, eps);
+  if (!takes_forward(call, residual, weight, bias, statistic, phi, reduced)) return formula();
+  auto [y, kept] = begin_forward(call, residual, weight, bias);
+  Tensor mean = call.new_statistic(), square = call.new_statistic();
+  call.write_statistics(mean, square);
+  call.forward();
+  call.finish_statistics(mean, square);
+  return {std::move(y), std::move(mean), std::move(square), std::move(kept)};
+}
+
+Four standardize_backward(const Tensor& dy, const Tensor& x, const Optional& residual,
+                          const Tensor& kept, const Tensor& mean, const Tensor& square,
+                          const Optional& weight, const Optional& bias,
+                          const std::vector<int64_t>& dims, bool center, bool about_mean, double p,
+                          double factor, double eps, const std::string& phi) {
+  const auto formula = [&] {
+    return call_operator<4>("anynorm::standardize_backward_formula", dy, x, residual, kept, mean,
+                            square, weight, bias, dims, center, about_mean, p, factor, eps, phi);
+  };
+  if (too_deep(x)) return formula();
+  Call call(x);
+  const Dims reduced = check_dims(call.of_x(), dims);
+  check_backward(call.of_x(), dy, residual, kept, weight, bias);
+  check_statistic(call.of_x(), reduced, mean, "mean");
+  check_statistic(call.of_x(), reduced, square, "square");
+  const auto statistic = statistic_of(dims, center, about_mean, p, factor, eps);
+  if (!takes_given(mean, square) || !takes_backward(call, dy, residual, kept, weight, bias,
+                                                    statistic, phi, reduced)) {
+    return formula();
+  }
+  call.read_statistics(mean, square);
+  return run_backward(call, dy, residual, kept, weight, bias);
+}
+
+Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, const Tensor& square,
+              const Optional& weight, const Optional& bias, double eps, const std::string& phi) {
+  const auto formula = [&] {
+    return call_operator<2>("anynorm::normalize_formula", x, residual, mean, square, weight, bias,
+                            eps, phi);
+  };
+  if (too_deep(x)) return formula();
+  Call call(x);
+  check_forward(call.of_x(), residual, weight, bias);
+  check_beside(call.of_x(), mean, "mean");
+  check_beside(call.of_x(), square, "square");
+  if (!takes_given(mean, square) ||
+      !takes_forward(call, residual, weight, bias, given_statistic(eps), phi,
+                     reduced_by(call.of_x(), mean))) {
+    return formula();
+  }
+  Two outputs = begin_forward(call, residual, weight, bias);
+  call.read_statistics(mean, square);
+  call.forward();
+  return outputs;
+}
+
+Four normalize_backward(const Tensor& dy, const Tensor& x, const Optional& residual,
+                        const Tensor& kept, const Tensor& mean, const Tensor& square,
+                        const Optional& weight, const Optional& bias, double eps,
+                        const std::string& phi) {
+  const auto formula = [&] {
+    return call_operator<4>("anynorm::normalize_backward_formula", dy, x, residual, kept, mean,
+                            square, weight, bias, eps, phi);
+  };
+  if (too_deep(x)) return formula();
+  Call call(x);
+  check_backward(call.of_x(), dy, residual, kept, weight, bias);
+  check_beside(call.of_x(), mean, "mean");
+  check_beside(call.of_x(), square, "square");
+  if (!takes_given(mean, square) ||
+      !takes_backward(call, dy, residual, kept, weight, bias, given_statistic(eps), phi,
+                      reduced_by(call.of_x(), mean))) {
+    return formula();
+  }
+  call.read_statistics(mean, square);
+  return run_backward(call, dy, residual, kept, weight, bias);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(anynorm, CPU, m) {
+  m.impl("standardize", TORCH_BOX(&standardize));
+  m.impl("standardize_backward", TORCH_BOX(&standardize_backward));
+  m.impl("normalize", TORCH_BOX(&normalize));
+  m.impl("normalize_backward", TORCH_BOX(&normalize_backward));
+}
+
+}  // namespace
+}  // namespace anynorm

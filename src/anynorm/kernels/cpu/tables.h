@@ -1,0 +1,58 @@
+// Tables of numbers, and how they are added up.
+#pragma once
+
+#include "block.h"
+
+namespace anynorm {
+namespace ANYNORM_ISA {
+
+// Uninitialised memory for plain numbers, with room to load a whole block at its end.
+template <class C>
+class Array {
+ public:
+  explicit Array(int64_t size) : data_((C*)__builtin_malloc((size + kLanes) * sizeof(C))) {
+    if (!data_) throw std::bad_alloc();
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() { __builtin_free(data_); }
+  C* get() const { return data_; }
+  C& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  C* data_;
+};
+
+template <class C>
+inline void set_zero(C* table, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) table[i] = 0;
+}
+
+// Adds `table` to `total` and clears it.
+template <class C>
+inline void flush(C* table, double* total, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) total[i] += table[i];
+  set_zero(table, size);
+}
+
+// Adds `size` numbers of each of the following tables, `stride` apart, to the first.
+inline void add_tables(double* total, int64_t tables, int64_t stride, int64_t size) {
+  for (int64_t table = 1; table < tables; ++table) {
+    const double* more = total + table * stride;
+    for (int64_t j = 0; j < size; ++j) total[j] += more[j];
+  }
+}
+
+// Several neighbouring rows are taken at a time, so that sums for their columns are read and written
+// once for all.
+constexpr int kRows = 4;
+
+// Calls f(row, Is<how many>) for rows in fours, and then for those left over one by one.
+template <class F>
+ANYNORM_INLINE void four_rows(int64_t begin, int64_t end, F f) {
+  for (; begin + kRows <= end; begin += kRows) f(begin, Is<kRows>{});
+  for (; begin < end; ++begin) f(begin, Is<1>{});
+}
+
+}  // namespace ANYNORM_ISA
+}  // namespace anynorm
