@@ -20,15 +20,13 @@ inline void set_shared(uint8_t* bits, int64_t at, uint32_t block) {
 // Keeps the bits of `n` values, of which the first is number `at` of the tensor.
 template <class C>
 ANYNORM_LOOP void keep_bits(const C* z, int64_t n, uint8_t* bits, int64_t at) {
-  const bool own = at % 8 == 0;
-  each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
-    const uint32_t block = ~pack(part.get(z + i) <= Block<C>(0)) & ((1u << part.count) - 1);
-    if (own && part.count == kLanes) {
-      write(bits + ((at + i) >> 3), uint16_t(block));
-    } else {
-      set_shared(bits, at + i, block);
-    }
-  });
+  const auto block = [z](int64_t i, auto part) __attribute__((always_inline)) {
+    return ~pack(part.get(z + i) <= Block<C>(0)) & ((1u << part.count) - 1);
+  };
+  int64_t i = smaller(n, -at & 7);  // up to the first byte that is all its own
+  if (i) set_shared(bits, at, block(0, Part{i}));
+  for (; i + kLanes <= n; i += kLanes) write(bits + ((at + i) >> 3), uint16_t(block(i, Full{})));
+  if (i < n) set_shared(bits, at + i, block(i, Part{n - i}));
 }
 
 // dz = dy where the bit is set, and leak · dy elsewhere.

@@ -29,6 +29,19 @@ struct Exponential<double> {
   static constexpr double kRound = 0x1.8p52;
 };
 
+// 1 / k!
+template <class C>
+struct Series {
+  C term[Exponential<C>::kTerms] = {};
+  constexpr Series() {
+    double factorial = 1;
+    for (int k = 0; k < Exponential<C>::kTerms; factorial *= ++k) term[k] = C(1 / factorial);
+  }
+};
+
+template <class C>
+constexpr Series<C> kSeries{};
+
 template <class C>
 ANYNORM_INLINE Block<C> exponential(Block<C> x) {
   using E = Exponential<C>;
@@ -40,13 +53,9 @@ ANYNORM_INLINE Block<C> exponential(Block<C> x) {
     const auto shifted = v * C(1.44269504088896340736) + E::kRound;
     const auto n = shifted - E::kRound;
     const auto r = (v - n * E::kLn2High) - n * E::kLn2Low;
-    C factorial = 1;
-    for (int k = 2; k < E::kTerms; ++k) factorial *= k;
-    auto series = r * 0 + 1 / factorial;
-    for (int k = E::kTerms - 1; k > 0; --k) {
-      factorial /= k;
-      series = series * r + 1 / factorial;
-    }
+    auto series = r * 0 + kSeries<C>.term[E::kTerms - 1];
+#pragma GCC unroll 16
+    for (int k = E::kTerms - 2; k >= 0; --k) series = series * r + kSeries<C>.term[k];
     using Mask = typename Block<C>::Mask;
     const Mask power = __builtin_convertvector(n, Mask) + E::kBias;
     out.part[i] = series * (typename Block<C>::Vector)(power << E::kMantissa);
@@ -60,12 +69,28 @@ ANYNORM_INLINE Block<C> sigmoid(Block<C> z) {
   return one / (one + exponential(Block<C>(0) - z));
 }
 
+// Near zero, where 1 − e^(−2|z|) would cancel: the rational function of Cephes, |z| < 0.625.
+template <class C>
+ANYNORM_INLINE Block<C> tangent_near_zero(Block<C> z) {
+  const auto polynomial = [](Block<C> t, Block<C> first, C second, C third)
+      __attribute__((always_inline)) {
+    return fma(fma(first, t, Block<C>(second)), t, Block<C>(third));
+  };
+  const Block<C> t = z * z;
+  const Block<C> above = polynomial(t, Block<C>(C(-9.64399179425052238628e-1)),
+                                    C(-9.92877231001918586564e1), C(-1.61468768441708447952e3));
+  const Block<C> below = polynomial(t, t + Block<C>(C(1.12811678491632931402e2)),
+                                    C(2.23548839060100448583e3), C(4.84406305325125486048e3));
+  return fma(z * t, above / below, z);
+}
+
 template <class C>
 ANYNORM_INLINE Block<C> hyperbolic_tangent(Block<C> z) {
-  const Block<C> one(1);
-  const Block<C> e = exponential(absolute(z) * Block<C>(-2));
-  const Block<C> size = (one - e) / (one + e);
-  return choose(z < Block<C>(0), Block<C>(0) - size, choose(z == z, size, z));
+  const Block<C> one(1), size = absolute(z);
+  const Block<C> e = exponential(size * Block<C>(-2));
+  const Block<C> far = (one - e) / (one + e);
+  const Block<C> signed_far = choose(z < Block<C>(0), Block<C>(0) - far, far);
+  return choose(size >= Block<C>(C(0.625)), signed_far, tangent_near_zero(z));
 }
 
 // The Gaussian distribution function, with e^(−z²/2) given.
