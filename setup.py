@@ -31,7 +31,7 @@ OLDEST_TORCH = (2, 10)
 
 # No -march and no -ffast-math: the library must run on every machine and keep NaN and infinity.
 FLAGS = [
-    *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
     f"-DTORCH_TARGET_VERSION={(OLDEST_TORCH[0] << 56) | (OLDEST_TORCH[1] << 48):#018x}",
 ]

@@ -303,13 +303,18 @@ ANYNORM_INLINE void store_first(T* to, Block<Compute<T>> value, int64_t count) {
   std::memcpy(to, padded, count * sizeof(T));
 }
 
+// The number of each lane.
+template <class C>
+ANYNORM_INLINE Block<C> numbers() {
+  Block<C> out;
+  ANYNORM_EACH for (int k = 0; k < Block<C>::kWidth; ++k) out.part[i][k] = i * Block<C>::kWidth + k;
+  return out;
+}
+
 // The first `count` lanes, and `rest` in the others.
 template <class C>
 ANYNORM_INLINE Block<C> first(Block<C> value, int64_t count, C rest) {
-  C padded[kLanes];
-  store(padded, value, false);
-  for (int64_t i = count; i < kLanes; ++i) padded[i] = rest;
-  return load(padded);
+  return choose(numbers<C>() < Block<C>(C(count)), value, Block<C>(rest));
 }
 
 typedef double DoubleVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));

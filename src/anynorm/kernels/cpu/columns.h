@@ -27,7 +27,7 @@ class Columns {
         tile_(tile(g_)),
         tiles_(pieces(width_, tile_)),
         stride_(pieces(tile_, kLanes) * kLanes),
-        rows_(larger(pieces(g_.runs, kChunks), smaller(g_.runs, larger(8, kChunkBytes / row_bytes())))),
+        rows_(rows_of_chunk()),
         chunks_(pieces(g_.runs, rows_)) {}
 
   int64_t cells() const { return g_.outer * tiles_; }
@@ -51,6 +51,12 @@ class Columns {
     return kTile / whole * whole;
   }
 
+  // Chunks do not depend on the number of threads, so that sums do not; a multiple of four shares
+  // them out evenly.
+  int64_t rows_of_chunk() const {
+    const int64_t chunks = smaller(kChunks, pieces(g_.runs * row_bytes(), kChunkBytes));
+    return larger(kRows, pieces(g_.runs, chunks > 1 ? pieces(chunks, 4) * 4 : 1));
+  }
   int64_t row_bytes() const { return tile_ * int64_t(sizeof(T)); }
   int64_t outer(int64_t cell) const { return cell / tiles_; }
   Span columns(int64_t cell) const {
@@ -72,31 +78,31 @@ class Columns {
   void each_set(int64_t cell, F f) const {
     const Span span = columns(cell);
     const int64_t affine = outer(cell) % g_.affine_period * g_.affine_outer;
-    for (int64_t j = 0; j < span.end - span.begin; j += g_.length) {
-      const int64_t set = (span.begin + j) / g_.length;
+    int64_t set = span.begin / g_.length;
+    for (int64_t j = 0; j < span.end - span.begin; j += g_.length, ++set) {
       f(j, outer(cell) * g_.sets + set, affine + set * g_.affine_set);
     }
   }
   // γ's index goes on with the columns of a set, or is the same for all of them.
-  int64_t affine_step() const { return g_.affine_repeat == 1 ? 1 : 0; }
+  bool one_gamma() const { return g_.affine_repeat > 1 || g_.length == 1; }
 
   // Fills the tables of a cell that every output needs.
   void fill(int64_t cell, C* high, C* low, C* scale, C* shift) const {
     each_set(cell, [&](int64_t first, int64_t set, int64_t affine) {
       const Standard<C> s(p_.mean[set], p_.square[set], p_.statistic.eps);
-      for (int64_t k = 0; k < g_.length; ++k, affine += affine_step()) {
-        const int64_t j = first + k;
-        high[j] = s.high;
-        low[j] = s.low;
-        scale[j] = C(gamma_at(p_, affine)) * s.inverse;
-        shift[j] = C(beta_at(p_, affine)) - s.low * scale[j];
+      set_to(high + first, g_.length, s.high);
+      set_to(low + first, g_.length, s.low);
+      const int64_t steps = one_gamma() ? 1 : g_.length;
+      for (int64_t k = 0; k < steps; ++k) {
+        scale[first + k] = C(gamma_at(p_, affine + k)) * s.inverse;
+        shift[first + k] = C(beta_at(p_, affine + k)) - s.low * scale[first + k];
       }
+      set_to(scale + first + steps, g_.length - steps, scale[first]);
+      set_to(shift + first + steps, g_.length - steps, shift[first]);
     });
     for (C* table : {high, low, scale, shift}) zero_rest(table, size(cell));
   }
-  void zero_rest(C* table, int64_t size) const {
-    for (int64_t j = size; j < stride_; ++j) table[j] = 0;
-  }
+  void zero_rest(C* table, int64_t size) const { set_to(table + size, stride_ - size, C(0)); }
 
   const Problem& p_;
   const Geometry& g_;
@@ -143,11 +149,6 @@ ANYNORM_LOOP void add_gradients(const OfColumn<Compute<T>>& given, int64_t k, co
   });
 }
 
-template <class C>
-inline void add_to(C* total, const C* values, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) total[j] += values[j];
-}
-
 template <class T>
 class ColumnsForward : public Columns<T> {
   using Base = Columns<T>;
@@ -179,7 +180,7 @@ class ColumnsForward : public Columns<T> {
         const int64_t at = Base::row_at(cell, k * g_.runs / 8) + first + k * g_.length / 8;
         total += value_of(*values<T>(p_.x, at));
       }
-      for (int64_t j = first; j < first + g_.length; ++j) points[j] = C(total / 4);
+      set_to(points + first, g_.length, C(total / 4));
     });
     Base::zero_rest(points, Base::size(cell));
   }
@@ -246,7 +247,8 @@ class ColumnsForward : public Columns<T> {
 
   void collect_extremes(int64_t cell, int64_t chunk) {
     double *low = part(cell, chunk, kLow), *high = part(cell, chunk, kHigh);
-    for (int64_t j = 0; j < stride_; ++j) low[j] = INFINITY, high[j] = -INFINITY;
+    set_to(low, stride_, double(INFINITY));
+    set_to(high, stride_, double(-INFINITY));
     each_value(cell, chunk, [&](int64_t j, C x) {
       low[j] = least(low[j], x);
       high[j] = most(high[j], x);
@@ -260,7 +262,7 @@ class ColumnsForward : public Columns<T> {
     Array<double> about(stride_);
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t) {
       const double mean = p_.statistic.about_mean ? p_.mean[set] : 0;
-      for (int64_t j = first; j < first + g_.length; ++j) about[j] = mean;
+      set_to(about.get() + first, g_.length, mean);
     });
     each_value(cell, chunk, [&](int64_t j, C x) { total[j] += std::fabs(x - about[j]); });
   }
@@ -281,13 +283,11 @@ class ColumnsForward : public Columns<T> {
   Moments set_moments(int64_t cell, int64_t first, int round) const {
     Sums sums;
     sums.count = double(g_.runs) * double(g_.length);
-    for (int64_t j = first; j < first + g_.length; ++j) {
-      sums.first += part(cell, 0, kFirst)[j];
-      sums.second += part(cell, 0, kSecond)[j];
-      if (largest()) {
-        sums.low = least(sums.low, part(cell, 0, kLow)[j]);
-        sums.high = most(sums.high, part(cell, 0, kHigh)[j]);
-      }
+    sums.first = sum_of<double>(part(cell, 0, kFirst) + first, g_.length);
+    sums.second = sum_of<double>(part(cell, 0, kSecond) + first, g_.length);
+    for (int64_t j = first; largest() && j < first + g_.length; ++j) {
+      sums.low = least(sums.low, part(cell, 0, kLow)[j]);
+      sums.high = most(sums.high, part(cell, 0, kHigh)[j]);
     }
     Moments out = moments(sums, points_[cell * stride_ + first]);
     if (round == 1) out.absolute = sums.second;
@@ -312,7 +312,7 @@ class ColumnsBackward : public Columns<T> {
   explicit ColumnsBackward(const Problem& p)
       : Base(p),
         back_(p),
-        tables_(p.statistic.power == Power::square ? 2 : 4),
+        tables_(back_.signs() ? 4 : 2),
         parts_(Base::cells() * chunks_ * tables_ * stride_),
         coefficients_(Base::cells() * kCoefficients * stride_) {}
 
@@ -324,7 +324,7 @@ class ColumnsBackward : public Columns<T> {
     C* limits = table(cell, kLimit);
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t) {
       const C limit = threshold<C>(p_.square[set], p_.statistic);
-      for (int64_t j = first; j < first + g_.length; ++j) limits[j] = limit;
+      set_to(limits + first, g_.length, limit);
     });
     Base::zero_rest(limits, Base::size(cell));
   }
@@ -356,10 +356,8 @@ class ColumnsBackward : public Columns<T> {
     C *slope = table(cell, kSlope), *constant = table(cell, kConstant);
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t affine) {
       const Gradient pull = pull_of(cell, first, set, affine);
-      for (int64_t j = first; j < first + g_.length; ++j) {
-        slope[j] = C(pull.slope);
-        constant[j] = C(pull.constant);
-      }
+      set_to(slope + first, g_.length, C(pull.slope));
+      set_to(constant + first, g_.length, C(pull.constant));
     });
     for (C* t : {slope, constant}) Base::zero_rest(t, Base::size(cell));
   }
@@ -375,12 +373,9 @@ class ColumnsBackward : public Columns<T> {
   void finish() const {
     if (!clear_affine(p_)) return;
     for (int64_t cell = 0; cell < Base::cells(); ++cell) {
-      const double *dz = part(cell, 0, kDz), *unit = part(cell, 0, kProduct);
-      Base::each_set(cell, [&](int64_t first, int64_t, int64_t i) {
-        for (int64_t j = first; j < first + g_.length; ++j, i += Base::affine_step()) {
-          if (p_.dgamma) p_.dgamma[i] += unit[j];
-          if (p_.dbeta) p_.dbeta[i] += dz[j];
-        }
+      Base::each_set(cell, [&](int64_t first, int64_t, int64_t affine) {
+        add_affine(p_.dgamma, affine, part(cell, 0, kProduct) + first);
+        add_affine(p_.dbeta, affine, part(cell, 0, kDz) + first);
       });
     }
   }
@@ -397,18 +392,32 @@ class ColumnsBackward : public Columns<T> {
             table(cell, kSlope), table(cell, kConstant), table(cell, kLimit)};
   }
 
+  // The gradient of γ or β, from the sums for the columns of a set.
+  void add_affine(double* gradient, int64_t affine, const double* columns) const {
+    if (!gradient) return;
+    if (Base::one_gamma()) {
+      gradient[affine] += sum_of<double>(columns, g_.length);
+    } else {
+      add_to(gradient + affine, columns, g_.length);
+    }
+  }
+  // Σ γ · the sums for the columns of a set.
+  double weighted_sum(int64_t affine, const double* columns) const {
+    if (Base::one_gamma()) return gamma_at(p_, affine) * sum_of<double>(columns, g_.length);
+    double sum = 0;
+    for (int64_t k = 0; k < g_.length; ++k) sum += gamma_at(p_, affine + k) * columns[k];
+    return sum;
+  }
+
   Gradient pull_of(int64_t cell, int64_t first, int64_t set, int64_t affine) const {
     Pulled sums;
-    const double *dz = part(cell, 0, kDz), *unit = part(cell, 0, kProduct);
-    const int64_t end = p_.statistic.given ? first : first + g_.length;
-    for (int64_t j = first; j < end; ++j, affine += Base::affine_step()) {
-      const double gamma = gamma_at(p_, affine);
-      sums.g += gamma * dz[j];
-      sums.unit += gamma * unit[j];
-      if (tables_ == 4) {
-        sums.signs += part(cell, 0, kSigns)[j];
-        sums.largest += part(cell, 0, kLargest)[j];
-      }
+    if (!p_.statistic.given) {
+      sums.g = weighted_sum(affine, part(cell, 0, kDz) + first);
+      sums.unit = weighted_sum(affine, part(cell, 0, kProduct) + first);
+    }
+    if (back_.signs()) {
+      sums.signs = sum_of<double>(part(cell, 0, kSigns) + first, g_.length);
+      sums.largest = sum_of<double>(part(cell, 0, kLargest) + first, g_.length);
     }
     const double count = double(g_.runs) * double(g_.length);
     return gradient(sums, p_.statistic, count, p_.mean[set], C(p_.mean[set]), p_.square[set]);

@@ -4,7 +4,6 @@ namespace anynorm {
 namespace {
 
 constexpr int64_t kSmallRun = 128;            // shorter runs are taken together
-constexpr int64_t kLongRepeat = 256;          // a γ for so many values of a row gets a run of its own
 constexpr int64_t kLargestTable = 64 << 10;   // values of γ that rows repeat for their positions
 constexpr int64_t kLargestRepeat = 64 << 10;  // values of γ that are repeated for its index
 constexpr int64_t kShortestPlane = 16;        // shorter ones are slower than the plain formula
@@ -100,7 +99,7 @@ class Finder {
   }
   // Rows repeat a γ for all of its values; where those are many, each γ has a run of its own.
   static void choose_row(Geometry& g) {
-    const bool few = g.affine_repeat < kLongRepeat && g.affine_period * g.length <= kLargestTable;
+    const bool few = g.affine_repeat < kSmallRun && g.affine_period * g.length <= kLargestTable;
     g.pattern = few || g.affine_repeat == 1 ? Pattern::rows : Pattern::planes;
     if (g.pattern == Pattern::rows) return;
     g.runs = g.length / g.affine_repeat;

@@ -84,9 +84,9 @@ struct Total {
     chain[k] = fma(a, b, chain[k]);
   }
   ANYNORM_INLINE double all() const {
-    double out = 0;
-    for (const auto& block : chain) out += sum(block);
-    return out;
+    Block<C> total = chain[0];
+    for (int k = 1; k < kChains<C>; ++k) total = total + chain[k];
+    return sum(total);
   }
 };
 

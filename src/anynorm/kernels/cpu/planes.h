@@ -95,6 +95,19 @@ class Planes {
     }
   }
 
+  // The same for statistics, to which the runs of a lone set, one behind the other, are one.
+  template <class F>
+  void each_stretch(int64_t cell, int64_t chunk, F f) const {
+    if (g_.sets > 1) {
+      return each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
+        f(set, at, length);
+      });
+    }
+    const Span runs = this->runs(chunk), piece = this->piece(chunk);
+    const int64_t before = (runs.end - 1 - runs.begin) * g_.length;
+    f(0, run_index(cell, runs.begin, 0) * g_.length + piece.begin, before + piece.end - piece.begin);
+  }
+
   const Problem& p_;
   const Geometry& g_;
   const int64_t together_, blocks_, piece_, pieces_, runs_, chunks_;
@@ -125,7 +138,7 @@ class PlanesForward : public Planes<T> {
       const int64_t at = Base::run_index(cell, middle, set) * g_.length + piece.begin;
       points[set - sets.begin] = near_mean(values<T>(p_.x, at), piece.end - piece.begin);
     }
-    Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
+    Base::each_stretch(cell, chunk, [&](int64_t set, int64_t at, int64_t length) {
       const int64_t i = set - sets.begin;
       anynorm::ANYNORM_ISA::collect(values<T>(p_.x, at), length, points[i], p_.statistic.power, sums[i]);
     });
@@ -153,7 +166,7 @@ class PlanesForward : public Planes<T> {
  private:
   void collect_absolutes(int64_t cell, int64_t chunk) {
     Base::each_set(cell, [&](int64_t set, int64_t) { part(cell, set, chunk).absolute = 0; });
-    Base::each_run(cell, chunk, [&](int64_t set, int64_t, int64_t at, int64_t length) {
+    Base::each_stretch(cell, chunk, [&](int64_t set, int64_t at, int64_t length) {
       const double mean = p_.statistic.about_mean ? p_.mean[Base::set_index(cell, set)] : 0;
       const Standard<C> about(mean, 1, 0);
       part(cell, set, chunk).absolute += collect_absolute(values<T>(p_.x, at), length, about);

@@ -196,27 +196,45 @@ class RowsBackward : public Rows<T> {
     emit<count>(of, row, sums);
   }
 
-  // Several rows at once, so that the sums for dγ and dβ are read and written once for all.
+  // Several rows at once, so that the sums for dγ and dβ are read and written once for all; one
+  // after the other where each has another place from which it can be written past the caches,
+  // unless there is more to compute than to write.
   template <int count>
   void emit(const OfRow<C>* of, int64_t row, C* sums) const {
+    if (p_.stream && count > 1 && sizeof(T) >= sizeof(float) && !all_through<count>(row)) {
+      for (int k = 0; k < count; ++k) emit<1>(&of[k], row + k * period_, sums);
+      return;
+    }
+    const bool alone = p_.stream && count == 1;
+    from_aligned(alone, values<T>(p_.dx, Base::at(row)), g_.length, [&](int64_t head, int64_t n) {
+      emit_strips<count>(of, row, head, n, sums + head);
+    });
+  }
+
+  template <int count>
+  bool all_through(int64_t row, int64_t k = 0) const {
+    bool all = true;
+    for (int r = 0; r < count; ++r) all = all && back_.through(Base::at(row + r * period_) + k);
+    return all;
+  }
+
+  template <int count>
+  void emit_strips(const OfRow<C>* of, int64_t row, int64_t k, int64_t length, C* sums) const {
     Rooms<C> rooms[count];
     Strip<T> strips[count];
     int64_t at[count];
-    bool through = true;
-    for (int k = 0; k < count; ++k) {
-      at[k] = Base::at(row + k * period_);
-      through = through && back_.through(at[k]);
-    }
-    each_step(g_.length, back_.step(), [&](int64_t begin, int64_t n) {
-      for (int k = 0; k < count; ++k) {
-        strips[k] = back_.strip(of[k], begin, at[k] + begin, n, rooms[k]);
+    for (int r = 0; r < count; ++r) at[r] = Base::at(row + r * period_) + k;
+    const bool through = all_through<count>(row, k);
+    each_step(length, back_.step(), [&](int64_t begin, int64_t n) {
+      for (int r = 0; r < count; ++r) {
+        strips[r] = back_.strip(of[r], k + begin, at[r] + begin, n, rooms[r]);
       }
       C* units = sums + begin;
       back_.with_kind([&](auto from, auto signs) {
-        pull_rows<from.value, signs.value, count>(of, begin, strips, n, through, units,
+        pull_rows<from.value, signs.value, count>(of, k + begin, strips, n, through, units,
                                                   units + stride_);
       });
-      for (int k = 0; k < count; ++k) back_.finish(strips[k], at[k] + begin, n, through);
+      for (int r = 0; r < count; ++r) back_.finish(strips[r], at[r] + begin, n, through);
     });
   }
 

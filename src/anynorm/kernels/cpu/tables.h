@@ -24,8 +24,18 @@ class Array {
 };
 
 template <class C>
+inline void set_to(C* table, int64_t size, C value) {
+  for (int64_t i = 0; i < size; ++i) table[i] = value;
+}
+
+template <class C>
 inline void set_zero(C* table, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) table[i] = 0;
+  set_to(table, size, C(0));
+}
+
+template <class C>
+inline void add_to(C* total, const C* values, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) total[j] += values[j];
 }
 
 // Adds `table` to `total` and clears it.
