@@ -8,14 +8,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from anynorm.ops.registry import LIBRARY, define, in_front, in_transform
+from anynorm import kernels
+from anynorm.ops.registry import define, implement, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
 
-_TRACK = define(
-    "track_(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
+_OWN = kernels.available()
+
+_SCHEMA = (
+    "(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
     "Tensor batch_var, float? momentum, float correction) -> ()"
 )
+_TRACK = define(f"track_{_SCHEMA}")
+_FORMULA = define(f"track_formula_{_SCHEMA}")  # what a device's kernel calls where it cannot serve
 
 
 class Running(NamedTuple):
@@ -39,9 +44,10 @@ class Running(NamedTuple):
         if recomputing():
             return
         batch_mean, batch_var = batch_mean.detach(), batch_var.detach()
-        if plain_eager(self.mean) and self._move(batch_mean, batch_var, correction):
+        plain = plain_eager(self.mean)
+        if plain and not _OWN and self._move(batch_mean, batch_var, correction):
             return
-        update = _TRACK if in_transform() else _update
+        update = _TRACK if in_transform() or (plain and _OWN) else _update
         update(*self[:3], batch_mean, batch_var, self.momentum, correction)
 
     def _move(self, batch_mean: Tensor, batch_var: Tensor, correction: float) -> bool:
@@ -145,6 +151,6 @@ def _pool(batch: list[Tensor], axes: tuple[int | None, ...]) -> tuple[Tensor, Te
     return mean, variances.mean(0) + between
 
 
-LIBRARY.impl("track_", _update, "CompositeExplicitAutograd")
-torch.library.register_fake("anynorm::track_", lambda *_: None)
+for op in (_TRACK, _FORMULA):
+    implement(op, _update, lambda *_: None)
 torch.library.register_vmap("anynorm::track_", _vmap)

@@ -283,8 +283,8 @@ class ColumnsForward : public Columns<T> {
   Moments set_moments(int64_t cell, int64_t first, int round) const {
     Sums sums;
     sums.count = double(g_.runs) * double(g_.length);
-    sums.first = sum_of<double>(part(cell, 0, kFirst) + first, g_.length);
-    sums.second = sum_of<double>(part(cell, 0, kSecond) + first, g_.length);
+    sums.first = sum_table(part(cell, 0, kFirst) + first, g_.length);
+    sums.second = sum_table(part(cell, 0, kSecond) + first, g_.length);
     for (int64_t j = first; largest() && j < first + g_.length; ++j) {
       sums.low = least(sums.low, part(cell, 0, kLow)[j]);
       sums.high = most(sums.high, part(cell, 0, kHigh)[j]);
@@ -396,14 +396,14 @@ class ColumnsBackward : public Columns<T> {
   void add_affine(double* gradient, int64_t affine, const double* columns) const {
     if (!gradient) return;
     if (Base::one_gamma()) {
-      gradient[affine] += sum_of<double>(columns, g_.length);
+      gradient[affine] += sum_table(columns, g_.length);
     } else {
       add_to(gradient + affine, columns, g_.length);
     }
   }
   // Σ γ · the sums for the columns of a set.
   double weighted_sum(int64_t affine, const double* columns) const {
-    if (Base::one_gamma()) return gamma_at(p_, affine) * sum_of<double>(columns, g_.length);
+    if (Base::one_gamma()) return gamma_at(p_, affine) * sum_table(columns, g_.length);
     double sum = 0;
     for (int64_t k = 0; k < g_.length; ++k) sum += gamma_at(p_, affine + k) * columns[k];
     return sum;
@@ -416,8 +416,8 @@ class ColumnsBackward : public Columns<T> {
       sums.unit = weighted_sum(affine, part(cell, 0, kProduct) + first);
     }
     if (back_.signs()) {
-      sums.signs = sum_of<double>(part(cell, 0, kSigns) + first, g_.length);
-      sums.largest = sum_of<double>(part(cell, 0, kLargest) + first, g_.length);
+      sums.signs = sum_table(part(cell, 0, kSigns) + first, g_.length);
+      sums.largest = sum_table(part(cell, 0, kLargest) + first, g_.length);
     }
     const double count = double(g_.runs) * double(g_.length);
     return gradient(sums, p_.statistic, count, p_.mean[set], C(p_.mean[set]), p_.square[set]);

@@ -5,6 +5,7 @@
 
 #include "call.h"
 #include "checks.h"
+#include "text.h"
 
 namespace anynorm {
 namespace {
@@ -127,17 +128,17 @@ Four run_backward(Call& call, const Tensor& dy, const Optional& residual, const 
 
 Four standardize(const Tensor& x, const Optional& residual, const Optional& weight,
                  const Optional& bias, const std::vector<int64_t>& dims, bool center,
-                 bool about_mean, double p, double factor, double eps, const std::string& phi) {
+                 bool about_mean, double p, double factor, double eps, const Text& phi) {
   const auto formula = [&] {
     return call_operator<4>("anynorm::standardize_formula", x, residual, weight, bias, dims,
-                            center, about_mean, p, factor, eps, phi);
+                            center, about_mean, p, factor, eps, phi.value);
   };
   if (too_deep(x)) return formula();
   Call call(x);
   const Dims reduced = check_dims(call.of_x(), dims);
   check_forward(call.of_x(), residual, weight, bias);
   const auto statistic = statistic_of(dims, center, about_mean, p, factor, eps);
-  if (!takes_forward(call, residual, weight, bias, statistic, phi, reduced)) return formula();
+  if (!takes_forward(call, residual, weight, bias, statistic, phi.value, reduced)) return formula();
   auto [y, kept] = begin_forward(call, residual, weight, bias);
   Tensor mean = call.new_statistic(), square = call.new_statistic();
   call.write_statistics(mean, square);
@@ -150,10 +151,10 @@ Four standardize_backward(const Tensor& dy, const Tensor& x, const Optional& res
                           const Tensor& kept, const Tensor& mean, const Tensor& square,
                           const Optional& weight, const Optional& bias,
                           const std::vector<int64_t>& dims, bool center, bool about_mean, double p,
-                          double factor, double eps, const std::string& phi) {
+                          double factor, double eps, const Text& phi) {
   const auto formula = [&] {
     return call_operator<4>("anynorm::standardize_backward_formula", dy, x, residual, kept, mean,
-                            square, weight, bias, dims, center, about_mean, p, factor, eps, phi);
+                            square, weight, bias, dims, center, about_mean, p, factor, eps, phi.value);
   };
   if (too_deep(x)) return formula();
   Call call(x);
@@ -163,7 +164,7 @@ Four standardize_backward(const Tensor& dy, const Tensor& x, const Optional& res
   check_statistic(call.of_x(), reduced, square, "square");
   const auto statistic = statistic_of(dims, center, about_mean, p, factor, eps);
   if (!takes_given(mean, square) || !takes_backward(call, dy, residual, kept, weight, bias,
-                                                    statistic, phi, reduced)) {
+                                                    statistic, phi.value, reduced)) {
     return formula();
   }
   call.read_statistics(mean, square);
@@ -171,10 +172,10 @@ Four standardize_backward(const Tensor& dy, const Tensor& x, const Optional& res
 }
 
 Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, const Tensor& square,
-              const Optional& weight, const Optional& bias, double eps, const std::string& phi) {
+              const Optional& weight, const Optional& bias, double eps, const Text& phi) {
   const auto formula = [&] {
     return call_operator<2>("anynorm::normalize_formula", x, residual, mean, square, weight, bias,
-                            eps, phi);
+                            eps, phi.value);
   };
   if (too_deep(x)) return formula();
   Call call(x);
@@ -182,7 +183,7 @@ Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, con
   check_beside(call.of_x(), mean, "mean");
   check_beside(call.of_x(), square, "square");
   if (!takes_given(mean, square) ||
-      !takes_forward(call, residual, weight, bias, given_statistic(eps), phi,
+      !takes_forward(call, residual, weight, bias, given_statistic(eps), phi.value,
                      reduced_by(call.of_x(), mean))) {
     return formula();
   }
@@ -195,10 +196,10 @@ Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, con
 Four normalize_backward(const Tensor& dy, const Tensor& x, const Optional& residual,
                         const Tensor& kept, const Tensor& mean, const Tensor& square,
                         const Optional& weight, const Optional& bias, double eps,
-                        const std::string& phi) {
+                        const Text& phi) {
   const auto formula = [&] {
     return call_operator<4>("anynorm::normalize_backward_formula", dy, x, residual, kept, mean,
-                            square, weight, bias, eps, phi);
+                            square, weight, bias, eps, phi.value);
   };
   if (too_deep(x)) return formula();
   Call call(x);
@@ -206,7 +207,7 @@ Four normalize_backward(const Tensor& dy, const Tensor& x, const Optional& resid
   check_beside(call.of_x(), mean, "mean");
   check_beside(call.of_x(), square, "square");
   if (!takes_given(mean, square) ||
-      !takes_backward(call, dy, residual, kept, weight, bias, given_statistic(eps), phi,
+      !takes_backward(call, dy, residual, kept, weight, bias, given_statistic(eps), phi.value,
                       reduced_by(call.of_x(), mean))) {
     return formula();
   }

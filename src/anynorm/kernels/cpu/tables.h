@@ -45,6 +45,13 @@ inline void flush(C* table, double* total, int64_t size) {
   set_zero(table, size);
 }
 
+// The sum of a few numbers; loops of blocks are for many.
+inline double sum_table(const double* table, int64_t size) {
+  double sum = 0;
+  for (int64_t i = 0; i < size; ++i) sum += table[i];
+  return sum;
+}
+
 // Adds `size` numbers of each of the following tables, `stride` apart, to the first.
 inline void add_tables(double* total, int64_t tables, int64_t stride, int64_t size) {
   for (int64_t table = 1; table < tables; ++table) {
