@@ -23,16 +23,16 @@ class Crossover(NamedTuple):
 # By normalizer and layout of the input: "rows" for two axes and for statistics over the last ones,
 # otherwise "channels first" or "channels last".  2^62 stands for never.
 TABLE: dict[tuple[str, str], Crossover] = {
-    ("batch", "rows"): Crossover(3 << 16),
-    ("batch", "channels first"): Crossover(1 << 15),
-    ("batch", "channels last"): Crossover(1 << 17),
-    ("instance", "channels first"): Crossover(1 << 15),
-    ("instance", "channels last"): Crossover(1 << 15),
-    ("group", "rows"): Crossover(1 << 17),
-    ("group", "channels first"): Crossover(1 << 15),
-    ("group", "channels last"): Crossover(1 << 15),
-    ("layer", "rows"): Crossover(1 << 20),
-    ("rms", "rows"): Crossover(1),
+    ("batch", "rows"): Crossover(1 << 19, 1 << 17),
+    ("batch", "channels first"): Crossover(1 << 18, 1 << 16),
+    ("batch", "channels last"): Crossover(1 << 19, 1 << 17),
+    ("instance", "channels first"): Crossover(1 << 16),
+    ("instance", "channels last"): Crossover(1 << 14, 1 << 11),
+    ("group", "rows"): Crossover(1 << 62, 1 << 62),
+    ("group", "channels first"): Crossover(1 << 22, 1 << 19),
+    ("group", "channels last"): Crossover(1 << 22, 1 << 16),
+    ("layer", "rows"): Crossover(1 << 22, 1 << 19),
+    ("rms", "rows"): Crossover(1 << 19, 1 << 17),
 }
 
 # By normalizer: below this no layout need be looked at.

@@ -10,6 +10,7 @@ namespace ANYNORM_ISA {
 enum class Dz : int {
   given,  // it is dy
   gate,   // dy through ReLU, by the sign of z, computed again
+  bits,   // dy through ReLU, by the bits that the forward kept
   made,   // an earlier loop made it
 };
 
@@ -18,7 +19,9 @@ template <class T>
 struct Strip {
   const T *x, *dy;
   const Compute<T>*dz, *q;
-  T* dx;
+  T *dx, *dresidual;
+  const uint8_t* bits;
+  int64_t at;
 };
 
 // ---- loops ----------------------------------------------------------------------------------
@@ -27,6 +30,7 @@ template <Dz from, class T, class Of, class P>
 ANYNORM_INLINE Block<Compute<T>> dz_of(const Of& of, int64_t k, const Strip<T>& s, int64_t i,
                                        Block<Compute<T>> centred, P part) {
   if constexpr (from == Dz::made) return part.get(s.dz + i);
+  if constexpr (from == Dz::bits) return keep_set(bits_at(s.bits, s.at + i), part.get(s.dy + i));
   if constexpr (from == Dz::gate) return relu_backward(part.get(s.dy + i), of.z(k + i, centred));
   return part.get(s.dy + i);
 }
@@ -54,10 +58,12 @@ ANYNORM_LOOP void reduce(const Of& given, int64_t k, const Strip<T>& strip, int6
   out.product += products.all();
 }
 
-// dx of a block, with q of `Gradient` being x − high or, for L1 and L∞, what `signs_of` made.
-template <bool signs, class T, class Of, class P>
+// dx of a block, with q of `Gradient` being x − high or, for L1 and L∞, what `signs_of` made; and
+// the residual's gradient, where no loop before made it.
+template <Dz from, bool signs, class T, class Of, class P>
 ANYNORM_INLINE void put_dx(const Of& of, int64_t k, const Strip<T>& s, int64_t i,
                            Block<Compute<T>> dz, Block<Compute<T>> centred, P part, bool through) {
+  if constexpr (from == Dz::bits) part.put(s.dresidual + i, dz, through);
   if constexpr (signs) {
     part.put(s.dx + i, of.dx(k + i, dz, part.get(s.q + i)), through);
   } else {
@@ -73,7 +79,7 @@ ANYNORM_LOOP void pull_back(const Of& given, int64_t k, const Strip<T>& strip, i
   each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
     const auto centred = of.centred(k + i, part.get(s.x + i));
     const auto dz = dz_of<from>(of, k, s, i, centred, part);
-    put_dx<signs>(of, k, s, i, dz, centred, part, through);
+    put_dx<from, signs>(of, k, s, i, dz, centred, part, through);
   });
 }
 
@@ -134,6 +140,7 @@ class Back {
   template <class F>
   ANYNORM_INLINE void with_from(F f) const {
     if (from_ == Dz::gate) return f(Is<Dz::gate>{});
+    if (from_ == Dz::bits) return f(Is<Dz::bits>{});
     if constexpr (kSame) return f(Is<Dz::given>{});
     from_ == Dz::made ? f(Is<Dz::made>{}) : f(Is<Dz::given>{});
   }
@@ -142,7 +149,7 @@ class Back {
   template <class Of>
   Strip<T> strip(const Of& of, int64_t k, int64_t at, int64_t n, Rooms<C>& rooms) const {
     Strip<T> s{values<T>(p_.x, at), values<T>(p_.dy, at), rooms.dz.values, rooms.q.values,
-               values<T>(p_.dx, at)};
+               values<T>(p_.dx, at), values<T>(p_.dresidual, at), p_.bits, at};
     if (signs_) signs_of(of, k, s.x, n, rooms.q.values, rooms.counts.values);
     if (from_ != Dz::made) return s;
     make_dz(of, k, at, s, n, rooms);
@@ -150,9 +157,9 @@ class Back {
     return s;
   }
 
-  // Writes the residual's gradient, where there is one.
-  void finish(const Strip<T>& s, int64_t at, int64_t n, bool through) const {
-    if (p_.dresidual) copy_strip(s.dz, n, values<T>(p_.dresidual, at), through);
+  // Writes the residual's gradient, where there is one and the loops did not.
+  void finish(const Strip<T>& s, int64_t n, bool through) const {
+    if (s.dresidual && from_ == Dz::made) copy_strip(s.dz, n, s.dresidual, through);
   }
 
   template <class Of>
@@ -184,7 +191,7 @@ class Back {
       with_kind([&](auto from, auto signs) {
         pull_back<from.value, signs.value>(of, k + begin, s, n, through);
       });
-      finish(s, at + begin, n, through);
+      finish(s, n, through);
     });
   }
 
@@ -193,15 +200,15 @@ class Back {
 
   static Dz from(const Problem& p) {
     if (p.phi == Phi::identity) return Dz::given;
-    return p.phi == Phi::relu && !p.bits && !p.residual ? Dz::gate : Dz::made;
+    if (p.phi == Phi::relu && p.bits) return Dz::bits;
+    return p.phi == Phi::relu && !p.residual ? Dz::gate : Dz::made;
   }
 
   template <class Of>
   void make_dz(const Of& of, int64_t k, int64_t at, const Strip<T>& s, int64_t n,
                Rooms<C>& rooms) const {
     if (p_.bits) {
-      const C leak = p_.phi == Phi::relu ? C(0) : C(kLeak);
-      return open_by_bits(s.dy, n, p_.bits, at, leak, rooms.dz.values);
+      return open_by_bits(s.dy, n, p_.bits, at, C(kLeak), rooms.dz.values);
     }
     z_of(of, k, s.x, values<T>(p_.residual, at), n, rooms.z.values);
     phi_backward(p_.phi, s.dy, rooms.z.values, n, rooms.dz.values);

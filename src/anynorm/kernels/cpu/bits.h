@@ -17,16 +17,40 @@ inline void set_shared(uint8_t* bits, int64_t at, uint32_t block) {
   }
 }
 
+// Puts the bits of a block that starts a byte; its last byte may go on with another thread's values.
+ANYNORM_INLINE void put_bits(uint8_t* bits, int64_t at, uint32_t block, Full) {
+  write(bits + (at >> 3), uint16_t(block));
+}
+ANYNORM_INLINE void put_bits(uint8_t* bits, int64_t at, uint32_t block, Part part) {
+  set_shared(bits, at, block & ((1u << part.count) - 1));
+}
+
 // Keeps the bits of `n` values, of which the first is number `at` of the tensor.
 template <class C>
 ANYNORM_LOOP void keep_bits(const C* z, int64_t n, uint8_t* bits, int64_t at) {
-  const auto block = [z](int64_t i, auto part) __attribute__((always_inline)) {
-    return ~pack(part.get(z + i) <= Block<C>(0)) & ((1u << part.count) - 1);
-  };
-  int64_t i = smaller(n, -at & 7);  // up to the first byte that is all its own
-  if (i) set_shared(bits, at, block(0, Part{i}));
-  for (; i + kLanes <= n; i += kLanes) write(bits + ((at + i) >> 3), uint16_t(block(i, Full{})));
-  if (i < n) set_shared(bits, at + i, block(i, Part{n - i}));
+  const int64_t head = smaller(n, -at & 7);  // up to the first byte that is all its own
+  const auto block = [](Block<C> z) __attribute__((always_inline)) { return ~pack(z <= Block<C>(0)); };
+  if (head) put_bits(bits, at, block(load_first(z, head)), Part{head});
+  each_block(n - head, [&](int64_t i, auto part) __attribute__((always_inline)) {
+    put_bits(bits, at + head + i, block(part.get(z + head + i)), part);
+  });
+}
+
+// The bits of a block whose first value is number `at`.
+ANYNORM_INLINE uint32_t bits_at(const uint8_t* bits, int64_t at) {
+  return (read<uint32_t>(bits + (at >> 3)) >> (at & 7)) & 0xffff;
+}
+
+// The lanes whose bit is set, and zero elsewhere, even where that is infinite.
+template <class C>
+ANYNORM_INLINE Block<C> keep_set(uint32_t bits, Block<C> value) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(C) == sizeof(float)) {
+    value.part[0] = (FloatVector)_mm512_maskz_mov_ps(__mmask16(bits), (__m512)value.part[0]);
+    return value;
+  }
+#endif
+  return choose(unpack<C>(bits), value, Block<C>(0));
 }
 
 // dz = dy where the bit is set, and leak · dy elsewhere.
@@ -34,13 +58,10 @@ template <class T>
 ANYNORM_LOOP void open_by_bits(const T* dy, int64_t n, const uint8_t* bits, int64_t at,
                                Compute<T> leak, Compute<T>* dz) {
   using C = Compute<T>;
-  const bool relu = leak == 0;  // an infinite dy times zero is not a number
   each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
-    const int64_t from = at + i;
-    const uint32_t block = read<uint32_t>(bits + (from >> 3)) >> (from & 7);
     const Block<C> open = part.get(dy + i);
-    const Block<C> closed = relu ? Block<C>(0) : open * Block<C>(leak);
-    part.put(dz + i, choose(unpack<C>(block & 0xffff), open, closed), false);
+    const Lanes<C> set = unpack<C>(bits_at(bits, at + i));
+    part.put(dz + i, choose(set, open, open * Block<C>(leak)), false);
   });
 }
 

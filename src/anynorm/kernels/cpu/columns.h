@@ -281,7 +281,7 @@ class ColumnsForward : public Columns<T> {
   }
 
   Moments set_moments(int64_t cell, int64_t first, int round) const {
-    Sums sums;
+    Sums sums = kNothing;
     sums.count = double(g_.runs) * double(g_.length);
     sums.first = sum_table(part(cell, 0, kFirst) + first, g_.length);
     sums.second = sum_table(part(cell, 0, kSecond) + first, g_.length);

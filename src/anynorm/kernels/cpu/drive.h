@@ -13,6 +13,24 @@ void each_task(const Pool& pool, int64_t tasks, F f) {
   pool.run(tasks, [](void* context, int64_t task) { (*static_cast<F*>(context))(task); }, &f);
 }
 
+// Small cells are taken several at a time, as long as there are tasks to share out.
+inline int64_t cells_of_task(int64_t cells, int64_t cell_bytes, int threads) {
+  constexpr int64_t kTaskBytes = 64 << 10, kTasksOfThread = 8;
+  return larger(1, smaller(kTaskBytes / larger(1, cell_bytes), cells / (kTasksOfThread * threads)));
+}
+
+template <class Work>
+void whole_cell(Work& work, int64_t cell) {
+  const int64_t chunks = work.chunks();
+  work.begin(cell);
+  for (int round = 0; round < work.rounds(); ++round) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) work.collect(cell, chunk, round);
+    work.settle(cell, round);
+  }
+  work.prepare(cell);
+  for (int64_t chunk = chunks; chunk-- > 0;) work.emit(cell, chunk);
+}
+
 // Runs work that falls into cells, which have statistics of their own, and those into chunks.
 //
 //   begin(cell)                  makes what collecting needs
@@ -29,14 +47,10 @@ void drive(Work& work, const Pool& pool, int64_t cell_bytes) {
   constexpr int64_t kHot = 8 << 20;
   const int64_t cells = work.cells(), chunks = work.chunks();
   if (chunks == 1 || (cell_bytes <= kHot && cells >= pool.threads)) {
-    each_task(pool, cells, [&](int64_t cell) {
-      work.begin(cell);
-      for (int round = 0; round < work.rounds(); ++round) {
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) work.collect(cell, chunk, round);
-        work.settle(cell, round);
-      }
-      work.prepare(cell);
-      for (int64_t chunk = chunks; chunk-- > 0;) work.emit(cell, chunk);
+    const int64_t batch = cells_of_task(cells, cell_bytes, pool.threads);
+    each_task(pool, pieces(cells, batch), [&](int64_t task) {
+      const int64_t end = smaller(cells, (task + 1) * batch);
+      for (int64_t cell = task * batch; cell < end; ++cell) whole_cell(work, cell);
       fence();
     });
     return;

@@ -87,6 +87,18 @@ ANYNORM_INLINE void z_of(const Of& of, int64_t k, const T* x, const T* residual,
            : linear<false, false>(of, k, x, residual, n, z, through);
 }
 
+// The same for ReLU behind a residual; keeps the bits from number `at` on, which starts a byte.
+template <class T, class Of>
+ANYNORM_LOOP void added_relu(const Of& given, int64_t k, const T* x, const T* residual, int64_t n,
+                             T* y, bool through, uint8_t* bits, int64_t at) {
+  const Of of = given;
+  each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
+    const auto z = of.z(k + i, of.centred(k + i, part.get(x + i))) + part.get(residual + i);
+    put_bits(bits, at + i, ~pack(z <= Block<Compute<T>>(0)), part);
+    part.put(y + i, relu(z), through);
+  });
+}
+
 // Writes the output of values that lie one behind the other.
 template <class T>
 class Emit {
@@ -110,6 +122,12 @@ class Emit {
     if (p_.phi == Phi::identity) return z_of(of, k, x, residual, n, y, through);
     if (p_.phi == Phi::relu && !residual) {
       return linear<true, false>(of, k, x, residual, n, y, through);
+    }
+    if (p_.phi == Phi::relu && p_.bits) {
+      const int64_t head = smaller(n, -at & 7);  // up to the first byte that is all its own
+      if (head) strip(of, k, at, head, false);
+      return added_relu(of, k + head, x + head, residual + head, n - head, y + head,
+                        through && !head, p_.bits, at + head);
     }
     each_step(n, kStrip, [&](int64_t begin, int64_t size) {
       strip(of, k + begin, at + begin, size, through);

@@ -99,12 +99,21 @@ class Finder {
   }
   // Rows repeat a γ for all of its values; where those are many, each γ has a run of its own.
   static void choose_row(Geometry& g) {
+    const bool several = g.affine_repeat < g.length || g.affine == 1;
     const bool few = g.affine_repeat < kSmallRun && g.affine_period * g.length <= kLargestTable;
-    g.pattern = few || g.affine_repeat == 1 ? Pattern::rows : Pattern::planes;
+    g.pattern = (several && few) || g.affine_repeat == 1 ? Pattern::rows : Pattern::planes;
     if (g.pattern == Pattern::rows) return;
     g.runs = g.length / g.affine_repeat;
     g.length = g.affine_repeat;
     g.affine_run = g.runs > 1 ? 1 : 0;
+    if (g.runs == 1) choose_sets(g);
+  }
+  // Neighbouring runs of sets of their own: a kernel takes several at a time.
+  static void choose_sets(Geometry& g) {
+    g.sets = g.affine_period > 1 ? g.affine_period : g.outer;
+    g.outer /= g.sets;
+    g.affine_set = g.affine_period > 1 ? g.affine_outer : 0;
+    g.affine_period = 1, g.affine_outer = 0;
   }
   bool is_row() const { return runs_.empty() && sets_.empty() && !length_.empty(); }
 

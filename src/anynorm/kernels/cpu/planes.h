@@ -135,6 +135,7 @@ class PlanesForward : public Planes<T> {
     const int64_t middle = (runs.begin + runs.end) / 2;
     const auto piece = Base::piece(chunk);
     for (int64_t set = sets.begin; set < sets.end; ++set) {
+      sums[set - sets.begin] = kNothing;
       const int64_t at = Base::run_index(cell, middle, set) * g_.length + piece.begin;
       points[set - sets.begin] = near_mean(values<T>(p_.x, at), piece.end - piece.begin);
     }

@@ -94,7 +94,7 @@ class RowsForward : public Rows<T> {
   void measure(int64_t row) {
     const T* x = values<T>(p_.x, Base::at(row));
     const C point = near_mean(x, g_.length);
-    Sums sums;
+    Sums sums = kNothing;
     collect(x, g_.length, point, p_.statistic.power, sums);
     Moments all = moments(sums, point);
     if (p_.statistic.power == Power::absolute) {
@@ -123,7 +123,7 @@ ANYNORM_LOOP void pull_rows(const OfRow<Compute<T>>* given, int64_t k, const Str
       const Block<C> dz = dz_of<from>(of[r], k, s[r], i, centred, part);
       units = fma(dz, of[r].unit(centred), units);
       dzs = dzs + dz;
-      put_dx<signs>(of[r], k, s[r], i, dz, centred, part, through);
+      put_dx<from, signs>(of[r], k, s[r], i, dz, centred, part, through);
     }
     store(unit_sums + i, units, false);
     store(dz_sums + i, dzs, false);
@@ -234,7 +234,7 @@ class RowsBackward : public Rows<T> {
         pull_rows<from.value, signs.value, count>(of, k + begin, strips, n, through, units,
                                                   units + stride_);
       });
-      for (int r = 0; r < count; ++r) back_.finish(strips[r], at[r] + begin, n, through);
+      for (int r = 0; r < count; ++r) back_.finish(strips[r], n, through);
     });
   }
 

@@ -12,9 +12,11 @@ namespace ANYNORM_ISA {
 
 // Sums over values, taken from a point near their mean so that no digits cancel.
 struct Sums {
-  double count = 0, first = 0, second = 0;  // Σ(x − K), Σ(x − K)²
-  double low = INFINITY, high = -INFINITY;
+  double count, first, second;  // Σ(x − K), Σ(x − K)²
+  double low, high;
 };
+
+constexpr Sums kNothing{0, 0, 0, INFINITY, -INFINITY};
 
 // Count, mean and Σ(x − mean)² of a set; `low` and `high` are its extremes, `absolute` Σ|x − origin|.
 struct Moments {
