@@ -5,7 +5,7 @@
 The same layer runs on both paths in alternation: the table of `anynorm.ops.crossover` is replaced
 by one that always or never takes the kernels.  A size counts as won if both the forward pass and
 forward + backward are faster, and the crossover is the smallest size from which on all are won.
-Prints the table as it stands in that file.
+Prints the table as it stands in that file, with the least lengths of runs that are in it already.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _measured(console: Console, key: Key) -> str:
         shown = "  ".join(f"2^{size.bit_length() - 1} {ratio:.2f}" for size, ratio in won.items())
         console.print(f"{'/'.join(key)} {fusion}: {shown}")
         found.append(smallest(won))
-    return entry(key, Crossover(*found))
+    return entry(key, Crossover(*found, crossover.TABLE[key].run))
 
 
 def _won(key: Key, size: int, fusion: str) -> float:
@@ -101,7 +101,7 @@ def forced(key: Key, least: int, call: Call) -> Call:
 
     def run() -> None:
         crossover.TABLE[key] = row
-        crossover.SMALLEST[key[0]] = least
+        crossover.SMALLEST[key[0]] = row
         call()
 
     return run
@@ -128,12 +128,14 @@ def entry(key: Key, row: Crossover) -> str:
     >>> entry(("batch", "rows"), Crossover(1 << 17))
     '    ("batch", "rows"): Crossover(1 << 17),'
     """
-    numbers = [_power(row.plain)] + ([_power(row.fused)] if row.fused != ALWAYS else [])
+    numbers = list(map(_power, row))
+    while numbers[-1] == "1" and len(numbers) > 1:  # what is left out is 1
+        numbers.pop()
     return f'    ("{key[0]}", "{key[1]}"): Crossover({", ".join(numbers)}),'
 
 
 def _power(size: int) -> str:
-    return str(size) if size == ALWAYS else f"1 << {int(math.log2(size))}"
+    return str(size) if size < 1 << 10 else f"1 << {int(math.log2(size))}"
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def test_the_table_is_set_for_each_call(monkeypatch):
     seen = []
     for least in (1, NEVER):
         forced(
-            key, least, lambda: seen.append((source.TABLE[key].plain, source.SMALLEST[key[0]]))
+            key,
+            least,
+            lambda: seen.append((source.TABLE[key].plain, source.SMALLEST[key[0]].plain)),
         )()
     assert seen == [(1, 1), (NEVER, NEVER)]
 

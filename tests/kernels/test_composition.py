@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import anynorm
 from anynorm import functional as F
-from anynorm.ops import Affine, After, formula, standardize
+from anynorm.ops import Affine, After, crossover, formula, own, standardize
 
 pytestmark = needs_kernels
 
@@ -196,6 +196,15 @@ def results(
     return [y, gradients, {name: buffer.clone() for name, buffer in module.named_buffers()}]
 
 
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels take every size."""
+    row = crossover.Crossover(1)
+    monkeypatch.setattr(crossover, "TABLE", dict.fromkeys(crossover.TABLE, row))
+    monkeypatch.setattr(own, "SMALLEST", dict.fromkeys(crossover.SMALLEST, row))
+
+
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
@@ -209,6 +218,7 @@ def test_layers_take_the_kernels(
     assert called.names == ["standardize", "standardize_backward"]
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("name", ["batch", "instance"])
 def test_fused_evaluation_takes_the_kernels(name: str) -> None:
     settings = {} if name == "batch" else {"track_running_stats": True}

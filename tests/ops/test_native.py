@@ -21,7 +21,7 @@ def kernels(monkeypatch):
     for key in crossover.TABLE:
         monkeypatch.setitem(crossover.TABLE, key, crossover.Crossover(LEAST))
     for normalizer in crossover.SMALLEST:
-        monkeypatch.setitem(crossover.SMALLEST, normalizer, LEAST)
+        monkeypatch.setitem(crossover.SMALLEST, normalizer, crossover.Crossover(LEAST))
 
 
 class Called(TorchDispatchMode):

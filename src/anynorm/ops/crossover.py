@@ -14,10 +14,15 @@ __all__ = ["SMALLEST", "TABLE", "Crossover", "layout", "pays"]
 
 
 class Crossover(NamedTuple):
-    """The least number of values that our kernels take, without and with a fused step."""
+    """The least number of values that our kernels take, without and with a fused step.
+
+    `run`: how many that share statistics must lie one behind the other, as shorter runs cost more
+    than their values.
+    """
 
     plain: int
     fused: int = 1
+    run: int = 1
 
 
 # By normalizer and layout of the input: "rows" for two axes and for statistics over the last ones,
@@ -26,18 +31,23 @@ TABLE: dict[tuple[str, str], Crossover] = {
     ("batch", "rows"): Crossover(1 << 19, 1 << 17),
     ("batch", "channels first"): Crossover(1 << 18, 1 << 16),
     ("batch", "channels last"): Crossover(1 << 19, 1 << 17),
-    ("instance", "channels first"): Crossover(1 << 16),
+    ("instance", "channels first"): Crossover(1 << 16, 1, 64),
     ("instance", "channels last"): Crossover(1 << 14, 1 << 11),
     ("group", "rows"): Crossover(1 << 62, 1 << 62),
-    ("group", "channels first"): Crossover(1 << 22, 1 << 19),
+    ("group", "channels first"): Crossover(1 << 20, 1 << 19, 128),
     ("group", "channels last"): Crossover(1 << 22, 1 << 16),
-    ("layer", "rows"): Crossover(1 << 22, 1 << 19),
-    ("rms", "rows"): Crossover(1 << 19, 1 << 17),
+    ("layer", "rows"): Crossover(1 << 22, 1 << 19, 128),
+    ("rms", "rows"): Crossover(1 << 19, 1 << 17, 64),
 }
 
-# By normalizer: below this no layout need be looked at.
+
+def _rows(normalizer: str) -> list[Crossover]:
+    return [row for (name, _), row in TABLE.items() if name == normalizer]
+
+
+# By normalizer: below these no layout need be looked at.
 SMALLEST = {
-    normalizer: min(row.plain for (name, _), row in TABLE.items() if name == normalizer)
+    normalizer: Crossover(*map(min, zip(*_rows(normalizer), strict=True)))
     for normalizer, _ in TABLE
 }
 
@@ -49,7 +59,18 @@ def layout(x: Tensor) -> str:
     return "channels last" if x.stride(1) == 1 else "channels first"
 
 
-def pays(normalizer: str, layout: str, values: int, fused: bool) -> bool:
-    """Whether our kernels are the faster ones for an input of so many values."""
-    row = TABLE.get((normalizer, layout))  # none for instances of one value: torch has the message
-    return row is not None and values >= (row.fused if fused else row.plain)
+def pays(normalizer: str, x: Tensor, last: int | None, fused: bool) -> bool:
+    """Whether our kernels are the faster ones for x, whose `last` values share statistics.
+
+    None where those of its channels do.
+    """
+    lies = layout(x) if last is None else "rows"
+    row = TABLE.get((normalizer, lies))  # none for instances of one value: torch has the message
+    if row is None or x.numel() < row[fused]:
+        return False
+    return (last or _run(x, lies)) >= row.run
+
+
+def _run(x: Tensor, layout: str) -> int:
+    """How many values of a channel lie one behind the other."""
+    return x.numel() // (x.shape[0] * x.shape[1]) if layout == "channels first" else 1

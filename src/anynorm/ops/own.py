@@ -5,6 +5,7 @@ Each is a choice of axes for the formula.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from anynorm import kernels
-from anynorm.ops.crossover import SMALLEST, layout, pays
+from anynorm.ops.crossover import SMALLEST, pays
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running
@@ -42,14 +43,15 @@ def takes(
     Never in an export, which others shall read.  `last`: the shape of γ and β, which is that of the
     last axes; None where they have the channels.
     """
-    if _exporting() or (after is PLAIN and x.numel() < SMALLEST[normalizer]):
+    fused = after is not PLAIN
+    if x.numel() < SMALLEST[normalizer][fused] or _exporting():
         return False
     return (
         x.is_cpu
         and x.dtype in _TYPES
         and _is_ordinary(x)
         and _fits(x, last, weight, bias)
-        and pays(normalizer, layout(x) if last is None else "rows", x.numel(), after is not PLAIN)
+        and pays(normalizer, x, None if last is None else math.prod(last), fused)
     )
 
 

@@ -47,7 +47,8 @@ class Running(NamedTuple):
         plain = plain_eager(self.mean)
         if plain and not _OWN and self._move(batch_mean, batch_var, correction):
             return
-        update = _TRACK if in_transform() or (plain and _OWN) else _update
+        own = plain and _OWN and self.momentum is not None
+        update = _TRACK if own or in_transform() else _update
         update(*self[:3], batch_mean, batch_var, self.momentum, correction)
 
     def _move(self, batch_mean: Tensor, batch_var: Tensor, correction: float) -> bool:
