@@ -58,13 +58,13 @@ def main() -> None:
 
 def _measured(console: Console, key: Key) -> str:
     """Measure all sizes of a row of the table; return its line in the source."""
-    found = []
+    found, run = [], crossover.TABLE[key].run
     for fusion in ("plain", "relu"):
         won = {size: _won(key, size, fusion) for size in SIZES}
         shown = "  ".join(f"2^{size.bit_length() - 1} {ratio:.2f}" for size, ratio in won.items())
         console.print(f"{'/'.join(key)} {fusion}: {shown}")
         found.append(smallest(won))
-    return entry(key, Crossover(*found, crossover.TABLE[key].run))
+    return entry(key, Crossover(*found, run))
 
 
 def _won(key: Key, size: int, fusion: str) -> float:

@@ -29,15 +29,15 @@ class Crossover(NamedTuple):
 # otherwise "channels first" or "channels last".  2^62 stands for never.
 TABLE: dict[tuple[str, str], Crossover] = {
     ("batch", "rows"): Crossover(1 << 19, 1 << 17),
-    ("batch", "channels first"): Crossover(1 << 18, 1 << 16),
-    ("batch", "channels last"): Crossover(1 << 19, 1 << 17),
-    ("instance", "channels first"): Crossover(1 << 16, 1, 64),
-    ("instance", "channels last"): Crossover(1 << 14, 1 << 11),
+    ("batch", "channels first"): Crossover(1 << 17, 1 << 16),
+    ("batch", "channels last"): Crossover(1 << 19, 1 << 18),
+    ("instance", "channels first"): Crossover(1 << 16, 1 << 15, 64),
+    ("instance", "channels last"): Crossover(1 << 14, 1 << 12),
     ("group", "rows"): Crossover(1 << 62, 1 << 62),
-    ("group", "channels first"): Crossover(1 << 20, 1 << 19, 128),
+    ("group", "channels first"): Crossover(1 << 22, 1 << 20, 128),
     ("group", "channels last"): Crossover(1 << 22, 1 << 16),
     ("layer", "rows"): Crossover(1 << 22, 1 << 19, 128),
-    ("rms", "rows"): Crossover(1 << 19, 1 << 17, 64),
+    ("rms", "rows"): Crossover(1 << 20, 1 << 18, 64),
 }
 
 
