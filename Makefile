@@ -26,13 +26,13 @@ test-isa: $(KERNELS)  ## The kernels' tests as on lesser machines: the lowest in
 	ANYNORM_ISA=baseline $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
 	ANYNORM_KERNELS=0 $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
 
-# Python itself is not instrumented, so the sanitizer's library must be loaded before it; what Python
-# never frees would count as leaks.
+# Python itself is not instrumented, so the sanitizer's library must be loaded before it, and that of
+# C++ with it, whose exceptions the sanitizer follows; what Python never frees would count as leaks.
 sanitize: $(SANITIZED)  ## The kernels' tests with AddressSanitizer and UBSan.
-	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	ANYNORM_KERNELS=1 ANYNORM_LIBRARY=$(abspath $(SANITIZED)) \
-	$(BIN)/pytest -n 0 -m "not slow" $(KERNEL_TESTS)
+	$(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
 
 $(SANITIZED): $(READY) $(SOURCES)
 	ANYNORM_BUILD_KERNELS=1 CXX="$(CXX)" LDFLAGS="$(SANITIZERS)" \
