@@ -31,7 +31,7 @@ def _silu_backward(dy: Tensor, z: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(lambda z: z, lambda dy, _: dy),
-    "relu": Activation(F.relu, lambda dy, z: dy * (z > 0)),
+    "relu": Activation(F.relu, lambda dy, z: torch.where(z <= 0, 0.0, dy)),
     "leaky_relu": Activation(F.leaky_relu, lambda dy, z: torch.where(z > 0, dy, 0.01 * dy)),
     "silu": Activation(F.silu, _silu_backward),
     "gelu": Activation(F.gelu, _aten.gelu_backward),
