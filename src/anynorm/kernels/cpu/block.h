@@ -285,6 +285,11 @@ ANYNORM_INLINE Block<Compute<T>> load_first(const T* from, int64_t count) {
     out.part[0] = (FloatVector)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
     return out;
   }
+  if constexpr (sizeof(T) == 2) {
+    Block<float> out;
+    out.part[0] = widen<T>((HalfVector)_mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), from));
+    return out;
+  }
 #endif
   T padded[kLanes] = {};
   std::memcpy(padded, from, count * sizeof(T));
@@ -296,6 +301,10 @@ ANYNORM_INLINE void store_first(T* to, Block<Compute<T>> value, int64_t count) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
     return _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value.part[0]);
+  }
+  if constexpr (sizeof(T) == 2) {
+    return _mm256_mask_storeu_epi16(to, (__mmask16)((1u << count) - 1),
+                                    (__m256i)narrow<T>(value.part[0]));
   }
 #endif
   T padded[kLanes];
