@@ -347,7 +347,11 @@ def repeated(x: Tensor, copies: int) -> Tensor:
 
 
 def assert_copies(values: Tensor, block: Tensor) -> None:
-    """Of each of many copies: the outer ones, and those before and after the value 2^31."""
+    """Of each of many copies: the outer ones, and those before and after the value 2^31.
+
+    Float32 adds up 256 rows; their roundings, 6e-8 each, are the same in every copy and so do not
+    average out.
+    """
     copies = values.unflatten(0, (-1, len(block)))
     for number in (0, 1, len(copies) // 2, -3, -2, -1):
-        torch.testing.assert_close(copies[number].double(), block, rtol=4e-3, atol=1e-5)
+        torch.testing.assert_close(copies[number].double(), block, rtol=4e-3, atol=1e-4)

@@ -66,7 +66,7 @@ def pays(normalizer: str, x: Tensor, last: int | None, fused: bool) -> bool:
     """
     lies = layout(x) if last is None else "rows"
     row = TABLE.get((normalizer, lies))  # none for instances of one value: torch has the message
-    if row is None or x.numel() < row[fused]:
+    if row is None or x.numel() < (row.fused if fused else row.plain):
         return False
     return (last or _run(x, lies)) >= row.run
 

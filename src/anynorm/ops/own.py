@@ -44,7 +44,8 @@ def takes(
     last axes; None where they have the channels.
     """
     fused = after is not PLAIN
-    if x.numel() < SMALLEST[normalizer][fused] or _exporting():
+    least = SMALLEST[normalizer]
+    if x.numel() < (least.fused if fused else least.plain) or _exporting():
         return False
     return (
         x.is_cpu
