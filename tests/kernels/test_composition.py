@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import anynorm
 from anynorm import functional as F
-from anynorm.ops import Affine, After, crossover, formula, own, standardize
+from anynorm.ops import Affine, After, formula, standardize
 
 pytestmark = needs_kernels
 
@@ -158,6 +158,17 @@ LAYERS: dict[str, Callable[..., torch.nn.Module]] = {
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
+def every_layer(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test for all layers, in both memory formats, without and with a fused step."""
+    for mark in (
+        pytest.mark.parametrize("name", LAYERS),
+        pytest.mark.parametrize("memory_format", FORMATS, ids=str),
+        pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"]),
+    ):
+        test = mark(test)
+    return test
+
+
 class Called(TorchDispatchMode):
     """Notes the operators of ours that are called."""
 
@@ -197,17 +208,13 @@ def results(
 
 
 @pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
+def always(pays_from: Callable[[int], None]) -> None:
     """The kernels take every size."""
-    row = crossover.Crossover(1)
-    monkeypatch.setattr(crossover, "TABLE", dict.fromkeys(crossover.TABLE, row))
-    monkeypatch.setattr(own, "SMALLEST", dict.fromkeys(crossover.SMALLEST, row))
+    pays_from(1)
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-@pytest.mark.parametrize("name", LAYERS)
+@every_layer
 def test_layers_take_the_kernels(
     name: str, memory_format: torch.memory_format, fused: bool
 ) -> None:
@@ -228,9 +235,7 @@ def test_fused_evaluation_takes_the_kernels(name: str) -> None:
     assert called.names == ["normalize", "normalize_backward"]
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-@pytest.mark.parametrize("name", LAYERS)
+@every_layer
 def test_a_compiled_layer_gives_what_the_layer_does(
     name: str, memory_format: torch.memory_format, fused: bool
 ) -> None:

@@ -9,19 +9,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import anynorm
 from anynorm import functional as F
-from anynorm.ops import crossover, native
+from anynorm.ops import native
 
 LEAST = 1000
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch):
+def kernels(monkeypatch, pays_from):
     """Pretend that there are kernels, which pay from LEAST values on."""
     monkeypatch.setattr(native, "_OWN", True)
-    for key in crossover.TABLE:
-        monkeypatch.setitem(crossover.TABLE, key, crossover.Crossover(LEAST))
-    for normalizer in crossover.SMALLEST:
-        monkeypatch.setitem(crossover.SMALLEST, normalizer, crossover.Crossover(LEAST))
+    pays_from(LEAST)
 
 
 class Called(TorchDispatchMode):

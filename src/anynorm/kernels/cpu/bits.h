@@ -25,10 +25,13 @@ ANYNORM_INLINE void put_bits(uint8_t* bits, int64_t at, uint32_t block, Part par
   set_shared(bits, at, block & ((1u << part.count) - 1));
 }
 
+// How many of `n` values come before the first byte that is all their own.
+inline int64_t before_byte(int64_t at, int64_t n) { return smaller(n, -at & 7); }
+
 // Keeps the bits of `n` values, of which the first is number `at` of the tensor.
 template <class C>
 ANYNORM_LOOP void keep_bits(const C* z, int64_t n, uint8_t* bits, int64_t at) {
-  const int64_t head = smaller(n, -at & 7);  // up to the first byte that is all its own
+  const int64_t head = before_byte(at, n);
   const auto block = [](Block<C> z) __attribute__((always_inline)) { return ~pack(z <= Block<C>(0)); };
   if (head) put_bits(bits, at, block(load_first(z, head)), Part{head});
   each_block(n - head, [&](int64_t i, auto part) __attribute__((always_inline)) {

@@ -73,6 +73,15 @@ class Columns {
   int64_t row_at(int64_t cell, int64_t row) const {
     return (outer(cell) * g_.runs + row) * width_ + columns(cell).begin;
   }
+  // Calls f(row, Is<how many>), which adds to `sums`, for all rows of a chunk.
+  template <class F>
+  void add_rows(int64_t chunk, const Flushed<C>& sums, F f) const {
+    const Span rows = this->rows(chunk);
+    each_step(rows.end - rows.begin, kFlush, [&](int64_t begin, int64_t n) {
+      four_rows(rows.begin + begin, rows.begin + begin + n, f);
+      sums.flush();
+    });
+  }
   // Calls f(first column, set, index of γ) for every set of a cell.
   template <class F>
   void each_set(int64_t cell, F f) const {
@@ -187,15 +196,10 @@ class ColumnsForward : public Columns<T> {
 
   void collect(int64_t cell, int64_t chunk, int round) {
     if (round == 1) return collect_absolutes(cell, chunk);
-    const auto rows = Base::rows(chunk);
-    set_zero(part(cell, chunk, kFirst), 2 * stride_);
-    Array<C> sums(2 * stride_);
-    set_zero(sums.get(), 2 * stride_);
-    for (int64_t row = rows.begin; row < rows.end; row += Base::kFlush) {
-      const int64_t end = smaller(rows.end, row + Base::kFlush);
-      four_rows(row, end, [&](int64_t r, auto count) { add<count.value>(cell, r, sums.get()); });
-      flush(sums.get(), part(cell, chunk, kFirst), 2 * stride_);
-    }
+    const Flushed<C> sums(part(cell, chunk, kFirst), 2 * stride_);
+    Base::add_rows(chunk, sums, [&](int64_t row, auto count) {
+      add<count.value>(cell, row, sums.get());
+    });
     if (largest()) collect_extremes(cell, chunk);
   }
 
@@ -330,16 +334,10 @@ class ColumnsBackward : public Columns<T> {
   }
 
   void collect(int64_t cell, int64_t chunk, int) {
-    const auto rows = Base::rows(chunk);
-    double* total = part(cell, chunk, kDz);
-    set_zero(total, tables_ * stride_);
-    Array<C> sums(tables_ * stride_);
-    set_zero(sums.get(), tables_ * stride_);
-    for (int64_t row = rows.begin; row < rows.end; row += Base::kFlush) {
-      const int64_t end = smaller(rows.end, row + Base::kFlush);
-      four_rows(row, end, [&](int64_t r, auto count) { add<count.value>(cell, r, sums.get()); });
-      flush(sums.get(), total, tables_ * stride_);
-    }
+    const Flushed<C> sums(part(cell, chunk, kDz), tables_ * stride_);
+    Base::add_rows(chunk, sums, [&](int64_t row, auto count) {
+      add<count.value>(cell, row, sums.get());
+    });
   }
 
   // The first chunk takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.

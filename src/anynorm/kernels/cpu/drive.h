@@ -4,6 +4,7 @@
 #include "block.h"
 #include "problem.h"
 #include "statistics.h"
+#include "tables.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {
@@ -90,7 +91,7 @@ inline int64_t affine_index(const Geometry& g, int64_t outer, int64_t run, int64
 // Clears dγ and dβ; says whether there are any.
 inline bool clear_affine(const Problem& p) {
   for (double* gradient : {p.dgamma, p.dbeta}) {
-    for (int64_t i = 0; gradient && i < p.geometry.affine; ++i) gradient[i] = 0;
+    if (gradient) set_zero(gradient, p.geometry.affine);
   }
   return p.dgamma || p.dbeta;
 }

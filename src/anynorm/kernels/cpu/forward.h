@@ -124,7 +124,7 @@ class Emit {
       return linear<true, false>(of, k, x, residual, n, y, through);
     }
     if (p_.phi == Phi::relu && p_.bits) {
-      const int64_t head = smaller(n, -at & 7);  // up to the first byte that is all its own
+      const int64_t head = before_byte(at, n);
       if (head) strip(of, k, at, head, false);
       return added_relu(of, k + head, x + head, residual + head, n - head, y + head,
                         through && !head, p_.bits, at + head);

@@ -141,16 +141,13 @@ class RowsBackward : public Rows<T> {
       : Base(p), back_(p), sums_(Base::tasks() * 2 * stride_) {}
 
   void run(int64_t task) {
-    double* total = &sums_[task * 2 * stride_];
-    set_zero(total, 2 * stride_);
-    Array<C> sums(2 * stride_);
-    set_zero(sums.get(), 2 * stride_);
+    const Flushed<C> sums(&sums_[task * 2 * stride_], 2 * stride_);
     int64_t since = 0;
     Base::each_four(task, [&](int64_t row, auto count) {
       some<count.value>(row, sums.get());
-      if (++since == kFlush) flush(sums.get(), total, 2 * stride_), since = 0;
+      if (++since == kFlush) sums.flush(), since = 0;
     });
-    flush(sums.get(), total, 2 * stride_);
+    sums.flush();
     fence();
   }
 
@@ -171,8 +168,7 @@ class RowsBackward : public Rows<T> {
     if (!out) return;
     double* at = out + number * g_.affine_outer;
     for (int64_t j = 0; j < g_.length; j += g_.affine_repeat, ++at) {
-      *at = 0;
-      for (int64_t k = j; k < j + g_.affine_repeat; ++k) *at += columns[k];
+      *at = sum_table(columns + j, g_.affine_repeat);
     }
   }
 

@@ -33,17 +33,30 @@ inline void set_zero(C* table, int64_t size) {
   set_to(table, size, C(0));
 }
 
-template <class C>
-inline void add_to(C* total, const C* values, int64_t n) {
+template <class A, class B>
+inline void add_to(A* total, const B* values, int64_t n) {
   for (int64_t j = 0; j < n; ++j) total[j] += values[j];
 }
 
-// Adds `table` to `total` and clears it.
+// Sums in the type of the values, which are flushed to double precision now and then.
 template <class C>
-inline void flush(C* table, double* total, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) total[i] += table[i];
-  set_zero(table, size);
-}
+class Flushed {
+ public:
+  Flushed(double* total, int64_t size) : total_(total), size_(size), sums_(size) {
+    set_zero(total_, size_);
+    set_zero(sums_.get(), size_);
+  }
+  C* get() const { return sums_.get(); }
+  void flush() const {
+    add_to(total_, sums_.get(), size_);
+    set_zero(sums_.get(), size_);
+  }
+
+ private:
+  double* const total_;
+  const int64_t size_;
+  Array<C> sums_;
+};
 
 // The sum of a few numbers; loops of blocks are for many.
 inline double sum_table(const double* table, int64_t size) {
@@ -55,8 +68,7 @@ inline double sum_table(const double* table, int64_t size) {
 // Adds `size` numbers of each of the following tables, `stride` apart, to the first.
 inline void add_tables(double* total, int64_t tables, int64_t stride, int64_t size) {
   for (int64_t table = 1; table < tables; ++table) {
-    const double* more = total + table * stride;
-    for (int64_t j = 0; j < size; ++j) total[j] += more[j];
+    add_to(total, total + table * stride, size);
   }
 }
 
