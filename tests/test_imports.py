@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "ops": BASE | {"activations", "kernels"},
     "functional": BASE | {"activations", "ops"},
     "nn": BASE | {"functional"},
-    "surgery": BASE | {"nn"},
+    "surgery": BASE | {"functional", "nn", "report"},
+    "doctor": BASE | {"nn", "report", "surgery"},
     "study": BASE | {"activations", "nn", "surgery", "report"},
     "report": {"errors"},
 }

@@ -1,5 +1,6 @@
 """Layers: `Norm` for any pattern, the twins of torch.nn, and normalizers of weights."""
 
+from anynorm.nn.frozen import FrozenBatchNorm
 from anynorm.nn.norm import Norm, create
 from anynorm.nn.twins import (
     BatchNorm1d,
@@ -14,6 +15,7 @@ from anynorm.nn.twins import (
     LazyBatchNorm2d,
     LazyBatchNorm3d,
     RMSNorm,
+    SyncBatchNorm,
 )
 from anynorm.nn.weights import (
     Activate,
@@ -34,6 +36,7 @@ __all__ = [
     "CosineConv2d",
     "CosineConv3d",
     "CosineLinear",
+    "FrozenBatchNorm",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -45,6 +48,7 @@ __all__ = [
     "Norm",
     "NormalizedWeight",
     "RMSNorm",
+    "SyncBatchNorm",
     "create",
     "normalized",
 ]

@@ -32,6 +32,7 @@ __all__ = [
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
     "RMSNorm",
+    "SyncBatchNorm",
 ]
 
 
@@ -147,6 +148,26 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 
     ranks = (5,)
     layout = "(N, C, D, H, W)"
+
+
+class SyncBatchNorm(_Activated, torch.nn.SyncBatchNorm):
+    """torch's synchronised batch norm with `activation=` and a residual before it.
+
+    Arguments and state as :class:`torch.nn.SyncBatchNorm`, which does the synchronising and trains
+    on GPUs only.
+
+    >>> SyncBatchNorm(3, activation="relu").eval()(torch.randn(8, 3)).min() >= 0
+    tensor(True)
+    """
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - torch's name
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Normalize `input` (N, C, *); add `residual` before φ."""
+        y = super().forward(input)
+        return F.activate(y if residual is None else y + residual, self.activation)
 
 
 class _LazyBatchNorm(_BatchNorm):

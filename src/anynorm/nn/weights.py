@@ -217,9 +217,9 @@ class Activate(torch.nn.Module):
         F.check_activation(activation)
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return φ(x)."""
-        return F.activate(x, self.activation)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return φ(x + residual): what is left of a layer whose normalization was folded away."""
+        return F.activate(x if residual is None else x + residual, self.activation)
 
     def extra_repr(self) -> str:
         """Return the activation's name."""

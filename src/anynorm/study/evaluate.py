@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from anynorm.study.data import Data
-from anynorm.study.probes.gap import recalibrate
-from anynorm.study.probes.snapshot import preserved
+from anynorm.surgery import recalibrate
+from anynorm.surgery.snapshot import preserved
 
 __all__ = ["IN_EVAL_MODE", "NOTHING", "Scores", "in_other_modes", "predict", "scores"]
 
@@ -44,7 +43,7 @@ def in_other_modes(model: nn.Module, data: Data, size: int) -> Scores:
     In train mode, and for the statistics, batches have the `size` they have in training.
     """
     in_train_mode = predict(model, data.test_x, size=size, train=True)
-    again = recalibrate(copy.deepcopy(model), _whole_batches(data, size))
+    again = recalibrate(model, _whole_batches(data, size), passes=1).model
     return {
         "test_accuracy_train_mode": _accuracy(in_train_mode, data.test_y, data),
         "test_accuracy_recalibrated": _accuracy(predict(again, data.test_x), data.test_y, data),

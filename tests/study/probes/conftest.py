@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anynorm.study.probes.objective import Objective
-from anynorm.study.probes.snapshot import preserved
+from anynorm.surgery.snapshot import preserved
 
 
 @pytest.fixture(autouse=True, scope="session")

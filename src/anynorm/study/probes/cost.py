@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from anynorm.study.probes.snapshot import preserved
+from anynorm.surgery.snapshot import preserved
 
 __all__ = ["bytes_for_backward"]
 

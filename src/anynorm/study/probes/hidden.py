@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from anynorm.nn import Activate
 from anynorm.study.probes.layers import called, weight_layers
-from anynorm.study.probes.snapshot import preserved
 from anynorm.surgery import NORMALIZERS
+from anynorm.surgery.snapshot import preserved
 
 __all__ = ["activation_of", "hidden_layers", "pre_activations"]
 

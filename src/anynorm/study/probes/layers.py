@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anynorm.study.probes.snapshot import preserved
 from anynorm.surgery import NORMALIZERS
+from anynorm.surgery.snapshot import preserved
 
 __all__ = ["WeightLayer", "called", "weight_layers"]
 

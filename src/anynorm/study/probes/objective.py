@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from anynorm.study.probes.snapshot import Snapshot
+from anynorm.surgery.snapshot import Snapshot
 
 __all__ = ["Loss", "Objective", "Point", "cosine", "norm"]
 

@@ -15,7 +15,7 @@ from anynorm.study.probes import flow, landscape, shift, units
 from anynorm.study.probes.layers import WeightLayer, weight_layers
 from anynorm.study.probes.objective import Loss, Objective
 from anynorm.study.probes.schedule import Schedule
-from anynorm.study.probes.snapshot import preserved
+from anynorm.surgery.snapshot import preserved
 
 __all__ = ["Recorder"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anynorm.study.probes.snapshot import Snapshot, preserved
+from anynorm.surgery.snapshot import Snapshot, preserved
 
 
 class Restless(nn.Module):

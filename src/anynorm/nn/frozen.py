@@ -1,0 +1,99 @@
+"""Batch norm whose statistics are constants: frozen whatever `train()` says later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anynorm import functional as F
+from anynorm.errors import ShapeError
+from anynorm.functional import Activation
+from anynorm.nn.fx import Proxy, leaf
+
+__all__ = ["FrozenBatchNorm"]
+
+
+class FrozenBatchNorm(torch.nn.Module):
+    """Batch norm of (N, C, *) with given statistics, the same in train and eval mode.
+
+    The statistics are buffers that nothing updates; γ and β are buffers too, or parameters where
+    `trainable`.  The names of the state are those of :class:`torch.nn.BatchNorm2d`, whose state
+    dict loads (its count of batches is dropped).  `affine`: whether there are γ and β;
+    `activation`: φ.  It is no subclass of torch's batch norm, so that what resets or updates the
+    statistics of those passes it by.  Raises `ShapeError` for other channels.  Ioffe & Szegedy
+    2015, arXiv:1502.03167.
+
+    >>> layer = FrozenBatchNorm(3)
+    >>> layer.load_state_dict(torch.nn.BatchNorm2d(3).state_dict())
+    <All keys matched successfully>
+    >>> x = torch.randn(8, 3, 4, 4)
+    >>> torch.equal(layer.train()(x), layer.eval()(x))
+    True
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        affine: bool = True,
+        trainable: bool = False,
+        activation: Activation = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        F.check_activation(activation)
+        self.num_features, self.eps, self.affine = num_features, eps, affine
+        self.trainable, self.activation = trainable and affine, activation
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        zeros, ones = torch.zeros(num_features, **factory), torch.ones(num_features, **factory)
+        for name, value in (("weight", ones), ("bias", zeros)):
+            self._add_affine(name, value.clone() if affine else None)
+        self.register_buffer("running_mean", zeros)
+        self.register_buffer("running_var", ones)
+
+    def _add_affine(self, name: str, value: Tensor | None) -> None:
+        if value is not None and self.trainable:
+            self.register_parameter(name, torch.nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize `x` (N, C, *); add `residual` before φ."""
+        if isinstance(x, Proxy) or isinstance(residual, Proxy):
+            return leaf(self, x, residual)
+        if x.dim() < 2 or x.shape[1] != self.num_features:
+            raise ShapeError(
+                f"FrozenBatchNorm({self.num_features}) takes (N, C, *) with C = "
+                f"{self.num_features}, got shape {tuple(x.shape)}. Move the channels to axis 1."
+            )
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            eps=self.eps,
+            activation=self.activation,
+            residual=residual,
+        )
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        """Return the channels and whatever differs from the defaults."""
+        phi = F.activation_name(self.activation)
+        shown = [str(self.num_features), f"eps={self.eps}"]
+        shown += ["affine=False"] if not self.affine else []
+        shown += ["trainable=True"] if self.trainable else []
+        return ", ".join(shown + ([f"activation={phi}"] if phi else []))

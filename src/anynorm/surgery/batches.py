@@ -1,0 +1,164 @@
+"""What loaders give, and how a model is called on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from anynorm.errors import AnynormError
+
+__all__ = [
+    "Batch",
+    "Forward",
+    "call",
+    "described",
+    "device_of",
+    "each",
+    "moved",
+    "once",
+    "tensors_of",
+]
+
+Batch = Any
+Forward = Callable[[nn.Module, Batch], Any]
+
+_RULE = (
+    "A batch is the model's input (a tensor), a tuple or list that starts with it, or a dict of "
+    "keyword arguments; for anything else give forward=lambda model, batch: ..."
+)
+
+
+def call(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
+    """Run `model` on one item of a loader, moved to the model's device.
+
+    A tensor is the input; of a tuple or list the first item is, and the rest are targets; a mapping
+    holds keyword arguments.  `forward` replaces this rule.  Raises `AnynormError` with the shapes
+    if the model cannot be called so.
+
+    >>> call(nn.Linear(3, 2), (torch.zeros(4, 3), torch.zeros(4))).shape
+    torch.Size([4, 2])
+    """
+    batch = moved(batch, device_of(model))
+    try:
+        return applied(model, batch, forward)
+    except Exception as error:
+        raise AnynormError(
+            f"calling {type(model).__name__} on a batch, {described(batch)}, raised "
+            f"{type(error).__name__}: {error}. {_RULE}"
+        ) from error
+
+
+def applied(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
+    """Run `model` on a batch as :func:`call` does, with whatever error comes."""
+    if forward is not None:
+        return forward(model, batch)
+    arguments, keywords = _arguments(batch)
+    return model(*arguments, **keywords)
+
+
+def _arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, (tuple, list)) and batch:
+        return (batch[0],), {}
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    raise TypeError(f"a {type(batch).__name__} is no batch")
+
+
+def moved(batch: Batch, device: torch.device | None) -> Batch:
+    """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
+    """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
+    if device is None:
+        return batch
+    plain = dict(batch) if isinstance(batch, Mapping) else batch
+    return tree_map_only(Tensor, lambda t: t.to(device), plain)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """The device of the model's first parameter or buffer; None where it has neither."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The floating tensors of what a model returned: of a tensor, nested containers, an object.
+
+    Raises `AnynormError` if there is none.
+
+    >>> [tuple(t.shape) for t in tensors_of({"logits": torch.zeros(2, 3), "loss": None})]
+    [(2, 3)]
+    """
+    found = [t for t in leaves_of(output) if isinstance(t, Tensor) and t.is_floating_point()]
+    if not found:
+        raise AnynormError(
+            f"the model returned {described(output)}, which holds no tensor of floating-point "
+            "numbers. Give forward=lambda model, batch: ... that returns what matters."
+        )
+    return found
+
+
+def leaves_of(output: Any) -> list[Any]:
+    """What nested containers hold, and the attributes of other objects in them.
+
+    >>> leaves_of([1, {"a": 2}])
+    [1, 2]
+    """
+    found: list[Any] = []
+    for leaf in tree_leaves(output):
+        attributes = None if isinstance(leaf, Tensor) else getattr(leaf, "__dict__", None)
+        found += [leaf] if attributes is None else tree_leaves(attributes)
+    return found
+
+
+def described(value: Any) -> str:
+    """Name a value and the shapes in it.
+
+    >>> described((torch.zeros(2, 3), [1]))
+    'tuple(Tensor(2, 3), list(int))'
+    """
+    if isinstance(value, Tensor):
+        return f"Tensor({', '.join(map(str, value.shape))})"
+    if isinstance(value, Mapping):
+        return f"dict({', '.join(f'{key}={described(item)}' for key, item in value.items())})"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__}({', '.join(map(described, value))})"
+    return type(value).__name__
+
+
+def each(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Go through `batches`; raises `AnynormError` if there is none or they cannot be gone through.
+
+    >>> list(each([1, 2]))
+    [1, 2]
+    """
+    try:
+        found = iter(batches)
+    except TypeError:
+        raise AnynormError(
+            f"batches is a {type(batches).__name__}; give a loader or another iterable of batches. "
+            "A single batch goes into a list: [batch]."
+        ) from None
+    empty = True
+    for batch in found:
+        empty = False
+        yield batch
+    if empty:
+        raise AnynormError(
+            "there are no batches to measure on; give at least one. A generator that was gone "
+            "through before is empty: give a list, a DataLoader, or make it anew."
+        )
+
+
+def once(batches: Iterable[Batch]) -> bool:
+    """Whether `batches` is an iterator, which a first pass leaves empty.
+
+    >>> once([1, 2]), once(iter([1, 2]))
+    (False, True)
+    """
+    return isinstance(batches, Iterator)

@@ -1,0 +1,75 @@
+"""One way for every verb to change a model: on a copy or in place, measured, and undone if off."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward, call, tensors_of
+from anynorm.surgery.modes import evaluating
+from anynorm.surgery.receipt import Difference, Log, Receipt, Result
+from anynorm.surgery.snapshot import Snapshot
+
+__all__ = ["Change", "Trial", "copied", "perform"]
+
+Change = Callable[[nn.Module, Log], nn.Module]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The example input on which a change is measured, in eval mode, and what it may change.
+
+    `tolerance` bounds the relative difference of the outputs; None allows any.
+    """
+
+    example: Batch
+    forward: Forward | None = None
+    tolerance: float | None = None
+
+    def outputs(self, model: nn.Module) -> list[Tensor]:
+        """What the model puts out for the example."""
+        with evaluating(model):
+            return [t.clone() for t in tensors_of(call(model, self.example, self.forward))]
+
+
+def perform(
+    verb: str, model: nn.Module, change: Change, trial: Trial | None, *, inplace: bool = False
+) -> Result:
+    """Apply `change` to a copy of `model` (or to itself), measure it, and undo it if it is off.
+
+    Whatever is raised meanwhile leaves `model` as it was.
+    """
+    before = None if trial is None else trial.outputs(model)
+    target, log = model if inplace else copied(model), Log()
+    snapshot = Snapshot(target)
+    try:
+        changed = change(target, log)
+        found = None
+        if trial is not None and before is not None:
+            found = Difference.between(before, trial.outputs(changed))
+    except BaseException:
+        snapshot.restore()
+        raise
+    tolerance = None if trial is None else trial.tolerance
+    off = found is not None and tolerance is not None and not found.relative <= tolerance
+    if off:
+        snapshot.restore()
+    receipt = Receipt(
+        verb, tuple(log.changed), tuple(log.refused), log.facts, found, tolerance, off
+    )
+    return Result(target if off else changed, receipt)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy; raises `AnynormError` for a model that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise AnynormError(
+            f"{type(model).__name__} cannot be copied: {error}. Give inplace=True to change the "
+            "model itself."
+        ) from error

@@ -1,0 +1,156 @@
+"""What a model computes on an example: the operators, whose state they use, in which module."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Graph as FxGraph
+from torch.fx import Node
+
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward, applied, call, device_of, leaves_of, moved
+from anynorm.surgery.modes import evaluating
+
+__all__ = ["Call", "Graph", "capture"]
+
+_MODEL = "model"  # the wrapper's name for the model, which export puts before every name
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: its operators, the data that goes in, and what others use of it."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operators of a model in eval mode, as :func:`torch.export.export` finds them.
+
+    The names of parameters, buffers and modules are the model's own.
+    """
+
+    program: ExportedProgram
+    example: Batch
+
+    @property
+    def nodes(self) -> FxGraph:
+        """The operators in the order they run."""
+        graph: FxGraph = self.program.graph
+        return graph
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The parameter or buffer behind the name of a placeholder."""
+        signature = self.program.graph_signature
+        state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        return {node: _plain(name) for node, name in state.items()}
+
+    @cached_property
+    def users(self) -> dict[str, list[Node]]:
+        """The operators that use each parameter or buffer."""
+        states = [node for node in self.nodes.nodes if node.name in self.names]
+        return {self.names[node.name]: list(node.users) for node in states}
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """The placeholders that hold no data of the example."""
+        lifted = self.program.graph_signature.inputs_to_lifted_tensor_constants
+        return frozenset(self.names) | frozenset(lifted)
+
+    def state(self, node: Any) -> str | None:
+        """The name of the parameter or buffer that `node` is; None if it is something else."""
+        return self.names.get(node.name) if isinstance(node, Node) else None
+
+    def is_data(self, node: Node) -> bool:
+        """Whether `node` is neither a parameter nor a buffer nor a constant."""
+        return node.op != "get_attr" and node.name not in self.constants
+
+    def module_of(self, node: Node) -> str:
+        """The name of the innermost module that runs `node`."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        return _plain(stack[-1][0]) if stack else ""
+
+    @cached_property
+    def calls(self) -> dict[str, list[Call]]:
+        """The calls of every module, in the order they happen."""
+        groups: dict[tuple[str, str], list[Node]] = {}
+        for node in self.nodes.nodes:
+            for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
+                groups.setdefault((key, _plain(name)), []).append(node)
+        found: dict[str, list[Call]] = {}
+        for (_, name), nodes in groups.items():
+            found.setdefault(name, []).append(self._call(name, nodes))
+        return found
+
+    def _call(self, name: str, nodes: list[Node]) -> Call:
+        inside = set(nodes)
+        used = dict.fromkeys(one for node in nodes for one in node.all_input_nodes)
+        data = [node for node in used if node not in inside and self.is_data(node)]
+        outputs = [node for node in nodes if any(user not in inside for user in node.users)]
+        return Call(name, tuple(nodes), tuple(data), tuple(outputs))
+
+
+class _Called(nn.Module):
+    """A model called on a batch, for export to trace; every tensor of its output counts."""
+
+    def __init__(self, model: nn.Module, forward: Forward | None) -> None:
+        super().__init__()
+        self.model, self._forward = model, forward
+
+    def forward(self, batch: Batch) -> list[Tensor]:
+        output = applied(self.model, batch, self._forward)
+        return [leaf for leaf in leaves_of(output) if isinstance(leaf, Tensor)]
+
+
+def capture(model: nn.Module, example: Batch, forward: Forward | None = None) -> Graph:
+    """Trace `model` in eval mode on `example`; raises `AnynormError` where that is not possible.
+
+    >>> graph = capture(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(4, 3))
+    >>> list(graph.calls)
+    ['', '0', '1']
+    >>> graph.users["0.weight"]
+    [linear]
+    """
+    batch = moved(example, device_of(model))
+    with evaluating(model), _quiet():
+        call(model, batch, forward)  # whose errors say more of the batch than export's
+        try:
+            program = torch.export.export(_Called(model, forward).eval(), (batch,))
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise AnynormError(
+                f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: "
+                f"{reason}. What the model computes must not depend on values of its input."
+            ) from error
+    return Graph(program, batch)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Models warn while they are traced, of nothing that concerns a reader of their operators."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _plain(name: str) -> str:
+    """The model's own name of a module or of its state."""
+    return "" if name == _MODEL else name.removeprefix(f"{_MODEL}.")

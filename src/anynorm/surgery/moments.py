@@ -1,0 +1,75 @@
+"""Mean and variance of values that arrive in parts, exact whatever the parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+__all__ = ["Pooled"]
+
+
+class Pooled:
+    """Mean and variance per channel of everything merged so far, exact and in float64.
+
+    Batches of any size are merged by count, mean and sum of squared deviations, which loses no
+    digits where a sum of squares would (Chan, Golub, LeVeque 1983; Welford 1962).
+
+    >>> pooled = Pooled()
+    >>> pooled.merge(torch.tensor([[1.0], [2.0]]))
+    >>> pooled.merge(torch.tensor([[6.0]]))
+    >>> pooled.mean.item(), pooled.variance.item()
+    (3.0, 7.0)
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self._squares = torch.zeros((), dtype=torch.float64)
+
+    def merge(self, x: Tensor) -> None:
+        """Add `x`, of shape (N, C, ...)."""
+        rows = _double(x).movedim(1, -1).flatten(0, -2)
+        if len(rows):
+            mean = rows.mean(dim=0)
+            self.add(len(rows), mean, (rows - mean).square().sum(dim=0))
+
+    def add(self, count: int, mean: Tensor, squares: Tensor) -> None:
+        """Add `count` values of each channel by their mean and sum of squared deviations."""
+        if not count:
+            return
+        total = self.count + count
+        delta = mean - self.mean.to(mean)
+        between = delta.square() * (self.count * count / total)
+        self._squares = self._squares.to(mean) + squares + between
+        self.mean = self.mean.to(mean) + delta * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """The unbiased variance, as running statistics keep it; nan of a single value."""
+        return self._squares / (self.count - 1) if self.count > 1 else self._squares * torch.nan
+
+    def over_ranks(self, group: dist.ProcessGroup | None, channels: int) -> Pooled:
+        """The values of all processes of `group`, merged in the order of their ranks."""
+        own = torch.zeros(3, channels, dtype=torch.float64)
+        own[0] = self.count
+        own[1], own[2] = self.mean.cpu(), self._squares.cpu()
+        own = own.to(_device(group))
+        found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(found, own, group=group)
+        pooled = Pooled()
+        for counts, mean, squares in found:
+            pooled.add(int(counts[0].item()), mean, squares)
+        return pooled
+
+
+def _double(x: Tensor) -> Tensor:
+    """Apple's GPUs have no float64."""
+    return x.detach().cpu().double() if x.device.type == "mps" else x.detach().double()
+
+
+def _device(group: dist.ProcessGroup | None) -> torch.device:
+    """Where the group's tensors must lie."""
+    on_gpu = dist.get_backend(group) == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")

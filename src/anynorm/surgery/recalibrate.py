@@ -1,0 +1,258 @@
+"""Running statistics computed anew: those of the population that the layers see in eval mode."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward, call, each, once
+from anynorm.surgery.edit import perform
+from anynorm.surgery.modes import evaluating
+from anynorm.surgery.moments import Pooled
+from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.receipt import Log, Result
+
+__all__ = ["recalibrate", "recompute"]
+
+# Statistics have settled when no mean moved by more σ than this, nor any log σ², or by more than a
+# few roundings of their type.
+_SETTLED = 1e-8
+
+
+def recalibrate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    passes: int | None = None,
+    forward: Forward | None = None,
+    layers: Sequence[str] | None = None,
+    group: dist.ProcessGroup | None = None,
+    inplace: bool = False,
+) -> Result:
+    """Recompute the running statistics of `model` from `batches`, whatever their sizes.
+
+    Batch norm gets the mean and the unbiased variance of all values that reach it, pooled in
+    float64 over batches, positions, calls and, where a process group runs, ranks.  Everything is in
+    eval mode, dropout too, so that a batch of one is as good as any.  The first pass normalizes by
+    what was pooled up to each batch; in deep models the inputs of later layers depend on that, so
+    further passes follow until the statistics stay: then they are those of one pass over the whole
+    data set in one batch, however it is split.  `passes` bounds their number (one pass is the
+    usual estimate).  An iterator that can be gone through only once gets a single pass.  Statistics
+    other than mean and variance (whitening, L1, ghost, ...) are averaged over the batches, weighted
+    by their sizes.
+
+    On batches of another domain this is AdaBN (Li et al. 2016, arXiv:1603.04779).  `forward` says
+    how the model is called (see :mod:`anynorm.surgery.batches`); `layers` limits the change to the
+    named ones.  Modes, momentum and random state stay.  Raises `AnynormError` if there are no
+    batches or statistics come out that are not finite; then nothing has changed.
+
+    >>> x = torch.tensor([[1.0], [2.0], [6.0]])
+    >>> result = recalibrate(nn.BatchNorm1d(1), [x[:2], x[2:]])
+    >>> result.model.running_mean.item(), result.model.running_var.item()
+    (3.0, 7.0)
+    """
+    if passes is not None and passes < 1:
+        raise AnynormError(f"passes={passes}; give 1 or more, or None to go on until they stay.")
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        recompute(target, batches, log, passes=passes, forward=forward, layers=layers, group=group)
+        return target
+
+    return perform("recalibrate", model, change, None, inplace=inplace)
+
+
+def recompute(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    log: Log,
+    *,
+    passes: int | None = None,
+    forward: Forward | None = None,
+    layers: Sequence[str] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """Do the work of :func:`recalibrate` on `model` itself."""
+    tracking = _chosen(model, layers)
+    most = 1 if once(batches) else passes or len(tracking) + 1
+    measured: list[_Layer] = []
+    number, moved = 0, torch.inf if tracking else 0.0
+    while number < most and moved > _SETTLED:
+        measured = _one_pass(model, batches, forward, tracking, first=number == 0)
+        moves = [layer.write(group) for layer in measured]
+        number, moved = number + 1, max(moves)
+        if number > 1 and _differ(measured, moves):
+            log.facts["note"] = "the batches differ from pass to pass; those of the last count"
+            break
+    log.facts.update(passes=number, last_change=moved)
+    for norm, layer in zip(tracking, measured, strict=True):
+        if layer.seen:
+            log.change(norm.name, f"statistics of {layer.seen} batches")
+        else:
+            log.refuse(norm.name, "no batch reached it; its statistics are as they were")
+
+
+def _chosen(model: nn.Module, layers: Sequence[str] | None) -> list[Normalizer]:
+    tracking = [norm for norm in normalizers(model) if norm.tracks]
+    if layers is None:
+        return tracking
+    names = {name for norm in tracking for name in norm.place.names}
+    if unknown := [name for name in layers if name not in names]:
+        raise AnynormError(
+            f"layers {unknown} keep no running statistics here. Those that do: {sorted(names)}."
+        )
+    return [norm for norm in tracking if set(norm.place.names) & set(layers)]
+
+
+def _differ(measured: list[_Layer], moves: list[float]) -> bool:
+    """Whether batches are drawn anew for each pass: nothing else moves what reaches layer one."""
+    first = min(range(len(moves)), key=lambda index: measured[index].order)
+    return moves[first] > 100 * _SETTLED
+
+
+def _one_pass(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    tracking: list[Normalizer],
+    *,
+    first: bool,
+) -> list[_Layer]:
+    order = itertools.count()
+    layers: list[_Layer] = [
+        _KINDS.get(norm.family, _AveragedLayer)(norm, first, order) for norm in tracking
+    ]
+    with evaluating(model):
+        try:
+            for layer in layers:
+                layer.begin()
+            for batch in each(batches):
+                call(model, batch, forward)
+        finally:
+            for layer in layers:
+                layer.end()
+    return layers
+
+
+class _Layer:
+    """The new statistics of one layer, in the making during one pass."""
+
+    def __init__(self, norm: Normalizer, first: bool, order: Iterator[int]) -> None:
+        self.norm, self.layer, self.first = norm, norm.module, first
+        self.seen, self.order, self._orders = 0, sys.maxsize, order
+        self._hook: Any = None
+
+    def begin(self) -> None:
+        self._hook = self.layer.register_forward_pre_hook(self._see, with_kwargs=True)
+
+    def end(self) -> None:
+        self._hook.remove()
+
+    def write(self, group: dist.ProcessGroup | None) -> float:
+        """Write the statistics; returns how far they moved, in units of σ and log σ²."""
+        raise NotImplementedError
+
+    def _see(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
+        self.order = min(self.order, next(self._orders))
+        self.seen += 1
+        self._take(x)
+
+    def _take(self, x: Tensor) -> None:
+        raise NotImplementedError
+
+
+class _PooledLayer(_Layer):
+    """Batch norm: the exact moments of all values."""
+
+    def __init__(self, norm: Normalizer, first: bool, order: Iterator[int]) -> None:
+        super().__init__(norm, first, order)
+        self._pooled = Pooled()
+
+    def _take(self, x: Tensor) -> None:
+        batched = x if x.dim() > 1 else x[None]
+        self._pooled.merge(batched)
+        if self.first:
+            self._store(self._pooled)
+
+    def write(self, group: dist.ProcessGroup | None) -> float:
+        pooled = self._pooled
+        if dist.is_available() and dist.is_initialized():
+            pooled = pooled.over_ranks(group, len(self.layer.running_mean))
+        if not pooled.count:
+            return 0.0
+        self._check(pooled)
+        mean, var = (b.to(torch.float64, copy=True) for b in self._buffers())
+        self._store(pooled)
+        self.layer.num_batches_tracked.fill_(max(self.seen, 1))
+        if self.first:
+            return torch.inf
+        moved = _moved(mean, var, pooled, self.layer.eps)
+        return 0.0 if moved <= 4 * torch.finfo(self.layer.running_var.dtype).eps else moved
+
+    def _store(self, pooled: Pooled) -> None:
+        self.layer.running_mean.copy_(pooled.mean)
+        if pooled.count > 1:
+            self.layer.running_var.copy_(pooled.variance)
+
+    def _buffers(self) -> tuple[Tensor, Tensor]:
+        return self.layer.running_mean, self.layer.running_var
+
+    def _check(self, pooled: Pooled) -> None:
+        if not bool(pooled.mean.isfinite().all()):
+            raise AnynormError(
+                f"what reaches {self.norm.name!r} is not finite, so it has no statistics. Look for "
+                "NaN or infinite values in the batches and in the weights before it."
+            )
+
+
+def _moved(mean: Tensor, var: Tensor, pooled: Pooled, eps: float) -> float:
+    """How far statistics moved, in units of σ and of log σ²."""
+    new_mean = pooled.mean.to(mean)
+    new_var = pooled.variance.to(var) if pooled.count > 1 else var
+    by_mean = (new_mean - mean).abs() / (new_var + eps).sqrt()
+    by_var = ((new_var + eps) / (var + eps)).log().abs()
+    return float(torch.maximum(by_mean, by_var).max().nan_to_num(nan=torch.inf))
+
+
+class _AveragedLayer(_Layer):
+    """Any other statistic: the average of the batches', weighted by their sizes."""
+
+    def __init__(self, norm: Normalizer, first: bool, order: Iterator[int]) -> None:
+        super().__init__(norm, first, order)
+        self._momentum, self._samples = self.layer.momentum, 0
+
+    def begin(self) -> None:
+        super().begin()
+        self._before = [b.clone() for b in self.layer.buffers()]
+        self.layer.training = True
+
+    def end(self) -> None:
+        super().end()
+        self.layer.momentum = self._momentum
+
+    def _take(self, x: Tensor) -> None:
+        if not self._samples:
+            self.layer.reset_running_stats()
+        self._samples += len(x)
+        # The running average with this momentum is the average weighted by the batches' sizes.
+        self.layer.momentum = len(x) / self._samples
+
+    def write(self, group: dist.ProcessGroup | None) -> float:  # noqa: ARG002
+        if self.first or not self.seen:
+            return torch.inf if self.seen else 0.0
+        pairs = zip(self._before, self.layer.buffers(), strict=True)
+        return max(_relative(old.double(), new.double()) for old, new in pairs)
+
+
+def _relative(old: Tensor, new: Tensor) -> float:
+    return float((new - old).abs().max() / new.abs().max().clamp_min(1e-30))
+
+
+_KINDS: dict[str, type[_Layer]] = {"batch": _PooledLayer}

@@ -1,0 +1,131 @@
+"""What a verb did to a model: changes, refusals with reasons, and the measured difference."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError
+from anynorm.report.files import write_whole
+
+__all__ = ["Difference", "Log", "Note", "Receipt", "Result"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two outputs are apart: the largest absolute one, and that over the largest value.
+
+    Where one output is not finite and the other is not the same, both are infinite.
+
+    >>> Difference.between([torch.tensor([1.0, -4.0])], [torch.tensor([1.0, -3.0])])
+    Difference(absolute=1.0, relative=0.25)
+    """
+
+    absolute: float
+    relative: float
+
+    @classmethod
+    def between(cls, before: Sequence[Tensor], after: Sequence[Tensor]) -> Difference:
+        """Compare tensors pairwise; shapes that differ count as infinitely far apart."""
+        shapes = [[tensor.shape for tensor in tensors] for tensors in (before, after)]
+        if shapes[0] != shapes[1]:
+            return cls(float("inf"), float("inf"))
+        pairs = [_apart(one, other) for one, other in zip(before, after, strict=True)]
+        return cls(max(a for a, _ in pairs), max(r for _, r in pairs))
+
+
+def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
+    if one.numel() == 0:
+        return 0.0, 0.0
+    one, other = one.double().cpu(), other.double().cpu()
+    same = (one == other) | (one.isnan() & other.isnan())
+    away = torch.where(same, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf).max().item()
+    finite = one[one.isfinite()]
+    largest = finite.abs().max().item() if finite.numel() else 0.0
+    return away, 0.0 if away == 0 else away / largest if largest else float("inf")
+
+
+@dataclass(frozen=True)
+class Note:
+    """One layer, by its name in the model, and what was done to it or why nothing was."""
+
+    layer: str
+    text: str
+
+
+@dataclass
+class Log:
+    """What a verb writes down while it works; it becomes the receipt."""
+
+    changed: list[Note] = field(default_factory=list)
+    refused: list[Note] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def change(self, layer: str, text: str) -> None:
+        """Write down that something was done."""
+        self.changed.append(Note(layer, text))
+
+    def refuse(self, layer: str, reason: str) -> None:
+        """Write down that nothing was done, and why."""
+        self.refused.append(Note(layer, reason))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What `verb` changed and refused, and the difference of the outputs before and after.
+
+    `difference` is None where no example was given, `tolerance` the largest relative difference
+    that was allowed.  Where that was exceeded the model is `rolled_back`: it is as it was.
+    """
+
+    verb: str
+    changed: tuple[Note, ...]
+    refused: tuple[Note, ...]
+    facts: Mapping[str, Any]
+    difference: Difference | None = None
+    tolerance: float | None = None
+    rolled_back: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as they are written to a file."""
+        return asdict(self)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the receipt as JSON; the file is complete or absent at any moment."""
+        write_whole(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    def __str__(self) -> str:
+        lines = [f"{self.verb}: {len(self.changed)} changed, {len(self.refused)} refused"]
+        lines += [f"  {note.layer}: {note.text}" for note in self.changed]
+        lines += [f"  {note.layer} refused: {note.text}" for note in self.refused]
+        lines += [f"  {name}: {_shown(value)}" for name, value in self.facts.items()]
+        if self.difference is not None:
+            bound = "" if self.tolerance is None else f", allowed {self.tolerance:.3g}"
+            lines.append(f"  output difference: {self.difference.relative:.3g} relative{bound}")
+        if self.rolled_back:
+            lines.append("  rolled back: the model is as it was")
+        return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The model that a verb made, and its receipt."""
+
+    model: nn.Module
+    receipt: Receipt
+
+    def sure(self) -> nn.Module:
+        """Return the model; raises `AnynormError` with the receipt if it was rolled back."""
+        if self.receipt.rolled_back:
+            raise AnynormError(f"the change was taken back.\n{self.receipt}")
+        return self.model
