@@ -1,0 +1,92 @@
+"""Follow every channel through a model's graph."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from anynorm.surgery.channels.labels import Labels, Use
+from anynorm.surgery.channels.rules import RULES, Operator, Parameter, output, unknown
+from anynorm.surgery.graph import Graph
+
+__all__ = ["Channels", "Use", "analyse"]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Where each channel of a model lies in its parameters and buffers.
+
+    `sites` gives, for an axis of a parameter or buffer, the channel of each index (0 for none);
+    `readers` are those that multiply what comes from the channel.  `scales` are the γ of the
+    normalizers that scale channels, `locked` the channels that cannot be cut, with reasons, and
+    `uses` the linear layers and convolutions.
+    """
+
+    sites: dict[tuple[str, int], Tensor]
+    readers: frozenset[tuple[str, int]]
+    scales: tuple[str, ...]
+    locked: dict[int, str]
+    uses: tuple[Use, ...]
+
+    @cached_property
+    def prunable(self) -> list[int]:
+        """The channels that have a γ and may be cut."""
+        scaled = [self.sites[name, 0] for name in self.scales]
+        found = torch.cat(scaled).unique().tolist() if scaled else []
+        return [channel for channel in found if channel and channel not in self.locked]
+
+    def reasons(self, name: str) -> list[str]:
+        """Why channels of the γ called `name` cannot be cut; nothing where all can."""
+        labels = self.sites[name, 0].unique().tolist()
+        found = [self.locked.get(label, "" if label else _FIXED) for label in labels]
+        return list(dict.fromkeys(reason for reason in found if reason))
+
+
+_FIXED = "its channels come from outside or from an operator without a rule"
+
+
+def analyse(graph: Graph) -> Channels:
+    """Give every tensor of the graph its labels, and return what they come to.
+
+    >>> from torch import nn
+    >>> from anynorm.surgery.graph import capture
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    >>> found = analyse(capture(model, torch.zeros(1, 3, 8, 8)))
+    >>> found.scales, len(found.prunable)
+    (('1.weight',), 4)
+    >>> found.sites["0.weight", 0].equal(found.sites["3.weight", 1])
+    True
+    """
+    labels = Labels()
+    values: dict[Node, Any] = {}
+    for node in graph.nodes.nodes:
+        values[node] = _value(graph, node, values, labels)
+    return Channels(
+        sites={site: labels.roots(found) for site, found in labels.sites.items()},
+        readers=frozenset(labels.readers),
+        scales=tuple(dict.fromkeys(labels.scales)),
+        locked=labels.reasons(),
+        uses=tuple(labels.uses),
+    )
+
+
+def _value(graph: Graph, node: Node, values: dict[Node, Any], labels: Labels) -> Any:
+    if name := graph.state(node):
+        return Parameter(name, node.meta["val"].shape)
+    args, kwargs = (cast("Any", map_arg(a, values.__getitem__)) for a in (node.args, node.kwargs))
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    op = Operator(node, args, kwargs, labels)
+    if node.op == "output":
+        return output(op)
+    if node.op != "call_function" or not op.operands:
+        return op.nothing()
+    rule = RULES.get(op.name) or RULES.get(op.name.rstrip("_"), unknown)
+    return rule(op)

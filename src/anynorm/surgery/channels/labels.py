@@ -1,0 +1,133 @@
+"""Labels: which channel each element of a tensor belongs to.
+
+A label is a number; 0 is no channel.  Channels that can only be cut together are united, as in
+union-find; a locked channel cannot be cut, for a reason that is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+__all__ = ["Labels", "Use", "uniform", "varying"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A linear layer or convolution: the operator, and the names of its weight and bias."""
+
+    node: Node
+    weight: str
+    bias: str | None
+    groups: int
+    transposed: bool
+
+    @property
+    def positions(self) -> int:
+        """How often the whole weight is multiplied: multiply-adds over the weight's size."""
+        tensor = self.node.args[0] if self.transposed else self.node
+        shape: torch.Size = tensor.meta["val"].shape  # type: ignore[union-attr]
+        axis = -1 if self.node.target is torch.ops.aten.linear.default else 1
+        return shape.numel() // shape[axis]
+
+
+class Labels:
+    """The channels of a model, as they are found.
+
+    >>> labels = Labels()
+    >>> one, other = labels.fresh(3), labels.fresh(3)
+    >>> labels.unite(one, other)
+    >>> labels.lock(other[:1], "used by sort")
+    >>> labels.roots(other).tolist(), labels.reasons()
+    ([1, 2, 3], {1: 'used by sort'})
+    """
+
+    def __init__(self) -> None:
+        self._parent = [0]
+        self._locked: dict[int, str] = {}
+        self._kept: dict[str, str] = {}
+        self.sites: dict[tuple[str, int], Tensor] = {}
+        self.readers: set[tuple[str, int]] = set()
+        self.scales: list[str] = []
+        self.uses: list[Use] = []
+
+    def fresh(self, count: int) -> Tensor:
+        """Return `count` new labels."""
+        first = len(self._parent)
+        self._parent += range(first, first + count)
+        return torch.arange(first, first + count)
+
+    def unite(self, one: Tensor, other: Tensor) -> None:
+        """Make the channels of two tensors that broadcast the same, element by element."""
+        one, other = torch.broadcast_tensors(one, other)
+        both = (one != 0) & (other != 0) & (one != other)
+        for a, b in torch.stack([one[both], other[both]], 1).unique(dim=0).tolist():
+            low, high = sorted((self._find(a), self._find(b)))
+            self._parent[high] = low
+
+    def lock(self, labels: Tensor, reason: str) -> None:
+        """Keep channels from being cut."""
+        for label in labels.unique().tolist():
+            if label:
+                self._locked.setdefault(label, reason)
+
+    def at(self, name: str, axis: int, labels: Tensor, *, reads: bool = False) -> None:
+        """Note that index i on `axis` of the parameter or buffer `name` is of channel labels[i].
+
+        It `reads` the channel if it multiplies what comes from it, as a layer's input weights do.
+        """
+        known = self.sites.setdefault((name, axis), labels)
+        self.unite(known, labels)
+        self.lock(known[labels == 0], _SHARED.format(name))
+        self.lock(labels[known == 0], _SHARED.format(name))
+        if reads:
+            self.readers.add((name, axis))
+
+    def keep(self, name: str, reason: str) -> None:
+        """Keep a parameter or buffer as it is: no axis of it may lose anything."""
+        self._kept.setdefault(name, reason)
+
+    def roots(self, labels: Tensor) -> Tensor:
+        """Return each label's channel, by the smallest label united with it."""
+        values, places = labels.unique(return_inverse=True)
+        return torch.tensor([self._find(v) for v in values.tolist()], dtype=torch.int64)[places]
+
+    def reasons(self) -> dict[int, str]:
+        """Return the locked channels and why each is."""
+        found: dict[int, str] = {}
+        for (name, _), labels in self.sites.items():
+            if name in self._kept:
+                self.lock(labels, self._kept[name])
+        for label, reason in self._locked.items():
+            found.setdefault(self._find(label), reason)
+        return found
+
+    def _find(self, label: int) -> int:
+        root = label
+        while self._parent[root] != root:
+            root = self._parent[root]
+        while self._parent[label] != root:
+            self._parent[label], label = root, self._parent[label]
+        return root
+
+
+_SHARED = "'{}' is shared with something that has other channels"
+
+
+def varying(labels: Tensor) -> list[int]:
+    """The axes along which labels differ.
+
+    >>> varying(torch.arange(3)[None, :, None].expand(2, 3, 4))
+    [1]
+    """
+    axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
+    return [axis for axis in axes if bool((labels != labels.narrow(axis, 0, 1)).any())]
+
+
+def uniform(labels: Tensor, axes: Any) -> bool:
+    """Whether labels are the same along each of `axes`."""
+    return not set(varying(labels)) & {axis % labels.dim() for axis in axes}

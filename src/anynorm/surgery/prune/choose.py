@@ -1,0 +1,197 @@
+"""Which channels to cut: those of the smallest |γ|, down to a ratio, a budget or a natural gap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anynorm.errors import AnynormError
+from anynorm.surgery.channels import Channels
+
+__all__ = ["Choice", "Goal", "Sizes", "gap_of"]
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How much to cut, by one of four measures, and what every layer keeps.
+
+    `ratio` is the share of all prunable channels; `parameters` and `flops` are the most that
+    remain, as a share or, above 1, as a number; `gap` cuts what lies below the natural gap of |γ|.
+    At least `least` channels stay in every layer, and as many as are a multiple of `multiple`.
+    """
+
+    ratio: float | None = None
+    parameters: float | None = None
+    flops: float | None = None
+    gap: bool = False
+    least: int = 1
+    multiple: int = 1
+
+    def check(self) -> None:
+        """Raise `AnynormError` unless exactly one measure is given, within its range."""
+        given = [self.ratio, self.parameters, self.flops, self.gap or None]
+        if sum(value is not None for value in given) != 1:
+            raise AnynormError(
+                "say how much to cut, in one way: ratio=, parameters=, flops= or gap=True."
+            )
+        if self.ratio is not None and not 0 <= self.ratio < 1:
+            raise AnynormError(f"ratio={self.ratio}: give a share of channels, 0 <= ratio < 1.")
+        for name in ("parameters", "flops"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise AnynormError(f"{name}={value} is the most that may remain; give more than 0.")
+        if self.least < 1 or self.multiple < 1:
+            raise AnynormError("least and multiple count channels; give 1 or more.")
+
+
+class Sizes:
+    """How large a model is once channels are gone: parameters and FLOPs (two a multiply-add)."""
+
+    def __init__(self, channels: Channels, parameters: State) -> None:
+        self._channels = channels
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+
+    def parameters(self, cut: set[int]) -> int:
+        """The number of parameters that are left without the channels `cut`."""
+        return sum(self._left(name, cut) for name in self._shapes)
+
+    def flops(self, cut: set[int]) -> int:
+        """The FLOPs of linear layers and convolutions that are left, for the example."""
+        uses = self._channels.uses
+        return sum(2 * use.positions * self._left(use.weight, cut) for use in uses)
+
+    def _left(self, name: str, cut: set[int]) -> int:
+        shape = list(self._shapes[name])
+        for axis in range(len(shape)):
+            if (name, axis) in self._channels.sites:
+                gone = sum(root in cut for root in self._channels.sites[name, axis].tolist())
+                shape[axis] -= gone
+        return math.prod(shape)
+
+
+class Choice:
+    """The prunable channels in the order of their |γ|, and how many go."""
+
+    def __init__(self, channels: Channels, state: State, kept: set[int]) -> None:
+        self._channels = channels
+        self.scale = _scales(channels, state)
+        free = [root for root in channels.prunable if root not in kept]
+        self.order = sorted(free, key=lambda root: (self.scale[root], root))
+        self.width = _widths(channels)
+        self.spaces = _spaces(channels, self.order)
+
+    @property
+    def total(self) -> int:
+        """The number of prunable γ."""
+        return sum(self.width[root] for root in self.order)
+
+    def cut(self, goal: Goal, sizes: Sizes) -> set[int]:
+        """The channels that go, so that the goal is met."""
+        if goal.ratio is not None:
+            return self._first(self._by_ratio(goal.ratio), goal)
+        if goal.gap:
+            values = [self.scale[root] for root in self.order]
+            return self._first(sum(value < gap_of(values) for value in values), goal)
+        measure = sizes.flops if goal.parameters is None else sizes.parameters
+        budget = goal.flops if goal.parameters is None else goal.parameters
+        assert budget is not None
+        return self._by_budget(measure, budget, goal)
+
+    def _by_ratio(self, ratio: float) -> int:
+        """How many of the order come to the share `ratio` of all γ."""
+        most, gone = math.floor(ratio * self.total + 1e-9), 0
+        for number, root in enumerate(self.order):
+            gone += self.width[root]
+            if gone > most:
+                return number
+        return len(self.order)
+
+    def _by_budget(self, measure: Callable[[set[int]], int], budget: float, goal: Goal) -> set[int]:
+        most = budget * measure(set()) if budget <= 1 else budget
+        low, high = 0, len(self.order)
+        if measure(self._first(high, goal)) > most:
+            raise AnynormError(
+                f"at most {most:.0f} is below the {measure(self._first(high, goal))} that remain "
+                "when all that can be cut is. Give more, or a smaller least=."
+            )
+        while low < high:
+            middle = (low + high) // 2
+            if measure(self._first(middle, goal)) <= most:
+                high = middle
+            else:
+                low = middle + 1
+        return self._first(low, goal)
+
+    def _first(self, count: int, goal: Goal) -> set[int]:
+        """The first `count` of the order, less what every layer keeps."""
+        cut = set(self.order[:count])
+        for space in self.spaces:
+            cut -= self._spared(space, cut, goal)
+        return cut
+
+    def _spared(self, space: Sequence[int], cut: set[int], goal: Goal) -> set[int]:
+        """The largest of those to be cut that a layer needs for its least number and multiple."""
+        width = self.width[space[0]]
+        step = goal.multiple // math.gcd(goal.multiple, width)
+        kept = sum(root not in cut for root in space)
+        wanted = max(kept, math.ceil(goal.least / width), 1)
+        wanted = min(math.ceil(wanted / step) * step, len(space))
+        gone = [root for root in reversed(space) if root in cut]
+        return set(gone[: wanted - kept])
+
+
+def _scales(channels: Channels, state: State) -> dict[int, float]:
+    """The largest |γ| of each channel: it goes only where every normalizer lets it."""
+    found: dict[int, float] = {}
+    for name in channels.scales:
+        values = state[name].detach().abs().tolist()
+        for root, value in zip(channels.sites[name, 0].tolist(), values, strict=True):
+            found[root] = max(found.get(root, 0.0), value)
+    return found
+
+
+def _widths(channels: Channels) -> dict[int, int]:
+    """How many γ each channel has."""
+    labels = torch.cat([channels.sites[name, 0] for name in channels.scales] or [torch.zeros(0)])
+    values, counts = labels.unique(return_counts=True)
+    return dict(zip(map(int, values.tolist()), counts.tolist(), strict=True))
+
+
+def _spaces(channels: Channels, order: Sequence[int]) -> list[list[int]]:
+    """Channels that lie at the same axes, as those of one layer do, each list in `order`."""
+    at: dict[int, list[tuple[str, int]]] = {root: [] for root in order}
+    for site, labels in channels.sites.items():
+        for root in labels.unique().tolist():
+            if root in at:
+                at[root].append(site)
+    found: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for root in order:
+        found.setdefault(tuple(at[root]), []).append(root)
+    return list(found.values())
+
+
+def gap_of(values: Sequence[float]) -> float:
+    """The |γ| above the widest gap (in ratio) between sorted values: those below it are cut.
+
+    What is below a thousandth of the largest counts as that.  Raises `AnynormError` where no value
+    is at least twice the one before it.
+
+    >>> gap_of([0.001, 0.002, 0.4, 0.5])
+    0.4
+    """
+    top = max(values, default=0.0)
+    floored = sorted(max(value, 1e-3 * top) for value in values)
+    ratios = [(b / a, b) for a, b in itertools.pairwise(floored)] if top else []
+    ratio, above = max(ratios, default=(1.0, 0.0))
+    if ratio < 2:
+        raise AnynormError(
+            "|γ| has no gap: no value is twice the one below it. Train with anynorm.slim first, or "
+            "give ratio=, parameters= or flops=."
+        )
+    return above

@@ -1,0 +1,162 @@
+"""One model being cut: which channels are chosen, that the cut is sound, what is written down."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.channels import Channels, analyse
+from anynorm.surgery.edit import Trial
+from anynorm.surgery.graph import Graph, capture
+from anynorm.surgery.prune.absorb import absorb as absorbed
+from anynorm.surgery.prune.choose import Choice, Goal, Sizes
+from anynorm.surgery.prune.plan import Plan
+from anynorm.surgery.receipt import Difference, Log
+
+__all__ = ["Cutting"]
+
+# What is cut must compute what the model does without those channels, but for rounding.
+_SAME = 1e-3
+
+
+class Cutting:
+    """A model, its channels, and how much of them is to go."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Batch,
+        forward: Forward | None,
+        goal: Goal,
+        ignore: Sequence[str],
+        log: Log,
+    ) -> None:
+        self.model, self.goal, self.log = model, goal, log
+        self.trial = Trial(example, forward)
+        self.graph: Graph = capture(model, example, forward)
+        self.channels: Channels = analyse(self.graph)
+        self.sizes = Sizes(self.channels, dict(model.named_parameters()))
+        state = (*model.named_parameters(), *model.named_buffers())
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in state}
+        self.kept = self._ignored(ignore)
+        self.unsound: dict[int, str] = {}
+
+    def run(self, absorb: bool) -> Plan:
+        """Cut the model itself; returns the plan that cuts a fresh copy so."""
+        cut = self._sound(self._chosen())
+        before = self.sizes.parameters(set()), self.sizes.flops(set())
+        after = self.sizes.parameters(cut), self.sizes.flops(cut)
+        added: tuple[str, ...] = ()
+        if absorb:
+            added = absorbed(self.model, self.graph, self.channels, cut, self.log)
+        plan = self._plan(cut, added)
+        self._write_down(cut, before, after)
+        plan.apply(self.model, inplace=True)
+        return plan
+
+    def _chosen(self) -> set[int]:
+        return self._choice().cut(self.goal, self.sizes)
+
+    def _choice(self) -> Choice:
+        state = dict(self.model.named_parameters())
+        choice = Choice(self.channels, state, self.kept | set(self.unsound))
+        if not choice.order:
+            raise AnynormError(
+                f"{type(self.model).__name__} has no channel that can be cut. "
+                + "; ".join(f"{name}: {', '.join(why)}" for name, why in self._reasons().items())
+            )
+        return choice
+
+    def _ignored(self, prefixes: Sequence[str]) -> set[int]:
+        found: set[int] = set()
+        for name in self.channels.scales:
+            if name.startswith(tuple(prefixes)):
+                found |= set(self.channels.sites[name, 0].tolist())
+        return found
+
+    def _sound(self, cut: set[int]) -> set[int]:
+        """Keep the layers whose code holds sizes as numbers, which a cut does not change."""
+        if self._wrong(cut) is None:
+            return cut
+        for space in self._choice().spaces:
+            gone = cut & set(space)
+            if gone and (why := self._wrong(gone)) is not None:
+                self.unsound |= dict.fromkeys(space, why)
+        cut = self._chosen()
+        if (why := self._wrong(cut)) is not None:
+            raise AnynormError(f"the cut model does not compute what the graph says: {why}")
+        return cut
+
+    def _wrong(self, cut: set[int]) -> str | None:
+        """Why the cut model is not the model without those channels; None where it is."""
+        smaller = self._plan(cut).apply(self.model)
+        try:
+            found = self.trial.outputs(smaller)
+        except AnynormError as error:
+            return f"its code holds sizes as numbers: {error}"
+        expected = self.trial.outputs(self._unread(cut))
+        apart = Difference.between(expected, found).relative
+        return None if apart <= _SAME else f"the outputs are {apart:.2g} apart"
+
+    def _unread(self, cut: set[int]) -> nn.Module:
+        """The model with zeros for the weights that read the channels."""
+        model = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for name, axis in self.channels.readers:
+                gone = torch.tensor(self._indices(name, axis, cut), dtype=torch.int64)
+                weight: Any = model.get_parameter(name)
+                weight.index_fill_(axis, gone.to(weight.device), 0)
+        return model
+
+    def _plan(self, cut: set[int], added: tuple[str, ...] = ()) -> Plan:
+        cuts: dict[str, dict[int, tuple[int, ...]]] = {}
+        for name, axis in sorted(self.channels.sites):
+            if indices := self._indices(name, axis, cut):
+                cuts.setdefault(name, {})[axis] = indices
+        for weight, bias in ((f"{at}weight", f"{at}bias") for at in map(_prefix, added)):
+            cuts[bias] = {0: cuts.get(weight, {}).get(0, ())}
+        return Plan(cuts, {name: self.shapes[name] for name in cuts if name in self.shapes}, added)
+
+    def _indices(self, name: str, axis: int, cut: set[int]) -> tuple[int, ...]:
+        labels = self.channels.sites[name, axis].tolist()
+        return tuple(index for index, root in enumerate(labels) if root in cut)
+
+    def _reasons(self) -> dict[str, list[str]]:
+        found = {}
+        for name in self.channels.scales:
+            roots = set(self.channels.sites[name, 0].tolist())
+            why = self.channels.reasons(name)
+            why += ["it is ignored"] if roots & self.kept else []
+            why += list(
+                dict.fromkeys(self.unsound[root] for root in sorted(roots & set(self.unsound)))
+            )
+            if why:
+                found[name.removesuffix(".weight")] = why
+        return found
+
+    def _write_down(self, cut: set[int], before: tuple[int, int], after: tuple[int, int]) -> None:
+        for name in self.channels.scales:
+            gone, size = len(self._indices(name, 0, cut)), len(self.channels.sites[name, 0])
+            if gone:
+                self.log.change(name.removesuffix(".weight"), f"{gone} of {size} channels cut")
+        for name, why in self._reasons().items():
+            self.log.refuse(name, "; ".join(why))
+        choice = self._choice()
+        self.log.facts.update(
+            channels=choice.total,
+            cut=sum(choice.width[root] for root in cut),
+            parameters=f"{before[0]} -> {after[0]}",
+            flops=f"{before[1]} -> {after[1]}",
+            threshold=max((choice.scale[root] for root in cut), default=0.0),
+        )
+
+
+def _prefix(layer: str) -> str:
+    """What stands before the names of a module's own state."""
+    return f"{layer}." if layer else ""

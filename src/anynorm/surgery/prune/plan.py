@@ -1,0 +1,164 @@
+"""What is cut from which parameters, as data: written, read, and applied to a fresh model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError
+from anynorm.report.files import write_whole
+
+__all__ = ["Plan"]
+
+_FORMAT = "anynorm-plan-1"
+Cuts = Mapping[str, Mapping[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The indices that go, by the name of the parameter or buffer and by axis.
+
+    `shapes` are those before the cut, `biases` the layers that get a bias of zeros.  A plan holds
+    no values: apply it to a fresh model, then load the state dict of the pruned one.
+
+    >>> plan = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {"weight": (3, 2), "bias": (3,)})
+    >>> plan.apply(nn.Linear(2, 3))
+    Linear(in_features=2, out_features=2, bias=True)
+    """
+
+    cuts: Cuts
+    shapes: Mapping[str, tuple[int, ...]]
+    biases: tuple[str, ...] = ()
+
+    def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+        """Cut `model`, or a copy of it; raises `AnynormError` if the plan does not fit."""
+        model = model if inplace else copy.deepcopy(model)
+        self._check({name: tensor.shape for name, tensor in _state(model)})
+        for name in self.biases:
+            add_bias(model.get_submodule(name))
+        for name, axes in self.cuts.items():
+            _replace(model, name, _without(_tensor(model, name), axes))
+        return model
+
+    def apply_to_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cut a state dict of the uncut model."""
+        self._check({name: tensor.shape for name, tensor in state.items()})
+        return {
+            name: _without(tensor, self.cuts[name]) if name in self.cuts else tensor
+            for name, tensor in state.items()
+        }
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as JSON; the file is complete or absent at any moment."""
+        cuts = {name: {str(axis): list(i) for axis, i in at.items()} for name, at in self._sorted()}
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        plain = {"format": _FORMAT, "cuts": cuts, "shapes": shapes, "biases": list(self.biases)}
+        write_whole(path, json.dumps(plain) + "\n")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read what :meth:`write` wrote; raises `AnynormError` for any other file."""
+        try:
+            plain = json.loads(Path(path).read_text("utf-8"))
+            if plain["format"] != _FORMAT:
+                raise ValueError(f"its format is {plain['format']!r}")
+            cuts = {
+                name: {int(axis): tuple(map(int, indices)) for axis, indices in axes.items()}
+                for name, axes in plain["cuts"].items()
+            }
+            shapes = {name: tuple(map(int, shape)) for name, shape in plain["shapes"].items()}
+            return cls(cuts, shapes, tuple(map(str, plain["biases"])))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise AnynormError(
+                f"{str(path)!r} is no plan of pruning: {error!r}. Give a file that Plan.write or "
+                "`anynorm prune --plan-out` wrote."
+            ) from error
+
+    def _sorted(self) -> list[tuple[str, Mapping[int, tuple[int, ...]]]]:
+        return sorted(self.cuts.items())
+
+    def _check(self, found: Mapping[str, torch.Size]) -> None:
+        for name, shape in self.shapes.items():
+            if name not in found or tuple(found[name]) != tuple(shape):
+                is_here = f"has shape {tuple(found[name])}" if name in found else "is missing"
+                raise AnynormError(
+                    f"the plan was made for another model: {name!r} {is_here}, and the plan is for "
+                    f"{tuple(shape)}. Apply it to the uncut model that it was made of."
+                )
+
+
+def add_bias(module: nn.Module) -> nn.Parameter:
+    """Give a linear layer or convolution a bias of zeros, or return the one it has."""
+    known = module._parameters.get("bias")
+    if known is not None:
+        return known
+    weight: Any = module.weight
+    count = getattr(module, "out_channels", None) or module.out_features
+    bias = nn.Parameter(weight.new_zeros(count), requires_grad=weight.requires_grad)
+    module.register_parameter("bias", bias)
+    return bias
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    owner, _, key = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(owner), key)
+    return tensor
+
+
+def _without(tensor: Tensor, axes: Mapping[int, tuple[int, ...]]) -> Tensor:
+    for axis, cut in axes.items():
+        kept = torch.ones(tensor.shape[axis], dtype=torch.bool, device=tensor.device)
+        kept[list(cut)] = False
+        tensor = tensor.detach().index_select(axis, kept.nonzero().flatten())
+    return tensor
+
+
+def _replace(model: nn.Module, name: str, new: Tensor) -> None:
+    """Put `new` wherever the model holds the tensor called `name`, and tell the modules."""
+    old = _tensor(model, name)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for key, value in held.items():
+                if value is old:
+                    held[key] = new  # type: ignore[assignment]
+                    _tell(module, key, new)
+
+
+def _tell(module: Any, key: str, new: Tensor) -> None:
+    """Bring the sizes that a module notes of itself in line with its new state."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        if key == "weight":
+            _tell_convolution(module, new)
+    elif isinstance(module, nn.Linear):
+        if key == "weight":
+            module.out_features, module.in_features = new.shape
+    elif hasattr(module, "num_features"):
+        module.num_features = len(new)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = new.numel()
+    elif hasattr(module, "channels") and module.channels[0] is not None:
+        module.channels = tuple(new.shape)
+
+
+def _tell_convolution(conv: Any, weight: Tensor) -> None:
+    front, back = weight.shape[:2]
+    if conv.groups > 1 and conv.groups == conv.in_channels:  # a group for each channel that is left
+        each = conv.out_channels // conv.in_channels
+        conv.groups = front if conv.transposed else front // each
+    own, other = front, back * conv.groups
+    conv.in_channels, conv.out_channels = (own, other) if conv.transposed else (other, own)

@@ -1,0 +1,87 @@
+"""Cut channels of small γ, so that the accuracy stays without fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.prune.choose import Goal
+from anynorm.surgery.prune.cutting import Cutting
+from anynorm.surgery.prune.plan import Plan
+from anynorm.surgery.recalibrate import recompute
+from anynorm.surgery.receipt import Log, Result
+
+__all__ = ["Pruned", "prune"]
+
+
+@dataclass(frozen=True)
+class Pruned(Result):
+    """The pruned model, its receipt, and the plan that cuts a fresh copy in the same way."""
+
+    plan: Plan
+
+
+def prune(
+    model: nn.Module,
+    example: Batch,
+    *,
+    ratio: float | None = None,
+    parameters: float | None = None,
+    flops: float | None = None,
+    gap: bool = False,
+    recalibrate: Iterable[Batch] | None = None,
+    absorb: bool = True,
+    least: int = 1,
+    multiple: int = 1,
+    ignore: Sequence[str] = (),
+    forward: Forward | None = None,
+    inplace: bool = False,
+    tolerance: float | None = None,
+) -> Pruned:
+    """Cut the channels whose γ is smallest, with all that belongs to them.
+
+    How much: `ratio`, the share of all prunable channels; or the most `parameters` or `flops` that
+    may remain (a share, or a number above 1); or `gap=True`, what lies below the natural gap of
+    |γ|, which training with :func:`anynorm.slim` makes.  Every layer keeps `least` channels and a
+    `multiple`.  Layers whose names start with one of `ignore` keep all.
+
+    The graph of :func:`torch.export.export` for `example` says which channels belong together
+    (residual sums, concatenations, depthwise and grouped convolutions, shuffles, gates, flattened
+    heads); what reaches an operator without a rule is kept and named in the receipt.  The cut is
+    checked: on the example the smaller model must compute what the model does without those
+    channels.  With `absorb` the constant φ(β) that a cut channel gave to the next layer is added
+    to that layer, exactly but at zero-padded borders; then the statistics are recomputed from the
+    batches in `recalibrate`.  Without the two, accuracy is lost that no fine-tuning should have to
+    bring back.
+
+    `forward`, `inplace`, `tolerance` as for every verb.  Raises `AnynormError` for a goal that
+    cannot be met, a model that cannot be traced, or one without a γ.  Liu et al. 2017,
+    arXiv:1708.06519.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    >>> model[1].weight.data = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    >>> result = prune(model, torch.randn(2, 3, 8, 8), gap=True)
+    >>> result.model[3]
+    Conv2d(2, 2, kernel_size=(1, 1), stride=(1, 1))
+    >>> result.receipt.difference.relative < 1e-5
+    True
+    """
+    goal = Goal(ratio, parameters, flops, gap, least, multiple)
+    goal.check()
+    plans: list[Plan] = []
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        cutting = Cutting(target, example, forward, goal, ignore, log)
+        plans.append(cutting.run(absorb))
+        if recalibrate is not None:
+            recompute(target, recalibrate, inner := Log(), forward=forward)
+            log.facts["recalibrated"] = len(inner.changed)
+        return target
+
+    trial = Trial(example, forward, tolerance)
+    result = perform("prune", model, change, trial, inplace=inplace)
+    return Pruned(result.model, result.receipt, plans[-1])
