@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, applied, call, device_of, leaves_of, moved
 from anynorm.surgery.modes import evaluating
 
-__all__ = ["Call", "Graph", "capture"]
+__all__ = ["Call", "Graph", "capture", "first_names"]
 
 _MODEL = "model"  # the wrapper's name for the model, which export puts before every name
 
@@ -39,11 +40,12 @@ class Call:
 class Graph:
     """The operators of a model in eval mode, as :func:`torch.export.export` finds them.
 
-    The names of parameters, buffers and modules are the model's own.
+    The names of parameters, buffers and modules are the model's own; what is tied has its first.
     """
 
     program: ExportedProgram
     example: Batch
+    first_names: Mapping[str, str]
 
     @property
     def nodes(self) -> FxGraph:
@@ -56,7 +58,8 @@ class Graph:
         """The parameter or buffer behind the name of a placeholder."""
         signature = self.program.graph_signature
         state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        return {node: _plain(name) for node, name in state.items()}
+        plain = {node: _plain(name) for node, name in state.items()}
+        return {node: self.first_names.get(name, name) for node, name in plain.items()}
 
     @cached_property
     def users(self) -> dict[str, list[Node]]:
@@ -135,16 +138,29 @@ def capture(model: nn.Module, example: Batch, forward: Forward | None = None) ->
                 f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: "
                 f"{reason}. What the model computes must not depend on values of its input."
             ) from error
-    return Graph(program, batch)
+    return Graph(program, batch, first_names(model))
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """The first name of each parameter and buffer, by all its names.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> first_names(nn.Sequential(layer, layer))["1.weight"]
+    '0.weight'
+    """
+    found: dict[Tensor, str] = {}
+    state = (model.named_parameters, model.named_buffers)
+    pairs = [pair for names in state for pair in names(remove_duplicate=False)]
+    return {name: found.setdefault(tensor, name) for name, tensor in pairs}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Models warn while they are traced, of nothing that concerns a reader of their operators."""
+    """Models warn while they are traced, and torch prints the graphs that it gives up on."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -16,8 +16,8 @@ from anynorm.errors import AnynormError
 from anynorm.surgery import Plan, Pruned, prune
 
 # A gate scales the constant by what differs from sample to sample; a block that is called twice
-# sees two constants.
-VARYING = {"gated", "twice"}
+# sees two constants; the phases of a transposed convolution's stride see different taps.
+VARYING = {"gated", "twice", "transposed"}
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -99,6 +99,11 @@ def test_ratio_is_the_share_of_all_channels(ratio: float) -> None:
     assert (facts["channels"], facts["cut"]) == (16, int(16 * ratio))
 
 
+def test_what_a_layer_keeps_is_made_up_for_elsewhere() -> None:
+    model = nn.Sequential(conv(3, 8, 1), conv(8, 16, 1), nn.Conv2d(16, 2, 1))  # all γ are 1
+    assert prune(model, X, ratio=0.5).receipt.facts["cut"] == 12
+
+
 def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -177,10 +182,34 @@ def test_a_plan_cuts_a_fresh_model_and_its_state(tmp_path: Any) -> None:
         assert {key: tensor.shape for key, tensor in cut.items()}.items() <= found.items()
 
 
+def test_tied_parameters_are_cut_once_under_every_name() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.three = conv(3, 6, 1), conv(6, 6, 1), conv(6, 6, 1)
+            self.three[0].weight = self.two[0].weight
+            self.head = nn.Conv2d(6, 2, 1)
+            for block in (self.one, self.two, self.three):
+                nn.init.uniform_(block[1].weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.three(self.two(self.one(x))))
+            return y
+
+    model = Tied().eval()
+    result: Any = prune(model, X, ratio=0.5, absorb=False)
+    assert result.model.three[0].weight is result.model.two[0].weight
+    assert len(result.model.two[0].weight) < 6
+    assert close(result.model(X), silenced(model, result.plan, beta=True)(X))
+    cut = result.plan.apply_to_state(model.state_dict())
+    found = {name: tensor.shape for name, tensor in result.model.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in cut.items()} == found
+
+
 def test_plans_of_other_models_and_other_files_are_refused(tmp_path: Any) -> None:
     model, x = network("rows")
     plan = prune(model, x, ratio=0.5).plan
-    with pytest.raises(AnynormError, match=r"made for another model: '1\.bias' is missing"):
+    with pytest.raises(AnynormError, match=r"made for another model: '1\.weight' is missing"):
         plan.apply(nn.Linear(2, 2))
     with pytest.raises(AnynormError, match="has shape"):
         plan.apply(plan.apply(model))

@@ -259,7 +259,7 @@ def _joined(op: Operator) -> Any:
     """Concatenation: of channels one after the other, or of what has the same channels."""
     parts = [op.tensor(value) for value in op.arg(0)]
     axis = op.arg(1, 0) % len(op.shape)
-    full = [part for part in parts if part.dim() == len(op.shape)]
+    full = [part for part in parts if part.dim() == len(op.shape) and part.shape[axis]]
     for part in full[1:]:
         if uniform(part, [axis]) and uniform(full[0], [axis]):
             _pair_up(op, full[0].narrow(axis, 0, 1), part.narrow(axis, 0, 1))

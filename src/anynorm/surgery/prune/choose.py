@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,9 @@ class Choice:
     def cut(self, goal: Goal, sizes: Sizes) -> set[int]:
         """The channels that go, so that the goal is met."""
         if goal.ratio is not None:
-            return self._first(self._by_ratio(goal.ratio), goal)
+            most = math.floor(goal.ratio * self.total + 1e-9)
+            count = self._bound(goal, lambda cut: self.gone(cut) <= most)
+            return self._first(count, goal)
         if goal.gap:
             values = [self.scale[root] for root in self.order]
             return self._first(sum(value < gap_of(values) for value in values), goal)
@@ -103,30 +106,27 @@ class Choice:
         assert budget is not None
         return self._by_budget(measure, budget, goal)
 
-    def _by_ratio(self, ratio: float) -> int:
-        """How many of the order come to the share `ratio` of all γ."""
-        most, gone = math.floor(ratio * self.total + 1e-9), 0
-        for number, root in enumerate(self.order):
-            gone += self.width[root]
-            if gone > most:
-                return number
-        return len(self.order)
+    def gone(self, cut: set[int]) -> int:
+        """The number of γ that go with the channels `cut`."""
+        return sum(self.width[root] for root in cut)
 
     def _by_budget(self, measure: Callable[[set[int]], int], budget: float, goal: Goal) -> set[int]:
         most = budget * measure(set()) if budget <= 1 else budget
-        low, high = 0, len(self.order)
-        if measure(self._first(high, goal)) > most:
+        smallest = measure(self._first(len(self.order), goal))
+        if smallest > most:
             raise AnynormError(
-                f"at most {most:.0f} is below the {measure(self._first(high, goal))} that remain "
-                "when all that can be cut is. Give more, or a smaller least=."
+                f"at most {most:.0f} is below the {smallest} that remain when all that can be cut "
+                "is. Give more, or a smaller least=."
             )
-        while low < high:
-            middle = (low + high) // 2
-            if measure(self._first(middle, goal)) <= most:
-                high = middle
-            else:
-                low = middle + 1
-        return self._first(low, goal)
+        if measure(set()) <= most:
+            return set()
+        count = 1 + self._bound(goal, lambda cut: measure(cut) > most)
+        return self._first(count, goal)
+
+    def _bound(self, goal: Goal, holds: Callable[[set[int]], bool]) -> int:
+        """How many of the order can go at most while something holds that holds for none."""
+        counts = range(1, len(self.order) + 1)
+        return bisect_left(counts, True, key=lambda count: not holds(self._first(count, goal)))
 
     def _first(self, count: int, goal: Goal) -> set[int]:
         """The first `count` of the order, less what every layer keeps."""

@@ -121,7 +121,9 @@ class Cutting:
                 cuts.setdefault(name, {})[axis] = indices
         for weight, bias in ((f"{at}weight", f"{at}bias") for at in map(_prefix, added)):
             cuts[bias] = {0: cuts.get(weight, {}).get(0, ())}
-        return Plan(cuts, {name: self.shapes[name] for name in cuts if name in self.shapes}, added)
+        tied = {name: first for name, first in self.graph.first_names.items() if first in cuts}
+        cuts |= {name: cuts[first] for name, first in tied.items()}
+        return Plan(cuts, {name: self.shapes[first] for name, first in tied.items()}, added)
 
     def _indices(self, name: str, axis: int, cut: set[int]) -> tuple[int, ...]:
         labels = self.channels.sites[name, axis].tolist()
@@ -150,7 +152,7 @@ class Cutting:
         choice = self._choice()
         self.log.facts.update(
             channels=choice.total,
-            cut=sum(choice.width[root] for root in cut),
+            cut=choice.gone(cut),
             parameters=f"{before[0]} -> {after[0]}",
             flops=f"{before[1]} -> {after[1]}",
             threshold=max((choice.scale[root] for root in cut), default=0.0),

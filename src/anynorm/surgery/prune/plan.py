@@ -45,7 +45,9 @@ class Plan:
         for name in self.biases:
             add_bias(model.get_submodule(name))
         for name, axes in self.cuts.items():
-            _replace(model, name, _without(_tensor(model, name), axes))
+            old = _tensor(model, name)
+            if tuple(old.shape) == tuple(self.shapes.get(name, old.shape)):  # not cut, being tied
+                _replace(model, old, _without(old, axes))
         return model
 
     def apply_to_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,9 +128,8 @@ def _without(tensor: Tensor, axes: Mapping[int, tuple[int, ...]]) -> Tensor:
     return tensor
 
 
-def _replace(model: nn.Module, name: str, new: Tensor) -> None:
-    """Put `new` wherever the model holds the tensor called `name`, and tell the modules."""
-    old = _tensor(model, name)
+def _replace(model: nn.Module, old: Tensor, new: Tensor) -> None:
+    """Put `new` wherever the model holds `old`, and tell the modules."""
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     for module in model.modules():
