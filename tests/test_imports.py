@@ -16,12 +16,13 @@ MAY_IMPORT = {
     "reference": BASE,
     "kernels": {"errors", "spec"},
     "info": {"kernels"},
+    "lookup": {"errors"},
     "ops": BASE | {"activations", "kernels"},
     "functional": BASE | {"activations", "ops"},
     "nn": BASE | {"functional"},
     "surgery": BASE | {"functional", "nn", "report"},
     "doctor": BASE | {"nn", "report", "surgery"},
-    "study": BASE | {"activations", "nn", "surgery", "report"},
+    "study": BASE | {"activations", "lookup", "nn", "surgery", "report"},
     "report": {"errors"},
 }
 MODULES = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] in [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["AnynormError", "PatternError", "ShapeError", "UnknownNameError", "nearest"]
+__all__ = ["AnynormError", "PatternError", "ShapeError", "UnknownNameError", "listed", "nearest"]
 
 
 class AnynormError(ValueError):
@@ -40,3 +40,14 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     close = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """Return the names, quoted; of many only the first, and the number of the others.
+
+    >>> listed(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = [repr(name) for name in names]
+    others = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + others

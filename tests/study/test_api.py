@@ -16,11 +16,12 @@ import pytest
 
 import anynorm
 from anynorm.errors import AnynormError
+from anynorm.report.files import finite
 from anynorm.study import Study, study
 from anynorm.study.api import _plan
 from anynorm.study.cell import Cell
 from anynorm.study.pool import Outcome
-from anynorm.study.store import Store, _finite
+from anynorm.study.store import Store
 from anynorm.study.subjects import SUBJECTS
 from anynorm.study.train import run
 
@@ -214,7 +215,7 @@ def test_killed_at_random_moments_the_command_resumes(tmp_path: Path) -> None:
     assert kills >= 3
     assert len(records) == 2 * 3 * 4
     for record in records:
-        again = _finite(run(Cell.from_dict(record["cell"])))
+        again = finite(run(Cell.from_dict(record["cell"])))
         assert json.dumps({**again, "cost": 0}) == json.dumps({**record, "cost": 0})
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from anynorm.report.files import finite
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, load
-from anynorm.study.store import _checked, _finite
+from anynorm.study.store import _checked
 from anynorm.study.train import batches, run
 
 
@@ -70,7 +71,7 @@ def test_random_state_and_threads_are_left_alone() -> None:
 def test_record_is_whole() -> None:
     made = cell(steps=30)
     record = run(made)
-    assert _checked(_finite(record), made.key) == record
+    assert _checked(finite(record), made.key) == record
     assert record["status"] == "ok"
     assert record["curve"]["step"] == list(range(30))
     assert record["evaluations"]["step"] == [5, 10, 15, 20, 25, 30]

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anynorm import lookup
 from anynorm.errors import AnynormError
-from anynorm.study import lookup
+from anynorm.report.files import check_target
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
 from anynorm.study.extras import require
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-__all__ = ["Study", "check_target", "study"]
+__all__ = ["Study", "study"]
 
 # Usable learning rates of the optimizers, next to plain SGD's.
 _RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01}
@@ -265,20 +265,6 @@ def _nearest(lr: float, lrs: Sequence[float]) -> float:
     """The value of a grid that is nearest to the subject's own learning rate."""
     usable = [value for value in lrs if value > 0]
     return min(usable, key=lambda value: abs(math.log(value / lr)), default=lr)
-
-
-def check_target(target: str | os.PathLike[str], kind: str) -> None:
-    """Find out before the training, not after it, that a file has nowhere to go.
-
-    Raises `AnynormError`, which names the file by its `kind`.
-    """
-    path = Path(target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AnynormError(f"the {kind} {str(path)!r} cannot be written: {error}.") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise AnynormError(f"the {kind} {str(path)!r} cannot be written; name a file elsewhere.")
 
 
 def _workers(count: int | None) -> int:

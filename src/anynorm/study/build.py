@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from anynorm import lookup
 from anynorm.catalogue import catalogue
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.nn import create, normalized
-from anynorm.study import lookup
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, seeded
 from anynorm.study.noise import DistributionNoise
@@ -70,7 +70,7 @@ def _own(cell: Cell, norms: _Norms) -> nn.Module:
         raise UnknownNameError("subject", cell.subject, [*SUBJECTS, "package.module:factory"])
     factory = lookup.resolve(cell.subject, "model")
     arguments = _arguments(factory, cell, norms)
-    model = _call(factory, arguments, cell)
+    model = _call(arguments, cell)
     if "norm" not in arguments:
         model, norms.count = replace_norms(model, norms)
     if norms.count == 0:
@@ -96,16 +96,8 @@ def _arguments(factory: Any, cell: Cell, norms: _Norms) -> dict[str, Any]:
     return {name: value for name, value in offered.items() if name in taken}
 
 
-def _call(factory: Any, arguments: dict[str, Any], cell: Cell) -> nn.Module:
-    try:
-        model = factory(**arguments)
-    except AnynormError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{name}=" for name in arguments) or "no arguments"
-        raise AnynormError(
-            f"model {cell.subject!r}: calling the factory with {given} raised {error!r}."
-        ) from error
+def _call(arguments: dict[str, Any], cell: Cell) -> nn.Module:
+    model = lookup.called(cell.subject, "model", **arguments)
     if not isinstance(model, nn.Module):
         raise AnynormError(
             f"model {cell.subject!r} gave a {type(model).__name__}; "

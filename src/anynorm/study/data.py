@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anynorm import lookup
 from anynorm.errors import AnynormError, nearest
-from anynorm.study import lookup
 from anynorm.study.extras import require
 
 __all__ = ["Data", "load", "seeded"]
@@ -114,14 +114,8 @@ _BUILT_IN: dict[str, Callable[[], Data]] = {"digits": _digits, "gaussian": _gaus
 
 
 def _call(name: str) -> Any:
-    function = lookup.resolve(name, "data")
-    try:
-        with seeded(0):
-            return function()
-    except Exception as error:
-        raise AnynormError(
-            f"data {name!r}: calling it without arguments raised {error!r}."
-        ) from error
+    with seeded(0):
+        return lookup.called(name, "data")
 
 
 def _torchvision(name: str) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
@@ -15,6 +14,7 @@ from types import NoneType
 from typing import Any
 
 from anynorm.errors import AnynormError
+from anynorm.report.files import finite, write_whole
 from anynorm.study.cell import SCHEMA, Cell
 
 __all__ = ["Record", "Store"]
@@ -52,9 +52,7 @@ class Store:
 
     def write(self, record: Record) -> None:
         """Put a record in place in one step; numbers that are not finite become null."""
-        temporary = self.folder / f".{record['key']}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(_finite(record), allow_nan=False), encoding="utf-8")
-        os.replace(temporary, self.path(record["key"]))
+        write_whole(self.path(record["key"]), json.dumps(finite(record), allow_nan=False))
 
     def read(self, key: str) -> Record | None:
         """The record with this key, or None when there is none that can be read."""
@@ -123,11 +121,3 @@ def _checked(record: Record, key: str) -> Record:
     if Cell.from_dict(record["cell"]).key != key:
         raise ValueError("its cell does not have this key")
     return record
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

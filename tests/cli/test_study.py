@@ -1,19 +1,14 @@
-"""The command line."""
+"""``anynorm study``."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import anynorm
 from anynorm import cli
-from anynorm.catalogue import catalogue
 from anynorm.study.cell import Cell
 from anynorm.study.evidence import build
 from anynorm.study.pool import Failure
@@ -136,15 +131,6 @@ def test_study_interrupted_before_its_first_run(
     assert capsys.readouterr().err == "anynorm: interrupted; the same command resumes.\n"
 
 
-def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    status = cli.main(["study", "--model", "mlp-rulu", "--store", str(tmp_path)])
-    shown = capsys.readouterr().err
-    assert status == 2
-    assert shown.startswith("anynorm: ")
-    assert 'Did you mean "mlp-relu"' in shown
-    assert "Traceback" not in shown
-
-
 def test_warnings_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,26 +138,3 @@ def test_warnings_are_one_line(
     warnings.simplefilter("always")
     warnings.warn("a record was moved aside", stacklevel=1)
     assert capsys.readouterr().err == "anynorm: a record was moved aside\n"
-
-
-def test_catalogue_lists_every_normalizer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["catalogue"]) == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in catalogue)
-    assert "[n] c [...]" in shown
-    assert "arXiv:1502.03167" in shown
-
-
-def test_info(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["info"]) == 0
-    shown = capsys.readouterr().out
-    assert torch.__version__ in shown
-    assert all(field.replace("_", " ") in shown for field in vars(anynorm.info()))
-
-
-def test_module_runs_as_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "anynorm", "study", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "package.module:factory" in done.stdout

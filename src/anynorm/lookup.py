@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import Any
 
 from anynorm.errors import AnynormError, nearest
 
-__all__ = ["digest", "is_path", "path_of", "resolve"]
+__all__ = ["called", "digest", "is_path", "path_of", "resolve"]
 
 
 def is_path(name: str) -> bool:
@@ -45,6 +46,39 @@ def resolve(name: str, kind: str) -> Callable[..., Any]:
             f"{kind} {name!r} is a {type(target).__name__}; give a function (or class) to call."
         )
     return target  # type: ignore[no-any-return]
+
+
+def called(name: str, kind: str, *values: Any, **arguments: Any) -> Any:
+    """Call what ``package.module:attribute`` names.
+
+    Raises `AnynormError` when it takes other arguments, and for whatever it raises.
+
+    >>> called("math:sqrt", "model", 4)
+    2.0
+    """
+    function = resolve(name, kind)
+    words = [*(type(value).__name__ for value in values), *(f"{one}=" for one in arguments)]
+    given = ", ".join(words) or "no arguments"
+    _check_arguments(function, f"{kind} {name!r} cannot be called with {given}", values, arguments)
+    try:
+        return function(*values, **arguments)
+    except AnynormError:
+        raise
+    except Exception as error:
+        raise AnynormError(f"{kind} {name!r}: calling it with {given} raised {error!r}.") from error
+
+
+def _check_arguments(
+    function: Callable[..., Any], problem: str, values: Sequence[Any], arguments: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*values, **arguments)
+    except TypeError as error:
+        raise AnynormError(f"{problem}: {error}. Name a function that takes just that.") from None
 
 
 def path_of(target: str | Callable[..., Any], kind: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from anynorm import lookup
 from anynorm.errors import AnynormError
-from anynorm.study import lookup
 
 
 @pytest.fixture
@@ -58,3 +58,21 @@ def test_digest_follows_the_source(here: Path) -> None:
     assert before != lookup.digest(model="lookup_c:f")
     with pytest.raises(AnynormError, match=r"^data 'lookup_missing:f': there is no module"):
         lookup.digest(model="lookup_c:f", data="lookup_missing:f")
+
+
+def test_calls(here: Path) -> None:
+    (here / "lookup_d.py").write_text(
+        "def add(a, *, b=1): return a + b\n"
+        "def broken(): raise RuntimeError('no weights')\n"
+        "def refuse(): raise AnynormError('mine')\n"
+        "from anynorm.errors import AnynormError\n"
+    )
+    assert lookup.called("lookup_d:add", "sum", 1, b=2) == 3
+    with pytest.raises(AnynormError, match="with no arguments: missing a required argument: 'a'"):
+        lookup.called("lookup_d:add", "sum")
+    with pytest.raises(AnynormError, match=r"with int, c=: got an unexpected keyword argument 'c'"):
+        lookup.called("lookup_d:add", "sum", 1, c=2)
+    with pytest.raises(AnynormError, match=r"no arguments raised RuntimeError\('no weights'\)"):
+        lookup.called("lookup_d:broken", "model")
+    with pytest.raises(AnynormError, match=r"^mine$"):
+        lookup.called("lookup_d:refuse", "model")

@@ -1,0 +1,111 @@
+"""``anynorm doctor``: what is wrong with a model's normalization."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from anynorm.cli.edit import OURS, add_files, check_files, finish
+from anynorm.cli.status import NOT_ALL
+from anynorm.cli.subject import NAMES, Subject, add_options, opened
+from anynorm.errors import AnynormError
+from anynorm.report.files import check_target, write_json
+
+if TYPE_CHECKING:
+    from anynorm.doctor import Diagnosis
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is wrong with a model's normalization",
+        description="Exit status 0: healthy; 1: there are errors or warnings, repaired or not; "
+        "2: the model could not be examined.",
+    )
+    doctor.set_defaults(call=_doctor)
+    add_options(doctor, data=False)
+    _add_evidence(doctor)
+    _add_outcome(doctor)
+
+
+def _add_evidence(doctor: argparse.ArgumentParser) -> None:
+    add, path = doctor.add_argument, "package.module:function"
+    add("--target", metavar="DATA", help="batches of another domain, named as --data are")
+    add("--loss", metavar=path, help="(output, batch) to a number")
+    add("--optimizer", metavar=path, help="the model to the optimizer it is trained with")
+    add("--averaged", metavar="FILE", help="averaged weights (EMA, SWA) of the same model")
+    add("--source", metavar="package.module:factory", help="the model before a conversion")
+    add("--source-weights", metavar="FILE", help="its weights")
+    add("--accumulation", type=int, default=OURS, help="batches to a training step (1)")
+    add("--steps", type=int, default=OURS, help="training steps so far")
+    add("--checks", nargs="+", type=int, default=OURS, metavar="N", help="these alone")
+
+
+def _add_outcome(doctor: argparse.ArgumentParser) -> None:
+    add = doctor.add_argument
+    add("--html", metavar="FILE", help="write the diagnosis as a page")
+    add("--json", metavar="FILE", help="write the diagnosis as plain values")
+    add("--fix", action="store_true", help="apply the repairs that are safe, and print the receipt")
+    add_files(doctor)
+
+
+def _doctor(
+    *,
+    html: str | None,
+    json: str | None,
+    fix: bool,
+    out: str | None,
+    receipt: str | None,
+    **options: Any,
+) -> int:
+    if not fix and (out or receipt):
+        raise AnynormError("--out and --receipt are written by repairs; add --fix.")
+    check_files(out, receipt)
+    for path, kind in ((html, "page"), (json, "JSON file")):
+        if path is not None:
+            check_target(path, kind)
+    named = {name: options.pop(name) for name in NAMES}
+    # Weights that are not finite are a finding.
+    with opened(**{**named, "allow_non_finite": True}) as subject:
+        diagnosis = _diagnosis(subject, named, **options)
+        diagnosis.table()
+        if html is not None:
+            diagnosis.report(html)
+        if json is not None:
+            write_json(json, diagnosis.to_dict())
+        rolled_back = fix and finish(subject, diagnosis.fix(inplace=True), out, receipt)
+        return NOT_ALL if rolled_back else diagnosis.status
+
+
+def _diagnosis(
+    subject: Subject,
+    named: dict[str, Any],
+    *,
+    target: str | None,
+    loss: str | None,
+    optimizer: str | None,
+    averaged: str | None,
+    source: str | None,
+    source_weights: str | None,
+    **options: Any,
+) -> Diagnosis:
+    from anynorm import lookup
+    from anynorm.cli.sources import batches_from, function_from, model_from
+    from anynorm.doctor import doctor
+
+    model = subject.model
+    again = {"plan": named["pruned_by"], "finite": False}
+    return doctor(
+        model,
+        subject.batches,
+        target=None if target is None else batches_from(target),
+        loss=function_from(loss, "loss"),
+        optimizer=None if optimizer is None else lookup.called(optimizer, "optimizer", model),
+        averaged=None if averaged is None else model_from(named["model"], averaged, **again),
+        source=None if source is None else model_from(source, source_weights, finite=False),
+        forward=subject.forward,
+        **options,
+    )

@@ -1,0 +1,70 @@
+"""``anynorm catalogue`` and ``anynorm info``: what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from anynorm.catalogue import Entry, catalogue
+from anynorm.cli.status import DONE
+from anynorm.info import info
+from anynorm.spec import SCALES, Spec
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser's."""
+    listing = commands.add_parser("catalogue", help="list every normalizer")
+    listing.set_defaults(call=_catalogue)
+    surroundings = commands.add_parser("info", help="show versions, machine, kernels and allocator")
+    surroundings.set_defaults(call=_info)
+
+
+def _catalogue() -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="anynorm catalogue", show_lines=True)
+    for heading in ("name", "pattern", "statistic", "state", "invariant to", "torch twin", "paper"):
+        table.add_column(heading, no_wrap=heading in ("name", "pattern"))
+    for entry in catalogue.values():
+        table.add_row(*map(escape, _row(entry)))
+    console = Console()
+    console.width = max(console.width, 100 if console.is_terminal else 160)
+    console.print(table)
+    return DONE
+
+
+def _row(entry: Entry) -> Sequence[str]:
+    spec = entry.spec
+    invariances = spec.invariances._asdict()
+    return (
+        entry.name,
+        str(spec.pattern) + ("" if spec.on == "input" else f" on {spec.on}"),
+        _statistic(spec),
+        entry.state or "-",
+        ", ".join(name.replace("_", " ") for name, holds in invariances.items() if holds) or "-",
+        entry.twin or "-",
+        entry.paper,
+    )
+
+
+def _statistic(spec: Spec) -> str:
+    scales = [name for name, scale in SCALES.items() if scale == spec.scale]
+    return " and ".join([*(["mean"] if spec.center else []), *scales[:1]]) or "none"
+
+
+def _info() -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="anynorm info", show_header=False)
+    table.add_column(no_wrap=True)
+    for name, value in asdict(info()).items():
+        table.add_row(name.replace("_", " "), escape(value))
+    Console().print(table)
+    return DONE

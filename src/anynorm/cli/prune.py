@@ -1,0 +1,106 @@
+"""``anynorm prune``: cut channels of small γ, or those of a plan."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from anynorm.cli.edit import OURS, SWITCH, add_edit
+from anynorm.cli.subject import Subject
+from anynorm.errors import AnynormError
+from anynorm.report.files import check_target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from anynorm.surgery import Result
+    from anynorm.surgery.receipt import Log
+
+__all__ = ["add"]
+
+_FLAGS = {"least": "min-channels", "plan_out": "plan-out"}
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = add_edit(commands, "prune", _prune, "cut the channels whose γ is smallest", data=True)
+    _add_amount(parser)
+    add = parser.add_argument
+    add("--min-channels", dest="least", type=int, default=OURS, help="keep so many a layer (1)")
+    add("--multiple", type=int, default=OURS, help="keep a multiple of so many a layer (1)")
+    add("--ignore", nargs="+", default=OURS, metavar="PREFIX", help="layers that stay whole")
+    add("--absorb", action=SWITCH, default=OURS, help="give β to the next layer (yes)")
+    add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data")
+    add("--tolerance", type=float, default=OURS, help="roll back above this output difference")
+    add("--plan-out", metavar="FILE.json", help="write which channels were cut")
+    add("--picture", metavar="FILE.svg", help="draw the |γ| of all channels and their gap")
+
+
+def _add_amount(parser: argparse.ArgumentParser) -> None:
+    amount = parser.add_mutually_exclusive_group(required=True)
+    add = amount.add_argument
+    add("--ratio", type=float, default=OURS, help="the share of channels to cut")
+    add("--parameters", type=float, default=OURS, help="keep at most so many, or such a share")
+    add("--flops", type=float, default=OURS, help="keep at most so many, or such a share")
+    add("--gap", action="store_true", default=OURS, help="cut what lies below the gap of |γ|")
+    add("--plan", metavar="FILE.json", help="cut what a plan says")
+
+
+def _prune(
+    subject: Subject,
+    *,
+    plan: str | None,
+    recalibrate: bool,
+    plan_out: str | None,
+    picture: str | None,
+    **options: Any,
+) -> Result:
+    if picture is not None:
+        _draw(subject, picture)
+    batches = subject.batches if recalibrate else None
+    if plan is not None:
+        _refuse({"plan_out": plan_out, **options})
+        return _by_plan(subject, plan, batches, options.get("tolerance"))
+    if plan_out is not None:
+        check_target(plan_out, "plan")
+    from anynorm.surgery.prune import prune
+
+    model, example, forward = subject.model, subject.example, subject.forward
+    result = prune(model, example, recalibrate=batches, forward=forward, inplace=True, **options)
+    if plan_out is not None and not result.receipt.rolled_back:
+        result.plan.write(plan_out)
+    return result
+
+
+def _draw(subject: Subject, picture: str) -> None:
+    from anynorm.surgery import Gammas
+
+    check_target(picture, "picture")
+    Gammas.of(subject.model).picture(picture)
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    """Raise `AnynormError` for options that say what a plan has settled."""
+    given = [name for name, value in options.items() if value is not None and name != "tolerance"]
+    if given:
+        words = ", ".join(f"--{_FLAGS.get(name, name)}" for name in given)
+        raise AnynormError(f"--plan says all that is cut; leave out {words}.")
+
+
+def _by_plan(subject: Subject, path: str, batches: Any, tolerance: float | None) -> Result:
+    from anynorm.surgery.edit import Trial, perform
+    from anynorm.surgery.prune import Plan
+    from anynorm.surgery.recalibrate import recompute
+
+    plan = Plan.read(path)
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        target = plan.apply(target, inplace=True)
+        for name in plan.cuts:
+            log.change(name, f"cut to {tuple(target.state_dict()[name].shape)}")
+        if batches is not None:
+            recompute(target, batches, log, forward=subject.forward)
+        return target
+
+    trial = Trial(subject.example, subject.forward, tolerance)
+    return perform("prune by a plan", subject.model, change, trial, inplace=True)

@@ -1,0 +1,115 @@
+"""What a command line names: a model and its weights, batches, functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm import lookup
+from anynorm.errors import AnynormError, nearest
+from anynorm.surgery.batches import Batch
+
+__all__ = ["batches_from", "function_from", "model_from"]
+
+_DIGITS_BATCH = 64
+
+
+def model_from(
+    name: str, weights: str | None = None, *, plan: str | None = None, finite: bool = True
+) -> nn.Module:
+    """Return the model that ``package.module:factory`` makes, with the weights in a file.
+
+    Before they are loaded the model is cut by the `plan` they were pruned by.  Raises
+    `AnynormError` for a factory that needs arguments, raises or returns something else, and for
+    weights that cannot be read, do not fit, or are not `finite`.
+
+    >>> model_from("torch.nn:Identity")
+    Identity()
+    """
+    _check_path(name, "model", "factory")
+    model = lookup.called(name, "model")
+    if not isinstance(model, nn.Module):
+        raise AnynormError(
+            f"model {name!r} gave a {type(model).__name__}; the factory must return a "
+            "torch.nn.Module."
+        )
+    if plan is not None:
+        from anynorm.surgery.prune import Plan
+
+        model = Plan.read(plan).apply(model, inplace=True)
+    if weights is not None:
+        from anynorm.surgery.weights import load_into
+
+        load_into(model, weights, finite=finite)
+    return model
+
+
+def batches_from(name: str) -> Iterable[Batch]:
+    """Return what can be gone through again and again: 'digits', or what a function returns.
+
+    A function that returns an iterator (a generator function does) is called anew for each pass.
+
+    >>> len(batches_from("digits")), batches_from("digits")[0][0].shape
+    (21, torch.Size([64, 1, 8, 8]))
+    """
+    if name == "digits":
+        return _digits()
+    if not lookup.is_path(name):
+        raise AnynormError(
+            f"there are no batches named {name!r}.{nearest(name, ['digits'])} Write digits, or "
+            "package.module:function."
+        )
+    found = lookup.called(name, "data")
+    return _Anew(name, found) if isinstance(found, Iterator) else _iterable(found, name)
+
+
+def _digits() -> list[Batch]:
+    from anynorm.study.data import load
+
+    data = load("digits")
+    both = (torch.split(part, _DIGITS_BATCH) for part in (data.train_x, data.train_y))
+    return list(zip(*both, strict=True))
+
+
+def _iterable(found: Any, name: str) -> Iterable[Batch]:
+    # Each of these can be gone through, but not batch by batch.
+    if isinstance(found, (Tensor, Mapping, str)) or not isinstance(found, Iterable):
+        raise AnynormError(
+            f"data {name!r} gave a {type(found).__name__}; return an iterable of batches, such as "
+            "a DataLoader. A single batch goes into a list: [batch]."
+        )
+    return found
+
+
+class _Anew:
+    """Calls a function for each pass."""
+
+    def __init__(self, name: str, first: Iterator[Batch]) -> None:
+        self._name, self._unused, self._last = name, [first], first
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._unused:
+            return self._unused.pop()
+        found: Iterator[Batch] = lookup.called(self._name, "data")
+        if found is self._last:
+            raise AnynormError(
+                f"data {self._name!r} returns the same iterator each time, which is empty by now; "
+                "return a list or a DataLoader, or make the iterator inside the function."
+            )
+        self._last = found
+        return found
+
+
+def function_from(name: str | None, kind: str) -> Callable[..., Any] | None:
+    """Return what ``package.module:function`` names; None for None."""
+    if name is not None:
+        _check_path(name, kind, "function")
+    return None if name is None else lookup.resolve(name, kind)
+
+
+def _check_path(name: str, kind: str, noun: str) -> None:
+    if not lookup.is_path(name):
+        raise AnynormError(f"{kind} {name!r}: write package.module:{noun}.")

@@ -1,0 +1,68 @@
+"""The options that all commands on a model share, and what they name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from anynorm.surgery.batches import Batch, Forward
+
+__all__ = ["NAMES", "Subject", "add_options", "opened"]
+
+NAMES = ("model", "weights", "pruned_by", "allow_non_finite", "data", "forward")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, batches for it, and how it is called on them; `shapes` are those of its weights."""
+
+    model: nn.Module
+    batches: Any  # an iterable of batches, None where no data are named
+    forward: Forward | None
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def example(self) -> Batch:
+        """The first batch; None where no data are named."""
+        from anynorm.surgery.batches import each
+
+        return None if self.batches is None else next(iter(each(self.batches)))
+
+
+def add_options(parser: argparse.ArgumentParser, *, data: bool) -> None:
+    """Add what names a model and its batches; `data` says whether these are required."""
+    add = parser.add_argument
+    add("--model", required=True, metavar="package.module:factory", help="makes the model")
+    add("--weights", metavar="FILE", help="its weights: safetensors, or a state dict of torch.save")
+    add("--pruned-by", metavar="PLAN", help="the plan that the weights were pruned by")
+    add("--allow-non-finite", action="store_true", help="load weights with NaN or infinite values")
+    add("--data", required=data, help="digits, or package.module:function that returns batches")
+    add("--forward", metavar="package.module:function", help="calls the model: (model, batch)")
+
+
+@contextmanager
+def opened(
+    *,
+    model: str,
+    weights: str | None,
+    pruned_by: str | None,
+    allow_non_finite: bool,
+    data: str | None,
+    forward: str | None,
+) -> Iterator[Subject]:
+    """Load what the options name; what is random meanwhile is seeded."""
+    from anynorm.cli.sources import batches_from, function_from, model_from
+    from anynorm.study.data import seeded
+    from anynorm.surgery.weights import shapes
+
+    with seeded(0):
+        made = model_from(model, weights, plan=pruned_by, finite=not allow_non_finite)
+        batches = None if data is None else batches_from(data)
+        yield Subject(made, batches, function_from(forward, "forward"), shapes(made))

@@ -1,0 +1,92 @@
+"""The commands that change a model: ``convert``, ``freeze``, ``recalibrate`` and ``fold``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from anynorm.cli.edit import OURS, SWITCH, add_edit
+from anynorm.cli.subject import Subject
+
+if TYPE_CHECKING:
+    from anynorm.surgery import Result
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser's."""
+    _add_convert(commands)
+    _add_freeze(commands)
+    _add_recalibrate(commands)
+    fold = add_edit(commands, "fold", _fold, "fold normalizers into their neighbours", data=True)
+    _add_tolerance(fold)
+
+
+def _add_convert(commands: Any) -> None:
+    convert = add_edit(commands, "convert", _convert, "replace normalizers by others", data=False)
+    add = convert.add_argument
+    add("--to", required=True, metavar="NORM", help="torch, anynorm, or such as group:groups=8")
+    add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace, as batch")
+    _add_tolerance(convert)
+
+
+def _add_freeze(commands: Any) -> None:
+    freeze = add_edit(commands, "freeze", _freeze, "make running statistics constant", data=False)
+    freeze.add_argument("--affine", action=SWITCH, default=OURS, help="freeze γ and β, too (yes)")
+    _add_layers(freeze)
+    _add_tolerance(freeze)
+
+
+def _add_recalibrate(commands: Any) -> None:
+    words = "recompute running statistics from data"
+    recalibrate = add_edit(commands, "recalibrate", _recalibrate, words, data=True)
+    recalibrate.add_argument("--passes", type=int, default=OURS, help="at most so many (settled)")
+    _add_layers(recalibrate)
+
+
+def _add_layers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layers", nargs="+", default=OURS, metavar="NAME", help="these alone")
+
+
+def _add_tolerance(parser: argparse.ArgumentParser) -> None:
+    words = "the largest relative difference of the outputs; above it nothing is changed"
+    parser.add_argument("--tolerance", type=float, default=OURS, help=words)
+
+
+def _convert(subject: Subject, *, to: str, **options: Any) -> Result:
+    from anynorm.study.cell import parse_norm
+    from anynorm.surgery.convert import convert
+
+    name, own = parse_norm(to)
+    own_options: dict[str, Any] = dict(own)
+    return convert(
+        subject.model,
+        name,
+        subject.example,
+        forward=subject.forward,
+        inplace=True,
+        **options,
+        **own_options,
+    )
+
+
+def _freeze(subject: Subject, **options: Any) -> Result:
+    from anynorm.surgery.freeze import freeze
+
+    model, example = subject.model, subject.example
+    return freeze(model, example, forward=subject.forward, inplace=True, **options)
+
+
+def _recalibrate(subject: Subject, **options: Any) -> Result:
+    from anynorm.surgery.recalibrate import recalibrate
+
+    model, batches = subject.model, subject.batches
+    return recalibrate(model, batches, forward=subject.forward, inplace=True, **options)
+
+
+def _fold(subject: Subject, **options: Any) -> Result:
+    from anynorm.surgery.fold import fold
+
+    model, example = subject.model, subject.example
+    return fold(model, example, forward=subject.forward, inplace=True, **options)

@@ -1,0 +1,137 @@
+"""Weights from a file put into a model that they fit in every name, shape and value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from anynorm.errors import AnynormError, listed
+from anynorm.surgery.weights.names import plain_names, prefix_hint
+from anynorm.surgery.weights.read import load_state
+from anynorm.surgery.weights.ties import first_names
+
+__all__ = ["load_into", "shapes"]
+
+_State = Mapping[str, Tensor]
+_MOST = 4  # tensors that a message describes
+
+
+def load_into(model: nn.Module, path: str | os.PathLike[str], *, finite: bool = True) -> None:
+    """Load the weights in a file, as :func:`load_state` reads them, into `model`.
+
+    Every name must be there, with its shape and kind of number, and no other; only batch norm's
+    count of batches may lack.  Of tied weights one name is enough.  Raises `AnynormError` that
+    says which do not fit, and, unless ``finite=False``, which hold NaN or infinite values; then the
+    model is as it was.
+    """
+    state, own = load_state(path), model.state_dict()
+    plain = plain_names(own)
+    values = _with_ties({name: state[p] for name, p in plain.items() if p in state}, own)
+    missing = [plain[name] for name in plain if name not in values and not _is_count(name)]
+    names = set(plain.values())
+    unexpected = [name for name in state if name not in names and not _is_count(name)]
+    if problems := [*_lacking(missing, unexpected), *_misfits(values, own), *_untied(values, own)]:
+        raise AnynormError(
+            f"the weights {os.fspath(path)!r} do not fit {type(model).__name__}. "
+            f"{' '.join(problems)}{prefix_hint(missing, unexpected)}"
+        )
+    if finite:
+        _check_finite(values, path)
+    model.load_state_dict(values, strict=False)
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of everything that weights for `model` must hold, by name.
+
+    >>> shapes(nn.Linear(3, 2))
+    {'weight': (2, 3), 'bias': (2,)}
+    """
+    state = {name: t for name, t in model.state_dict().items() if not _is_count(name)}
+    return {name: tuple(t.shape) for name, t in state.items() if not is_lazy(t)}
+
+
+def _is_count(name: str) -> bool:
+    return name.endswith("num_batches_tracked")  # older checkpoints and frozen layers have none
+
+
+def _with_ties(values: _State, own: _State) -> dict[str, Tensor]:
+    """Add the names of tied weights that the file has under another name."""
+    first = first_names(own)
+    known = {first[name]: value for name, value in values.items()}
+    found = {name: known.get(first[name]) for name in own}
+    return {n: values.get(n, value) for n, value in found.items() if value is not None}
+
+
+def _lacking(missing: list[str], unexpected: list[str]) -> Iterator[str]:
+    if missing:
+        yield f"The file lacks {len(missing)}: {listed(missing)}."
+    if unexpected:
+        yield f"The model has no {listed(unexpected)} ({len(unexpected)})."
+
+
+def _misfits(values: _State, own: _State) -> Iterator[str]:
+    """What has another shape, or numbers of another kind."""
+    there = {name: own[name] for name in values if not is_lazy(own[name])}
+    off = [name for name, tensor in there.items() if _form(tensor) != _form(values[name])]
+    for name in off[:_MOST]:
+        yield (
+            f"{name!r} is {_described(own[name])} in the model and {_described(values[name])} in "
+            "the file."
+        )
+    if len(off) > _MOST:
+        yield f"So differ {len(off) - _MOST} more."
+    if off and all(_is_cut(values[name].shape, own[name].shape) for name in off):
+        yield (
+            "It may hold a pruned model, which fits once its plan has cut yours: "
+            "Plan.read(file).apply(model) (--pruned-by)."
+        )
+
+
+def _form(tensor: Tensor) -> tuple[object, ...]:
+    numbers = (tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool)
+    # Averaged copies keep counts as fractions.
+    return tuple(tensor.shape), numbers if tensor.ndim else None
+
+
+def _is_cut(small: Sequence[int], large: Sequence[int]) -> bool:
+    pairs = zip(small, large, strict=False)
+    return len(small) == len(large) and all(one <= other for one, other in pairs)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _untied(values: _State, own: _State) -> Iterator[str]:
+    """Names of one weight in the model that the file gives different values."""
+    first = first_names(own)
+    off = [n for n, value in values.items() if not _same(values.get(first[n], value), value)]
+    if off:
+        yield (
+            f"{listed([first[name] for name in off])} and {listed(off)} are one in the model and "
+            "differ in the file."
+        )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other or torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _check_finite(values: _State, path: str | os.PathLike[str]) -> None:
+    off = [name for name, value in values.items() if not _is_finite(value)]
+    if off:
+        raise AnynormError(
+            f"the weights {os.fspath(path)!r} hold NaN or infinite values in {len(off)}: "
+            f"{listed(off)}. Take an earlier checkpoint, or allow them with finite=False "
+            "(--allow-non-finite)."
+        )
+
+
+def _is_finite(value: Tensor) -> bool:
+    # Eight-bit numbers do not know the question.
+    small = value.is_floating_point() and value.element_size() == 1
+    return bool((value.float() if small else value).isfinite().all())

@@ -1,0 +1,117 @@
+"""A state dict from a file, without running anything that the file holds."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from anynorm.errors import AnynormError, listed
+from anynorm.surgery.weights.names import plain_names
+
+__all__ = ["load_state"]
+
+# Where training programs keep the state dict inside a checkpoint, the likeliest first.
+_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "module", "weights")
+_ADVICE = (
+    "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt'), or "
+    "safetensors.torch.save_model(model, 'weights.safetensors')."
+)
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict, on the CPU, from a ``.safetensors`` file or a checkpoint of torch.
+
+    Nothing in the file is run: checkpoints are read with ``weights_only=True``.  A state dict
+    inside a checkpoint is found under the usual names ("state_dict", "model", ...), and what
+    `DistributedDataParallel`, `AveragedModel` and `torch.compile` put before the names is taken
+    away.  Names that a safetensors file has as aliases of another hold one tensor.
+
+    Raises `AnynormError` for a file that is missing, broken or holds no state dict, and for one
+    that could only be read by running code from it, such as a pickled module.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"model": {"module.weight": torch.zeros(2)}}, f"{folder}/a.pt")
+    ...     load_state(f"{folder}/a.pt")
+    {'weight': tensor([0., 0.])}
+    """
+    file = Path(path)
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else f"does not exist (seen from {os.getcwd()})"
+        raise AnynormError(f"the weights {str(file)!r}: this file {found}.")
+    state = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file)
+    return {plain: state[name] for name, plain in plain_names(state).items()}
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            tied = dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise AnynormError(
+            f"the weights {str(file)!r} cannot be read as safetensors: {error}. The file is "
+            "incomplete, or of another format."
+        ) from error
+    # The rest of the metadata says other things about the file.
+    aliases = {alias: tensors[name] for alias, name in tied.items() if name in tensors}
+    return {**aliases, **tensors}
+
+
+def _checkpoint(file: Path) -> Mapping[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that are then refused
+            held = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Not chained: torch's message explains how to run what the file holds.
+        raise AnynormError(f"the weights {str(file)!r} {_reason(error)}") from None
+    return _state(held, file)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if found := re.search(r"GLOBAL (\S+)", text):
+        return (
+            f"are more than tensors: the file holds {found[1]}, and to load that would run code "
+            f"from the file, which is never done here. {_ADVICE}"
+        )
+    if "TorchScript" in text:
+        return f"are a TorchScript program; only weights are read here. {_ADVICE}"
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "are no checkpoint of torch, or hold what would have to be run to be read, which is "
+            f"never done here. {_ADVICE}"
+        )
+    reason = text.partition("\n")[0] or type(error).__name__
+    return f"cannot be read: {reason}. The file is incomplete, or of another format."
+
+
+def _state(held: Any, file: Path) -> Mapping[str, Tensor]:
+    """The state dict in what a checkpoint holds."""
+    entries = held if isinstance(held, Mapping) else {}
+    nested = [entries[name] for name in _NESTS if isinstance(entries.get(name), Mapping)]
+    if nested:
+        return _state(nested[0], file)
+    if others := [name for name, value in entries.items() if not _is_named(name, value)]:
+        raise AnynormError(
+            f"the weights {str(file)!r} are no state dict: {listed(others)} in it are no named "
+            f"tensors. {_ADVICE}"
+        )
+    if not entries:
+        kind = "nothing" if isinstance(held, Mapping) else f"a {type(held).__name__}"
+        raise AnynormError(f"the weights {str(file)!r} hold {kind}, no state dict. {_ADVICE}")
+    return entries
+
+
+def _is_named(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)

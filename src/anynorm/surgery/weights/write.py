@@ -1,0 +1,68 @@
+"""A model's weights in a safetensors file, tied ones once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError, listed
+from anynorm.report.files import check_target, whole
+from anynorm.surgery.weights.ties import first_names
+
+__all__ = ["check_weights", "save_state"]
+
+
+def save_state(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the state dict of `model` as a ``.safetensors`` file; it is complete or absent.
+
+    Tied weights are stored once; the metadata has their other names, in the form that
+    `safetensors.torch.save_model` writes.  (That function does not take weights of which one is
+    the transpose of another.)  Raises `AnynormError` for another ending, for state that is no
+    tensor, and where the file cannot be written.
+
+    >>> import tempfile
+    >>> from anynorm.surgery.weights.read import load_state
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_state(nn.BatchNorm1d(2), f"{folder}/new/norm.safetensors")
+    ...     load_state(f"{folder}/new/norm.safetensors")["running_var"]
+    tensor([1., 1.])
+    """
+    check_weights(path)
+    state = model.state_dict()
+    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise AnynormError(f"{listed(others)} of the model are no tensors; safetensors holds none.")
+    first = first_names(state)
+    tied = {name: one for name, one in first.items() if name != one}
+    try:
+        stored = _apart({name: state[name] for name in state if name not in tied})
+        with whole(path) as beside:
+            beside.touch()
+            mode = beside.stat().st_mode
+            save_file(stored, beside, metadata={"format": "pt", **tied})
+            beside.chmod(mode)  # the library's own lets nobody else read the file
+    except Exception as error:
+        raise AnynormError(f"the weights {os.fspath(path)!r} cannot be written: {error}") from error
+
+
+def check_weights(path: str | os.PathLike[str]) -> None:
+    """Raise `AnynormError` if weights cannot be written to `path`."""
+    if Path(path).suffix != ".safetensors":
+        raise AnynormError(
+            f"the weights {os.fspath(path)!r}: they are written as safetensors, which nothing has "
+            f"to be run to read; name the file {str(Path(path).with_suffix('.safetensors'))!r}."
+        )
+    check_target(path, "weights file")
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU of which no two share memory."""
+    used: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        memory = plain.untyped_storage().data_ptr()
+        state[name] = plain.clone() if memory in used else plain
+        used.add(memory)
+    return state

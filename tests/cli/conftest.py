@@ -1,0 +1,77 @@
+"""A folder with a user's module: factories and functions that a command line can name."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MODULE = """
+import torch
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+def bare():
+    return nn.Sequential(nn.Linear(3, 2))
+
+def wide(width):
+    return net()
+
+def broken():
+    raise RuntimeError("no [bold]weights")
+
+def number():
+    return 3
+
+def pairs():
+    return [(torch.randn(4, 1, 6, 6), torch.zeros(4)) for _ in range(2)]
+
+def dicts():
+    return [{"input": torch.randn(4, 1, 6, 6)} for _ in range(2)]
+
+def stream():
+    for _ in range(2):
+        yield torch.randn(4, 1, 6, 6)
+
+ONE = iter(pairs())
+
+def dry():
+    return ONE
+
+def empty():
+    return []
+
+def tensor():
+    return torch.zeros(2, 1, 6, 6)
+
+def twice(model, batch):
+    return 2 * model(batch[0])
+
+def loss(output, batch):
+    return output.square().mean()
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), 0.1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def keep_warnings() -> Iterator[None]:
+    """The command line has its own way to show warnings."""
+    with warnings.catch_warnings():
+        yield
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory, with the module ``nets`` in it."""
+    (tmp_path / "nets.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("nets", None)

@@ -1,0 +1,33 @@
+"""The page of the command line names every command and option, and no other."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from anynorm import cli
+
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
+COMMANDS = ["doctor", "recalibrate", "fold", "freeze", "convert", "prune"]
+COMMON = re.findall(r"^\| `(--[\w-]+)", PAGE, re.MULTILINE)
+
+
+def options_of(command: str) -> set[str]:
+    """The options that the parser knows."""
+    commands = next(
+        action
+        for action in cli._parser("anynorm")._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    every = commands.choices[command]._option_string_actions
+    return {name for name in every if name.startswith("--") and not name.startswith("--no-")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_on_the_page(command: str) -> None:
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| `anynorm {command}`"))
+    named = set(re.findall(r"`(--[\w-]+)`", row))
+    assert options_of(command) - {"--help"} == named | set(COMMON)
