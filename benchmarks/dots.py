@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import svg
+from anynorm.report import svg
 from benchmarks.cases import text as shape_text
 
 __all__ = ["draw", "label", "pictured"]
@@ -118,10 +118,10 @@ def _words(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _legend() -> Iterator[str]:
     x = float(MARGIN)
     for _, radius, words in RADII:
-        yield svg.circle(x + 6, 67, radius, "ahead")
+        yield svg.circle(x + 6, 67, radius, "good")
         yield svg.text(x + 18, 71, words, "muted")
         x += 40 + 8 * len(words)
-    yield svg.diamond(x + 6, 67, 6, "behind")
+    yield svg.diamond(x + 6, 67, 6, "bad")
     yield svg.text(x + 18, 71, "torch is faster", "muted")
 
 
@@ -130,11 +130,11 @@ def _frame(panel: Panel, result: Mapping[str, Any], bottom: float, peer: str) ->
     yield svg.text(panel.left, TOP - 24, TITLES[result["about"]["allocator"]], "head")
     told = f"torch is faster in {lost} of all {len(result['cases'])} cases"
     yield svg.text(panel.left, TOP - 8, told, "muted")
-    yield svg.rect(panel.left, TOP, panel.x(1) - panel.left, bottom - TOP, "slow")
+    yield svg.rect(panel.left, TOP, panel.x(1) - panel.left, bottom - TOP, "warn")
     power = math.log2(panel.low)
     while 2.0**power <= panel.high:
         x = panel.x(2.0**power)
-        yield svg.line(x, TOP, x, bottom, "one" if power == 0 else "grid")
+        yield svg.line(x, TOP, x, bottom, "mark" if power == 0 else "grid")
         yield svg.text(x, bottom + 16, f"{2.0**power:g}×", "muted", "middle")
         power += 1
 
@@ -147,6 +147,6 @@ def _dots(panel: Panel, rows: Sequence[Row], y: float, peer: str) -> Iterator[st
         radius = next(radius for most, radius, _ in RADII if row["values"] <= most)
         title = f"{label(row)} {shape_text(tuple(row['shape']))}: {ratio:.2f}"
         if ratio < 1:
-            yield svg.diamond(panel.x(ratio), y, radius + 1, "behind", title)
+            yield svg.diamond(panel.x(ratio), y, radius + 1, "bad", title)
         else:
-            yield svg.circle(panel.x(ratio), y, radius, "ahead", title)
+            yield svg.circle(panel.x(ratio), y, radius, "good", title)

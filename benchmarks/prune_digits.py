@@ -2,8 +2,9 @@
 
     python -m benchmarks.prune_digits [--seeds 5] [--epochs 40]
 
-Convolutions 16-16-M-32-32-M-64-64 (72,666 parameters) are trained with the L1 penalty on γ (as a
-term of the loss, or as a proximal step; SGD whose rate falls from 0.1 to 0.01 in a cosine), then cut in four ways: as the public implementations do, with the constants absorbed, with the
+Convolutions 16-16-M-32-32-M-64-64 (72,666 parameters) are trained with the L1 penalty on γ, as a
+term of the loss or as a proximal step, by SGD whose rate falls from 0.1 to 0.01 in a cosine.  Then
+they are cut in four ways: as the public implementations do, with the constants absorbed, with the
 statistics recomputed, and with both.  Speed is a ratio to the uncut model, measured in turns.
 """
 

@@ -1,4 +1,4 @@
-"""The little of SVG that the picture needs; colours follow the reader's light or dark theme."""
+"""The little of SVG that pictures need; colours follow the reader's light or dark theme."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-seri
 .muted { fill: #5b6875 }
 .page { fill: #ffffff }
 .grid { stroke: #dfe5ea }
-.one { stroke: #5b6875; stroke-width: 1.5 }
-.slow { fill: #d1495b; opacity: 0.08 }
-.ahead { fill: #2274a5; fill-opacity: 0.65; stroke: #ffffff }
-.behind { fill: #d1495b; stroke: #ffffff }
+.mark { stroke: #5b6875; stroke-width: 1.5 }
+.warn { fill: #d1495b; opacity: 0.08 }
+.good { fill: #2274a5; fill-opacity: 0.65; stroke: #ffffff }
+.bad { fill: #d1495b; stroke: #ffffff }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
   .muted { fill: #9aa7b4 }
   .page { fill: #0d1117 }
   .grid { stroke: #2a323c }
-  .one { stroke: #9aa7b4 }
-  .slow { fill: #ff7b89; opacity: 0.12 }
-  .ahead { fill: #58a6ff; stroke: #0d1117 }
-  .behind { fill: #ff7b89; stroke: #0d1117 }
+  .mark { stroke: #9aa7b4 }
+  .warn { fill: #ff7b89; opacity: 0.12 }
+  .good { fill: #58a6ff; stroke: #0d1117 }
+  .bad { fill: #ff7b89; stroke: #0d1117 }
 }
 """
 
@@ -53,22 +53,27 @@ def element(name: str, style: str, inside: str = "", **attributes: float | str) 
 
 
 def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:
+    """Words with the given end of them at (x, y)."""
     return element("text", style, escape(words), x=x, y=y, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    """A line from one point to another."""
     return element("line", style, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 def rect(x: float, y: float, width: float, height: float, style: str) -> str:
+    """A rectangle by its upper left corner."""
     return element("rect", style, x=x, y=y, width=width, height=height)
 
 
 def circle(x: float, y: float, radius: float, style: str, title: str = "") -> str:
+    """A dot, with words for the pointer that rests on it."""
     return element("circle", style, _title(title), cx=x, cy=y, r=radius)
 
 
 def diamond(x: float, y: float, radius: float, style: str, title: str = "") -> str:
+    """A square on its corner, as :func:`circle`."""
     corners = ((x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y))
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
     return element("polygon", style, _title(title), points=points)

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from anynorm.errors import AnynormError
-from anynorm.surgery.normalizers import normalizers
+from anynorm.surgery.gammas import scales_of
 
 __all__ = ["Slim", "slim"]
 
@@ -45,7 +45,7 @@ class Slim:
         if not strength >= 0:
             raise AnynormError(f"strength={strength}; λ is 0 or more.")
         self.strength, self.penalty, self.t = strength, penalty, t
-        self.scales: dict[str, nn.Parameter] = _scales(model, tuple(layers))
+        self.scales: dict[str, nn.Parameter] = _scales(model, layers)
         if not self.scales:
             raise AnynormError(
                 f"{type(model).__name__} has no batch or instance norm with a trainable γ"
@@ -134,10 +134,6 @@ def slim(
     return Slim(model, strength, penalty=penalty, t=t, layers=layers).attach(optimizer)
 
 
-def _scales(model: nn.Module, layers: tuple[str, ...]) -> dict[str, nn.Parameter]:
-    found = {}
-    for norm in normalizers(model):
-        scale = norm.affine[0] if norm.family in ("batch", "instance", "ghost") else None
-        if isinstance(scale, nn.Parameter) and scale.requires_grad and norm.name.startswith(layers):
-            found[f"{norm.name}.weight".lstrip(".")] = scale
-    return found
+def _scales(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Parameter]:
+    found = scales_of(model, layers).items()
+    return {name: g for name, g in found if isinstance(g, nn.Parameter) and g.requires_grad}

@@ -135,7 +135,7 @@ def _refill(live: dict[Any, Any], entries: dict[Any, Any]) -> None:
 
 
 def _cuda_in_use() -> bool:
-    return torch.cuda.is_initialized()  # type: ignore[no-untyped-call, no-any-return]
+    return torch.cuda.is_initialized()  # type: ignore[no-any-return]
 
 
 def _random_state() -> Restore:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.channels import Channels
+from anynorm.surgery.gammas import gap_of
 
-__all__ = ["Choice", "Goal", "Sizes", "gap_of"]
+__all__ = ["Choice", "Goal", "Sizes"]
 
 State = Mapping[str, Tensor]
 
@@ -100,7 +100,8 @@ class Choice:
             return self._first(count, goal)
         if goal.gap:
             values = [self.scale[root] for root in self.order]
-            return self._first(sum(value < gap_of(values) for value in values), goal)
+            threshold = _threshold(values)
+            return self._first(sum(value < threshold for value in values), goal)
         measure = sizes.flops if goal.parameters is None else sizes.parameters
         budget = goal.flops if goal.parameters is None else goal.parameters
         assert budget is not None
@@ -176,22 +177,12 @@ def _spaces(channels: Channels, order: Sequence[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def gap_of(values: Sequence[float]) -> float:
-    """The |γ| above the widest gap (in ratio) between sorted values: those below it are cut.
-
-    What is below a thousandth of the largest counts as that.  Raises `AnynormError` where no value
-    is at least twice the one before it.
-
-    >>> gap_of([0.001, 0.002, 0.4, 0.5])
-    0.4
-    """
-    top = max(values, default=0.0)
-    floored = sorted(max(value, 1e-3 * top) for value in values)
-    ratios = [(b / a, b) for a, b in itertools.pairwise(floored)] if top else []
-    ratio, above = max(ratios, default=(1.0, 0.0))
-    if ratio < 2:
+def _threshold(values: Sequence[float]) -> float:
+    """The |γ| above the natural gap; raises `AnynormError` where there is none."""
+    gap = gap_of(values)
+    if gap is None:
         raise AnynormError(
             "|γ| has no gap: no value is twice the one below it. Train with anynorm.slim first, or "
             "give ratio=, parameters= or flops=."
         )
-    return above
+    return gap[1]

@@ -1,0 +1,84 @@
+"""The |γ| of a model's layers, and the natural gap between those that matter and the others."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError
+from anynorm.report.files import write_whole
+from anynorm.report.scales import FLOOR, picture
+from anynorm.surgery.normalizers import normalizers
+
+__all__ = ["Gammas", "gap_of", "scales_of"]
+
+
+@dataclass(frozen=True)
+class Gammas:
+    """The |γ| of each layer with batch or instance norm, by the layer's name.
+
+    >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    >>> model[0].weight.data *= 1e-5
+    >>> found = Gammas.of(model)
+    >>> found.gap, f"{found.below:.0%}"
+    ((0.001, 1.0), '50%')
+    """
+
+    values: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, model: nn.Module, layers: Sequence[str] = ("",)) -> Gammas:
+        """Read them; `layers` limits that to layers whose names start so."""
+        found = scales_of(model, layers)
+        return cls({name: tuple(g.detach().abs().flatten().tolist()) for name, g in found.items()})
+
+    @cached_property
+    def gap(self) -> tuple[float, float] | None:
+        """The values on both sides of the natural gap; None where there is none."""
+        return gap_of([value for layer in self.values.values() for value in layer])
+
+    @property
+    def below(self) -> float:
+        """The share of the channels that lie below the gap."""
+        values = [value for layer in self.values.values() for value in layer]
+        return sum(value < self.gap[1] for value in values) / len(values) if self.gap else 0.0
+
+    def picture(self, path: str | os.PathLike[str]) -> None:
+        """Write the histogram, with its gap and each layer's channels, as an SVG file."""
+        if not self.values:
+            raise AnynormError("there is no γ to draw: the model has no batch or instance norm.")
+        write_whole(path, picture(self.values, self.gap))
+
+
+def scales_of(model: nn.Module, layers: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The γ that scale single channels, by the names of their layers.
+
+    >>> list(scales_of(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
+    ['0']
+    """
+    found = {}
+    for norm in normalizers(model):
+        gamma = norm.affine[0] if norm.family in ("batch", "instance", "ghost", "frozen") else None
+        if gamma is not None and norm.name.startswith(tuple(layers)):
+            found[norm.name] = gamma
+    return found
+
+
+def gap_of(values: Sequence[float]) -> tuple[float, float] | None:
+    """The values on both sides of the widest gap, as a ratio; None if none is twice the other.
+
+    What is below a thousandth of the largest counts as that.
+
+    >>> gap_of([0.5, 0.002, 0.001, 0.4]), gap_of([0.5, 0.4])
+    ((0.002, 0.4), None)
+    """
+    top = max(values, default=0.0)
+    floored = sorted(max(value, FLOOR * top) for value in values)
+    pairs = itertools.pairwise(floored) if top else iter(())
+    low, high = max(pairs, key=lambda pair: pair[1] / pair[0], default=(1.0, 1.0))
+    return (low, high) if high >= 2 * low else None
