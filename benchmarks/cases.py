@@ -111,7 +111,7 @@ CASES: tuple[Case, ...] = (
     *block("group instance", TWO, dtype="bf16"),
     *block("layer rms batch1d", ROWS[1:3], LAYOUTS[:1], dtype="bf16"),
     *block("batch", TWO, fusions=FUSIONS, phases=("evaluation",)),
-    *block("l1-batch linf-batch", TWO),
+    *block("l1-batch linf-batch filter-response", TWO),
     *block("weight weight-standardization", WEIGHTS, LAYOUTS[:1]),
 )
 

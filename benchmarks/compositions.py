@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import Shape
 
-__all__ = ["Deviation", "Standardized", "WeightNorm"]
+__all__ = ["Deviation", "Response", "Standardized", "WeightNorm"]
 
 EPS = 1e-5
 
@@ -38,6 +38,19 @@ class Deviation(nn.Module):
             self.running_mean.lerp_(mean[0], 0.1)
             self.running_square.lerp_(square[0], 0.1)
         return d * (self.weight * torch.rsqrt(square + EPS)) + self.bias
+
+
+class Response(nn.Module):
+    """Filter response normalization of (N, C, H, W), without its thresholded unit."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        square = x.square().mean((2, 3), keepdim=True)
+        return x * (self.weight * torch.rsqrt(square + 1e-6)) + self.bias
 
 
 class _Gain(nn.Module):

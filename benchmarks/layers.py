@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import anynorm
 from anynorm.activations import activation
 from benchmarks.cases import DTYPES, Case, Shape
-from benchmarks.compositions import Deviation, Standardized, WeightNorm
+from benchmarks.compositions import Deviation, Response, Standardized, WeightNorm
 
 __all__ = ["NORMALIZERS", "Composition", "Inputs", "groups", "inputs", "ours", "theirs"]
 
@@ -125,6 +125,7 @@ NORMALIZERS = {
             shape[1], _largest, 1 / math.sqrt(2 * math.log(math.prod(shape) // shape[1]))
         ),
     ),
+    "filter-response": _created("filter-response", lambda shape: Response(shape[1])),
     "weight": Normalizer(partial(_of_weight, "weight"), WeightNorm),
     "weight-standardization": Normalizer(
         partial(_of_weight, "weight-standardization"), Standardized, twin=False

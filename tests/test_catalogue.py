@@ -7,7 +7,7 @@ from anynorm.errors import UnknownNameError
 
 FIRST_ENTRIES = [
     *("none", "batch", "batch-per-activation", "layer", "layer-over-channels", "instance"),
-    *("group", "rms", "ghost", "l1-batch", "lp-batch", "linf-batch"),
+    *("group", "rms", "filter-response", "ghost", "l1-batch", "lp-batch", "linf-batch"),
     *("weight", "weight-standardization", "cosine", "zca", "pca"),
 ]
 
@@ -49,7 +49,7 @@ def test_the_catalogue_cannot_be_changed_by_accident():
 @pytest.mark.parametrize("name", FIRST_ENTRIES)
 def test_each_entry_builds_a_layer(name):
     layer = anynorm.normalized(torch.nn.Linear(3, 8), name, **options(name))
-    x = torch.randn(4, 3) if name != "instance" else torch.randn(4, 8, 3)
+    x = torch.randn(4, 8, 3) if entry(name).spec.pattern.shared == {"..."} else torch.randn(4, 3)
     assert layer(x).shape == (*x.shape[:-1], 8)
 
 

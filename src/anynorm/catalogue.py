@@ -20,7 +20,8 @@ class Entry:
     `sizes` maps an option of :func:`anynorm.create` to the part of the pattern it gives the size
     of, with its default.  `channels_first` is the pattern to use instead where the channels are
     axis 1 of an input with positions, (N, C, *).  `tunable` names the options that change the scale
-    itself.  `twin` is the torch.nn class that it equals.
+    itself.  `twin` is the torch.nn class that it equals.  `bias`: whether there is a β, by default
+    where μ is subtracted.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Entry:
     sizes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     tunable: tuple[str, ...] = ()
     channels_first: Spec | None = None
+    bias: bool | None = None
 
     @property
     def invariances(self) -> Invariances:
@@ -144,6 +146,14 @@ _ENTRIES = (
         "Zhang & Sennrich 2019, arXiv:1910.07467",
         twin="RMSNorm",
         channels_first=Spec.of(_WITHIN, center=False, scale="rms"),
+    ),
+    Entry(
+        "filter-response",
+        Spec.of("n c [...]", center=False, scale="rms"),
+        "instance norm without μ, and with β; its thresholded unit (TLU) is left to the model",
+        "Singh & Krishnan 2020, arXiv:1911.09737",
+        eps=1e-6,
+        bias=True,
     ),
     Entry(
         "ghost",

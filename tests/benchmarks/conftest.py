@@ -1,24 +1,7 @@
 """Make `benchmarks`, which is not installed, importable; and results that nobody measured."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import load_benchmarks  # noqa: F401
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _load_benchmarks():
-    path = ROOT / "benchmarks" / "__init__.py"
-    spec = importlib.util.spec_from_file_location(
-        "benchmarks", path, submodule_search_locations=[str(path.parent)]
-    )
-    sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["benchmarks"])
-
-
-_load_benchmarks()
 
 
 @pytest.fixture

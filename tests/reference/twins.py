@@ -54,6 +54,10 @@ def rms(x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[1:], eps=EPS)
 
 
+def response(x: Tensor) -> Tensor:
+    return x / (x.square().mean(positions(x.ndim), keepdim=True) + 1e-6).sqrt()
+
+
 def linf(x: Tensor) -> Tensor:
     count = x.numel() // x.shape[1]
     return standardize(x, all_but_channels(x.ndim), math.inf, factor=(2 * math.log(count)) ** -0.5)
@@ -105,6 +109,7 @@ TWINS: dict[str, Twin] = {
     "instance": Twin(lambda x: F.instance_norm(x, eps=EPS), WITH_POSITIONS),
     "group": Twin(lambda x: F.group_norm(x, 2, eps=EPS), ANY, {"groups": 2}),
     "rms": Twin(rms, ANY),
+    "filter-response": Twin(response, WITH_POSITIONS),
     "ghost": Twin(ghost, EIGHTS, {"size": 4}),
     "l1-batch": Twin(over(all_but_channels, p=1.0, factor=math.sqrt(math.pi / 2)), ANY),
     "lp-batch": Twin(over(all_but_channels, p=3.0, about_mean=False), ANY, {"p": 3.0}),

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from surgery.models import BatchNormAct2d, Frozen
 from torch import Tensor, nn
 
 import anynorm
-from anynorm.surgery.normalizers import normalizers
-
-
-class BatchNormAct2d(nn.BatchNorm2d):
-    """Built like the fused layers of image model collections."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.drop, self.act = nn.Identity(), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.act(self.drop(super().forward(x)))
-        return y
-
-
-class Frozen(nn.Module):
-    """Built like the frozen batch norm of detection models."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, torch.ones(channels))
+from anynorm.errors import AnynormError
+from anynorm.surgery.normalizers import named, normalizers
 
 
 class Scaled(nn.BatchNorm2d):
@@ -65,8 +45,8 @@ def test_families(layer: nn.Module, family: str, channels: int) -> None:
 def test_fused_activations_are_found() -> None:
     fused, named = BatchNormAct2d(3), anynorm.BatchNorm2d(3, activation="silu")
     first, second = normalizers(nn.Sequential(fused, named))
-    assert isinstance(first.activation, nn.Sequential)
-    assert [*first.activation] == [fused.drop, fused.act]
+    assert first.fused == (fused.drop, fused.act)
+    assert first.activation is fused.act
     assert second.activation == "silu"
 
 
@@ -100,3 +80,24 @@ def test_which_keep_statistics() -> None:
         (True, False),
         (True, True),
     ]
+
+
+def test_named_ones() -> None:
+    found = normalizers(nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)))
+    assert named(found, None, "normalize") == found
+    assert named(found, ["1"], "normalize") == found[1:]
+    with pytest.raises(AnynormError, match=r"\['2'\] do not normalize here. Those that do"):
+        named(found, ["2"], "normalize")
+
+
+def test_doubts_are_told() -> None:
+    scaled, lazy = normalizers(nn.Sequential(Scaled(3), nn.LazyBatchNorm2d()))
+    assert scaled.doubt == "a Scaled may do more than BatchNorm2d, which it is a subclass of"
+    assert lazy.doubt == "a LazyBatchNorm2d has no channels before the model is called once"
+
+
+def test_instance_norms_are_fixed_by_their_flag() -> None:
+    norm = nn.InstanceNorm2d(3, track_running_stats=True)
+    assert normalizers(norm)[0].fixed
+    norm.track_running_stats = False
+    assert not normalizers(norm)[0].fixed

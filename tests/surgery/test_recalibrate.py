@@ -186,7 +186,7 @@ def test_named_layers_alone() -> None:
     changed: Any = result.model
     assert torch.equal(changed[0].running_mean, torch.zeros(3))
     assert [note.layer for note in result.receipt.changed] == ["1"]
-    with pytest.raises(AnynormError, match=r"\['2'\] keep no running statistics"):
+    with pytest.raises(AnynormError, match=r"\['2'\] do not keep running statistics"):
         recalibrate(model, batches(9), layers=["2"])
 
 

@@ -221,11 +221,12 @@ def create(
     """Build the normalizer called `name` in :data:`anynorm.catalogue` for `channels` channels.
 
     `channels_first`: the input is (N, C, *) and the channels are axis 1, for normalizers that
-    otherwise take the last axis (layer, rms); they then take each sample's positions too.  `eps`:
-    the catalogue's if None.  `options`: those of the entry (``anynorm.catalogue[name].options``),
-    as in ``groups=8``; the others as for :class:`Norm`.  Raises `UnknownNameError` for an unknown
-    name or option (and suggests the nearest), `ShapeError` for channels that groups do not divide,
-    `AnynormError` for a normalizer of weights (use :func:`anynorm.normalized`).
+    otherwise take the last axis (layer, rms); they then take each sample's positions too.  `eps`
+    and `bias`: the catalogue's if None.  `options`: those of the entry
+    (``anynorm.catalogue[name].options``), as in ``groups=8``; the others as for :class:`Norm`.
+    Raises `UnknownNameError` for an unknown name or option (and suggests the nearest), `ShapeError`
+    for channels that groups do not divide, `AnynormError` for a normalizer of weights (use
+    :func:`anynorm.normalized`).
 
     >>> create("group", 64, groups=8)
     Norm('n (g [c]) [...]', 64, eps=1e-05, g=8)
@@ -243,7 +244,7 @@ def create(
         eps=row.eps if eps is None else eps,
         momentum=momentum,
         affine=affine,
-        bias=bias,
+        bias=row.bias if bias is None else bias,
         activation=activation,
         device=device,
         dtype=dtype,

@@ -1,19 +1,39 @@
 """Changes to a model's modules that keep ties, hooks and modes."""
 
+from anynorm.surgery.convert import convert
+from anynorm.surgery.fold import fold
+from anynorm.surgery.freeze import freeze
+from anynorm.surgery.gammas import Gammas
+from anynorm.surgery.normalizers import NORMALIZERS
+from anynorm.surgery.prune import Plan, Pruned, prune
 from anynorm.surgery.recalibrate import recalibrate
 from anynorm.surgery.receipt import Difference, Note, Receipt, Result
-from anynorm.surgery.replace import NORMALIZERS, replace_norms
+from anynorm.surgery.replace import replace_norms
+from anynorm.surgery.slim import Slim, slim
 from anynorm.surgery.walk import Place, put, walk
+from anynorm.surgery.weights import load_into, load_state, save_state
 
 __all__ = [
     "NORMALIZERS",
     "Difference",
+    "Gammas",
     "Note",
     "Place",
+    "Plan",
+    "Pruned",
     "Receipt",
     "Result",
+    "Slim",
+    "convert",
+    "fold",
+    "freeze",
+    "load_into",
+    "load_state",
+    "prune",
     "put",
     "recalibrate",
     "replace_norms",
+    "save_state",
+    "slim",
     "walk",
 ]

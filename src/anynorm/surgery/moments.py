@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["Pooled"]
+__all__ = ["Pooled", "double"]
 
 
 class Pooled:
@@ -29,7 +29,7 @@ class Pooled:
 
     def merge(self, x: Tensor) -> None:
         """Add `x`, of shape (N, C, ...)."""
-        rows = _double(x).movedim(1, -1).flatten(0, -2)
+        rows = double(x).movedim(1, -1).flatten(0, -2)
         if len(rows):
             mean = rows.mean(dim=0)
             self.add(len(rows), mean, (rows - mean).square().sum(dim=0))
@@ -64,8 +64,8 @@ class Pooled:
         return pooled
 
 
-def _double(x: Tensor) -> Tensor:
-    """Apple's GPUs have no float64."""
+def double(x: Tensor) -> Tensor:
+    """Return `x` in float64, without its gradient; Apple's GPUs have none, so there on the CPU."""
     return x.detach().cpu().double() if x.device.type == "mps" else x.detach().double()
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from anynorm import functional as F
 from anynorm import nn as own
 from anynorm.catalogue import catalogue
+from anynorm.errors import AnynormError
 from anynorm.surgery.walk import Place, walk
 
-__all__ = ["Normalizer", "normalizer", "normalizers"]
+__all__ = ["NORMALIZERS", "Normalizer", "families", "named", "normalizer", "normalizers"]
 
 _BATCH = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
 _FAMILIES = {
@@ -28,6 +31,7 @@ _EXACT: dict[type[nn.Module], str] = {
     for family, names in _FAMILIES.items()
     for name in names
 } | {own.FrozenBatchNorm: "frozen"}
+NORMALIZERS: tuple[type[nn.Module], ...] = (*_EXACT, own.Norm)
 _BASES: dict[type[nn.Module], str] = {
     nn.modules.batchnorm._BatchNorm: "batch",
     nn.modules.instancenorm._InstanceNorm: "instance",
@@ -69,7 +73,8 @@ class Normalizer:
     def activation(self) -> F.Activation:
         """φ: by name or as a function; the fused modules where there are any."""
         if self.fused:
-            return self.fused[0] if len(self.fused) == 1 else nn.Sequential(*self.fused)
+            applied = [child for child in self.fused if type(child) is not nn.Identity]
+            return nn.Sequential(*applied) if len(applied) > 1 else next(iter(applied), None)
         phi: F.Activation = getattr(self.module, "activation", None)
         return phi
 
@@ -99,17 +104,34 @@ class Normalizer:
     @property
     def fixed(self) -> bool:
         """Whether the layer is, in eval mode, γ · (x − mean) / √(var + ε) + β with kept numbers."""
-        kept = getattr(self.module, "running_var", None) is not None
-        return kept and self.family in ("batch", "instance", "frozen", *_MOMENTS)
+        if getattr(self.module, "running_var", None) is None:
+            return False
+        if self.family == "instance":  # the flag decides there, whatever numbers are kept
+            return bool(self.module.track_running_stats)
+        return self.family in ("batch", "frozen", *_MOMENTS)
 
     @property
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
         """γ and β."""
         return self.module.weight, getattr(self.module, "bias", None)
 
+    @property
+    def base(self) -> type[nn.Module]:
+        """The layer of torch.nn or ours that this one is, or is a subclass of."""
+        kinds = type(self.module).__mro__
+        return next((kind for kind in kinds if kind in NORMALIZERS), kinds[1])
+
+    @property
+    def doubt(self) -> str:
+        """Why a layer that is not `known` is left alone."""
+        kind = type(self.module).__name__
+        if any(map(is_lazy, self.module.parameters())):
+            return f"a {kind} has no channels before the model is called once"
+        return f"a {kind} may do more than {self.base.__name__}, which it is a subclass of"
+
 
 # Entries whose evaluation is batch norm's, whatever their σ is in training.
-_MOMENTS = ("l1-batch", "linf-batch", "ghost")
+_MOMENTS = ("l1-batch", "lp-batch", "linf-batch", "ghost")
 
 
 def normalizers(model: nn.Module) -> list[Normalizer]:
@@ -121,6 +143,31 @@ def normalizers(model: nn.Module) -> list[Normalizer]:
     """
     found = (normalizer(place) for place in walk(model))
     return [norm for norm in found if norm is not None]
+
+
+def families() -> tuple[str, ...]:
+    """Every family that a normalizer of known type can have, but those of patterns without a name.
+
+    >>> {"batch", "frozen", "layer", "zca"} <= set(families())
+    True
+    """
+    return ("frozen", *(row.name for row in catalogue.values() if row.spec.on == "input"))
+
+
+def named(found: Sequence[Normalizer], layers: Sequence[str] | None, what: str) -> list[Normalizer]:
+    """Those of `found` with a name in `layers`, all where it is None.
+
+    Raises `AnynormError` that says `what` they do if a name is none of theirs.
+
+    >>> [norm.name for norm in named(normalizers(nn.BatchNorm1d(3)), None, "normalize")]
+    ['']
+    """
+    if layers is None:
+        return list(found)
+    names = {name for norm in found for name in norm.place.names}
+    if unknown := [name for name in layers if name not in names]:
+        raise AnynormError(f"layers {unknown} do not {what} here. Those that do: {sorted(names)}.")
+    return [norm for norm in found if set(norm.place.names) & set(layers)]
 
 
 def normalizer(place: Place) -> Normalizer | None:

@@ -16,13 +16,13 @@ from anynorm.surgery.batches import Batch, Forward, call, each, once
 from anynorm.surgery.edit import perform
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.moments import Pooled
-from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
 
 __all__ = ["recalibrate", "recompute"]
 
-# Statistics have settled when no mean moved by more σ than this, nor any log σ², or by more than a
-# few roundings of their type.
+# Statistics have settled when no mean moved by more σ than this, nor any log σ², or by more than
+# the roundings of their type that come together over a hundred layers.
 _SETTLED = 1e-8
 
 
@@ -79,35 +79,28 @@ def recompute(
     group: dist.ProcessGroup | None = None,
 ) -> None:
     """Do the work of :func:`recalibrate` on `model` itself."""
-    tracking = _chosen(model, layers)
-    most = 1 if once(batches) else passes or len(tracking) + 1
+    tracking = [norm for norm in normalizers(model) if norm.tracks]
+    tracking = named(tracking, layers, "keep running statistics")
+    most = 1 if once(batches) else passes or 2 * len(tracking) + 1
     measured: list[_Layer] = []
-    number, moved = 0, torch.inf if tracking else 0.0
-    while number < most and moved > _SETTLED:
-        measured = _one_pass(model, batches, forward, tracking, first=number == 0)
+    number, moved, settled, stay = 0, 0.0, frozenset[int](), not tracking
+    while number < most and not stay:
+        measured = _one_pass(model, batches, forward, tracking, settled, first=number == 0)
         moves = [layer.write(group) for layer in measured]
         number, moved = number + 1, max(moves)
+        stay = moved <= _SETTLED and len(settled) == len(tracking)
+        settled = _settled(measured, moves, len(settled))
         if number > 1 and _differ(measured, moves):
             log.facts["note"] = "the batches differ from pass to pass; those of the last count"
             break
-    log.facts.update(passes=number, last_change=moved)
+    log.facts["passes"] = number
+    if number > 1:
+        log.facts["last_change"] = moved
     for norm, layer in zip(tracking, measured, strict=True):
         if layer.seen:
             log.change(norm.name, f"statistics of {layer.seen} batches")
         else:
             log.refuse(norm.name, "no batch reached it; its statistics are as they were")
-
-
-def _chosen(model: nn.Module, layers: Sequence[str] | None) -> list[Normalizer]:
-    tracking = [norm for norm in normalizers(model) if norm.tracks]
-    if layers is None:
-        return tracking
-    names = {name for norm in tracking for name in norm.place.names}
-    if unknown := [name for name in layers if name not in names]:
-        raise AnynormError(
-            f"layers {unknown} keep no running statistics here. Those that do: {sorted(names)}."
-        )
-    return [norm for norm in tracking if set(norm.place.names) & set(layers)]
 
 
 def _differ(measured: list[_Layer], moves: list[float]) -> bool:
@@ -116,17 +109,33 @@ def _differ(measured: list[_Layer], moves: list[float]) -> bool:
     return moves[first] > 100 * _SETTLED
 
 
+def _settled(measured: list[_Layer], moves: list[float], before: int) -> frozenset[int]:
+    """The layers, from the first that runs on, that normalize by what is kept in the next pass.
+
+    Once all before it keep their statistics, a layer gets its final ones in one pass: so each pass
+    settles one more, and those that did not move are taken for settled until one of them does.
+    Those behind normalize by what the pass has pooled so far, since statistics of the last pass do
+    not fit what changed layers give them, and in deep models such errors multiply.
+    """
+    order = sorted(range(len(measured)), key=lambda index: measured[index].order)
+    moving = (place for place, index in enumerate(order) if moves[index] > _SETTLED)
+    first = next(moving, len(order))
+    return frozenset(order[: max(min(before, first) + 1, first)])
+
+
 def _one_pass(
     model: nn.Module,
     batches: Iterable[Batch],
     forward: Forward | None,
     tracking: list[Normalizer],
+    settled: frozenset[int],
     *,
     first: bool,
 ) -> list[_Layer]:
     order = itertools.count()
     layers: list[_Layer] = [
-        _KINDS.get(norm.family, _AveragedLayer)(norm, first, order) for norm in tracking
+        _KINDS.get(norm.family, _AveragedLayer)(norm, order, first, index in settled)
+        for index, norm in enumerate(tracking)
     ]
     with evaluating(model):
         try:
@@ -143,12 +152,13 @@ def _one_pass(
 class _Layer:
     """The new statistics of one layer, in the making during one pass."""
 
-    def __init__(self, norm: Normalizer, first: bool, order: Iterator[int]) -> None:
-        self.norm, self.layer, self.first = norm, norm.module, first
+    def __init__(self, norm: Normalizer, order: Iterator[int], first: bool, settled: bool) -> None:
+        self.norm, self.layer, self.first, self.settled = norm, norm.module, first, settled
         self.seen, self.order, self._orders = 0, sys.maxsize, order
         self._hook: Any = None
 
     def begin(self) -> None:
+        self._before = [b.clone() for b in self.layer.buffers()]
         self._hook = self.layer.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def end(self) -> None:
@@ -171,14 +181,14 @@ class _Layer:
 class _PooledLayer(_Layer):
     """Batch norm: the exact moments of all values."""
 
-    def __init__(self, norm: Normalizer, first: bool, order: Iterator[int]) -> None:
-        super().__init__(norm, first, order)
+    def __init__(self, norm: Normalizer, order: Iterator[int], first: bool, settled: bool) -> None:
+        super().__init__(norm, order, first, settled)
         self._pooled = Pooled()
 
     def _take(self, x: Tensor) -> None:
         batched = x if x.dim() > 1 else x[None]
         self._pooled.merge(batched)
-        if self.first:
+        if not self.settled:
             self._store(self._pooled)
 
     def write(self, group: dist.ProcessGroup | None) -> float:
@@ -188,21 +198,18 @@ class _PooledLayer(_Layer):
         if not pooled.count:
             return 0.0
         self._check(pooled)
-        mean, var = (b.to(torch.float64, copy=True) for b in self._buffers())
         self._store(pooled)
         self.layer.num_batches_tracked.fill_(max(self.seen, 1))
         if self.first:
             return torch.inf
+        mean, var = (b.to(torch.float64) for b in self._before[:2])
         moved = _moved(mean, var, pooled, self.layer.eps)
-        return 0.0 if moved <= 4 * torch.finfo(self.layer.running_var.dtype).eps else moved
+        return 0.0 if moved <= 64 * torch.finfo(self.layer.running_var.dtype).eps else moved
 
     def _store(self, pooled: Pooled) -> None:
         self.layer.running_mean.copy_(pooled.mean)
         if pooled.count > 1:
             self.layer.running_var.copy_(pooled.variance)
-
-    def _buffers(self) -> tuple[Tensor, Tensor]:
-        return self.layer.running_mean, self.layer.running_var
 
     def _check(self, pooled: Pooled) -> None:
         if not bool(pooled.mean.isfinite().all()):
@@ -224,13 +231,12 @@ def _moved(mean: Tensor, var: Tensor, pooled: Pooled, eps: float) -> float:
 class _AveragedLayer(_Layer):
     """Any other statistic: the average of the batches', weighted by their sizes."""
 
-    def __init__(self, norm: Normalizer, first: bool, order: Iterator[int]) -> None:
-        super().__init__(norm, first, order)
+    def __init__(self, norm: Normalizer, order: Iterator[int], first: bool, settled: bool) -> None:
+        super().__init__(norm, order, first, settled)
         self._momentum, self._samples = self.layer.momentum, 0
 
     def begin(self) -> None:
         super().begin()
-        self._before = [b.clone() for b in self.layer.buffers()]
         self.layer.training = True
 
     def end(self) -> None:

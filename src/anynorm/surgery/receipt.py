@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
-from anynorm.report.files import write_whole
+from anynorm.report.files import write_json
+from anynorm.report.text import visible
 
 __all__ = ["Difference", "Log", "Note", "Receipt", "Result"]
 
@@ -98,7 +98,7 @@ class Receipt:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the receipt as JSON; the file is complete or absent at any moment."""
-        write_whole(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_json(path, self.to_dict())
 
     def __str__(self) -> str:
         lines = [f"{self.verb}: {len(self.changed)} changed, {len(self.refused)} refused"]
@@ -110,7 +110,7 @@ class Receipt:
             lines.append(f"  output difference: {self.difference.relative:.3g} relative{bound}")
         if self.rolled_back:
             lines.append("  rolled back: the model is as it was")
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
 
 def _shown(value: Any) -> str:

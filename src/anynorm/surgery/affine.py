@@ -1,0 +1,75 @@
+"""The map that a normalizer with kept statistics is: a · x + b for each channel."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anynorm import nn as own
+from anynorm.surgery.moments import double
+from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.refused import Refused
+
+__all__ = ["Affine", "affine_of", "eps_of"]
+
+_USUAL_EPS = 1e-5
+_SAME = 1e-6  # of single precision, in which some layers compute
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The map a · x + b, one a and one b for each channel, in float64."""
+
+    a: Tensor
+    b: Tensor
+
+
+def affine_of(norm: Normalizer) -> Affine:
+    """What a `fixed` normalizer does to each channel before its activation.
+
+    >>> from anynorm.surgery.normalizers import normalizers
+    >>> layer = torch.nn.BatchNorm1d(1, eps=0.0)
+    >>> _ = layer.running_mean.fill_(3.0), layer.running_var.fill_(4.0)
+    >>> affine_of(normalizers(layer)[0])
+    Affine(a=tensor([0.5000], dtype=torch.float64), b=tensor([-1.5000], dtype=torch.float64))
+    """
+    return _probed(norm) if _foreign(norm) else _by_formula(norm, norm.module.eps)
+
+
+def eps_of(norm: Normalizer) -> float:
+    """The ε of a `fixed` normalizer; raises `Refused` where it is hidden and not the usual one."""
+    eps = float(getattr(norm.module, "eps", _USUAL_EPS))
+    if _foreign(norm):
+        formula, probed = _by_formula(norm, eps), _probed(norm)
+        pairs = ((formula.a, probed.a), (formula.b, probed.b))
+        if not all(torch.allclose(one, other, _SAME, _SAME) for one, other in pairs):
+            raise Refused(f"a {type(norm.module).__name__} that computes with an ε of its own")
+    return eps
+
+
+def _foreign(norm: Normalizer) -> bool:
+    """Whether this is somebody else's frozen batch norm, which may keep its ε out of sight."""
+    return norm.family == "frozen" and not isinstance(norm.module, own.FrozenBatchNorm)
+
+
+def _by_formula(norm: Normalizer, eps: float) -> Affine:
+    mean, var = double(norm.module.running_mean), double(norm.module.running_var)
+    gain, shift = norm.affine
+    a = (var + eps).rsqrt()
+    a = a if gain is None else a * double(gain)
+    b = -mean * a
+    return Affine(a, b if shift is None else b + double(shift))
+
+
+@torch.no_grad()
+def _probed(norm: Normalizer) -> Affine:
+    """Ask the layer itself, at 0 and at 1."""
+    module, device = copy.deepcopy(norm.module).cpu().double(), norm.module.running_mean.device
+    zeros = torch.zeros(1, norm.channels, 1, 1, dtype=torch.float64)
+    at_zero = module(zeros).double().flatten()
+    a = module(zeros + 1).double().flatten() - at_zero
+    keeps = device.type == "mps"  # which has no float64
+    return Affine(a, at_zero) if keeps else Affine(a.to(device), at_zero.to(device))

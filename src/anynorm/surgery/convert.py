@@ -1,0 +1,126 @@
+"""Normalizers of one kind become normalizers of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from anynorm.errors import UnknownNameError
+from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.converting.seen import Seen, observe
+from anynorm.surgery.converting.targets import BATCH_FAMILY, check_groups, check_options, to_kind
+from anynorm.surgery.converting.twins import to_anynorm, to_torch
+from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.normalizers import Normalizer, families, normalizers
+from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.refused import Refused
+from anynorm.surgery.replace import leave_fast_path
+from anynorm.surgery.successor import succeed
+from anynorm.surgery.walk import put
+
+__all__ = ["convert"]
+
+_LIBRARIES = {"torch": to_torch, "anynorm": to_anynorm}
+_EQUAL = 1e-4  # rounding alone comes to 4e-5 in deep detection models
+
+
+def convert(
+    model: nn.Module,
+    to: str,
+    example: Batch | None = None,
+    *,
+    source: str | Sequence[str] | None = None,
+    forward: Forward | None = None,
+    inplace: bool = False,
+    tolerance: float | None = None,
+    **options: Any,
+) -> Result:
+    """Turn normalizers of `model` into others.
+
+    `to` is "torch" or "anynorm", for the same layers of torch.nn or of ours (all of them, with
+    their statistics; on an `example` the outputs must then agree to a relative 1e-4 unless another
+    `tolerance` is given), or the kind to turn the batch family into: "sync", "frozen", or a name of
+    :data:`anynorm.catalogue`, with its `options` (``groups=8``).  `source` names other families to
+    convert.  γ, β, activations, hooks, modes and names stay; running statistics stay where the new
+    layer evaluates by the same ones.  The receipt says what has no place, and why a layer was not
+    converted.
+
+    An `example` shows how many axes the inputs have and which layers take a residual, which decides
+    between torch's classes; without one, layers that only the example could tell apart are refused
+    or general.  `forward` says how the model is called (see :mod:`anynorm.surgery.batches`).
+    Raises `UnknownNameError` for a target, source or option that there is not, `AnynormError` if
+    groups do not divide the channels, with the numbers that do for all layers.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    >>> group = convert(model, "group", groups=4).model[1]
+    >>> group.num_groups, group.weight is not None
+    (4, True)
+    """
+    check_options(to, options)
+    sources = _sources(to, source)
+    if tolerance is None and to in (*_LIBRARIES, "frozen"):
+        tolerance = _EQUAL
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        found = [norm for norm in normalizers(target) if norm.family in sources]
+        check_groups([norm for norm in found if norm.known], to, options)
+        seen = _seen(target, found, example, forward)
+        for norm in found:
+            target = _converted(target, norm, to, seen[norm.module], options, log)
+        leave_fast_path(target)
+        return target
+
+    trial = None if example is None else Trial(example, forward, tolerance)
+    return perform(f"convert to {to}", model, change, trial, inplace=inplace)
+
+
+def _sources(to: str, source: str | Sequence[str] | None) -> Sequence[str]:
+    if source is None:
+        return families() if to in _LIBRARIES else BATCH_FAMILY
+    sources = (source,) if isinstance(source, str) else tuple(source)
+    for name in sources:
+        if name not in families():
+            raise UnknownNameError("family of normalizers", name, families())
+    return sources
+
+
+def _seen(
+    model: nn.Module, found: list[Normalizer], example: Batch | None, forward: Forward | None
+) -> dict[nn.Module, Seen]:
+    layers = [norm.module for norm in found]
+    if example is None:
+        return {layer: Seen() for layer in layers}
+    return observe(model, layers, example, forward)
+
+
+def _converted(
+    model: nn.Module, norm: Normalizer, to: str, seen: Seen, options: dict[str, Any], log: Log
+) -> nn.Module:
+    try:
+        made = _made(norm, to, seen, options)
+    except Refused as reason:
+        log.refuse(norm.name, str(reason))
+        return model
+    if made is None:
+        return model
+    new, lost = made
+    told = f"{type(norm.module).__name__} to {to} ({type(new).__name__}){_but(lost)}"
+    log.change(norm.name, told)
+    return put(model, norm.place, succeed(norm.module, new))
+
+
+def _made(
+    norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]
+) -> tuple[nn.Module, str] | None:
+    if not norm.known:
+        raise Refused(norm.doubt)
+    if to not in _LIBRARIES:
+        return to_kind(norm, to, seen, options)
+    new = _LIBRARIES[to](norm, seen)
+    return None if new is None else (new, "")
+
+
+def _but(lost: str) -> str:
+    return f"; {lost}" if lost else ""

@@ -1,0 +1,53 @@
+"""How an example reaches the layers: the number of axes, and whether a residual comes along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.modes import evaluating
+
+__all__ = ["Seen", "observe"]
+
+
+@dataclass
+class Seen:
+    """What a layer was called with."""
+
+    ranks: set[int] = field(default_factory=set)
+    residual: bool = False
+
+    @property
+    def rank(self) -> int | None:
+        """The number of axes of the input; None where it is not known or differs."""
+        return next(iter(self.ranks)) if len(self.ranks) == 1 else None
+
+
+def observe(
+    model: nn.Module, layers: Iterable[nn.Module], example: Batch, forward: Forward | None = None
+) -> dict[nn.Module, Seen]:
+    """Run `model` in eval mode on `example` and note what reaches each of `layers`.
+
+    >>> norm = nn.BatchNorm1d(3)
+    >>> observe(norm, [norm], torch.zeros(2, 3, 5))[norm]
+    Seen(ranks={3}, residual=False)
+    """
+    found = {layer: Seen() for layer in layers}
+
+    def see(layer: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        given = [value for value in (*args, *keywords.values()) if isinstance(value, Tensor)]
+        found[layer].ranks.add(given[0].dim())
+        found[layer].residual |= len(given) > 1
+
+    hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in found]
+    try:
+        with evaluating(model):
+            call(model, example, forward)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

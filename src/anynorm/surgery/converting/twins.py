@@ -1,0 +1,169 @@
+"""The same normalizer as a layer of torch.nn or of anynorm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from anynorm import nn as own
+from anynorm.surgery.converting.seen import Seen
+from anynorm.surgery.freeze import frozen
+from anynorm.surgery.normalizers import NORMALIZERS, Normalizer
+from anynorm.surgery.refused import Refused
+
+__all__ = ["Added", "to_anynorm", "to_torch"]
+
+_BATCH = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "batch": _BATCH,
+    "instance": _BATCH,
+    "group": ("num_groups", "num_channels", "eps", "affine"),
+    "layer": ("normalized_shape", "eps", "elementwise_affine"),
+    "rms": ("normalized_shape", "eps", "elementwise_affine"),
+}
+_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class Added(nn.Module):
+    """A normalizer that takes no residual, with one added behind it and the activation then.
+
+    >>> Added(nn.BatchNorm1d(3), nn.ReLU())(torch.zeros(2, 3), torch.ones(2, 3)).sum()
+    tensor(6., grad_fn=<SumBackward0>)
+    """
+
+    def __init__(self, norm: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.act = norm, act
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return φ(norm(x) + residual), of the shape of `x`."""
+        y = self.norm(x)
+        z: Tensor = self.act(y if residual is None else y + residual)
+        return z
+
+
+def to_anynorm(norm: Normalizer, _: Seen) -> nn.Module | None:
+    """Our layer that does what `norm` does; None where it is ours."""
+    module: Any = norm.module
+    if type(module).__module__.startswith("anynorm."):
+        return None
+    if norm.family == "frozen":
+        return frozen(norm)
+    return _rebuilt(norm, getattr(own, norm.base.__name__), activation=norm.activation)
+
+
+def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
+    """The layer of torch.nn that does what `norm` does, with its activation behind it.
+
+    None where it is one; raises `Refused` where torch has none.
+    """
+    if type(norm.module) in NORMALIZERS and type(norm.module).__module__.startswith("torch."):
+        return None
+    plain = _of_pattern(norm, seen) if type(norm.module) is own.Norm else _of_twin(norm)
+    phi = _module(norm.activation)
+    if seen.residual:
+        return Added(plain, phi or nn.Identity())
+    return plain if phi is None else nn.Sequential(plain, phi)
+
+
+def _of_twin(norm: Normalizer) -> nn.Module:
+    if norm.family == "frozen":
+        raise Refused("torch.nn has no batch norm of constants")
+    return _rebuilt(norm, getattr(nn, norm.base.__name__))
+
+
+def _rebuilt(norm: Normalizer, kind: Callable[..., nn.Module], **more: Any) -> nn.Module:
+    module = norm.module
+    options = {name: getattr(module, name) for name in _OPTIONS[norm.family]}
+    if isinstance(module, nn.SyncBatchNorm):
+        more["process_group"] = module.process_group
+    return _given_state(kind(**options, **more, device="meta"), norm)
+
+
+def _given_state(new: nn.Module, norm: Normalizer) -> nn.Module:
+    """Hand over the parameters and buffers themselves."""
+    for name in _STATE:
+        if name in {**new._parameters, **new._buffers}:
+            setattr(new, name, getattr(norm.module, name, None))
+    return new
+
+
+def _of_pattern(norm: Normalizer, seen: Seen) -> nn.Module:
+    module: Any = norm.module
+    make = _PATTERNS.get((norm.family, str(module.spec.pattern)))
+    if make is None or len(module.channels) != 1:
+        raise Refused(f"torch.nn has no layer {str(module.spec.pattern)!r} with such statistics")
+    return _given_state(make(module, seen), norm)
+
+
+def _ranked(name: str, module: Any, seen: Seen, **options: Any) -> nn.Module:
+    fitting = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}.get(seen.rank or 0)
+    if fitting is None:
+        raise Refused("which of torch's layers fits depends on the input's axes: give an example")
+    kind = getattr(nn, name + fitting)
+    layer: nn.Module = kind(
+        *module.channels, module.eps, module.momentum, module.affine, **options, device="meta"
+    )
+    return layer
+
+
+def _batch(module: Any, seen: Seen) -> nn.Module:
+    return _ranked("BatchNorm", module, seen, track_running_stats=module.track_running_stats)
+
+
+def _instance(module: Any, seen: Seen) -> nn.Module:
+    return _ranked("InstanceNorm", module, seen)
+
+
+def _group(module: Any, _: Seen) -> nn.Module:
+    (channels,) = module.channels
+    groups = module.sizes.get("g", channels // module.sizes.get("c", channels))
+    return nn.GroupNorm(groups, channels, module.eps, module.affine, device="meta")
+
+
+def _all_channels(module: Any, _: Seen) -> nn.Module:
+    (channels,) = module.channels
+    return nn.GroupNorm(1, channels, module.eps, module.affine, device="meta")
+
+
+def _layer(module: Any, _: Seen) -> nn.Module:
+    return nn.LayerNorm(module.channels, module.eps, module.affine, device="meta")
+
+
+def _rms(module: Any, _: Seen) -> nn.Module:
+    if module.bias is not None:
+        raise Refused("torch's RMS norm has no β")
+    return nn.RMSNorm(module.channels, module.eps, module.affine, device="meta")
+
+
+def _none(_: Any, __: Seen) -> nn.Module:
+    return nn.Identity()
+
+
+_PATTERNS: dict[tuple[str, str], Callable[[Any, Seen], nn.Module]] = {
+    ("none", "n c ..."): _none,
+    ("batch", "[n] c [...]"): _batch,
+    ("instance", "n c [...]"): _instance,
+    ("group", "n (g [c]) [...]"): _group,
+    ("layer", "n [c ...]"): _all_channels,
+    ("layer", "... [c]"): _layer,
+    ("rms", "... [c]"): _rms,
+}
+
+
+def _module(phi: Any) -> nn.Module | None:
+    """φ as a module, torch's own where it has a name."""
+    if isinstance(phi, str):
+        return _MODULES[phi]()
+    return phi if phi is None or isinstance(phi, nn.Module) else own.Activate(phi)

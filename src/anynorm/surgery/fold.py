@@ -1,0 +1,129 @@
+"""Normalizers with kept statistics become part of the layers around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.folding.plan import Plan, planned
+from anynorm.surgery.folding.weighted import State
+from anynorm.surgery.graph import capture
+from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.refused import Refused
+from anynorm.surgery.successor import succeed
+from anynorm.surgery.walk import put
+
+__all__ = ["fold"]
+
+
+def fold(
+    model: nn.Module,
+    example: Batch,
+    *,
+    forward: Forward | None = None,
+    inplace: bool = False,
+    tolerance: float | None = 1e-4,
+) -> Result:
+    """Put the normalizers of `model`, which is in eval mode, into the layers around them.
+
+    A normalizer with kept statistics is a · x + b for each channel.  It disappears into the
+    convolution (of any rank, transposed or grouped) or linear layer in front of it, or into the one
+    behind where no padding lies between; a bias is added where there is none, and an activation or
+    a residual stays.  The operators are found with :func:`torch.export.export` on `example`, and a
+    layer that is used in any other way stays as it is: the receipt names every normalizer that does
+    and says why.  New weights are computed in float64 and rounded once.  If the outputs on
+    `example` differ by more than `tolerance`, relative to their largest value, everything is undone
+    (weights of 16 bits need one of about 0.05).  `forward` says how the model is called (see
+    :mod:`anynorm.surgery.batches`).
+
+    A folded model is for inference: it can no longer update statistics.  Raises `AnynormError` if
+    the model or a normalizer is in train mode, or if the model cannot be exported.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    >>> fold(model, torch.randn(2, 3, 9, 9)).model
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+      (1): Identity()
+      (2): ReLU()
+    )
+    """
+    _check_mode(model)
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        log.facts["parameters before"] = _count(target)
+        target = _folded(target, example, forward, log)
+        log.facts["parameters after"] = _count(target)
+        return target
+
+    return perform("fold", model, change, Trial(example, forward, tolerance), inplace=inplace)
+
+
+def _check_mode(model: nn.Module) -> None:
+    kept = [norm for norm in normalizers(model) if norm.fixed and norm.family != "frozen"]
+    training = [norm.name for norm in kept if norm.module.training]
+    if model.training or training:
+        which = f"its normalizers {training[:3]} are" if training else "the model is"
+        raise AnynormError(
+            f"{which} in train mode, where batches are normalized by their own statistics and not "
+            "by the kept ones that fold() puts into the weights. Call model.eval() first."
+        )
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _folded(model: nn.Module, example: Batch, forward: Forward | None, log: Log) -> nn.Module:
+    found = normalizers(model)
+    lent = _lend_biases(model)
+    state = State(model, capture(model, example, forward))
+    plans = [_planned(norm, state, log) for norm in found]  # all before any weight changes
+    done = [plan for plan in plans if plan is not None and _carried_out(plan, log)]
+    for plan in done:
+        model = put(model, plan.norm.place, succeed(plan.norm.module, plan.remainder))
+    needed = {plan.layer.layer for plan in done}
+    for layer in lent:
+        layer.bias = layer.bias if layer in needed else None
+    log.facts["folded"] = f"{len(done)} of {len(found)} normalizers"
+    return model
+
+
+def _planned(norm: Normalizer, state: State, log: Log) -> Plan | None:
+    try:
+        return planned(norm, state)
+    except Refused as reason:
+        log.refuse(norm.name, str(reason))
+        return None
+
+
+def _carried_out(plan: Plan, log: Log) -> bool:
+    try:
+        plan.carry_out()
+    except Refused as reason:
+        log.refuse(plan.norm.name, str(reason))
+        return False
+    log.change(plan.norm.name, f"folded into {plan.layer.told}")
+    return True
+
+
+def _lend_biases(model: nn.Module) -> list[Any]:
+    """Give layers without a bias one of zeros: the graph then shows whether they would use it."""
+    layers = [layer for layer in model.modules() if _lacks_bias(layer)]
+    for layer in layers:
+        weight: Any = layer.weight
+        units: Any = getattr(layer, "out_channels", getattr(layer, "out_features", None))
+        layer.bias = nn.Parameter(weight.detach().new_zeros(units), weight.requires_grad)
+    return layers
+
+
+def _lacks_bias(layer: nn.Module) -> bool:
+    if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+        return False
+    weight, bias = (layer._parameters.get(name, layer) for name in ("weight", "bias"))
+    return bias is None and isinstance(weight, nn.Parameter) and not is_lazy(weight)

@@ -1,0 +1,1 @@
+"""How normalizers are put into the layers around them: where that is possible, and the sums."""

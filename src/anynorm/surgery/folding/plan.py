@@ -1,0 +1,110 @@
+"""Which layer takes up a normalizer, or why none does."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm import nn as own
+from anynorm.surgery.affine import Affine, affine_of
+from anynorm.surgery.folding.applications import (
+    Application,
+    applications,
+    layer_before,
+    layer_behind,
+)
+from anynorm.surgery.folding.weighted import State, Weighted, absorb_before, absorb_behind
+from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.refused import Refused
+
+__all__ = ["Plan", "planned"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A normalizer, the layer that takes it up, and how."""
+
+    norm: Normalizer
+    layer: Weighted
+    absorb: Callable[[Any, Affine], tuple[Tensor, Tensor]]
+    residual: bool
+
+    @torch.no_grad()
+    def carry_out(self) -> None:
+        """Write the new weight and bias; raises `Refused` if they do not fit their type."""
+        layer = self.layer.layer
+        new = self.absorb(layer, affine_of(self.norm))
+        pairs = [(p, v.to(p)) for p, v in zip((layer.weight, layer.bias), new, strict=True)]
+        if not all(bool(value.isfinite().all()) for _, value in pairs):
+            raise Refused(f"the weights of {self.layer.told} would not be finite then")
+        for parameter, value in pairs:
+            parameter.copy_(value)
+
+    @property
+    def remainder(self) -> nn.Module:
+        """What is left of the normalizer."""
+        if children := _children(self.norm):
+            return nn.Sequential(children)
+        if self.norm.activation is not None or self.residual:
+            return own.Activate(self.norm.activation)
+        return nn.Identity()
+
+
+def planned(norm: Normalizer, state: State) -> Plan:
+    """The layer in front that takes up `norm`, else the one behind; raises `Refused`."""
+    _check_kind(norm)
+    uses = applications(norm, state)
+    try:
+        return _in_front(norm, uses, state)
+    except Refused as reason:
+        in_front = str(reason)
+    try:
+        return _behind(norm, uses, state)
+    except Refused as reason:
+        raise Refused(f"in front: {in_front}; behind: {reason}") from None
+
+
+def _check_kind(norm: Normalizer) -> None:
+    if not norm.known:
+        raise Refused(norm.doubt)
+    if not norm.fixed:
+        whose = "batch" if norm.family == "batch" else "input"
+        raise Refused(f"{norm.family} norm takes its statistics from each {whose} here")
+
+
+def _in_front(norm: Normalizer, uses: list[Application], state: State) -> Plan:
+    layer = _one([layer_before(use, state) for use in uses], state)
+    return Plan(norm, layer, absorb_behind, any(use.residual for use in uses))
+
+
+def _behind(norm: Normalizer, uses: list[Application], state: State) -> Plan:
+    if norm.activation is not None or not all(use.plain for use in uses):
+        raise Refused("an activation or a residual lies between")
+    layer = _one([layer_behind(use, state) for use in uses], state)
+    if layer.kind == "transposed convolution":
+        raise Refused(f"{layer.told} adds up a different number of terms at each place")
+    if layer.pads:
+        raise Refused(f"{layer.told} pads its input with zeros, which are not normalized")
+    return Plan(norm, layer, absorb_before, residual=False)
+
+
+def _one(layers: list[Weighted], state: State) -> Weighted:
+    """The layer that all uses have in common, and that has no others."""
+    if len({layer.layer for layer in layers}) > 1:
+        names = dict.fromkeys(repr(layer.name) for layer in layers)
+        raise Refused(f"it is used with several layers: {', '.join(names)}")
+    obstacle = layers[0].obstacle(state, [layer.node for layer in layers])
+    if obstacle is not None:
+        raise Refused(obstacle)
+    return layers[0]
+
+
+def _children(norm: Normalizer) -> OrderedDict[str, nn.Module]:
+    """What a fused layer applies after normalizing, under the names it has there."""
+    named = norm.module._modules.items() if norm.fused else ()
+    return OrderedDict((n, m) for n, m in named if m is not None and type(m) is not nn.Identity)

@@ -1,0 +1,89 @@
+"""Batch norms with running statistics become batch norms of constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from anynorm import nn as own
+from anynorm.surgery.affine import eps_of
+from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.normalizers import Normalizer, named, normalizers
+from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.successor import succeed
+from anynorm.surgery.walk import put
+
+__all__ = ["freeze", "frozen"]
+
+
+def freeze(
+    model: nn.Module,
+    example: Batch | None = None,
+    *,
+    affine: bool = True,
+    layers: Sequence[str] | None = None,
+    forward: Forward | None = None,
+    inplace: bool = False,
+    tolerance: float | None = 1e-5,
+) -> Result:
+    """Turn the batch norms of `model` into :class:`anynorm.FrozenBatchNorm` with their statistics.
+
+    They then do in training what they do in eval mode, whatever ``train()`` says.  `affine`:
+    whether γ and β are frozen too; otherwise they stay the parameters that they are.  `layers`
+    limits the change to the named ones.  Names in the state dict, activations and hooks stay.
+    Where an `example` is given the outputs in eval mode are compared on it, and a relative
+    difference above `tolerance` undoes everything; `forward` says how the model is called (see
+    :mod:`anynorm.surgery.batches`).  Raises `AnynormError` if a name is of no such layer.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    >>> freeze(model).model[1]
+    FrozenBatchNorm(2, eps=1e-05)
+    """
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        for norm in named(_frozen_ones(target), layers, "have running statistics to freeze"):
+            if norm.known:
+                new = succeed(norm.module, frozen(norm, affine=affine))
+                target = put(target, norm.place, new)
+                log.change(norm.name, "frozen" if affine else "statistics frozen")
+            else:
+                log.refuse(norm.name, norm.doubt)
+        return target
+
+    trial = None if example is None else Trial(example, forward, tolerance)
+    return perform("freeze", model, change, trial, inplace=inplace)
+
+
+def _frozen_ones(model: nn.Module) -> list[Normalizer]:
+    """The layers that are batch norms of constants in eval mode, and move those in training."""
+    return [norm for norm in normalizers(model) if norm.fixed and norm.tracks and _per_batch(norm)]
+
+
+def _per_batch(norm: Normalizer) -> bool:
+    return norm.family != "instance"
+
+
+def frozen(norm: Normalizer, *, affine: bool = True) -> own.FrozenBatchNorm:
+    """A batch norm of constants that does what `norm`, with kept statistics, does in eval mode."""
+    module, (gain, shift) = norm.module, norm.affine
+    new = own.FrozenBatchNorm(
+        norm.channels,
+        eps_of(norm),
+        affine=gain is not None,
+        trainable=not affine,
+        activation=norm.activation,
+        device=module.running_mean.device,
+        dtype=module.running_mean.dtype,
+    )
+    new.running_mean.copy_(module.running_mean)
+    new.running_var.copy_(module.running_var)
+    for name, value in (("weight", gain), ("bias", shift)):
+        if value is not None:
+            setattr(new, name, value if new.trainable else _constant(value))
+    return new
+
+
+def _constant(value: Tensor) -> Tensor:
+    return value.detach().clone()
