@@ -10,6 +10,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from anynorm.study.data import load
+from benchmarks import zoo_digits
 from benchmarks.zoo import build, find, train
 from benchmarks.zoo_digits import _images
 
@@ -20,7 +21,7 @@ def trained(name: str, cache: Path, seed: int = 0) -> tuple[nn.Module, float]:
     """The model in eval mode and its accuracy on the held-out images.
 
     It is trained at the first call; its weights then lie in `cache`, under a name that changes
-    with its initial weights and the length of its training.
+    with its initial weights and with how it is trained.
     """
     model = build(name, seed)
     kept = cache / f"{name}-{seed}-{_fingerprint(model, find(name).epochs)}.safetensors"
@@ -41,7 +42,7 @@ def held_out(size: int = 64) -> list[tuple[Tensor, Tensor]]:
 
 
 def _fingerprint(model: nn.Module, epochs: int) -> str:
-    digest = hashlib.sha256(str(epochs).encode())
+    digest = hashlib.sha256(str(epochs).encode() + Path(zoo_digits.__file__).read_bytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().numpy().tobytes())

@@ -3,6 +3,7 @@
 Every normalizer is one formula, h = φ(γ · (x − μ) / σ + β); see :mod:`anynorm.spec`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from anynorm import functional, nn, reference
@@ -38,7 +39,15 @@ from anynorm.nn import (
 from anynorm.spec import Spec
 
 if TYPE_CHECKING:
+    from anynorm import surgery
+    from anynorm.doctor import Diagnosis, doctor
     from anynorm.study import Study, study
+    from anynorm.surgery.convert import convert
+    from anynorm.surgery.fold import fold
+    from anynorm.surgery.freeze import freeze
+    from anynorm.surgery.prune import prune
+    from anynorm.surgery.recalibrate import recalibrate
+    from anynorm.surgery.slim import slim
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,6 +60,7 @@ __all__ = [
     "CosineConv2d",
     "CosineConv3d",
     "CosineLinear",
+    "Diagnosis",
     "FrozenBatchNorm",
     "GroupNorm",
     "Info",
@@ -69,21 +79,40 @@ __all__ = [
     "SyncBatchNorm",
     "__version__",
     "catalogue",
+    "convert",
     "create",
+    "doctor",
+    "fold",
+    "freeze",
     "functional",
     "info",
     "nn",
     "normalized",
+    "prune",
+    "recalibrate",
     "reference",
+    "slim",
     "study",
+    "surgery",
     "tune_allocator",
 ]
 
+# What needs packages or time that the layers do not is imported at its first use.
+_LATE = {
+    "Diagnosis": ("anynorm.doctor", "Diagnosis"),
+    "Study": ("anynorm.study.api", "Study"),
+    "doctor": ("anynorm.doctor", "doctor"),
+    "study": ("anynorm.study.api", "study"),
+    "surgery": ("anynorm.surgery", ""),
+}
+_VERBS = ("convert", "fold", "freeze", "prune", "recalibrate", "slim")
+_LATE.update({verb: ("anynorm.surgery", verb) for verb in _VERBS})
+
 
 def __getattr__(name: str) -> Any:
-    """Import the study at its first use: it needs packages that the layers do not."""
-    if name in ("Study", "study"):
-        from anynorm.study import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module 'anynorm' has no attribute '{name}'")
+    """Import the study, the doctor and the surgery at their first use."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'anynorm' has no attribute '{name}'")
+    module, attribute = _LATE[name]
+    found = import_module(module)
+    return getattr(found, attribute) if attribute else found

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 from collections.abc import Mapping
-from importlib import resources
 from string import Template
 from typing import Any
 
 from anynorm.report.files import write_whole
+from anynorm.report.frame import asset, embedded, framed
 from anynorm.report.sections import contents, header, notice, study
-from anynorm.report.text import markup
 
-__all__ = ["page", "write"]
+__all__ = ["embedded", "page", "write"]
 
 Evidence = Mapping[str, Any]
 
@@ -35,41 +31,14 @@ def page(evidence: Evidence) -> str:
 
     figures: dict[str, Any] = {}
     studies = "".join(study(evidence, index, figures) for index in range(len(evidence["studies"])))
-    scripts = {"plotly": str(get_plotlyjs()), "script": _asset("page.js")}
-    return Template(_asset("page.html")).substitute(
-        scripts,
-        policy=_policy(scripts.values()),
-        style=_asset("page.css"),
-        title=markup(evidence["title"]),
-        header=header(evidence),
-        notice=notice(evidence),
-        contents=contents(evidence),
-        studies=studies,
-        figures=embedded(figures),
+    main = Template(asset("page.html")).substitute(
+        header=header(evidence), notice=notice(evidence), studies=studies
     )
-
-
-def embedded(data: object) -> str:
-    """Return `data` as JSON that no HTML parser can take for the end of its script element.
-
-    >>> embedded("</script>")
-    '"\\\\u003c/script\\\\u003e"'
-    """
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for char in "<>&":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(scripts: Any) -> str:
-    """Return a content security policy that allows the given inline scripts and nothing else."""
-    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return framed(
+        kind="study",
+        title=evidence["title"],
+        contents=contents(evidence),
+        main=main,
+        scripts=(str(get_plotlyjs()), asset("page.js")),
+        data=embedded(figures),
     )

@@ -115,6 +115,10 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "layer norm": (Behind(lambda x: x, nn.LayerNorm([6, 6, 6])), "layer_norm takes statistics"),
     "weight that is computed": (Behind(lambda x: x, Standardized(6, 6, 1)), "that is computed"),
     "sum with a constant": (Behind(lambda x: x + torch.ones(6, 1, 1)), "values that are not cut"),
+    "shapes that depend on values": (
+        Behind(lambda x: x + x[x > 0].sum().reshape(1, 1, 1, 1)),
+        "depends on values",
+    ),
     "output": (conv(3, 6), "part of the output"),
 }
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels.labels import Labels, Use
-from anynorm.surgery.channels.rules import RULES, Operator, Parameter, output, unknown
+from anynorm.surgery.channels.rules import RULES, Operator, Parameter, lock, unknown
 from anynorm.surgery.graph import Graph
 
 __all__ = ["Channels", "Use", "analyse"]
@@ -85,8 +86,17 @@ def _value(graph: Graph, node: Node, values: dict[Node, Any], labels: Labels) ->
         return args[0][args[1]]
     op = Operator(node, args, kwargs, labels)
     if node.op == "output":
-        return output(op)
+        return lock(op, "it is part of the output")
+    if not all(map(_sized, (node, *node.all_input_nodes))):
+        lock(op, f"the shape of what {op.name} gives or takes depends on values")
+        return op.nothing() if _sized(node) else torch.zeros((), dtype=torch.int64)
     if node.op != "call_function" or not op.operands:
         return op.nothing()
     rule = RULES.get(op.name) or RULES.get(op.name.rstrip("_"), unknown)
     return rule(op)
+
+
+def _sized(node: Node) -> bool:
+    """Whether the shape is known, and does not depend on the values of the example."""
+    tensors = [leaf for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
+    return all(isinstance(size, int) for tensor in tensors for size in tensor.shape)

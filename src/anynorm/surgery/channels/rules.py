@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from anynorm.surgery.channels.labels import Labels, Use, uniform, varying
 
-__all__ = ["RULES", "Operator", "Parameter", "output", "unknown"]
+__all__ = ["RULES", "Operator", "Parameter", "lock", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,14 @@ Rule = Callable[[Operator], Any]
 
 def unknown(op: Operator) -> Any:
     """Lock all that goes in."""
-    for operand in op.operands:
-        op.lock(op.tensor(operand), f"{op.name} has no rule")
+    lock(op, f"{op.name} has no rule")
     return op.nothing()
 
 
-def output(op: Operator) -> None:
-    """Lock what the model puts out: its users count on the shape."""
+def lock(op: Operator, why: str) -> None:
+    """Lock all that goes in, for the reason given."""
     for operand in op.operands:
-        op.lock(op.tensor(operand), "it is part of the output")
+        op.lock(op.tensor(operand), why)
 
 
 def _tensors(values: Any) -> list[Any]:

@@ -1,0 +1,45 @@
+"""The tables of docs/doctor.md: ``python -m benchmarks.doctor_page`` writes them anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anynorm.doctor import CHECKS
+from benchmarks import ROOT
+from benchmarks.calibrate import FILE, alarms, table
+from benchmarks.page import fill, line
+from benchmarks.results import read
+
+__all__ = ["PAGE", "checks", "main", "tables"]
+
+PAGE = ROOT / "docs" / "doctor.md"
+
+
+def checks() -> str:
+    """What each check measures, from when on it is found, and what is advised."""
+    lines = ["| # | check | measures | found if | severity | source |", "|---|---|---|---|---|---|"]
+    for check in CHECKS:
+        severity = check.severities or check.severity
+        words = (check.name, check.measures, check.threshold, severity, check.citation)
+        lines.append(line((str(check.number), *map(_cell, words))))
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def tables() -> dict[str, str]:
+    """The tables by the name of their marker."""
+    result = read(FILE)
+    return {"checks": checks(), "false alarms": f"{table(result)}\n\n{alarms(result)}"}
+
+
+def main(page: Path = PAGE) -> None:
+    """Write the tables between their markers."""
+    for name, words in tables().items():
+        fill(page, name, words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The doctor: measure a model on its own data, test, advise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from anynorm.doctor.case import CannotRunError, Case, Loader
+from anynorm.doctor.check import Check
+from anynorm.doctor.diagnosis import Diagnosis, Finding, Skipped, arranged
+from anynorm.doctor.losses import Loss
+from anynorm.doctor.repair import Patient
+from anynorm.doctor.survey import Survey, Wanted, records_on, survey
+from anynorm.doctor.table import chosen
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward, once
+from anynorm.surgery.snapshot import preserved
+
+__all__ = ["doctor"]
+
+_LOSS, _DROPOUT = {3}, {1, 2, 17}
+
+
+def doctor(
+    model: nn.Module,
+    batches: Iterable[Batch] | None = None,
+    *,
+    target: Iterable[Batch] | None = None,
+    optimizer: Optimizer | None = None,
+    loss: Loss | None = None,
+    forward: Forward | None = None,
+    averaged: nn.Module | None = None,
+    source: nn.Module | None = None,
+    accumulation: int = 1,
+    steps: int | None = None,
+    loader: DataLoader[Any] | None = None,
+    checks: Sequence[int] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Diagnosis:
+    """Say what is wrong with a trained model's normalization, by evidence from its own data.
+
+    `batches` are those of training, as the loader gives them (see
+    :mod:`anynorm.surgery.batches`); they are gone through once.  Without them only the checks
+    that need the modules alone run.  Losses need targets: the second item of a tuple, or the key
+    "labels" of a dict (cross entropy for whole numbers, else the mean squared error), or
+    ``loss(output, batch)``.  `target`: batches of the data that the model will be used on.
+    `averaged`: the model with averaged weights; `source`: the model that this one was converted
+    from.  `accumulation`: batches behind one step of the `optimizer`; `steps`: how many steps were
+    trained.  `loader`: says how large the last batch is, if `batches` is no DataLoader.  `checks`:
+    the numbers of those to run; see :mod:`anynorm.doctor.table` for all.
+
+    The model, its gradients, its modes and all random states are afterwards as they were.  Raises
+    `AnynormError` for batches that the model cannot be called on, if there are none, and for lazy
+    layers that have seen no input.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)).eval()
+    >>> [(f.check, f.severity, f.layer) for f in doctor(model).findings]
+    [(4, 'error', '1')]
+    """
+    table = chosen(checks)
+    _check_arguments(model, batches, target, accumulation, steps)
+    how: dict[str, Any] = {"forward": forward, "group": group}
+    wanted = Wanted(_runs(table, _LOSS), _runs(table, _DROPOUT))
+    with _kept(model, averaged, source):
+        seen = None
+        if batches is not None:
+            seen = survey(model, batches, averaged=averaged, loss=loss, wanted=wanted, **how)
+        case = Case(
+            model,
+            seen,
+            target=None if target is None else records_on(model, target, **how),
+            source=source,
+            optimizer=optimizer,
+            loader=_cut(loader if loader is not None else batches),
+            accumulation=accumulation,
+            steps=steps,
+            **how,
+        )
+        findings, skipped = _run(table, case)
+    example = None if seen is None else seen.example
+    patient = Patient(model, batches, example, forward, group)
+    return Diagnosis(arranged(findings), tuple(skipped), _facts(case, seen), table, patient)
+
+
+@contextmanager
+def _kept(*models: nn.Module | None) -> Iterator[None]:
+    """Everything about the models, and the random states, is as before at the end of the block."""
+    with ExitStack() as stack:
+        for model in models:
+            if model is not None:
+                stack.enter_context(preserved(model))
+        yield
+
+
+def _runs(table: Sequence[Check], numbers: set[int]) -> bool:
+    return any(check.number in numbers for check in table)
+
+
+def _run(table: Sequence[Check], case: Case) -> tuple[list[Finding], list[Skipped]]:
+    findings: list[Finding] = []
+    skipped: list[Skipped] = []
+    for check in table:
+        found = _one(check, case)
+        if isinstance(found, Skipped):
+            skipped.append(found)
+        else:
+            findings += found
+    return findings, skipped
+
+
+def _one(check: Check, case: Case) -> list[Finding] | Skipped:
+    try:
+        return list(check.findings(case))
+    except CannotRunError as error:
+        return Skipped(check.number, check.name, str(error))
+
+
+def _check_arguments(
+    model: nn.Module,
+    batches: Iterable[Batch] | None,
+    target: Iterable[Batch] | None,
+    accumulation: int,
+    steps: int | None,
+) -> None:
+    lazy = [
+        name
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
+    ]
+    if lazy:
+        raise AnynormError(
+            f"{lazy[0]!r} and {len(lazy) - 1} more have no shape yet: lazy layers get theirs from "
+            "the first input. Call the model once, model(x), then examine it."
+        )
+    if accumulation < 1 or (steps is not None and steps < 1):
+        raise AnynormError(f"accumulation={accumulation}, steps={steps}; give 1 or more.")
+    if batches is not None and target is batches and once(batches):
+        raise AnynormError("batches and target are one iterator; give each its own.")
+
+
+def _cut(batches: object) -> Loader | None:
+    """How a DataLoader makes batches; None for other iterables, whose batches are counted."""
+    if not isinstance(batches, DataLoader) or batches.batch_size is None:
+        return None
+    try:
+        return Loader(len(batches.sampler), batches.batch_size, batches.drop_last)  # type: ignore[arg-type]
+    except TypeError:  # of a stream
+        return None
+
+
+def _facts(case: Case, seen: Survey | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "model": type(case.model).__name__,
+        "parameters": sum(p.numel() for p in case.model.parameters()),
+        "normalization layers": len(case.norms),
+        "families": dict(Counter(norm.family for norm in case.norms)),
+        "torch": torch.__version__,
+    }
+    if seen is not None:
+        facts |= {"batches": len(seen.sizes), "samples": sum(seen.sizes)}
+    if not case.norms:
+        facts["note"] = "the model has no normalization layers, so there is nothing to check"
+    return facts

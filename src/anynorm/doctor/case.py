@@ -1,0 +1,116 @@
+"""Everything that a check may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from anynorm.doctor.drift import Drift, drifts
+from anynorm.doctor.geometry import shares_batch
+from anynorm.doctor.record import Record
+from anynorm.doctor.survey import Survey
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.graph import Graph, capture
+from anynorm.surgery.normalizers import Normalizer, normalizers
+
+__all__ = ["CannotRunError", "Case", "Found", "Loader", "Numbers", "Outcome"]
+
+Numbers = dict[str, float | int | str]
+
+
+class Found(NamedTuple):
+    """What a check found at a layer: `effect` is the measured number over its threshold."""
+
+    layer: str
+    message: str
+    numbers: Numbers
+    effect: float
+    severity: str = ""  # where it is not the check's own
+    fix: str = ""  # likewise
+
+
+Outcome = Iterator[Found]
+
+
+class CannotRunError(AnynormError):
+    """A check lacks what it needs; the message completes "needs ..."."""
+
+
+class Loader(NamedTuple):
+    """How a loader cuts its samples into batches, as it says itself."""
+
+    samples: int
+    batch: int
+    drops_last: bool
+
+
+@dataclass
+class Case:
+    """A model, what was measured on it, and what its user said about it."""
+
+    model: nn.Module
+    survey: Survey | None = None
+    target: list[Record] | None = None
+    source: nn.Module | None = None
+    optimizer: Optimizer | None = None
+    loader: Loader | None = None
+    forward: Forward | None = None
+    group: dist.ProcessGroup | None = None
+    accumulation: int = 1
+    steps: int | None = None
+    norms: list[Normalizer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.norms = self.norms or normalizers(self.model)
+
+    @property
+    def measured(self) -> Survey:
+        """The survey, for checks that are run only where there is one."""
+        if self.survey is None:
+            raise CannotRunError("batches")
+        return self.survey
+
+    @property
+    def example(self) -> Batch:
+        """The first batch."""
+        return self.measured.example
+
+    @cached_property
+    def tracking(self) -> list[Normalizer]:
+        """The layers with running statistics that training updates."""
+        return [norm for norm in self.norms if norm.tracks]
+
+    @cached_property
+    def batch_like(self) -> list[Record]:
+        """The layers that take statistics from all samples, in the order of the forward pass."""
+        return [record for record in self.measured.records if shares_batch(record.norm)]
+
+    @cached_property
+    def drifts(self) -> list[Drift]:
+        """The tests 1 and 2 on the model's own batches."""
+        return drifts(self.measured.records)
+
+    @cached_property
+    def right_with_dropout(self) -> frozenset[str]:
+        """The layers whose statistics are those of the data with dropout on, as in training."""
+        found = drifts(self.measured.dropped.probes[True].records)
+        return frozenset(
+            drift.record.norm.name
+            for drift in found
+            if not bool((drift.mean_off | drift.variance_off).any())
+        )
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The model's operators; raises `CannotRunError` where it cannot be traced."""
+        try:
+            return capture(self.model, self.example, self.forward)
+        except AnynormError as error:
+            raise CannotRunError(f"a model that can be traced: {error}") from error

@@ -1,0 +1,71 @@
+"""One check: what it measures, and the advice that goes with what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from anynorm.doctor.case import CannotRunError, Case, Outcome
+from anynorm.doctor.diagnosis import Finding
+
+__all__ = ["Check"]
+
+# What may be missing, by the word for it.
+_GIVEN: dict[str, Callable[[Case], bool]] = {
+    "batches": lambda case: case.survey is not None,
+    "batches or steps=": lambda case: case.survey is not None or case.steps is not None,
+    "averaged=": lambda case: case.survey is not None and case.survey.averaged is not None,
+    "target=": lambda case: case.target is not None,
+    "source=": lambda case: case.source is not None,
+    "optimizer=": lambda case: case.optimizer is not None,
+    "accumulation= above 1": lambda case: case.accumulation > 1,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row of the table.
+
+    `measures`, `threshold`, `why` and `citation` are sentences for readers; `fix` is a line of
+    code in which ``{layer}`` stands for the layer's name, quoted.  `severity` is that of a finding
+    which has none of its own; `severities` says so where there are several.  `run` finds.
+    """
+
+    number: int
+    name: str
+    measures: str
+    threshold: str
+    severity: str
+    why: str
+    fix: str
+    citation: str
+    run: Callable[[Case], Outcome]
+    needs: tuple[str, ...] = ("batches",)
+    severities: str = ""
+
+    def missing(self, case: Case) -> list[str]:
+        """What the check needs and the case has not."""
+        return [need for need in self.needs if not _GIVEN[need](case)]
+
+    def findings(self, case: Case) -> Iterator[Finding]:
+        """Run the check, and put the advice beside what it finds.
+
+        Raises `CannotRunError` where something is missing.
+        """
+        if missing := self.missing(case):
+            raise CannotRunError(" and ".join(missing))
+        for order, found in enumerate(self.run(case)):
+            yield Finding(
+                check=self.number,
+                name=self.name,
+                severity=found.severity or self.severity,
+                layer=found.layer,
+                message=found.message,
+                numbers=found.numbers,
+                threshold=self.threshold,
+                why=self.why,
+                fix=found.fix or self.fix.format(layer=repr(found.layer)),
+                citation=self.citation,
+                effect=found.effect,
+                order=order,
+            )

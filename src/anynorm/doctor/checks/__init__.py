@@ -1,0 +1,1 @@
+"""The checks: each a small function from the measurements to what it found."""

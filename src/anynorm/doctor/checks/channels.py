@@ -1,0 +1,66 @@
+"""Channels that carry nothing: checks 19 and 20."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anynorm.doctor.case import Case, Found, Numbers, Outcome
+from anynorm.doctor.geometry import double
+from anynorm.surgery.normalizers import Normalizer
+
+__all__ = ["dead", "zero"]
+
+DEAD = 1e-3  # of the layer's median
+
+
+def dead(case: Case) -> Outcome:
+    """Check 19."""
+    outputs = {} if case.survey is None else {r.norm.name: r.outputs for r in case.measured.records}
+    for norm in case.norms:
+        weight = norm.affine[0]
+        small = _below(double(weight).abs().flatten()) if weight is not None else None
+        pooled = outputs.get(norm.name)
+        constant = None
+        if pooled is not None and pooled.count > 1 and bool(pooled.mean.isfinite().all()):
+            constant = _below(pooled.variance.clamp_min(0).sqrt())
+        if found := _found(norm, small, constant):
+            yield found
+
+
+def _below(size: Tensor) -> Tensor:
+    """Which are dead beside the others; in a layer of zeros all are."""
+    return (size.cpu() <= DEAD * size.cpu().median()) & bool(size.isfinite().all())
+
+
+def _found(norm: Normalizer, small: Tensor | None, constant: Tensor | None) -> Found | None:
+    counts = [0 if which is None else int(which.sum()) for which in (small, constant)]
+    if not any(counts):
+        return None
+    total = len(small) if small is not None else len(constant) if constant is not None else 0
+    # γ of layers over several axes has more values than there are channels of the output.
+    together = _both(small, constant)
+    numbers: Numbers = {
+        "channels": f"{together} of {total}",
+        "γ near zero": counts[0],
+        "constant output": counts[1],
+    }
+    message = f"{together} of {total} channels are dead: {counts[0]} by γ, {counts[1]} by output"
+    return Found(norm.name, message, numbers, 1 + together / max(total, 1))
+
+
+def _both(small: Tensor | None, constant: Tensor | None) -> int:
+    given = [which for which in (small, constant) if which is not None]
+    if len(given) == 2 and len(given[0]) == len(given[1]):
+        return int((given[0] | given[1]).sum())
+    return max(int(which.sum()) for which in given)
+
+
+def zero(case: Case) -> Outcome:
+    """Check 20."""
+    for norm in case.tracking:
+        weight, tracked = norm.affine[0], int(norm.module.num_batches_tracked)
+        if weight is not None and tracked > 0 and not torch.any(weight):
+            numbers: Numbers = {"channels": weight.numel(), "batches tracked": tracked}
+            message = f"γ is exactly 0 in all {weight.numel()} channels after {tracked} batches"
+            yield Found(norm.name, message, numbers, 1.0)

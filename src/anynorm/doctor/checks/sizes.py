@@ -1,0 +1,144 @@
+"""How many values statistics rest on, and whether samples depend on others: 5, 6, 15, 21, 22."""
+
+from __future__ import annotations
+
+from torch import distributed as dist
+from torch import nn
+
+from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
+from anynorm.doctor.comparison import (
+    apart,
+    first_apart,
+    in_double,
+    matched,
+    part_of,
+    run,
+    samples_of,
+)
+from anynorm.doctor.record import Record
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch
+from anynorm.surgery.edit import copied
+
+__all__ = ["accumulated", "companions", "few_in_group", "last_batch", "small_batch"]
+
+FEW = 16
+SAMPLES = 4  # tried alone
+TOGETHER = 8
+AGREES = 1e-3
+
+
+def small_batch(case: Case) -> Outcome:
+    """Check 5."""
+    for record, values in _small(case):
+        yield Found(
+            record.norm.name,
+            f"each channel's μ and σ rest on {values} values in training, batches as these",
+            {"values": values, "input": str(record.shape)},
+            FEW / max(values, 1),
+        )
+
+
+def accumulated(case: Case) -> Outcome:
+    """Check 15."""
+    for record, values in _small(case) if case.accumulation > 1 else ():
+        numbers: Numbers = {
+            "values": values,
+            "accumulated batches": case.accumulation,
+            "values behind a gradient": values * case.accumulation,
+        }
+        message = (
+            f"gradients of {case.accumulation} batches are accumulated, but μ and σ rest on the "
+            f"{values} values of each alone"
+        )
+        yield Found(record.norm.name, message, numbers, FEW / max(values, 1))
+
+
+def _small(case: Case) -> list[tuple[Record, int]]:
+    found = [(record, record.values * _ranks(record)) for record in case.batch_like]
+    return [(record, values) for record, values in found if values < FEW]
+
+
+def _ranks(record: Record) -> int:
+    """How many processes share statistics."""
+    if isinstance(record.norm.module, nn.SyncBatchNorm) and dist.is_initialized():
+        return dist.get_world_size(record.norm.module.process_group)
+    return 1
+
+
+def last_batch(case: Case) -> Outcome:
+    """Check 6."""
+    last = _last(case)
+    if last != 1 or not case.batch_like:
+        return
+    record = min(case.batch_like, key=lambda r: r.values)
+    samples = max(case.measured.sizes)
+    values = record.fewest if 1 in case.measured.sizes else record.values // max(samples, 1)
+    numbers: Numbers = {"last batch": 1, "batch": samples, "values per channel": values}
+    if case.loader is not None:
+        numbers |= {"samples": case.loader.samples, "batch": case.loader.batch}
+    message = f"the last batch has one sample, so that a channel has {max(values, 1)} values: "
+    message += "training raises an error" if values <= 1 else "its statistics are that sample's"
+    severity = "error" if values <= 1 else "warning"
+    yield Found(record.norm.name, message, numbers, float(samples), severity)
+
+
+def _last(case: Case) -> int:
+    """The size of the last batch of an epoch; 0 if there is no smaller one."""
+    if case.loader is not None:
+        samples, batch, drops = case.loader
+        return 0 if drops or batch == 1 else samples % batch
+    sizes = case.measured.sizes
+    return sizes[-1] if len(sizes) > 1 and sizes[-1] < max(sizes) else 0
+
+
+def few_in_group(case: Case) -> Outcome:
+    """Check 22."""
+    for record in case.measured.records:
+        if record.norm.family == "frozen" or record in case.batch_like or record.fewest >= FEW:
+            continue
+        values = record.fewest
+        yield Found(
+            record.norm.name,
+            f"each μ and σ is taken over {values} value{'s' if values > 1 else ''}"
+            + (": the layer puts out β whatever comes in" if values < 2 else ""),
+            {"values": values, "input": str(record.shape), "kind": record.norm.family},
+            FEW / max(values, 1),
+            "error" if values < 2 else "warning",
+        )
+
+
+def companions(case: Case) -> Outcome:
+    """Check 21."""
+    samples = min(samples_of(case.example), TOGETHER)
+    if samples < 2:
+        raise CannotRunError("a first batch of two samples or more")
+    batch = part_of(case.example, 0, samples)
+    try:
+        index, away, layer = _worst_alone(case, case.model, batch)
+        # In float32 rounding may tip a choice, such as which boxes are the best.
+        if away > AGREES and not layer:
+            _, away, _ = _worst_alone(case, copied(case.model).double(), in_double(batch))
+    except CannotRunError:
+        raise
+    except AnynormError as error:
+        raise CannotRunError(f"a model that can be called on one sample: {error}") from error
+    if away > AGREES:
+        message = f"sample {index} alone and in a batch gives outputs that differ by {away:.2g}"
+        numbers: Numbers = {"sample": index, "batch": samples, "relative difference": away}
+        yield Found(layer, message, numbers, away / AGREES)
+
+
+def _worst_alone(case: Case, model: nn.Module, batch: Batch) -> tuple[int, float, str]:
+    """The sample that differs most when it is alone, by how much, and the layer that does it."""
+    names = [record.norm.name for record in case.measured.records]
+    samples = samples_of(batch)
+    together = run(model, batch, names, case.forward)
+    found = []
+    for index in range(min(samples, SAMPLES)):
+        alone = run(model, part_of(batch, index, index + 1), names, case.forward)
+        one, part = matched(alone, together, index, samples)
+        if not one.outputs:
+            raise CannotRunError("an output with an axis of samples")
+        found.append((index, apart(one, part), first_apart(one, part, AGREES)))
+    return max(found, key=lambda item: item[1])

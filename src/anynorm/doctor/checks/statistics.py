@@ -1,0 +1,211 @@
+"""Running statistics that are not those of the data: checks 1, 2, 4, 13, 14 and 23."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
+from anynorm.doctor.drift import MEAN, VARIANCE, Drift, drifts
+from anynorm.doctor.geometry import double
+from anynorm.surgery.normalizers import Normalizer
+
+__all__ = ["averaged", "leftover", "mean", "ranks", "target", "variance"]
+
+ERROR = 5  # times the threshold is an error
+LEFT = 1e-3
+_RANK = {"info": 0, "warning": 1, "error": 2}
+BEYOND = 2  # times what the model's own batches show
+MOVED = 0.05  # σ, over all channels of a layer
+
+
+def mean(case: Case) -> Outcome:
+    """Check 1."""
+    yield from _after_the_first(case, lambda drift: drift.mean_off, _mean)
+
+
+def variance(case: Case) -> Outcome:
+    """Check 2."""
+    yield from _after_the_first(case, lambda drift: drift.variance_off, _variance)
+
+
+def averaged(case: Case) -> Outcome:
+    """Check 13."""
+    yield from _either(drifts(case.measured.averaged or []))
+
+
+def target(case: Case) -> Outcome:
+    """Check 23."""
+    own = {found.layer: found.effect for found in _either(case.drifts)} if case.survey else {}
+    for found in _either(drifts(case.target or [])):
+        if found.effect > BEYOND * own.get(found.layer, 0.0):
+            yield found
+
+
+def _after_the_first(
+    case: Case,
+    off: Callable[[Drift], Tensor],
+    describe: Callable[[Drift], Found],
+) -> Outcome:
+    """Findings in the order of the forward pass; what lies behind the first may follow from it."""
+    first = ""
+    for drift in case.drifts:
+        if bool(off(drift).any()):
+            yield _explained(describe(drift), first, case)
+        if bool(_any(drift).any()):
+            first = first or _name(drift)
+
+
+def _explained(found: Found, first: str, case: Case) -> Found:
+    """Say what else speaks for a cause."""
+    message, numbers = found.message, found.numbers
+    if found.layer in case.right_with_dropout:
+        message += "; with dropout on, as in training, it is right"
+        numbers = {**numbers, "with dropout on": "right"}
+    elif first:
+        message += f"; it may follow from {first!r} before it"
+        numbers = {**numbers, "first off": first}
+    return found._replace(message=message, numbers=numbers)
+
+
+def _either(found: Sequence[Drift]) -> Outcome:
+    for drift in found:
+        if bool(_any(drift).any()):
+            by_mean, by_variance = _mean(drift), _variance(drift)
+            worse = max(by_mean, by_variance, key=lambda one: (_RANK[one.severity], one.effect))
+            yield worse._replace(numbers={**by_mean.numbers, **by_variance.numbers})
+
+
+def _any(drift: Drift) -> Tensor:
+    return drift.mean_off | drift.variance_off
+
+
+def _name(drift: Drift) -> str:
+    return drift.record.norm.name
+
+
+def _severity(effect: float, moved: float = 1.0) -> str:
+    """Of a few channels that are slightly off the next layers see next to nothing."""
+    if effect >= ERROR:
+        return "error"
+    return "warning" if moved > MOVED else "info"
+
+
+def _mean(drift: Drift) -> Found:
+    module, count = drift.record.norm.module, int(drift.mean_off.sum())
+    worst = _worst(drift.mean, drift.mean_off)
+    away = abs(float(drift.mean[worst]))
+    numbers: Numbers = {
+        "channels, mean": f"{count} of {len(drift.mean)}",
+        "worst channel, mean": worst,
+        "running mean": float(module.running_mean[worst]),
+        "mean of the data": float(drift.record.inputs.values.mean[worst]),
+        "difference in σ": away,
+        "outputs off by σ, mean": drift.moved[0],
+    }
+    message = f"the running mean is off in {count} of {len(drift.mean)} channels, by up to "
+    message += f"{away:.2g} σ (channel {worst})"
+    effect = away / MEAN
+    return Found(_name(drift), message, numbers, effect, _severity(effect, drift.moved[0]))
+
+
+def _variance(drift: Drift) -> Found:
+    module, count = drift.record.norm.module, int(drift.variance_off.sum())
+    worst = _worst(drift.variance, drift.variance_off)
+    log_ratio = float(drift.variance[worst])
+    numbers: Numbers = {
+        "channels, variance": f"{count} of {len(drift.variance)}",
+        "worst channel, variance": worst,
+        "running variance": float(module.running_var[worst]),
+        "variance of the data": float(drift.record.inputs.values.variance[worst]),
+        "ratio": math.exp(log_ratio),
+        "outputs off by σ, variance": drift.moved[1],
+    }
+    message = f"the running variance is off in {count} of {len(drift.variance)} channels, by up to "
+    message += f"a factor of {math.exp(abs(log_ratio)):.3g} (channel {worst})"
+    effect = abs(log_ratio) / VARIANCE
+    return Found(_name(drift), message, numbers, effect, _severity(effect, drift.moved[1]))
+
+
+def _worst(effects: Tensor, off: Tensor) -> int:
+    """The channel with the largest effect, among those that are off if any is."""
+    considered = off if bool(off.any()) else torch.ones_like(off)
+    return int(torch.where(considered, effects.abs(), -1.0).argmax())
+
+
+def leftover(case: Case) -> Outcome:
+    """Check 4: by the counter, and by the data where there are any."""
+    measured = {} if case.survey is None else {_name(drift): drift for drift in case.drifts}
+    every = {norm.name for norm in case.tracking}
+    reached = every if case.survey is None else {r.norm.name for r in case.survey.records}
+    for norm in case.tracking:
+        left = _left(norm)
+        drift = measured.get(norm.name)
+        if left <= LEFT or (drift is not None and not bool(_any(drift).any())):
+            continue
+        yield _young(norm, left, reached=norm.name in reached)
+
+
+def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
+    steps, momentum = int(norm.module.num_batches_tracked), norm.module.momentum
+    message = f"after {steps} batches {left:.2g} of the running statistics is still that of a "
+    message += "fresh layer (mean 0, variance 1)"
+    message += "" if reached else "; these batches do not reach it either"
+    severity = "info" if not reached else "error" if left > 0.5 else "warning"
+    numbers: Numbers = {
+        "batches": steps,
+        "momentum": "None" if momentum is None else float(momentum),
+        "left over": left,
+    }
+    return Found(norm.name, message, numbers, left / LEFT, severity)
+
+
+def _left(norm: Normalizer) -> float:
+    momentum, steps = norm.module.momentum, int(norm.module.num_batches_tracked)
+    if not steps:  # statistics that came without their count are not those of a fresh layer
+        mean, variance = norm.module.running_mean, getattr(norm.module, "running_var", None)
+        return float(not mean.any() and (variance is None or bool((variance == 1).all())))
+    return 0.0 if momentum is None else float(max(1 - momentum, 0.0) ** steps)
+
+
+def ranks(case: Case) -> Outcome:
+    """Check 14."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise CannotRunError("a process group of torch.distributed")
+    tested = [norm for norm in case.tracking if norm.module.running_mean is not None]
+    own = {norm.name: _statistics(norm) for norm in tested}
+    everyone: list[Any] = [None] * dist.get_world_size(case.group)
+    dist.all_gather_object(everyone, own, group=case.group)
+    for norm in tested:
+        found = [statistics[norm.name] for statistics in everyone if norm.name in statistics]
+        means, variances = (torch.stack(part) for part in zip(*found, strict=True))
+        yield from _spread(norm, means, variances)
+
+
+def _statistics(norm: Normalizer) -> tuple[Tensor, Tensor]:
+    variance = getattr(norm.module, "running_var", None)
+    mean = double(norm.module.running_mean).cpu()
+    return mean, torch.ones_like(mean) if variance is None else double(variance).cpu()
+
+
+def _spread(norm: Normalizer, means: Tensor, variances: Tensor) -> Outcome:
+    variances = variances + norm.module.eps
+    away = (means.amax(0) - means.amin(0)) / variances.mean(0).sqrt()
+    ratio = (variances.amax(0) / variances.amin(0)).log()
+    effect = max(float(away.max()) / MEAN, float(ratio.max()) / VARIANCE)
+    if effect > 1:
+        numbers: Numbers = {
+            "ranks": len(means),
+            "largest difference of means in σ": float(away.max()),
+            "largest ratio of variances": float(ratio.max().exp()),
+        }
+        message = (
+            f"the ranks' running means differ by up to {float(away.max()):.2g} σ, their "
+            f"variances by up to a factor of {float(ratio.max().exp()):.3g}"
+        )
+        yield Found(norm.name, message, numbers, effect, _severity(effect))

@@ -1,0 +1,88 @@
+"""Hooks that watch a model's normalization layers while it runs."""
+
+from __future__ import annotations
+
+import itertools
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from anynorm.doctor.record import Record
+from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.modes import evaluating
+from anynorm.surgery.normalizers import Normalizer, normalizers
+
+__all__ = ["Probe", "input_of"]
+
+
+def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument of a call."""
+    return args[0] if args else next(iter(kwargs.values()), None)
+
+
+class Probe:
+    """Watches the normalization layers of one model in a block; the records stay.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    >>> with Probe(model) as probe:
+    ...     _ = probe.run(torch.zeros(8, 3))
+    >>> [record.shape for record in probe.records]
+    [(8, 2)]
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
+        self.model, self.forward = model, forward
+        self.norms: list[Normalizer] = normalizers(model)
+        self.records = [Record(norm) for norm in self.norms]
+        self._order = itertools.count()
+        self._calls = [0] * len(self.norms)
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Probe:
+        for index, norm in enumerate(self.norms):
+            self._hooks += [
+                norm.module.register_forward_pre_hook(self._before(index), with_kwargs=True),
+                norm.module.register_forward_hook(self._after(index)),
+            ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def run(self, batch: Batch) -> Any:
+        """Call the model in eval mode, and return what it returns."""
+        with evaluating(self.model):
+            return self.run_as_it_is(batch)
+
+    def run_as_it_is(self, batch: Batch) -> Any:
+        """Call the model in the modes that its modules are in."""
+        self._calls = [0] * len(self.norms)
+        return call(self.model, batch, self.forward)
+
+    def in_order(self) -> list[Record]:
+        """The records of the layers that were reached, in the order of the forward pass."""
+        return sorted((r for r in self.records if r.forwards), key=lambda record: record.order)
+
+    def _before(self, index: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = input_of(args, kwargs)
+            if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
+                self.records[index].see(x, self._calls[index], next(self._order))
+                self._calls[index] += 1
+
+        return hook
+
+    def _after(self, index: int) -> Any:
+        def hook(_: nn.Module, __: Any, y: Any) -> None:
+            if isinstance(y, Tensor) and y.is_floating_point() and y.numel():
+                self.records[index].see_output(y)
+
+        return hook

@@ -1,0 +1,97 @@
+"""The measurements that need data, all in one pass over the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torch import distributed as dist
+from torch import nn
+
+from anynorm.doctor.comparison import samples_of
+from anynorm.doctor.drift import tested
+from anynorm.doctor.dropped import Dropped
+from anynorm.doctor.losses import Loss, Losses
+from anynorm.doctor.probe import Probe
+from anynorm.doctor.record import Record
+from anynorm.surgery.batches import Batch, Forward, each
+
+__all__ = ["Survey", "Wanted", "records_on", "survey"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of the pass is asked for: each costs further calls of a model for each batch."""
+
+    losses: bool = True
+    dropout: bool = True
+
+
+@dataclass
+class Survey:
+    """What one pass over the batches showed."""
+
+    records: list[Record]  # in the order of the forward pass
+    losses: Losses
+    dropped: Dropped
+    averaged: list[Record] | None = None
+    sizes: list[int] = field(default_factory=list)  # of the batches, in samples
+    example: Batch = None  # the first batch
+
+
+def survey(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    averaged: nn.Module | None,
+    loss: Loss | None,
+    forward: Forward | None,
+    group: dist.ProcessGroup | None,
+    wanted: Wanted,
+) -> Survey:
+    """Go through the batches once, whatever they are: a generator has no second pass."""
+    probe = Probe(model, forward)
+    others = [Probe(averaged, forward)] if averaged is not None else []
+    found = Survey([], Losses(loss), Dropped(model, forward))
+    for batch in each(batches):
+        _take(found, batch, probe, others, wanted)
+    found.records = _ordered(probe, group)
+    found.averaged = _ordered(others[0], group) if others else None
+    return found
+
+
+def _take(found: Survey, batch: Batch, probe: Probe, others: list[Probe], wanted: Wanted) -> None:
+    if not found.sizes:
+        found.example = batch
+    found.sizes.append(samples_of(batch))
+    with probe:
+        output = probe.run(batch)
+    for other in others:
+        with other:
+            other.run(batch)
+    if wanted.losses and found.sizes[-1] == found.sizes[0]:
+        found.losses.see(probe, batch, output)
+    if wanted.dropout:
+        found.dropped.see(batch)
+
+
+def records_on(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    group: dist.ProcessGroup | None,
+) -> list[Record]:
+    """What reaches the layers on other batches."""
+    with Probe(model, forward) as probe:
+        for batch in each(batches):
+            probe.run(batch)
+    return _ordered(probe, group)
+
+
+def _ordered(probe: Probe, group: dist.ProcessGroup | None) -> list[Record]:
+    """The records in the order of the forward pass, of all ranks where a process group runs."""
+    if dist.is_available() and dist.is_initialized():
+        for record in probe.records:
+            if tested(record):
+                record.over_ranks(group)
+    return probe.in_order()
