@@ -82,14 +82,14 @@ def _value(graph: Graph, node: Node, values: dict[Node, Any], labels: Labels) ->
     if name := graph.state(node):
         return Parameter(name, node.meta["val"].shape)
     args, kwargs = (cast("Any", map_arg(a, values.__getitem__)) for a in (node.args, node.kwargs))
-    if node.target is operator.getitem:
-        return args[0][args[1]]
     op = Operator(node, args, kwargs, labels)
     if node.op == "output":
         return lock(op, "it is part of the output")
     if not all(map(_sized, (node, *node.all_input_nodes))):
         lock(op, f"the shape of what {op.name} gives or takes depends on values")
         return op.nothing() if _sized(node) else torch.zeros((), dtype=torch.int64)
+    if node.target is operator.getitem:
+        return args[0][args[1]]
     if node.op != "call_function" or not op.operands:
         return op.nothing()
     rule = RULES.get(op.name) or RULES.get(op.name.rstrip("_"), unknown)
