@@ -155,8 +155,7 @@ def _doctor(row: Architecture, model: nn.Module) -> str:
     after = model.state_dict()
     if not all(_same(before[name], after[name]) for name in before):
         raise WrongError("the doctor changed the model")
-    counts = Counter(finding.severity for finding in found.findings)
-    return ", ".join(f"{n} {severity}" for severity, n in counts.items()) or "healthy"
+    return f"{len(found.checks) - len(found.skipped)} checks ran"
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
