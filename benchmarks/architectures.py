@@ -14,6 +14,7 @@ import copy
 import io
 import logging
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -91,8 +92,8 @@ def _reasons(found: dict[str, dict[str, tuple[str, str]]]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """The message without the names of one model."""
-    words = text.split(". ")[0]
+    """The message's first sentence, without the name of one model's class."""
+    words = re.sub(r"^\w+(?= has no)|(?<=cannot trace )\w+", "the model", text.split(". ")[0])
     return words if len(words) < 160 else f"{words[:160]}…"
 
 

@@ -257,6 +257,34 @@ def test_our_layers_and_fused_activations() -> None:
     assert result.model.train()(X).shape == (4, 2, 8, 8)
 
 
+class Arithmetic(nn.Module):
+    """Frozen batch norm as detection models write it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shaped = {name: b.reshape(1, -1, 1, 1) for name, b in self.named_buffers()}
+        scale = shaped["weight"] * (shaped["running_var"] + 1e-5).rsqrt()
+        return x * scale + (shaped["bias"] - shaped["running_mean"] * scale)
+
+
+@pytest.mark.parametrize("written", ["operator", "arithmetic"])
+def test_frozen_batch_norms(written: str) -> None:
+    model: Any = nn.Sequential(conv(3, 6), nn.Conv2d(6, 2, 1)).eval()
+    if written == "operator":
+        nn.init.normal_(model[0][1].bias)
+        model = anynorm.freeze(model).model
+    else:
+        model[0][1] = Arithmetic(6)
+    model[0][1].weight.copy_(torch.tensor([0.0, 0, 0, 0, 1, 1]))
+    result: Any = prune(model, X, gap=True)
+    assert result.model[0][0].out_channels == len(result.model[0][1].running_var) == 2
+    assert close(result.model(X), model(X))
+
+
 def test_layers_to_ignore() -> None:
     model = nn.Sequential(conv(3, 6, 1), conv(6, 6, 1), nn.Conv2d(6, 2, 1))
     result: Any = prune(model, X, ratio=0.5, ignore=["1."])

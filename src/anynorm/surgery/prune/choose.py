@@ -54,13 +54,14 @@ class Goal:
 class Sizes:
     """How large a model is once channels are gone: parameters and FLOPs (two a multiply-add)."""
 
-    def __init__(self, channels: Channels, parameters: State) -> None:
-        self._channels = channels
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    def __init__(
+        self, channels: Channels, shapes: Mapping[str, tuple[int, ...]], parameters: Sequence[str]
+    ) -> None:
+        self._channels, self._shapes, self._parameters = channels, shapes, parameters
 
     def parameters(self, cut: set[int]) -> int:
         """The number of parameters that are left without the channels `cut`."""
-        return sum(self._left(name, cut) for name in self._shapes)
+        return sum(self._left(name, cut) for name in self._parameters)
 
     def flops(self, cut: set[int]) -> int:
         """The FLOPs of linear layers and convolutions that are left, for the example."""

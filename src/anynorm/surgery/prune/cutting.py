@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.channels import Channels, analyse
 from anynorm.surgery.edit import Trial
 from anynorm.surgery.graph import Graph, capture
+from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.prune.absorb import absorb as absorbed
 from anynorm.surgery.prune.choose import Choice, Goal, Sizes
 from anynorm.surgery.prune.plan import Plan
@@ -40,32 +42,34 @@ class Cutting:
         self.model, self.goal, self.log = model, goal, log
         self.trial = Trial(example, forward)
         self.graph: Graph = capture(model, example, forward)
-        self.channels: Channels = analyse(self.graph)
-        self.sizes = Sizes(self.channels, dict(model.named_parameters()))
-        state = (*model.named_parameters(), *model.named_buffers())
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in state}
+        self.channels: Channels = _with_frozen(analyse(self.graph), model)
+        self.state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+        self.sizes = Sizes(
+            self.channels, self.shapes, [name for name, _ in model.named_parameters()]
+        )
         self.kept = self._ignored(ignore)
         self.unsound: dict[int, str] = {}
 
     def run(self, absorb: bool) -> Plan:
         """Cut the model itself; returns the plan that cuts a fresh copy so."""
         cut = self._sound(self._chosen())
-        before = self.sizes.parameters(set()), self.sizes.flops(set())
-        after = self.sizes.parameters(cut), self.sizes.flops(cut)
+        before = self.sizes.parameters(set())
         added: tuple[str, ...] = ()
         if absorb:
             added = absorbed(self.model, self.graph, self.channels, cut, self.log)
         plan = self._plan(cut, added)
-        self._write_down(cut, before, after)
+        self._write_down(cut)
         plan.apply(self.model, inplace=True)
+        after = sum(parameter.numel() for parameter in self.model.parameters())
+        self.log.facts["parameters"] = f"{before} -> {after}"
         return plan
 
     def _chosen(self) -> set[int]:
         return self._choice().cut(self.goal, self.sizes)
 
     def _choice(self) -> Choice:
-        state = dict(self.model.named_parameters())
-        choice = Choice(self.channels, state, self.kept | set(self.unsound))
+        choice = Choice(self.channels, self.state, self.kept | set(self.unsound))
         if not choice.order:
             raise AnynormError(
                 f"{type(self.model).__name__} has no channel that can be cut. "
@@ -135,14 +139,12 @@ class Cutting:
             roots = set(self.channels.sites[name, 0].tolist())
             why = self.channels.reasons(name)
             why += ["it is ignored"] if roots & self.kept else []
-            why += list(
-                dict.fromkeys(self.unsound[root] for root in sorted(roots & set(self.unsound)))
-            )
+            why += dict.fromkeys(self.unsound[root] for root in sorted(roots & self.unsound.keys()))
             if why:
                 found[name.removesuffix(".weight")] = why
         return found
 
-    def _write_down(self, cut: set[int], before: tuple[int, int], after: tuple[int, int]) -> None:
+    def _write_down(self, cut: set[int]) -> None:
         for name in self.channels.scales:
             gone, size = len(self._indices(name, 0, cut)), len(self.channels.sites[name, 0])
             if gone:
@@ -153,10 +155,16 @@ class Cutting:
         self.log.facts.update(
             channels=choice.total,
             cut=choice.gone(cut),
-            parameters=f"{before[0]} -> {after[0]}",
-            flops=f"{before[1]} -> {after[1]}",
+            flops=f"{self.sizes.flops(set())} -> {self.sizes.flops(cut)}",
             threshold=max((choice.scale[root] for root in cut), default=0.0),
         )
+
+
+def _with_frozen(channels: Channels, model: nn.Module) -> Channels:
+    """Take in the γ of frozen batch norms that are written as arithmetic, not as an operator."""
+    names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.family == "frozen"]
+    found = [name for name in names if (name, 0) in channels.sites]
+    return replace(channels, scales=tuple(dict.fromkeys((*channels.scales, *found))))
 
 
 def _prefix(layer: str) -> str:
