@@ -2,8 +2,9 @@
 
     python -m benchmarks.architectures [NAME ...]
 
-prints the table of docs/architectures.md.  Wrong is what raises anything but our own error, changes
-what it must not, or computes something else than it should.
+prints a table and, of all of them, writes that of docs/architectures.md in a quarter of an hour.
+Wrong is what raises anything but our own error, changes what it must not, or computes something
+else than it should.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from anynorm.surgery.converting.targets import BATCH_FAMILY
 from anynorm.surgery.edit import Trial
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.receipt import Difference, Result
+from benchmarks import ROOT
+from benchmarks.page import fill
 from benchmarks.zoo import ARCHITECTURES, Architecture, build, warmed
 
 Verb = Callable[[Architecture, nn.Module], str]
@@ -49,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for row in ARCHITECTURES if row.name in names or not names]
     found = {row.name: tried(row) for row in rows}
     print(table(found))
+    if not names:
+        fill(ROOT / "docs" / "architectures.md", "outcomes", table(found))
 
 
 def tried(row: Architecture) -> dict[str, tuple[str, str]]:
