@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["Pooled", "double"]
+__all__ = ["Pooled", "averaged", "double", "in_group"]
 
 
 class Pooled:
@@ -62,6 +62,28 @@ class Pooled:
         for counts, mean, squares in found:
             pooled.add(int(counts[0].item()), mean, squares)
         return pooled
+
+
+def in_group() -> bool:
+    """Whether processes of torch.distributed work together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tensor:
+    """The average of `x` over the processes of `group`, each with its weight; the same on all.
+
+    Where no process has weight, `x` itself.
+    """
+    device = _device(group)
+    parts = torch.cat(
+        [
+            double(x).flatten() * weight if weight else x.new_zeros(x.numel()).double(),
+            torch.tensor([weight], dtype=torch.float64, device=x.device),
+        ]
+    ).to(device)
+    dist.all_reduce(parts, group=group)
+    total = parts[-1]
+    return (parts[:-1] / total).reshape(x.shape).to(x) if total > 0 else x
 
 
 def double(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, once
 from anynorm.surgery.edit import perform
 from anynorm.surgery.modes import evaluating
-from anynorm.surgery.moments import Pooled
+from anynorm.surgery.moments import Pooled, averaged, in_group
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
 
@@ -193,7 +193,7 @@ class _PooledLayer(_Layer):
 
     def write(self, group: dist.ProcessGroup | None) -> float:
         pooled = self._pooled
-        if dist.is_available() and dist.is_initialized():
+        if in_group():
             pooled = pooled.over_ranks(group, len(self.layer.running_mean))
         if not pooled.count:
             return 0.0
@@ -250,7 +250,11 @@ class _AveragedLayer(_Layer):
         # The running average with this momentum is the average weighted by the batches' sizes.
         self.layer.momentum = len(x) / self._samples
 
-    def write(self, group: dist.ProcessGroup | None) -> float:  # noqa: ARG002
+    def write(self, group: dist.ProcessGroup | None) -> float:
+        if in_group():
+            for buffer in self.layer.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(averaged(buffer, self._samples, group))
         if self.first or not self.seen:
             return torch.inf if self.seen else 0.0
         pairs = zip(self._before, self.layer.buffers(), strict=True)
