@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["AnynormError", "PatternError", "ShapeError", "UnknownNameError", "listed", "nearest"]
+__all__ = [
+    "AnynormError",
+    "CollectiveError",
+    "PatternError",
+    "ShapeError",
+    "UnknownNameError",
+    "listed",
+    "nearest",
+]
 
 
 class AnynormError(ValueError):
@@ -20,6 +28,13 @@ class ShapeError(AnynormError, RuntimeError):
     """An input whose shape does not fit the normalizer it was given to.
 
     A `RuntimeError` too, because torch's own layers raise now one and now the other.
+    """
+
+
+class CollectiveError(AnynormError, RuntimeError):
+    """A collective between processes that failed; the message names it and the layer.
+
+    A `RuntimeError` too, which is what torch raises of a rank that is gone.
     """
 
 

@@ -331,3 +331,23 @@ def test_transformer_layers_use_the_new_normalizers_in_eval_mode() -> None:
         with torch.no_grad():
             fast = new(x)
         torch.testing.assert_close(fast, new(x.requires_grad_()), rtol=1e-4, atol=1e-5)
+
+
+def test_synchronised_layers_keep_what_they_had() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(6), anynorm.BatchNorm2d(6, activation="silu"))
+    found = convert(model, "sync", process_group=4).model
+    assert [type(layer) for layer in found] == [anynorm.SyncBatchNorm] * 2
+    assert [layer.sync for layer in found] == [4, 4]
+    assert found[1].activation == "silu"
+    assert not convert(found, "sync").receipt.changed
+    assert type(convert(found, "batch", torch.randn(IMAGE)).model[0]) is anynorm.BatchNorm2d
+    ours = convert(nn.Sequential(nn.SyncBatchNorm(6)), "sync").model
+    assert type(ours[0]) is anynorm.SyncBatchNorm
+
+
+def test_what_is_synchronised_stays_so_as_torchs() -> None:
+    synced = nn.Sequential(anynorm.BatchNorm2d(6, sync=True), anynorm.create("batch", 6, sync=True))
+    found = convert(synced, "torch", torch.randn(IMAGE)).model
+    assert [type(layer) for layer in found] == [nn.SyncBatchNorm] * 2
+    refused = convert(nn.Sequential(anynorm.BatchNorm2d(6, sync=2)), "torch").receipt.refused
+    assert "process group, not a number of ranks" in refused[0].text

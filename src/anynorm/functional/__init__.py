@@ -18,16 +18,21 @@ from anynorm.functional.named import (
     layer_norm,
     rms_norm,
 )
+from anynorm.functional.synced import check_synced
 from anynorm.ops import Running
+from anynorm.ops.ranks import Sync, check_sync
 
 __all__ = [
     "Activation",
     "Running",
+    "Sync",
     "activate",
     "activation_name",
     "batch_norm",
     "check_activation",
     "check_groups",
+    "check_sync",
+    "check_synced",
     "group_norm",
     "instance_norm",
     "layer_norm",

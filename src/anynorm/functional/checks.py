@@ -20,6 +20,7 @@ __all__ = [
     "need_several",
     "need_several_positions",
     "need_several_values",
+    "single_value",
 ]
 
 
@@ -31,7 +32,7 @@ def need_several_values(x: Tensor) -> None:
             "Add a batch axis with x.unsqueeze(0)."
         )
     if x.numel() == x.shape[1 if x.dim() > 1 else 0] != 0:
-        _single_value(x, "the batch")
+        single_value(x, "the batch")
 
 
 def need_axes(x: Tensor, plan: Plan) -> None:
@@ -57,10 +58,11 @@ def need_several(x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> None:
     """Raise if μ and σ would be taken over a single value."""
     shape = plan.view(tuple(x.shape), sizes) if plan.splits else x.shape
     if x.numel() and not any(shape[dim] > 1 for dim in plan.dims):
-        _single_value(x, "the axes in brackets")
+        single_value(x, "the axes in brackets")
 
 
-def _single_value(x: Tensor, where: str) -> None:
+def single_value(x: Tensor, where: str) -> None:
+    """Raise for a deviation over one value."""
     raise ShapeError(
         f"Expected more than 1 value per channel when training, got input size {x.shape}: the "
         f"deviation of {where} would be 0. Use a larger batch (drop_last=True in the DataLoader "

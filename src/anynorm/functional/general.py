@@ -12,8 +12,10 @@ from anynorm import ops
 from anynorm.functional.activation import Activation, check_activation, finish, following
 from anynorm.functional.checks import need_axes, need_real, need_several
 from anynorm.functional.native import native_operator
+from anynorm.functional.synced import standardize, together
 from anynorm.functional.whitening import scaled, whiten
 from anynorm.ops import Affine, After, Running, Statistic
+from anynorm.ops.ranks import Ranks, Sync
 from anynorm.pattern import Plan
 from anynorm.spec import Spec
 
@@ -32,14 +34,19 @@ def normalize(
     sizes: Mapping[str, int] | None = None,
     activation: Activation = None,
     residual: Tensor | None = None,
+    sync: Sync = None,
+    layer: str = "",
 ) -> Tensor:
     """Normalize `x` by any specification: h = φ(γ · (x − μ) / σ + β + residual), of its shape.
 
     `weight` and `bias` start at the pattern's channel axis.  `running` statistics are updated in
     place in training and used in its stead otherwise.  `sizes` gives the parts of split axes.
     `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function;
-    `residual`: a tensor of the shape and type of `x`.  Raises `ShapeError` if `x` does not fit the
-    pattern, or the residual `x`.
+    `residual`: a tensor of the shape and type of `x`.  `sync`: whose values the statistics of a
+    batch are taken over in training, those of all processes if True, of a process group, of a
+    dimension of a device mesh, or of a number of consecutive ranks; `layer` is what errors call
+    it.  Raises `ShapeError` if `x` does not fit the pattern, or the residual `x`;
+    `CollectiveError` if a collective fails.
 
     >>> x = torch.randn(4, 6, 5)
     >>> normalize(x, Spec.of("n (g [c]) [...]"), sizes={"g": 2}).shape
@@ -48,7 +55,8 @@ def normalize(
     check_activation(activation)
     plan, affine = spec.pattern.plan(x.dim()), Affine(weight, bias)
     after = following(x, residual, activation)
-    y = _normalize(x, spec, plan, affine, running, training, eps, sizes or {}, after)
+    ranks = together(spec, plan, sync, layer, x) if training else None
+    y = _normalize(x, spec, plan, affine, running, training, eps, sizes or {}, after, ranks)
     return finish(y, activation)
 
 
@@ -62,20 +70,21 @@ def _normalize(
     eps: float,
     sizes: Mapping[str, int],
     after: After,
+    ranks: Ranks | None,
 ) -> Tensor:
     if spec.is_identity:
         return after.apply(scaled(x, plan, affine))
     need_axes(x, plan)
-    if plan.takes_batch and (training or running is None):
+    if plan.takes_batch and (training or running is None) and ranks is None:
         need_several(x, plan, sizes)
     if spec.scale is not None and spec.scale.root is not None:
-        y = whiten(x, spec, spec.scale.root, plan, affine, running, training, eps, sizes)
+        y = whiten(x, spec, spec.scale.root, plan, affine, running, training, eps, sizes, ranks)
         return after.apply(y)
     if running is not None and not training:
         return _with_running(x, plan, affine, running, eps if spec.scale else 0.0, after)
-    if native := native_operator(x, spec, plan, affine, running):
+    if ranks is None and (native := native_operator(x, spec, plan, affine, running)):
         return native(x, affine, running, eps, sizes, after)
-    return _standardize(x, spec, plan, affine, running, eps, sizes, after)
+    return _standardize(x, spec, plan, affine, running, eps, sizes, after, ranks)
 
 
 def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
@@ -97,6 +106,7 @@ def _standardize(
     eps: float,
     sizes: Mapping[str, int],
     after: After,
+    ranks: Ranks | None,
 ) -> Tensor:
     need_real(x)
     view, residual = x, after.residual
@@ -107,11 +117,17 @@ def _standardize(
     weight, bias = (
         p if p is None else p.reshape(plan.affine_view(tuple(p.shape), sizes)) for p in affine
     )
-    statistic = _statistic(spec, view, plan.dims, eps)
-    y, mean, square = ops.standardize(view, Affine(weight, bias), statistic, after)
+    affine = Affine(weight, bias)
+    count: float | Tensor
+    if ranks is not None:
+        y, mean, square, count = standardize(view, affine, spec, plan.dims, eps, after, ranks)
+    else:
+        statistic = _statistic(spec, view, plan.dims, eps)
+        y, mean, square = ops.standardize(view, affine, statistic, after)
+        count = view.numel() // max(mean.numel(), 1)
     if running is not None:
         lies = plan.affine_view(tuple(running.mean.shape), sizes)
-        _track(running, spec, lies, mean, square, view.numel() // max(mean.numel(), 1))
+        _track(running, spec, lies, mean, square, count)
     return y.reshape(x.shape) if plan.splits else y
 
 
@@ -125,7 +141,12 @@ def _statistic(spec: Spec, view: Tensor, dims: Sequence[int], eps: float) -> Sta
 
 
 def _track(
-    running: Running, spec: Spec, affine: list[int], mean: Tensor, square: Tensor, count: int
+    running: Running,
+    spec: Spec,
+    affine: list[int],
+    mean: Tensor,
+    square: Tensor,
+    count: float | Tensor,
 ) -> None:
     """Let statistics of the split view enter the running ones, which lie where γ does.
 
@@ -133,8 +154,12 @@ def _track(
     over those that they lack.  The variance gets Bessel's correction.
     """
     unbiased = spec.scale is not None and spec.scale.is_standard_deviation
-    correction = count / (count - 1) if unbiased and count > 1 else 1.0
     square = torch.ones_like(mean) if spec.scale is None else square
+    correction = 1.0
+    if isinstance(count, Tensor):  # of all ranks, read on the device only
+        square = square * (count / (count - 1).clamp(min=1)) if unbiased else square
+    elif unbiased and count > 1:
+        correction = count / (count - 1)
     extra = [axis for axis, size in enumerate(affine) if size == 1]
 
     def placed(statistic: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from anynorm import ops
 from anynorm.functional.checks import need_real
 from anynorm.ops import Affine, Running
+from anynorm.ops.ranks import Ranks
 from anynorm.pattern import Plan
 from anynorm.spec import Spec
 
@@ -27,21 +28,22 @@ def whiten(
     training: bool,
     eps: float,
     sizes: Mapping[str, int],
+    ranks: Ranks | None = None,
 ) -> Tensor:
     """Whiten the channels of each group, with the values folded into matrices (groups, c, m)."""
     need_real(x)
-    if x.numel() == 0:
+    if x.numel() == 0 and ranks is None:
         return x.clone()
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # 16 bits are too few for a covariance
         with torch.autocast(device, enabled=False):
-            return whiten(x, spec, root, plan, affine, running, training, eps, sizes)
+            return whiten(x, spec, root, plan, affine, running, training, eps, sizes, ranks)
     wide = x if x.dtype == torch.float64 else x.float()
     if running is not None and not training:
         y = _by_running(wide, spec, root, plan, running, eps)
     else:
-        y = _by_own(wide, spec, root, plan, running, eps, sizes)
+        y = _by_own(wide, spec, root, plan, running, eps, sizes, ranks)
     return scaled(y, plan, affine).to(x.dtype)
 
 
@@ -53,12 +55,18 @@ def _by_own(
     running: Running | None,
     eps: float,
     sizes: Mapping[str, int],
+    ranks: Ranks | None = None,
 ) -> Tensor:
     """Whiten by the statistics of `x` in the pattern's split view, and let them enter `running`."""
     order, channel = plan.matrix_order
     moved = x.reshape(plan.view(tuple(x.shape), sizes)).permute(order)
-    values = moved.reshape(-1, moved.shape[channel], math.prod(moved.shape[channel + 1 :]))
-    mean, covariance = ops.whitening.moments(values)
+    groups, values_of_each = moved.shape[:channel], moved.shape[channel + 1 :]
+    channels = moved.shape[channel]
+    values = moved.reshape(math.prod(groups), channels, math.prod(values_of_each))
+    if ranks is None:
+        mean, covariance = ops.whitening.moments(values)
+    else:
+        mean, covariance = ops.synced.covariance(values, ranks)
     if running is not None:  # averaged over the parts of a split batch, which lie in front
         mean_ = mean.reshape(-1, *running.mean.shape).mean(0)
         running.track(mean_, covariance.reshape(-1, *running.var.shape).mean(0))

@@ -11,7 +11,8 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
-from anynorm.functional import Activation, Running
+from anynorm.functional import Activation, Running, Sync
+from anynorm.nn import shared
 from anynorm.nn.fx import Proxy, leaf
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import SCALES, Constant, Scale, Spec
@@ -19,7 +20,7 @@ from anynorm.spec import SCALES, Constant, Scale, Spec
 __all__ = ["Norm", "create"]
 
 
-class Norm(torch.nn.Module):
+class Norm(shared.Sharing):
     """The formula h = φ(γ · (x − μ) / σ + β + residual) as a layer, for any bracket pattern.
 
     `pattern`: the axes of the input, in brackets those that share one μ and σ, for example
@@ -30,11 +31,14 @@ class Norm(torch.nn.Module):
     and β; `bias`: whether there is β (by default where μ is subtracted).  `momentum`: of the
     running statistics, which a layer has if samples share statistics; None for the cumulative
     average.  `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a
-    function.  Further keywords give the sizes of parts of split axes, as in ``g=8``.
+    function.  `sync`: over whose batches statistics are taken in training, as for
+    :class:`~anynorm.BatchNorm1d`; for patterns that take them over the whole batch.  Further
+    keywords give the sizes of parts of split axes, as in ``g=8``.
 
     Called with an input and, if wanted, a residual of its shape and type, which is added before φ.
     Shapes: any input that fits the pattern → the same.  Raises `PatternError`, `ShapeError` for an
-    input or channels that do not fit, `UnknownNameError` for an unknown scale or activation.
+    input or channels that do not fit, `UnknownNameError` for an unknown scale or activation,
+    `AnynormError` for a pattern that has nothing to synchronise.
 
     >>> norm = Norm("n (g [c]) [...]", 6, g=3, activation="relu")
     >>> norm(torch.randn(2, 6, 5)).shape
@@ -63,6 +67,7 @@ class Norm(torch.nn.Module):
         bias: bool | None = None,
         track_running_stats: bool = True,
         activation: Activation = None,
+        sync: Sync = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **sizes: int,
@@ -73,6 +78,9 @@ class Norm(torch.nn.Module):
         self.channels = (channels,) if isinstance(channels, int) else tuple(channels)
         self.sizes = _checked_sizes(self.spec.pattern, self.channels, sizes)
         self.eps, self.momentum, self.activation = eps, momentum, activation
+        if (group := F.check_sync(sync)) is not None:
+            F.check_synced(self.spec)
+            self.sync = group
         self.affine = affine and not self.spec.is_identity
         self.track_running_stats = track_running_stats and self.spec.uses_batch
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -141,6 +149,8 @@ class Norm(torch.nn.Module):
             sizes=self.sizes,
             activation=self.activation,
             residual=residual,
+            sync=self.sync,
+            layer="" if self.sync is None else shared.layer_of(self),
         )
 
     def _running(self) -> Running | None:
@@ -176,7 +186,8 @@ class Norm(torch.nn.Module):
         elif self.spec.uses_batch:
             shown.append("track_running_stats=False")
         phi = F.activation_name(self.activation)
-        return ", ".join(shown + ([f"activation={phi}"] if phi else []))
+        shown += [f"activation={phi}"] if phi else []
+        return ", ".join(shown) + shared.shown(self.sync)
 
     def _formula(self) -> list[str]:
         """What μ and σ are, where they are not the mean and the standard deviation."""
@@ -214,6 +225,7 @@ def create(
     affine: bool = True,
     bias: bool | None = None,
     activation: Activation = None,
+    sync: Sync = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
@@ -246,6 +258,7 @@ def create(
         affine=affine,
         bias=row.bias if bias is None else bias,
         activation=activation,
+        sync=sync,
         device=device,
         dtype=dtype,
         **sizes,

@@ -9,6 +9,7 @@ the shape, the rule and the fix, and running statistics that do not bite (see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from anynorm import functional as F
 from anynorm.errors import ShapeError
-from anynorm.functional import Activation
+from anynorm.functional import Activation, Sync
 from anynorm.nn.fx import Proxy, leaf
+from anynorm.nn.shared import Sharing, layer_of, shown
+from anynorm.spec import Spec
 
 __all__ = [
     "BatchNorm1d",
@@ -57,11 +60,19 @@ class _Activated(torch.nn.Module):
         return super().extra_repr() + (f", activation={shown}" if shown else "")
 
 
-class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
+_BATCH = Spec.of("[n] c [...]")
+
+
+class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
     """Batch norm's forward for all ranks."""
 
-    ranks: ClassVar[tuple[int, ...]]
+    ranks: ClassVar[Sequence[int]]
     layout: ClassVar[str]
+
+    def __init__(self, *args: Any, sync: Sync = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if sync is not None:
+            self.sync = F.check_sync(sync)
 
     def forward(
         self,
@@ -80,12 +91,16 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
         training = self.training or mean is None
         if training and not self.track_running_stats:
             mean = var = None
+        weight = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
+        bias = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
+        if self.sync is not None and self.training:
+            return self._together(input, mean, var, weight, bias, residual)
         return F.batch_norm(
             input,
             mean,
             var,
-            parameters["weight"] if "weight" in parameters else self.weight,  # noqa: SIM401
-            parameters["bias"] if "bias" in parameters else self.bias,  # noqa: SIM401
+            weight,
+            bias,
             training,
             self.momentum,
             self.eps,
@@ -93,6 +108,36 @@ class _BatchNorm(_Activated, torch.nn.modules.batchnorm._BatchNorm):
             activation=self.activation,
             residual=residual,
         )
+
+    def _together(
+        self,
+        x: Tensor,
+        mean: Tensor | None,
+        var: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """Training with the statistics of several processes."""
+        running = None
+        if mean is not None and var is not None:
+            running = F.Running(mean, var, self.num_batches_tracked, self.momentum)
+        return F.normalize(
+            x,
+            _BATCH,
+            weight,
+            bias,
+            running,
+            eps=self.eps,
+            activation=self.activation,
+            residual=residual,
+            sync=self.sync,
+            layer=layer_of(self),
+        )
+
+    def extra_repr(self) -> str:
+        """Return torch's line, and the activation and the ranks where there are any."""
+        return super().extra_repr() + shown(self.sync)
 
 
 def _wrong_rank(layer: Any, x: Tensor) -> ShapeError:
@@ -117,7 +162,10 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """Batch norm of (N, C) or (N, C, L); arguments and state as :class:`torch.nn.BatchNorm1d`.
 
     `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
-    Raises `ShapeError` for another rank, other channels, or one value per channel in training.
+    `sync`: over whose batches statistics are taken in training: True for all processes, a process
+    group, one dimension of a device mesh, or a number of consecutive ranks.  Raises `ShapeError`
+    for another rank, other channels, or one value per channel in training; `CollectiveError` where
+    a process that shares statistics is gone.
     Ioffe & Szegedy 2015, arXiv:1502.03167.
 
     >>> BatchNorm1d(3, activation="relu")(torch.randn(8, 3)).min() >= 0
@@ -150,24 +198,45 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     layout = "(N, C, D, H, W)"
 
 
-class SyncBatchNorm(_Activated, torch.nn.SyncBatchNorm):
-    """torch's synchronised batch norm with `activation=` and a residual before it.
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm of (N, C, *) by the statistics of several processes, on CPUs and GPUs.
 
-    Arguments and state as :class:`torch.nn.SyncBatchNorm`, which does the synchronising and trains
-    on GPUs only.
+    Arguments and state as :class:`torch.nn.SyncBatchNorm`; `process_group` takes whatever `sync` of
+    :class:`BatchNorm1d` does, and is the default group if None.  It is no subclass of torch's,
+    which `DistributedDataParallel` refuses on CPUs.  `activation` and errors as for
+    :class:`BatchNorm1d`.
 
     >>> SyncBatchNorm(3, activation="relu").eval()(torch.randn(8, 3)).min() >= 0
     tensor(True)
     """
 
-    def forward(
+    ranks = range(2, 65)
+    layout = "(N, C, *)"
+
+    def __init__(
         self,
-        input: Tensor,  # noqa: A002 - torch's name
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        """Normalize `input` (N, C, *); add `residual` before φ."""
-        y = super().forward(input)
-        return F.activate(y if residual is None else y + residual, self.activation)
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Sync = None,
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        args = (num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        group = True if process_group is None else process_group
+        super().__init__(*args, sync=group, **options)
+
+    @property
+    def process_group(self) -> Sync:
+        """The group as it was given; None for the default one."""
+        return None if self.sync is True else self.sync
+
+    def extra_repr(self) -> str:
+        """Return torch's line; the ranks where these are not all."""
+        return super().extra_repr().replace(", sync=True", "")
 
 
 class _LazyBatchNorm(_BatchNorm):

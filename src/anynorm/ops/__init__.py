@@ -1,11 +1,11 @@
 """The operators, and the only place where a backend is chosen (by torch's own dispatcher).
 
 `native` holds the normalizers that torch has an operator for, `standardize` the formula over any
-axes, `normalize` that for given statistics, `whitening` the covariance roots and `running` the
-update of running statistics.
+axes, `normalize` that for given statistics, `synced` that for statistics of several processes
+(`ranks`), `whitening` the covariance roots and `running` the update of running statistics.
 """
 
-from anynorm.ops import formula, native, whitening
+from anynorm.ops import formula, native, ranks, synced, whitening
 from anynorm.ops.formula import moments
 from anynorm.ops.normalize import normalize
 from anynorm.ops.running import Running
@@ -23,6 +23,8 @@ __all__ = [
     "moments",
     "native",
     "normalize",
+    "ranks",
     "standardize",
+    "synced",
     "whitening",
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "Gradients",
     "accurate",
     "backward",
+    "deviations",
     "forward",
     "gives_residual",
     "keeps_bits",
@@ -27,6 +28,8 @@ __all__ = [
     "needs_residual",
     "normalize",
     "normalize_backward",
+    "scale_gradient",
+    "widen",
 ]
 
 # The gradients of x, residual, γ and β.  Empty: those of γ and β where there are none, that of the
@@ -154,7 +157,7 @@ def _through_statistics(g: Tensor, unit: Tensor, saved: Saved, statistic: Statis
     dims, square = statistic.dims, saved.square
     inverse = torch.rsqrt(square + statistic.eps)
     dsigma = -(g * unit).sum(dims, keepdim=True) * inverse
-    via_sigma = _scale_gradient(dsigma * inverse, _deviations(saved, statistic), square, statistic)
+    via_sigma = scale_gradient(dsigma * inverse, _measured(saved, statistic), square, statistic)
     direct = g * inverse.to(g.dtype)
     if statistic.center and statistic.about_mean:
         return _less_mean(direct + via_sigma, dims)
@@ -162,15 +165,29 @@ def _through_statistics(g: Tensor, unit: Tensor, saved: Saved, statistic: Statis
     return direct + (_less_mean(via_sigma, dims) if statistic.about_mean else via_sigma)
 
 
-def _scale_gradient(ds: Tensor, d: Tensor, square: Tensor, statistic: Statistic) -> Tensor:
-    """`ds` times s · ∂s/∂d for s = C · (mean |d|^p)^(1/p)."""
+def scale_gradient(
+    ds: Tensor,
+    d: Tensor,
+    square: Tensor,
+    statistic: Statistic,
+    largest: Tensor | None = None,
+    count: float | None = None,
+) -> Tensor:
+    """Return `ds` times s · ∂s/∂d for s = C · (mean |d|^p)^(1/p), of the values `d` at hand.
+
+    Where they are a part of all values: the `largest` of all |d| is given for p = ∞, and `count`
+    is what to divide by, in place of the number of values (for p = ∞, of those that are largest).
+    """
     dims, p, factor = statistic.dims, statistic.p, statistic.factor
     if math.isinf(p):
         magnitude = d.abs()
-        largest = magnitude == magnitude.amax(dims, keepdim=True)
-        share = ds * square.sqrt() * factor / largest.sum(dims, keepdim=True)
-        return largest * share.to(d.dtype) * d.sign()
-    count = math.prod(d.shape[dim] for dim in dims)
+        top = magnitude.amax(dims, keepdim=True) if largest is None else largest
+        at_top = magnitude == top
+        number = at_top.sum(dims, keepdim=True) if count is None else count
+        share = ds * square.sqrt() * factor / number
+        return at_top * share.to(d.dtype) * d.sign()
+    if count is None:
+        count = math.prod(d.shape[dim] for dim in dims)
     if p == 2:
         return d * (ds * (factor**2 / count)).to(d.dtype)
     # C^p s^(2−p) |d|^(p−1) as s · C · (C|d|/s)^(p−1), which neither over- nor underflows.
@@ -179,13 +196,18 @@ def _scale_gradient(ds: Tensor, d: Tensor, square: Tensor, statistic: Statistic)
     return relative * d.sign() * (ds * square.sqrt() * (factor / count)).to(d.dtype)
 
 
-def _deviations(saved: Saved, statistic: Statistic) -> Tensor:
+def _measured(saved: Saved, statistic: Statistic) -> Tensor:
     """What the scale was measured of."""
-    x, mean = widen(saved.x), saved.mean
+    x = widen(saved.x)
     if not statistic.about_mean:
         return x
     if not statistic.center:  # then the mean was not saved
         return _centred(x, statistic.dims)[1]
+    return deviations(x, saved.mean)
+
+
+def deviations(x: Tensor, mean: Tensor) -> Tensor:
+    """Return x − mean, where the mean has more digits than x."""
     high = mean.to(x.dtype)
     return x - high - (mean - high).to(x.dtype)
 

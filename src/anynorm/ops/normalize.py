@@ -16,7 +16,7 @@ from anynorm.ops.formula import Gradients
 from anynorm.ops.fused import Pair, connect, like
 from anynorm.ops.values import AS_IT_IS, PLAIN, Affine, After, Saved, View
 
-__all__ = ["normalize"]
+__all__ = ["gradients", "keeping", "normalize"]
 
 
 def normalize(
@@ -33,8 +33,27 @@ def normalize(
     Shapes: `x` any, h and the residual the same.  In the view, all others have the rank of x and
     broadcast against it.
     """
-    y: Tensor = _normalize(view, (eps, after.phi), x, after.residual, mean, square, *affine)[0]
-    return y
+    return keeping(x, mean, square, affine, eps, after, view)[0]
+
+
+def keeping(
+    x: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    affine: Affine,
+    eps: float,
+    after: After = PLAIN,
+    view: View = AS_IT_IS,
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`normalize` does, and the bits that backward needs."""
+    y, kept = _normalize(view, (eps, after.phi), x, after.residual, mean, square, *affine)
+    return y, kept
+
+
+def gradients(dy: Tensor, saved: Saved, eps: float, phi: str) -> Gradients:
+    """Return the gradients of x, residual, γ and β for constant μ and s², not differentiable."""
+    found: Gradients = torch.ops.anynorm.normalize_backward.default(dy, *saved, eps, phi)
+    return found
 
 
 class _Normalize(Pair):

@@ -61,9 +61,15 @@ def _small(case: Case) -> list[tuple[Record, int]]:
 
 def _ranks(record: Record) -> int:
     """How many processes share statistics."""
-    if isinstance(record.norm.module, nn.SyncBatchNorm) and dist.is_initialized():
-        return dist.get_world_size(record.norm.module.process_group)
-    return 1
+    module = record.norm.module
+    torchs = isinstance(module, nn.SyncBatchNorm)
+    sync = module.process_group or True if torchs else getattr(module, "sync", None)
+    if sync is None or not dist.is_available() or not dist.is_initialized():
+        return 1
+    if isinstance(sync, int) and sync is not True:
+        return sync
+    group = sync.get_group() if hasattr(sync, "get_group") else sync
+    return dist.get_world_size(None if group is True else group)
 
 
 def last_batch(case: Case) -> Outcome:

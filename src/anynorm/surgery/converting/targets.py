@@ -48,7 +48,9 @@ def to_kind(
 
 
 def _kind(norm: Normalizer) -> str:
-    return "sync" if isinstance(norm.module, nn.SyncBatchNorm) else norm.family
+    if isinstance(norm.module, nn.SyncBatchNorm):
+        return "torch's"
+    return norm.family if getattr(norm.module, "sync", None) is None else "sync"
 
 
 def _check_axes(norm: Normalizer, to: str, seen: Seen) -> None:
@@ -84,6 +86,7 @@ def _common(norm: Normalizer, to: str, options: dict[str, Any]) -> dict[str, Any
 
 
 def _sync(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Module:
+    options.setdefault("process_group", getattr(norm.module, "process_group", None))
     return own.SyncBatchNorm(norm.channels, **options)
 
 
@@ -206,4 +209,6 @@ def _options(to: str) -> tuple[str, ...]:
     if to not in TARGETS:
         raise UnknownNameError("target", to, ("torch", "anynorm", *TARGETS))
     own_options = entry(to).options if to in catalogue else ()
-    return ("eps", *(("momentum",) if to in BATCH_FAMILY or to == "sync" else ()), *own_options)
+    if to == "sync":
+        return ("eps", "momentum", "process_group")
+    return ("eps", *(("momentum",) if to in BATCH_FAMILY else ()), *own_options)

@@ -80,7 +80,18 @@ def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
 def _of_twin(norm: Normalizer) -> nn.Module:
     if norm.family == "frozen":
         raise Refused("torch.nn has no batch norm of constants")
+    if (sync := getattr(norm.module, "sync", None)) is not None:
+        return _rebuilt(norm, nn.SyncBatchNorm, process_group=_process_group(sync))
     return _rebuilt(norm, getattr(nn, norm.base.__name__))
+
+
+def _process_group(sync: Any) -> Any:
+    """What torch's synchronised batch norm calls that group."""
+    if isinstance(sync, int) and sync is not True:
+        raise Refused("torch's SyncBatchNorm takes a process group, not a number of ranks")
+    if sync is True:
+        return None
+    return sync.get_group() if hasattr(sync, "get_group") else sync
 
 
 def _rebuilt(norm: Normalizer, kind: Callable[..., nn.Module], **more: Any) -> nn.Module:
@@ -119,6 +130,11 @@ def _ranked(name: str, module: Any, seen: Seen, **options: Any) -> nn.Module:
 
 
 def _batch(module: Any, seen: Seen) -> nn.Module:
+    if module.sync is not None:
+        options: dict[str, Any] = {name: getattr(module, name) for name in _BATCH[1:]}
+        options["process_group"] = _process_group(module.sync)
+        options["num_features"], options["device"] = module.channels[0], "meta"
+        return nn.SyncBatchNorm(**options)
     return _ranked("BatchNorm", module, seen, track_running_stats=module.track_running_stats)
 
 
