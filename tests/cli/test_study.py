@@ -10,8 +10,8 @@ import pytest
 
 from anynorm import cli
 from anynorm.study.cell import Cell
+from anynorm.study.engines import Failure
 from anynorm.study.evidence import build
-from anynorm.study.pool import Failure
 
 
 class FakeStudy:

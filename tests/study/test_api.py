@@ -20,7 +20,7 @@ from anynorm.report.files import finite
 from anynorm.study import Study, study
 from anynorm.study.api import _plan
 from anynorm.study.cell import Cell
-from anynorm.study.pool import Outcome
+from anynorm.study.engines import Outcome
 from anynorm.study.store import Store
 from anynorm.study.subjects import SUBJECTS
 from anynorm.study.train import run

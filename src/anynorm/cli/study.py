@@ -39,7 +39,7 @@ def _study(*, store: str, report: str | None, parquet: str | None, **options: An
     if parquet:
         check_target(parquet, "Parquet file")
         require("pyarrow", "a Parquet file")
-    report = report or str(Path(store) / "report.html")
+    report = report or str(Path("" if "://" in store else store) / "report.html")
     result = study(store=store, report=report, **options)
     if parquet:
         result.to_parquet(parquet)
@@ -92,10 +92,13 @@ def _add_grid(study: argparse.ArgumentParser) -> None:
 
 def _add_files(study: argparse.ArgumentParser) -> None:
     add = study.add_argument
-    add("--store", default="anynorm-study", help="folder of the records (anynorm-study)")
-    add("--report", help="the HTML report (report.html in the store)")
+    add("--store", default="anynorm-study", help="folder or URL of the records (anynorm-study)")
+    add("--report", help="the HTML report (report.html in the store, of a URL in this folder)")
     add("--parquet", help="write the records as a Parquet file, too")
-    add("--workers", type=int, help="processes (as many as CPUs)")
+    add(
+        "--on", default="local", help="local, ray, ray://host:port, ray:ADDRESS, slurm:option=value"
+    )
+    add("--workers", type=int, help="processes, tasks or jobs at a time (as many as CPUs, or more)")
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,

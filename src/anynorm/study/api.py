@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from anynorm.errors import AnynormError
 from anynorm.report.files import check_target
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
+from anynorm.study.engines import Engine, Failure, Outcome, engine, run_cells
 from anynorm.study.extras import require
 from anynorm.study.frame import frame, write_parquet
 from anynorm.study.plan import Plan, unique
-from anynorm.study.pool import Failure, Outcome, run_cells
 from anynorm.study.progress import bar
-from anynorm.study.store import Record, Store
+from anynorm.study.remote import open_store
+from anynorm.study.store import Record, Records
 from anynorm.study.subjects import SUBJECTS, USER
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def study(
     refine: int = 1,
     store: str | os.PathLike[str] = "anynorm-study",
     report: str | os.PathLike[str] | None = None,
+    on: str = "local",
     workers: int | None = None,
     progress: bool = False,
     command: str = "",
@@ -127,9 +130,13 @@ def study(
     `probes` the base runs are measured in depth, with `noise` batch norm gets its noisy control.
     `refine` rounds then bisect the limits of the usable learning rates.
 
-    Every run ends as one record in the folder `store`; what is there is not run again. Ctrl-C
-    returns the study of what is finished, and before the first run is finished raises
-    `KeyboardInterrupt`. Raises `AnynormError` for bad input before any run.
+    `on` says where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this
+    machine), 'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
+    (jobs, through submitit). `workers` limits what is at work at a time: processes, tasks, jobs.
+
+    Every run ends as one record in `store`, a folder or a URL that fsspec knows; what is there is
+    not run again. Ctrl-C returns the study of what is finished, and before the first run is
+    finished raises `KeyboardInterrupt`. Raises `AnynormError` for bad input before any run.
 
     >>> result = study("mlp-relu", norms=["none", "batch"])  # doctest: +SKIP
     >>> result.report("report.html")  # doctest: +SKIP
@@ -154,10 +161,11 @@ def study(
         noise=noise,
         probes=probes,
     )
-    runner = _Runner(Store(store), _workers(workers), progress)
-    if report is not None:
-        check_target(report, "report")
-    runner.run(plan.product() if full else plan.star(), refine)
+    with closing(engine(on, workers)) as chosen:
+        runner = _Runner(open_store(store), chosen, progress)
+        if report is not None:
+            check_target(report, "report")
+        runner.run(plan.product() if full else plan.star(), refine)
     result = runner.result(title=f"{plan.subject} on {plan.data}", command=command)
     if report is not None:
         result.report(report)
@@ -167,8 +175,8 @@ def study(
 class _Runner:
     """Runs the cells that the store lacks, and those that their results ask for."""
 
-    def __init__(self, store: Store, workers: int, progress: bool) -> None:
-        self.store, self.workers, self.progress = store, workers, progress
+    def __init__(self, store: Records, engine: Engine, progress: bool) -> None:
+        self.store, self.engine, self.progress = store, engine, progress
         self.cells: list[Cell] = []
         self.found: dict[Cell, Record] = {}
         self.outcome = Outcome()
@@ -204,15 +212,16 @@ class _Runner:
         missing = [cell for cell in cells if cell not in self.found]
         self.reused += len(cells) - len(missing)
         with bar(len(missing), shown=self.progress) as done:
-            outcome = run_cells(missing, self.store.folder, workers=self.workers, done=done)
+            outcome = run_cells(self.engine, missing, self.store, done=done)
         self.outcome.failures += outcome.failures
         self.outcome.interrupted |= outcome.interrupted
         self._read(missing)
 
     def _read(self, cells: list[Cell]) -> None:
         """Take in the records of the cells that have one by now."""
+        present = self.store.present()
         for cell in cells:
-            if (record := self.store.read(cell.key)) is not None:
+            if (key := cell.key) in present and (record := self.store.read(key)) is not None:
                 self.found[cell] = record
 
     def _records(self) -> list[Record]:
@@ -265,12 +274,3 @@ def _nearest(lr: float, lrs: Sequence[float]) -> float:
     """The value of a grid that is nearest to the subject's own learning rate."""
     usable = [value for value in lrs if value > 0]
     return min(usable, key=lambda value: abs(math.log(value / lr)), default=lr)
-
-
-def _workers(count: int | None) -> int:
-    if count is None:
-        available = getattr(os, "sched_getaffinity", None)
-        return len(available(0)) if available else os.cpu_count() or 1
-    if count < 1:
-        raise AnynormError(f"workers is {count}; it must be 1 or more.")
-    return count

@@ -10,7 +10,13 @@ __all__ = ["require"]
 
 # A module of each package, and what to install for it.
 _STUDY = "pip install 'anynorm[study]'"
-_INSTALL = {"torchvision": "pip install torchvision"}
+_INSTALL = {
+    "torchvision": "pip install torchvision",
+    "ray": "pip install 'anynorm[ray]'",
+    "grpc": "pip install 'anynorm[ray]'",
+    "submitit": "pip install 'anynorm[slurm]'",
+    "fsspec": "pip install fsspec",
+}
 
 
 def require(module: str, purpose: str) -> None:

@@ -7,8 +7,10 @@ import os
 import re
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -17,7 +19,7 @@ from anynorm.errors import AnynormError
 from anynorm.report.files import finite, write_whole
 from anynorm.study.cell import SCHEMA, Cell
 
-__all__ = ["Record", "Store"]
+__all__ = ["Record", "Records", "Store"]
 
 Record = dict[str, Any]
 
@@ -33,12 +35,76 @@ _PARTS: dict[str, Any] = {
 _STALE_SECONDS = 60.0
 
 
-class Store:
+class Records(ABC):
+    """Records under their keys, wherever they are kept.
+
+    A record that cannot be read is moved aside to ``<key>.json.corrupt-N`` with a warning, and its
+    cell counts as not run.
+    """
+
+    def write(self, record: Record) -> None:
+        """Put a record in place in one step; numbers that are not finite become null."""
+        self._save(f"{record['key']}.json", json.dumps(finite(record), allow_nan=False))
+
+    def read(self, key: str) -> Record | None:
+        """The record with this key, or None when there is none that can be read."""
+        name = f"{key}.json"
+        try:
+            return _checked(json.loads(self._load(name)), key)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, IsADirectoryError, PermissionError) as error:
+            self._move_aside(name, error)
+            return None
+
+    def records(self) -> list[Record]:
+        """Every readable record, in the order of their keys."""
+        return list(self._records())
+
+    def present(self) -> set[str]:
+        """The keys that have a file, from one listing; whether it can be read is another matter."""
+        return {name[:-5] for name in self._names() if _NAME.fullmatch(name)}
+
+    def _records(self) -> Iterator[Record]:
+        for key in sorted(self.present()):
+            if (record := self.read(key)) is not None:
+                yield record
+
+    def _move_aside(self, name: str, error: Exception) -> None:
+        taken = self._names()
+        number = next(n for n in count(1) if f"{name}.corrupt-{n}" not in taken)
+        aside = f"{name}.corrupt-{number}"
+        try:
+            self._rename(name, aside)
+        except FileNotFoundError:  # another process has moved it, and says so
+            return
+        warnings.warn(
+            f"the record {name} cannot be read ({error}); it was moved to {aside} "
+            "and its cell counts as not run.",
+            stacklevel=4,
+        )
+
+    @abstractmethod
+    def _load(self, name: str) -> str:
+        """The text of a file; raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def _save(self, name: str, text: str) -> None: ...
+
+    @abstractmethod
+    def _rename(self, name: str, new: str) -> None:
+        """Rename a file; raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def _names(self) -> set[str]:
+        """The names of all files."""
+
+
+class Store(Records):
     """Records on disk, each written atomically as ``<key>.json``.
 
-    Two stores are merged by copying their files into one folder. A file that cannot be read is
-    moved aside to ``<key>.json.corrupt-N`` with a warning, and its cell counts as not run.
-    Raises `AnynormError` when the folder cannot be created or written.
+    Two stores are merged by copying their files into one folder. Raises `AnynormError` when the
+    folder cannot be created or written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -50,30 +116,17 @@ class Store:
         """The file of the record with this key."""
         return self.folder / f"{key}.json"
 
-    def write(self, record: Record) -> None:
-        """Put a record in place in one step; numbers that are not finite become null."""
-        write_whole(self.path(record["key"]), json.dumps(finite(record), allow_nan=False))
+    def _load(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8")
 
-    def read(self, key: str) -> Record | None:
-        """The record with this key, or None when there is none that can be read."""
-        path = self.path(key)
-        try:
-            return _checked(json.loads(path.read_text(encoding="utf-8")), key)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, IsADirectoryError, PermissionError) as error:
-            self._move_aside(path, error)
-            return None
+    def _save(self, name: str, text: str) -> None:
+        write_whole(self.folder / name, text)
 
-    def records(self) -> list[Record]:
-        """Every readable record, in the order of their keys."""
-        return list(self._records())
+    def _rename(self, name: str, new: str) -> None:
+        os.replace(self.folder / name, self.folder / new)
 
-    def _records(self) -> Iterator[Record]:
-        for name in sorted(os.listdir(self.folder)):
-            record = self.read(name[:-5]) if _NAME.fullmatch(name) else None
-            if record is not None:
-                yield record
+    def _names(self) -> set[str]:
+        return set(os.listdir(self.folder))
 
     def _check_writable(self) -> None:
         try:
@@ -93,20 +146,6 @@ class Store:
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-
-    def _move_aside(self, path: Path, error: Exception) -> None:
-        number = 1
-        while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-            number += 1
-        try:
-            os.replace(path, aside)
-        except FileNotFoundError:  # another process has moved it, and says so
-            return
-        warnings.warn(
-            f"the record {path.name} cannot be read ({error}); it was moved to {aside.name} "
-            "and its cell counts as not run.",
-            stacklevel=3,
-        )
 
 
 def _checked(record: Record, key: str) -> Record:

@@ -5,59 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from engine_cells import cell
 
 from anynorm.study.cell import Cell
-from anynorm.study.pool import Failure, run_cells
+from anynorm.study.engines import Failure, engine, run_cells
 from anynorm.study.store import Store
-
-SOURCE = """
-import os
-from pathlib import Path
-from torch import nn
-from anynorm.errors import AnynormError
-
-def well(norm):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10))
-
-def refused(norm):
-    raise AnynormError("this is the rule")
-
-def raises(norm):
-    raise ArithmeticError("on purpose")
-
-def dies(norm):
-    os._exit(7)
-
-def dies_once(norm):
-    try:
-        Path("died").touch(exist_ok=False)
-    except FileExistsError:
-        return well(norm)
-    os._exit(7)
-"""
-
-
-def cell(subject: str, **changes: Any) -> Cell:
-    base = {"subject": f"pool_models:{subject}", "data": "digits", "norm": "batch", "lr": 0.1}
-    return Cell(**{**base, "steps": 2, "seed": 0, **changes})
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    (tmp_path / "pool_models.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return Store(tmp_path / "store")
 
 
 def test_failures_and_deaths_stop_nothing_else(store: Store) -> None:
     good = [cell("well", seed=seed) for seed in range(3)]
     bad = [cell("raises"), cell("dies"), cell("refused")]
     done: list[Cell] = []
-    outcome = run_cells([*bad, cell("dies_once"), *good], store.folder, workers=2, done=done.append)
+    outcome = run_cells(
+        engine("local", 2), [*bad, cell("dies_once"), *good], store, done=done.append
+    )
     assert not outcome.interrupted
     assert {record["key"] for record in store.records()} == {
         one.key for one in [*good, cell("dies_once")]
@@ -72,7 +35,7 @@ def test_failures_and_deaths_stop_nothing_else(store: Store) -> None:
 
 
 def test_nothing_to_run_starts_no_process(store: Store) -> None:
-    outcome = run_cells([], store.folder, workers=2, done=lambda _: None)
+    outcome = run_cells(engine("local", 2), [], store, done=lambda _: None)
     assert (outcome.failures, outcome.interrupted) == ([], False)
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
-from pathlib import Path
 from typing import Any
 
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell
+from anynorm.study.engines.base import Results
+from anynorm.study.store import Records
 
-__all__ = ["Failure", "Outcome", "run_cells"]
+__all__ = ["Pool"]
 
 _CONTEXT = get_context("spawn")
 _READY = "ready"
@@ -31,53 +31,25 @@ _NO_START = (
 )
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A cell that gave no record, and why."""
+class Pool:
+    """The engine of one machine: as many processes as `workers` says, each writes its records.
 
-    cell: Cell
-    reason: str
-
-    @property
-    def run(self) -> str:
-        """The cell in words."""
-        cell = self.cell
-        setting = f"lr {cell.lr:g}, init {cell.init:g}, batch {cell.batch}, {cell.placement}"
-        return f"{cell.subject}, {cell.label} ({setting}, seed {cell.seed})"
-
-    def __str__(self) -> str:
-        return f"{self.run} failed:\n{self.reason}"
-
-
-@dataclass
-class Outcome:
-    """What became of the cells that were run."""
-
-    failures: list[Failure] = field(default_factory=list)
-    interrupted: bool = False
-
-
-def run_cells(
-    cells: Iterable[Cell],
-    folder: Path,
-    *,
-    workers: int,
-    done: Callable[[Cell], None],
-) -> Outcome:
-    """Run every cell; each writes its record into the store at `folder`.
-
-    `done` is called for each finished cell. A cell that raises, or whose process dies twice, is
-    a `Failure` and stops nothing else. Ctrl-C stops the running cells and keeps what is finished.
-    Raises `AnynormError` when worker processes cannot start at all.
+    A cell whose process dies twice has failed.
     """
-    pool = _Pool(deque(cells), folder, done)
-    try:
-        pool.run(workers)
-    except KeyboardInterrupt:
-        pool.outcome.interrupted = True
-    finally:
-        pool.close()
-    return pool.outcome
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(self, cells: Iterable[Cell], store: Records) -> Results:
+        """Run every cell; raises `AnynormError` when processes cannot start at all."""
+        processes = _Processes(deque(cells), store)
+        try:
+            yield from processes.run(self.workers)
+        finally:
+            processes.close()
+
+    def close(self) -> None:
+        """Do nothing: no process outlives its run."""
 
 
 @dataclass
@@ -90,21 +62,20 @@ class _Worker:
     ready: bool = False
 
 
-class _Pool:
-    def __init__(self, pending: deque[Cell], folder: Path, done: Callable[[Cell], None]) -> None:
-        self.pending, self.folder, self.done = pending, folder, done
+class _Processes:
+    def __init__(self, pending: deque[Cell], store: Records) -> None:
+        self.pending, self.store = pending, store
         self.workers: list[_Worker] = []
         self.deaths: dict[Cell, int] = {}
-        self.outcome = Outcome()
 
-    def run(self, count: int) -> None:
+    def run(self, count: int) -> Results:
         """Give cells to workers until none is pending or at work."""
         for _ in range(min(count, len(self.pending))):
             self._start()
         while self.pending or any(worker.cell for worker in self.workers):
             pipes = {worker.pipe: worker for worker in self.workers}
             for pipe in connection.wait(list(pipes)):
-                self._hear(pipes[pipe])
+                yield from self._hear(pipes[pipe])
 
     def close(self) -> None:
         """End every process at once; records are written atomically, so none is left half."""
@@ -116,23 +87,23 @@ class _Pool:
 
     def _start(self) -> None:
         pipe, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_serve, args=(theirs, str(self.folder)))
+        process = _CONTEXT.Process(target=_serve, args=(theirs, self.store))
         with _uninterrupted():
             process.start()
         theirs.close()
         self.workers.append(_Worker(process, pipe))
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: _Worker) -> Results:
         try:
             message = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self._bury(worker)
+            yield from self._bury(worker)
             return
-        if message == _READY:
-            worker.ready = True
-        else:
-            self._finish(worker, message)
+        cell, worker.cell = worker.cell, None
+        worker.ready = True
         self._give(worker)
+        if cell is not None:
+            yield cell, message
 
     def _give(self, worker: _Worker) -> None:
         if self.pending:
@@ -141,28 +112,23 @@ class _Pool:
             with suppress(BrokenPipeError):
                 worker.pipe.send(worker.cell)
 
-    def _finish(self, worker: _Worker, reason: str | None) -> None:
-        cell, worker.cell = worker.cell, None
-        if cell is None:
-            return
-        if reason is not None:
-            self.outcome.failures.append(Failure(cell, reason))
-        self.done(cell)
-
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Worker) -> Results:
         """A worker died: try its cell again in a new process, and give up at the second death."""
         worker.process.join()
         if not worker.ready:
             raise AnynormError(_NO_START)
         self.workers.remove(worker)
-        if (cell := worker.cell) is not None:
-            self.deaths[cell] = self.deaths.get(cell, 0) + 1
-            if self.deaths[cell] < _TRIES:
-                self.pending.append(cell)
-            else:
-                self._finish(worker, _death(worker.process.exitcode))
+        lost = worker.cell is not None and self._is_lost(worker.cell)
         if self.pending:
             self._start()
+        if worker.cell is not None and lost:
+            yield worker.cell, _death(worker.process.exitcode)
+
+    def _is_lost(self, cell: Cell) -> bool:
+        self.deaths[cell] = self.deaths.get(cell, 0) + 1
+        if self.deaths[cell] < _TRIES:
+            self.pending.append(cell)
+        return self.deaths[cell] >= _TRIES
 
 
 @contextmanager
@@ -184,32 +150,18 @@ def _death(code: int | None) -> str:
     return f"its process ended with exit code {code}, {_TRIES} times"
 
 
-def _serve(pipe: Any, folder: str) -> None:
+def _serve(pipe: Any, store: Records) -> None:
     """The life of a worker: run the cells that come through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    from anynorm.study.store import Store
-
-    store = Store(folder)
     pipe.send(_READY)
+    from anynorm.study.engines.work import attempt_and_write
+
     try:
         while True:
-            pipe.send(_attempt(pipe.recv(), store))
+            pipe.send(attempt_and_write(pipe.recv(), store))
     except (EOFError, BrokenPipeError):
         return
-
-
-def _attempt(cell: Cell, store: Any) -> str | None:
-    """Run one cell; returns why it failed, with a traceback unless it is bad input alone."""
-    try:
-        from anynorm.study.train import run
-
-        store.write(run(cell))
-    except Exception as error:
-        if isinstance(error, AnynormError) and error.__cause__ is None:
-            return str(error)
-        return traceback.format_exc()
-    return None
 
 
 def _die_with_parent() -> None:
