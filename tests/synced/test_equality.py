@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from cases import CASES, PARTS
+from cases import CASES, PARTS, Case
 from ranks import on_ranks
 from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch has no distributed")
 
@@ -56,3 +57,22 @@ def test_ranks_equal_one_process(size, tmp_path):
     found = on_ranks(size, of_rank, tmp_path)
     for index, case in enumerate(CASES):
         check(case, [of[index] for of in found], of_one(case, size))
+
+
+def of_half(rank, size):
+    """Groups of two by their number, and the same by a dimension of a mesh."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+    case = Case("BatchNorm2d")
+    mine = [t.split(PARTS[size])[rank] for t in case.tensors(sum(PARTS[size]))]
+    return [case.run(case.layer(sync=sync), *mine) for sync in (2, mesh["inner"])]
+
+
+@pytest.mark.slow
+def test_a_group_takes_the_statistics_of_its_own_ranks(tmp_path):
+    parts, case = PARTS[4], Case("BatchNorm2d")
+    found = on_ranks(4, of_half, tmp_path)
+    halves = [t.split([sum(parts[:2]), sum(parts[2:])]) for t in case.tensors(sum(parts))]
+    for half, ranks in enumerate((found[:2], found[2:])):
+        expected = case.run(case.layer(), *(part[half] for part in halves))
+        for way in (0, 1):
+            check(case, [rank[way] for rank in ranks], expected)
