@@ -16,13 +16,14 @@ MAY_IMPORT = {
     "reference": BASE,
     "kernels": {"errors", "spec"},
     "info": {"kernels"},
+    "packages": set(),
     "lookup": {"errors"},
     "ops": BASE | {"activations", "kernels"},
     "functional": BASE | {"activations", "ops"},
     "nn": BASE | {"functional"},
     "surgery": BASE | {"functional", "nn", "report"},
-    "doctor": BASE | {"nn", "report", "surgery"},
-    "study": BASE | {"activations", "lookup", "nn", "surgery", "report"},
+    "doctor": BASE | {"packages", "nn", "report", "surgery"},
+    "study": BASE | {"packages", "activations", "lookup", "nn", "surgery", "report"},
     "report": {"errors"},
 }
 MODULES = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] in [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
 
 import pytest
+from pages import Tags
 from rich.console import Console
 
 from anynorm.report.diagnosis import page, write
@@ -49,23 +49,6 @@ def diagnosis(*findings: dict[str, Any], **facts: Any) -> dict[str, Any]:
     }
 
 
-class Page(HTMLParser):
-    """The tags, and the text outside of the style."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] != "style":
-            self.text += data
-
-
 FOUND = diagnosis(
     finding(1, "error", "bn1"), finding(1, "error", "bn2"), finding(2, "info", "", fix="one line")
 )
@@ -78,12 +61,12 @@ def shown(found: dict[str, Any], width: int = 100) -> str:
 
 
 def test_findings_come_first_then_the_healthy_then_the_skipped() -> None:
-    ids = [a.get("id") for tag, a in Page(page(FOUND)).tags if tag == "section"]
+    ids = [a.get("id") for tag, a in Tags(page(FOUND)).tags if tag == "section"]
     assert ids == ["summary", "error-1", "info-2", "healthy", "skipped", "examined"]
 
 
 def test_a_finding_shows_numbers_reason_fix_and_source() -> None:
-    text = Page(page(FOUND)).text
+    text = Tags(page(FOUND)).text
     for words in (
         "2 errors, 1 info",
         "something at bn1",
@@ -101,14 +84,14 @@ def test_a_finding_shows_numbers_reason_fix_and_source() -> None:
 
 
 def test_a_healthy_model() -> None:
-    text = Page(page(diagnosis(note="nothing to check"))).text
+    text = Tags(page(diagnosis(note="nothing to check"))).text
     assert "Healthy4 of 5 checks ran. nothing to check" in text
     assert "Start with" not in text
     assert "Healthy" in shown(diagnosis(note="nothing to check"))
 
 
 def test_the_page_holds_no_script_and_asks_for_nothing() -> None:
-    tags = Page(page(FOUND)).tags
+    tags = Tags(page(FOUND)).tags
     [policy] = [a["content"] for _, a in tags if a.get("http-equiv")]
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'none'; ")
@@ -122,7 +105,7 @@ def test_the_page_holds_no_script_and_asks_for_nothing() -> None:
 def test_hostile_names_are_text(name: str) -> None:
     one = finding(1, "error", name, message=name, fix=name, numbers={name: name})
     found = diagnosis(one, model=name, note=name)
-    parsed = Page(page(found))
+    parsed = Tags(page(found))
     assert not {"script", "img"} & {tag for tag, _ in parsed.tags}
     assert not [a for _, attributes in parsed.tags for a in attributes if a.startswith("on")]
     assert parsed.text.count(name) >= 6

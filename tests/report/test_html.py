@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import Tags
 from synthetic_records import record, star
 
 from anynorm.report.html import embedded, page, write
 from anynorm.study.evidence import build
 
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "</script><b>", "\"'>&"]
-
-
-class Tags(HTMLParser):
-    """Collects tags, attributes and the text outside of scripts and styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if not self.tags or self.tags[-1][0] not in ("script", "style"):
-            self.text += data
 
 
 @pytest.fixture(scope="module")

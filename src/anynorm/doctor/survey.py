@@ -15,6 +15,7 @@ from anynorm.doctor.losses import Loss, Losses
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, each
+from anynorm.surgery.moments import in_group
 
 __all__ = ["Survey", "Wanted", "records_on", "survey"]
 
@@ -90,7 +91,7 @@ def records_on(
 
 def _ordered(probe: Probe, group: dist.ProcessGroup | None) -> list[Record]:
     """The records in the order of the forward pass, of all ranks where a process group runs."""
-    if dist.is_available() and dist.is_initialized():
+    if in_group():
         for record in probe.records:
             if tested(record):
                 record.over_ranks(group)

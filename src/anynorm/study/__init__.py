@@ -5,20 +5,9 @@ The package can be called: ``anynorm.study("mlp-relu")`` is `anynorm.study.api.s
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-from typing import Any
-
+from anynorm.packages import make_callable
 from anynorm.study.api import Study, study
 
 __all__ = ["Study", "study"]
 
-
-class _Callable(ModuleType):
-    """Python binds a package's name to the module, which would hide a function of that name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Study:
-        return study(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, study)

@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.bias import add_bias
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.folding.plan import Plan, planned
 from anynorm.surgery.folding.weighted import State
@@ -116,9 +117,7 @@ def _lend_biases(model: nn.Module) -> list[Any]:
     """Give layers without a bias one of zeros: the graph then shows whether they would use it."""
     layers = [layer for layer in model.modules() if _lacks_bias(layer)]
     for layer in layers:
-        weight: Any = layer.weight
-        units: Any = getattr(layer, "out_channels", getattr(layer, "out_features", None))
-        layer.bias = nn.Parameter(weight.detach().new_zeros(units), weight.requires_grad)
+        add_bias(layer)
     return layers
 
 

@@ -19,6 +19,7 @@ from anynorm.doctor.record import Record
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch
 from anynorm.surgery.edit import copied
+from anynorm.surgery.moments import in_group
 
 __all__ = ["accumulated", "companions", "few_in_group", "last_batch", "small_batch"]
 
@@ -64,7 +65,7 @@ def _ranks(record: Record) -> int:
     module = record.norm.module
     torchs = isinstance(module, nn.SyncBatchNorm)
     sync = module.process_group or True if torchs else getattr(module, "sync", None)
-    if sync is None or not dist.is_available() or not dist.is_initialized():
+    if sync is None or not in_group():
         return 1
     if isinstance(sync, int) and sync is not True:
         return sync

@@ -13,6 +13,7 @@ from torch import distributed as dist
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.drift import MEAN, VARIANCE, Drift, drifts
 from anynorm.doctor.geometry import double
+from anynorm.surgery.moments import in_group
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["averaged", "leftover", "mean", "ranks", "target", "variance"]
@@ -175,7 +176,7 @@ def _left(norm: Normalizer) -> float:
 
 def ranks(case: Case) -> Outcome:
     """Check 14."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not in_group():
         raise CannotRunError("a process group of torch.distributed")
     tested = [norm for norm in case.tracking if norm.module.running_mean is not None]
     own = {norm.name: _statistics(norm) for norm in tested}

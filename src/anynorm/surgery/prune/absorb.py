@@ -13,9 +13,9 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
+from anynorm.surgery.bias import add_bias
 from anynorm.surgery.channels import Channels, Use
 from anynorm.surgery.graph import Graph
-from anynorm.surgery.prune.plan import add_bias
 from anynorm.surgery.receipt import Log
 
 __all__ = ["absorb"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.report.files import write_whole
+from anynorm.surgery.bias import add_bias
 
 __all__ = ["Plan"]
 
@@ -95,18 +96,6 @@ class Plan:
                     f"the plan was made for another model: {name!r} {is_here}, and the plan is for "
                     f"{tuple(shape)}. Apply it to the uncut model that it was made of."
                 )
-
-
-def add_bias(module: nn.Module) -> nn.Parameter:
-    """Give a linear layer or convolution a bias of zeros, or return the one it has."""
-    known = module._parameters.get("bias")
-    if known is not None:
-        return known
-    weight: Any = module.weight
-    count = getattr(module, "out_channels", None) or module.out_features
-    bias = nn.Parameter(weight.new_zeros(count), requires_grad=weight.requires_grad)
-    module.register_parameter("bias", bias)
-    return bias
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
