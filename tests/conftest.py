@@ -1,11 +1,14 @@
 """What every test shares."""
 
+import os
 import sys
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
+if not torch.cuda.is_available():  # before anything imports Triton, which asks for it once
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +26,8 @@ def pays_from(monkeypatch):
     def set_all(least):
         from anynorm.ops import crossover  # here, so that other tests need not import it
 
-        for table in (crossover.TABLE, crossover.SMALLEST):
+        tables = (crossover.TABLE, crossover.SMALLEST, crossover.GPU_TABLE, crossover.GPU_SMALLEST)
+        for table in tables:
             for key in table:
                 monkeypatch.setitem(table, key, crossover.Crossover(least))
 

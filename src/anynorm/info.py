@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy
@@ -27,6 +28,7 @@ class Info:
     instruction_set: str
     threads: str
     kernels: str
+    gpu: str
     allocator: str
     huge_pages: str
 
@@ -50,6 +52,7 @@ def info() -> Info:
         instruction_set=_instruction_set(),
         threads=str(torch.get_num_threads()),
         kernels=_kernels(),
+        gpu=_gpu(),
         allocator=kernels.allocator_setting(),
         huge_pages=_huge_pages(),
     )
@@ -78,6 +81,14 @@ def _kernels() -> str:
     """Return whether the compiled kernels run, or why not."""
     why_not = kernels.why_not()
     return f"plain PyTorch, since {why_not}" if why_not else "compiled"
+
+
+def _gpu() -> str:
+    """Return the GPU and whether it has kernels, or why not."""
+    why_not = kernels.cuda.why_not()
+    if why_not or not torch.cuda.is_available():
+        return f"no kernels, since {why_not or 'there is no GPU'}"
+    return f"{torch.cuda.get_device_name()}, kernels in Triton {version('triton')}"
 
 
 def _huge_pages() -> str:

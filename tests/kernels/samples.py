@@ -315,7 +315,9 @@ class _Magnitudes:
     def _like(parameter: Tensor | None, terms: Tensor) -> Tensor | None:
         return None if parameter is None else terms.sum_to_size(parameter.shape)
 
-    def allowed(self, truth: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    def allowed(
+        self, truth: Tensor, name: str, dtype: torch.dtype, last_digit: float = 0.5
+    ) -> Tensor:
         terms = self.terms[name]
         if terms is None or not truth.numel():
             return truth
@@ -327,11 +329,14 @@ class _Magnitudes:
         if dtype in (torch.float32, torch.float64):
             return bound
         info = torch.finfo(dtype)
-        return bound + info.eps / 2 * truth.abs() + info.smallest_normal * info.eps
+        return bound + info.eps * last_digit * truth.abs() + info.smallest_normal * info.eps
 
 
-def check(sample: Sample, found: dict[str, Tensor] | None = None) -> float:
-    """All outputs and gradients are the formula's; return the largest part of what is allowed."""
+def check(sample: Sample, found: dict[str, Tensor] | None = None, last_digit: float = 0.5) -> float:
+    """All outputs and gradients are the formula's; return the largest part of what is allowed.
+
+    `last_digit`: how much of a 16-bit result's last digit rounding may change.
+    """
     found = run(sample) if found is None else found
     truth = run(sample.widened(), "_formula")
     magnitudes = _Magnitudes(sample, truth["mean"], truth["square"])
@@ -340,7 +345,7 @@ def check(sample: Sample, found: dict[str, Tensor] | None = None) -> float:
     for name, value in found.items():
         if name != "kept" and value.numel():
             away = (value.double() - truth[name]).abs()
-            part = away / magnitudes.allowed(truth[name], name, value.dtype)
+            part = away / magnitudes.allowed(truth[name], name, value.dtype, last_digit)
             worst = float(torch.where(away == 0, 0.0, part).nan_to_num(math.inf).max())
             assert worst <= 1, f"{name} is {worst:.3g} times as far off as allowed"
             used = max(used, worst)

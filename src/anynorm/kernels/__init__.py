@@ -1,9 +1,10 @@
-"""The compiled CPU kernels: found and loaded here, once, when this room is imported.
+"""The kernels: those for the CPU are found and loaded here, once, when this room is imported.
 
-They register themselves with torch's dispatcher; without them the operators run their plain-PyTorch
+They register themselves with torch's dispatcher, as those for GPUs do, which Triton compiles at the
+first call (:mod:`anynorm.kernels.cuda`); without them the operators run their plain-PyTorch
 implementation.  The environment decides, before the import:
 
-- ``ANYNORM_KERNELS=0`` leaves the kernels out, ``=1`` makes their absence an error.
+- ``ANYNORM_KERNELS=0`` leaves all kernels out, ``=1`` makes the absence of the CPU's an error.
 - ``ANYNORM_ISA=baseline|avx2|avx512`` forces an instruction set; otherwise the CPU's best is used.
 - ``ANYNORM_HUGE_PAGES=0|1`` says whether huge pages are asked for on large outputs.
 - ``ANYNORM_LIBRARY`` names another library file, such as the one that ``make sanitize`` builds.
@@ -18,9 +19,18 @@ from pathlib import Path
 import torch
 
 from anynorm.errors import AnynormError, UnknownNameError
+from anynorm.kernels import cuda
 from anynorm.kernels.allocator import allocator_setting, tune_allocator
 
-__all__ = ["allocator_setting", "available", "huge_pages", "isa", "tune_allocator", "why_not"]
+__all__ = [
+    "allocator_setting",
+    "available",
+    "cuda",
+    "huge_pages",
+    "isa",
+    "tune_allocator",
+    "why_not",
+]
 
 _HERE = Path(__file__).parent
 _ISAS = ("baseline", "avx2", "avx512")
@@ -102,5 +112,7 @@ def _check_isa(wanted: str) -> None:
 
 
 _switch("ANYNORM_HUGE_PAGES")
+if cuda.available():
+    cuda.register()
 _library, _why_not = _load()
 _check_isa(os.environ.get("ANYNORM_ISA", ""))

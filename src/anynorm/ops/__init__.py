@@ -7,6 +7,7 @@ axes, `normalize` that for given statistics, `synced` that for statistics of sev
 
 from anynorm.ops import formula, native, ranks, synced, whitening
 from anynorm.ops.formula import moments
+from anynorm.ops.measured import measure
 from anynorm.ops.normalize import normalize
 from anynorm.ops.running import Running
 from anynorm.ops.standardize import standardize
@@ -20,6 +21,7 @@ __all__ = [
     "Statistic",
     "View",
     "formula",
+    "measure",
     "moments",
     "native",
     "normalize",

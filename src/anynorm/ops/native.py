@@ -1,8 +1,8 @@
 """The normalizers for which torch has an operator of its own.
 
-On the CPU our kernels take the inputs that they are faster on (:mod:`anynorm.ops.own`); torch's
-operators serve everything else.  The way to them is thin on purpose: a layer on a small input costs
-little more than the call itself.
+Our kernels take the inputs that they are faster on (:mod:`anynorm.ops.own`); torch's operators
+serve everything else.  The way to them is thin on purpose: a layer on a small input costs little
+more than the call itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The normalizers of :mod:`anynorm.ops.native` by our own operators, where the CPU has kernels.
+"""The normalizers of :mod:`anynorm.ops.native` by our own operators, where the device has kernels.
 
 Each is a choice of axes for the formula.
 """
@@ -13,18 +13,19 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from anynorm import kernels
-from anynorm.ops.crossover import SMALLEST, pays
+from anynorm.ops.crossover import least, pays
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running
 from anynorm.ops.standardize import standardize
 from anynorm.ops.values import PLAIN, Affine, After, Statistic, View
 
-__all__ = ["AVAILABLE", "by_channel", "group", "last", "takes"]
+__all__ = ["AVAILABLE", "by_channel", "group", "last", "served", "takes"]
 
-AVAILABLE = kernels.available()
+AVAILABLE = kernels.available() or kernels.cuda.available()
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_ON_CPU, _ON_GPU = kernels.available(), kernels.cuda.available()
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 _exporting = torch.compiler.is_exporting
@@ -44,16 +45,21 @@ def takes(
     last axes; None where they have the channels.
     """
     fused = after is not PLAIN
-    least = SMALLEST[normalizer]
-    if x.numel() < (least.fused if fused else least.plain) or _exporting():
+    if x.numel() < least(normalizer, x, fused) or _exporting():
         return False
     return (
-        x.is_cpu
-        and x.dtype in _TYPES
+        served(x)
         and _is_ordinary(x)
         and _fits(x, last, weight, bias)
         and pays(normalizer, x, None if last is None else math.prod(last), fused)
     )
+
+
+def served(x: Tensor) -> bool:
+    """Whether there are kernels for the device and the type of `x`."""
+    if x.is_cpu:
+        return _ON_CPU and (x.dtype in _TYPES or x.dtype == torch.float64)
+    return _ON_GPU and x.is_cuda and x.dtype in _TYPES
 
 
 def _is_ordinary(x: Tensor) -> bool:

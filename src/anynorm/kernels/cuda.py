@@ -1,0 +1,63 @@
+"""The GPU kernels: registered here with torch's dispatcher, loaded at the first call on a GPU.
+
+They are written in Triton, which comes with torch for CUDA and ROCm.  Where it is missing the
+operators run their plain-PyTorch implementation, as they do everywhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["OPERATORS", "available", "register", "why_not"]
+
+OPERATORS = (
+    "moments",
+    "normalize",
+    "normalize_backward",
+    "standardize",
+    "standardize_backward",
+    "track_",
+)
+
+# Kept, because what it registers is gone when it is.
+_library = torch.library.Library("anynorm", "IMPL", "CUDA")  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def why_not() -> str | None:
+    """Return why no GPU has kernels, and what would help; ``None`` where one has."""
+    if os.environ.get("ANYNORM_KERNELS") == "0":
+        return "ANYNORM_KERNELS=0 leaves them out"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this torch is built without CUDA and ROCm"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    return None
+
+
+def available() -> bool:
+    """Whether tensors on a GPU have kernels."""
+    return why_not() is None
+
+
+def register() -> None:
+    """Register the kernels; Triton is not imported."""
+    for name in OPERATORS:
+        _library.impl(name, _at_first_call(name))  # type: ignore[no-untyped-call]
+
+
+def _at_first_call(name: str) -> Callable[..., Any]:
+    @functools.cache
+    def kernel() -> Callable[..., Any]:
+        module = importlib.import_module("anynorm.kernels.triton.operators")
+        found: Callable[..., Any] = getattr(module, name)
+        return found
+
+    return lambda *args: kernel()(*args)

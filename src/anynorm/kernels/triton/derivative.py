@@ -1,0 +1,66 @@
+"""Parts of kernels: the derivatives of φ and of the statistics."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from anynorm.kernels.triton.affine import plus, times
+from anynorm.kernels.triton.index import cover, load, load_bits
+from anynorm.kernels.triton.phi import descend, gate
+from anynorm.kernels.triton.statistics import largest, over
+
+__all__ = ["pull", "slope", "standard", "through_phi"]
+
+
+@triton.jit
+def standard(x, statistics, at, inside, KEEP: tl.constexpr = ""):
+    """Return x, x − μ and (x − μ)/σ, the last two with zeros outside."""
+    high, low, inverse = statistics
+    values = load(x, at, inside, KEEP)
+    d = tl.where(cover(inside), values - high - low, 0.0)
+    return values, d, d * inverse
+
+
+@triton.jit
+def through_phi(
+    dy, residual, kept, weight, bias, unit, at, inside, PHI: tl.constexpr, KEEP: tl.constexpr = ""
+):
+    """Return the gradient of what φ was applied to."""
+    g = load(dy, at, inside, KEEP)
+    if PHI == "identity":
+        return g
+    elif kept is not None:
+        return gate(g, load_bits(kept, at, inside), PHI)
+    else:
+        z = plus(times(unit, weight, at, inside), bias, at, inside)
+        return descend(g, plus(z, residual, at, inside, KEEP), PHI)
+
+
+@triton.jit
+def slope(d, inside, POWER: tl.constexpr):
+    """Return s · ∂s/∂d up to a factor of the set, and the number of values that share it."""
+    one = tl.full((1, d.shape[1], 1), 1.0, tl.float32)
+    sign = tl.where(d > 0, 1.0, tl.where(d < 0, -1.0, 0.0))
+    if POWER == "square":
+        return d, one
+    elif POWER == "absolute":
+        return sign, one
+    else:
+        top = (tl.abs(d) == largest(tl.abs(d))) & inside
+        return tl.where(top, sign, 0.0), over(top.to(tl.float32))
+
+
+@triton.jit
+def pull(pulled, inverse, square, factor, share, POWER: tl.constexpr):
+    """Return what the slope is multiplied by.
+
+    `pulled` is the mean of g · (x − μ)/σ; `share` the number of values for each of the largest.
+    """
+    both = -pulled * inverse * inverse * factor
+    if POWER == "square":
+        return both * factor
+    elif POWER == "absolute":
+        return both * tl.sqrt_rn(square)
+    else:
+        return both * tl.sqrt_rn(square) * share

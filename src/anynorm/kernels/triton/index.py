@@ -1,0 +1,106 @@
+"""Parts of kernels: where a tile lies, and how its values come and go.
+
+A tile has the axes (A, B, C) at one place of P.  `at` are the places (p, a, b, c) and `inside` says
+which of (a, b, c) there are.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["cover", "extents", "line", "load", "load_bits", "offset", "pack", "store"]
+
+
+@triton.jit
+def line(first, size, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Return `BLOCK` places from the `first` on, and which are below `size`."""
+    place = first + tl.arange(0, BLOCK)
+    inside = place < size
+    if WIDE:
+        place = place.to(tl.int64)
+    return place, inside
+
+
+@triton.jit
+def cover(inside):
+    """Return the mask of a whole tile."""
+    return inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :]
+
+
+@triton.jit
+def extents(sizes):
+    """Return the sizes of A, B and C."""
+    a, b, c = sizes
+    return a.units * a.unit, b.units * b.unit, c.units * c.unit
+
+
+@triton.jit
+def offset(operand, at):
+    """Return the places of a tile in memory, with size 1 along axes that the operand lacks."""
+    place = tl.zeros((1, 1, 1), tl.int32)
+    if operand.p is not None:
+        place = place + at[0] * operand.p * operand.unit
+    if operand.a is not None:
+        step = operand.a if operand.near == 0 else operand.a * operand.unit
+        place = place + (at[1] * step)[:, None, None]
+    if operand.b is not None:
+        step = operand.b if operand.near == 1 else operand.b * operand.unit
+        place = place + (at[2] * step)[None, :, None]
+    if operand.c is not None:
+        step = operand.c if operand.near == 2 else operand.c * operand.unit
+        place = place + (at[3] * step)[None, None, :]
+    return place
+
+
+@triton.jit
+def accept(operand, inside):
+    """Return which of these places may be used."""
+    mask = tl.full((1, 1, 1), True, tl.int1)
+    if operand.a is not None:
+        mask = mask & inside[0][:, None, None]
+    if operand.b is not None:
+        mask = mask & inside[1][None, :, None]
+    if operand.c is not None:
+        mask = mask & inside[2][None, None, :]
+    return mask
+
+
+@triton.jit
+def load(operand, at, inside, KEEP: tl.constexpr = ""):
+    """Return a tile in float32, with zeros outside; `KEEP` is Triton's eviction policy."""
+    pointer = operand.data + offset(operand, at)
+    found = tl.load(pointer, mask=accept(operand, inside), other=0, eviction_policy=KEEP)
+    return found.to(tl.float32)
+
+
+@triton.jit
+def store(operand, at, inside, values, first=0):
+    """Write a tile in the type of the operand, whose memory begins at `first`."""
+    pointer = operand.data + first + offset(operand, at)
+    tl.store(pointer, values, mask=accept(operand, inside))
+
+
+@triton.jit
+def load_bits(operand, at, inside):
+    """Return which bits are set, of those that lie as the operand's strides say."""
+    place = offset(operand, at)
+    byte = tl.load(operand.data + (place >> 3), mask=accept(operand, inside), other=0)
+    return ((byte.to(tl.int32) >> (place & 7).to(tl.int32)) & 1) != 0
+
+
+@triton.jit
+def pack(bits, AXIS: tl.constexpr):
+    """Return a tile of bytes, of each 8 values along an axis."""
+    A: tl.constexpr = bits.shape[0]
+    B: tl.constexpr = bits.shape[1]
+    C: tl.constexpr = bits.shape[2]
+    one = bits.to(tl.int32)
+    power = tl.arange(0, 8)
+    if AXIS == 0:
+        byte = tl.sum(tl.reshape(one, (A // 8, 8, B, C)) << power[None, :, None, None], 1)
+    elif AXIS == 1:
+        byte = tl.sum(tl.reshape(one, (A, B // 8, 8, C)) << power[None, None, :, None], 2)
+    else:
+        byte = tl.sum(tl.reshape(one, (A, B, C // 8, 8)) << power[None, None, None, :], 3)
+    return byte.to(tl.uint8)

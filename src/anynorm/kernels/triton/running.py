@@ -1,0 +1,68 @@
+"""Running statistics: one launch for a layer, which never takes in what is not finite."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+__all__ = ["track"]
+
+_BLOCK = 1024
+
+
+def track(
+    mean: Tensor,
+    var: Tensor,
+    batch_mean: Tensor,
+    batch_var: Tensor,
+    count: Tensor | None,
+    momentum: float | None,
+    correction: float,
+) -> None:
+    """Move the running statistics towards those of a batch, of which all have one shape.
+
+    Without a `momentum`, by one over the `count`, which a batch with anything finite raises by one.
+    """
+    block = min(_BLOCK, triton.next_power_of_2(max(1, mean.numel())))
+    tensors = (mean, var, batch_mean, batch_var, count)
+    # One warp: no thread can read the count after another has raised it.
+    _track[(1,)](*tensors, mean.numel(), momentum, correction, BLOCK=block, num_warps=1)
+
+
+@triton.jit
+def _batch(mean, var, batch_mean, batch_var, correction, place, inside):
+    """Return the statistics of the batch in the running ones' types, and which are finite."""
+    m = tl.load(batch_mean + place, mask=inside, other=0).to(mean.dtype.element_ty)
+    v = tl.load(batch_var + place, mask=inside, other=0).to(tl.float64) * correction
+    v = v.to(var.dtype.element_ty)
+    # A difference from itself is zero for what is finite, and for nothing else.
+    return m, v, inside & (m - m == 0) & (v - v == 0)
+
+
+@triton.jit
+def _track(
+    mean, var, batch_mean, batch_var, count, size, momentum, correction, BLOCK: tl.constexpr
+):
+    if count is not None:
+        batches = tl.load(count)
+    seen = tl.zeros((BLOCK,), tl.int32)
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        _, _, usable = _batch(mean, var, batch_mean, batch_var, correction, place, place < size)
+        seen = seen | usable.to(tl.int32)
+    if count is not None:
+        batches = batches + tl.max(seen, 0)
+        tl.store(count, batches)
+    weight = 1.0 / batches.to(tl.float64) if momentum is None else momentum
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        m, v, usable = _batch(mean, var, batch_mean, batch_var, correction, place, place < size)
+        _move(mean + place, m, usable, weight)
+        _move(var + place, v, usable, weight)
+
+
+@triton.jit
+def _move(pointer, batch, usable, weight):
+    old = tl.load(pointer, mask=usable, other=0)
+    tl.store(pointer, old + weight * (batch - old), mask=usable)

@@ -1,0 +1,112 @@
+"""Parts of kernels: μ and s² of tiles.
+
+Nothing is a difference of large sums: a tile that is there at once is centred first; over many
+tiles each lane follows Welford 1962, about a value of the set, and lanes are merged as parts of one
+sample (Chan, Golub & LeVeque 1983).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from anynorm.kernels.triton.index import cover, line, load, offset
+
+__all__ = ["centred", "given", "inverse_of", "measured", "over", "split", "welford"]
+
+
+@triton.jit
+def over(values):
+    """Return the sum over A and C, which stay with size 1."""
+    if values.shape[2] > 1:
+        values = tl.sum(values, 2, keep_dims=True)
+    if values.shape[0] > 1:
+        values = tl.sum(values, 0, keep_dims=True)
+    return values
+
+
+@triton.jit
+def largest(values):
+    """Return the largest over A and C, which stay with size 1."""
+    if values.shape[2] > 1:
+        values = tl.max(values, 2, keep_dims=True)
+    if values.shape[0] > 1:
+        values = tl.max(values, 0, keep_dims=True)
+    return values
+
+
+@triton.jit
+def centred(x, mask, count):
+    """Return the mean in two parts, and x less it: the second round takes the first's rounding."""
+    high = over(x) / count
+    away = tl.where(mask, x - high, 0.0)
+    low = over(away) / count
+    return high, low, tl.where(mask, away - low, 0.0)
+
+
+@triton.jit
+def measured(d, count, POWER: tl.constexpr):
+    """Return s² for C = 1, of deviations that are zero outside."""
+    if POWER == "square":
+        return over(d * d) / count
+    elif POWER == "absolute":
+        mean = over(tl.abs(d)) / count
+        return mean * mean
+    else:  # the largest of numbers leaves out what is none
+        top = largest(tl.abs(d)) + over(tl.where(d != d, d, 0.0))
+        return top * top
+
+
+@triton.jit
+def inverse_of(square, eps):
+    """Return 1/σ."""
+    return tl.div_rn(tl.full(square.shape, 1.0, tl.float32), tl.sqrt_rn(square + eps))
+
+
+@triton.jit
+def split(mean):
+    """Return a mean of more digits as its nearest float32 and the rest."""
+    high = mean.to(tl.float32)
+    return high, (mean.to(tl.float64) - high.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def given(mean, square, at, inside):
+    """Return the parts of μ, and s², of statistics in memory."""
+    there = inside[1][None, :, None]
+    high, low = split(tl.load(mean.data + offset(mean, at), mask=there, other=0))
+    s = tl.load(square.data + offset(square, at), mask=there, other=1).to(tl.float32)
+    return high, low, s
+
+
+@triton.jit
+def welford(
+    x, shift, p, b, inside_b, first, last, C, BA: tl.constexpr, BC: tl.constexpr, WIDE: tl.constexpr
+):
+    """Return number, mean and squared deviations of x − shift, for a from `first` to `last`."""
+    shape: tl.constexpr = (BA, b.shape[0], BC)
+    number, mean = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
+    spread = tl.zeros(shape, tl.float32)
+    for start in range(0, C, BC):
+        c, inside_c = line(start, C, BC, WIDE)
+        m, s = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
+        step = 0.0
+        for row in range(first, last, BA):
+            a, inside_a = line(row, last, BA, WIDE)
+            inside = (inside_a, inside_b, inside_c)
+            step += 1.0
+            # A lane without a value stays as it is; only at the end are there some of those.
+            away = tl.where(cover(inside), load(x, (p, a, b, c), inside) - shift - m, 0.0)
+            m += away / step
+            s += away * (away - away / step)
+        rows = tl.maximum(last - first - tl.arange(0, BA) + BA - 1, 0) // BA
+        here = tl.where(inside_c[None, None, :], rows[:, None, None], 0).to(tl.float32)
+        share = here / tl.maximum(number + here, 1.0)
+        away = m - mean
+        spread += s + away * away * number * share
+        mean += away * share
+        number += here
+    total = over(number)
+    middle = over(number * mean) / tl.maximum(total, 1.0)
+    away = mean - middle
+    return total, middle, over(spread + number * away * away)
