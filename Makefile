@@ -49,7 +49,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(KERNELS)  ## Speed, as ratios to torch measured side by side.
-	$(BIN)/python -m benchmarks
+	$(BIN)/anynorm bench --out benchmarks/results
 
 # The mark is written last, so that an installation broken off half-way is begun again.
 # torch comes first: its headers are what the kernels are built with.

@@ -1,7 +1,8 @@
-"""Speed, as ratios to others measured side by side; ``python -m benchmarks`` runs them."""
+"""Studies beside `anynorm bench`; each is ``python -m benchmarks.NAME``."""
 
 from pathlib import Path
 
-__all__ = ["ROOT"]
+__all__ = ["RESULTS", "ROOT"]
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"

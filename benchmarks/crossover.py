@@ -20,13 +20,13 @@ import torch
 from rich.console import Console
 
 from anynorm import kernels
+from anynorm.bench.cases import TRAINING, Case, Shape
+from anynorm.bench.layers import inputs, ours
+from anynorm.bench.measure import step
+from anynorm.bench.settings import SETTINGS, adopt
+from anynorm.bench.timing import Budget, Call, alternate, ratios, spread
 from anynorm.ops import crossover
 from anynorm.ops.crossover import Crossover
-from benchmarks.cases import TRAINING, Case, Shape
-from benchmarks.layers import inputs, ours
-from benchmarks.measure import step
-from benchmarks.settings import SETTINGS, adopt
-from benchmarks.timing import Budget, Call, alternate, ratios, spread
 
 __all__ = ["entry", "forced", "main", "shape", "smallest"]
 

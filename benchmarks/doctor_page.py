@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anynorm.bench.results import read
 from anynorm.doctor import CHECKS
 from benchmarks import ROOT
 from benchmarks.calibrate import FILE, alarms, table
 from benchmarks.page import fill, line
-from benchmarks.results import read
 
 __all__ = ["PAGE", "checks", "main", "tables"]
 

@@ -1,16 +1,16 @@
-"""A ResNet-18-like network, with torch.nn's layers or with anynorm's fused ones."""
+"""Networks like ResNet-18 and ResNet-50, with torch.nn's layers or with anynorm's fused ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 import anynorm
-from benchmarks.layers import Composition
+from anynorm.bench.layers import Composition
 
-__all__ = ["NORMS", "Network"]
+__all__ = ["NORMS", "Bottleneck", "Network"]
 
 # A batch norm of so many channels that is followed by φ, which is called as (x) or (x, residual).
 Norm = Callable[[int, str | None], nn.Module]
@@ -22,6 +22,8 @@ NORMS: dict[str, Norm] = {
 
 class Block(nn.Module):
     """Two convolutions and what they are added to."""
+
+    grows = 1
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -40,18 +42,58 @@ class Block(nn.Module):
         return z
 
 
-class Network(nn.Module):
-    """A stem, eight blocks in four stages of 1, 2, 4 and 8 times `width` channels, a classifier."""
+class Bottleneck(nn.Module):
+    """As `Block`, with a convolution of few channels between two that change their number."""
 
-    def __init__(self, norm: Norm, width: int = 64, classes: int = 10) -> None:
+    grows = 4
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 2, 1, bias=False), norm(width, "relu")]
+        inner = outputs // self.grows
+        self.first = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.first_norm = norm(inner, "relu")
+        self.second = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.second_norm = norm(inner, "relu")
+        self.third = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.third_norm = norm(outputs, "relu")
+        self.short: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            short = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.short = nn.Sequential(short, norm(outputs, None))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second_norm(self.second(self.first_norm(self.first(x))))
+        z: Tensor = self.third_norm(self.third(y), self.short(x))
+        return z
+
+
+class Network(nn.Module):
+    """A stem, four stages of blocks with 1, 2, 4 and 8 times the channels, a classifier.
+
+    With a `pool` the stem is that of ResNet-50: 7² with stride 2, and a maximum with stride 2.
+    """
+
+    def __init__(
+        self,
+        norm: Norm,
+        width: int = 64,
+        classes: int = 10,
+        block: type[Block] | type[Bottleneck] = Block,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        pool: bool = False,
+    ) -> None:
+        super().__init__()
+        side = 7 if pool else 3
+        stem = nn.Conv2d(3, width, side, 2, side // 2, bias=False)
+        layers: list[nn.Module] = [stem, norm(width, "relu")]
+        layers += [nn.MaxPool2d(3, 2, 1)] if pool else []
         channels = width
-        for stage in range(4):
-            outputs = width << stage
-            layers.append(Block(channels, outputs, 2 if stage else 1, norm))
-            layers.append(Block(outputs, outputs, 1, norm))
-            channels = outputs
+        for stage, depth in enumerate(depths):
+            outputs = block.grows * width << stage
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
+                layers.append(block(channels, outputs, stride, norm))
+                channels = outputs
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, classes)
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anynorm.bench.cases import text as shape_text
+from anynorm.bench.dots import label
+from anynorm.bench.peers import PEERS as ALL
+from anynorm.bench.show import behind, warning
 from anynorm.report.files import write_whole
-from benchmarks.cases import text as shape_text
-from benchmarks.dots import label
-from benchmarks.show import behind, warning
 
-__all__ = ["cases_table", "commit", "fill", "line", "middle", "summary"]
+__all__ = ["cases_table", "commit", "fill", "line", "middle", "summary", "tables"]
 
 Row = Mapping[str, Any]
 PHASES = ("forward", "both", "evaluation")
-PEERS = {"eager": "torch.nn", "compile": "torch.compile", "jax": "JAX"}
+PEERS = {name: ALL[name].title for name in ("eager", "compile", "jax")}  # on a processor
 
 
 def fill(page: Path, name: str, words: str) -> None:
@@ -58,29 +59,43 @@ def _surroundings(abouts: Sequence[Mapping[str, Any]]) -> str:
 
 def cases_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return a foldable table for each normalizer: a line for each case, settings by a slash."""
+    settings = " / ".join(result["about"]["allocator"] for result in results)
+    return f"Allocator: {settings}.\n\n{tables(results, PEERS)}"
+
+
+def _copies(row: Row) -> str:
+    return f"{row['copies']['ours']['median']:.1f}"
+
+
+def tables(
+    results: Sequence[Mapping[str, Any]],
+    peers: Mapping[str, str],
+    cost: Callable[[Row], str] = _copies,
+) -> str:
+    """The tables alone, with our `cost` and a column for each peer."""
     names = dict.fromkeys(row["name"] for result in results for row in result["cases"])
     by_name = [{row["name"]: row for row in result["cases"]} for result in results]
-    tables: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name in names:
-        rows = [found.get(name) for found in by_name]
+        rows = [by.get(name) for by in by_name]
         known = next(row for row in rows if row is not None)
-        tables.setdefault(known["normalizer"], []).append(_case(known, rows))
-    settings = " / ".join(result["about"]["allocator"] for result in results)
-    head = f"Allocator: {settings}.\n"
-    return "\n".join([head, *(_folded(name, lines) for name, lines in tables.items())])
+        found.setdefault(known["normalizer"], []).append(_case(known, rows, peers, cost))
+    return "\n".join(_folded(name, lines, peers) for name, lines in found.items())
 
 
-def _folded(normalizer: str, lines: Sequence[str]) -> str:
-    names = ["case", "phase", "copies", "kept (torch.nn)", *PEERS.values()]
+def _folded(normalizer: str, lines: Sequence[str], peers: Mapping[str, str]) -> str:
+    names = ["case", "phase", "copies", "kept (torch.nn)", *peers.values()]
     head = [line(names), "|---|---|" + "---|" * (len(names) - 2)]
     title = f"<summary>{normalizer}: {len(lines)} cases</summary>"
     return "\n".join(["<details>", title, "", *head, *lines, "", "</details>"])
 
 
-def _case(known: Row, rows: Sequence[Row | None]) -> str:
+def _case(
+    known: Row, rows: Sequence[Row | None], peers: Mapping[str, str], cost: Callable[[Row], str]
+) -> str:
     name = f"{label(known)}, {known['layout']}, {shape_text(tuple(known['shape']))}"
-    copies = " / ".join(f"{row['copies']['ours']['median']:.1f}" if row else "–" for row in rows)
-    ratios = (" / ".join(_ratio(row, peer) for row in rows) for peer in PEERS)
+    copies = " / ".join(cost(row) if row else "–" for row in rows)
+    ratios = (" / ".join(_ratio(row, peer) for row in rows) for peer in peers)
     phase = known["phase"].replace("both", "forward + backward")
     return line([f"{name}, {known['dtype']}", phase, copies, _kept(known), *ratios])
 
@@ -105,7 +120,7 @@ def commit(about: Mapping[str, Any]) -> str:
 
 def _kept(row: Row) -> str:
     """Bytes kept for backward over those of the input: ours, and torch.nn's in parentheses."""
-    if not row["kept"]:
+    if not row["kept"].keys() >= {"ours", "eager"}:
         return "–"
     ours, eager = (row["kept"][name]["bytes"] / row["input_bytes"] for name in ("ours", "eager"))
     return f"{ours:.2f} ({eager:.2f})"

@@ -2,7 +2,8 @@
 
     python -m benchmarks.picture [RESULT.json …]
 
-Without files: the latest results in benchmarks/results and those of the same machine.
+Without files: the latest results in benchmarks/results and those of the same machine; of a GPU,
+those in benchmarks/results/gpu.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from anynorm.bench.dots import draw
+from anynorm.bench.results import read
+from anynorm.bench.settings import SETTINGS
 from anynorm.report.files import write_whole
-from benchmarks import ROOT, page, resnet_table
-from benchmarks.dots import draw
-from benchmarks.results import RESULTS, read
-from benchmarks.settings import SETTINGS
+from benchmarks import RESULTS, ROOT, gpu_page, page, resnet_table
 
 __all__ = ["latest", "main"]
 
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "speed.svg")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "speed.md")
+    parser.add_argument("--gpu", type=Path, default=RESULTS / "gpu", help="a folder of results")
     options = parser.parse_args(arguments)
     layers, networks = latest(options.files or sorted(RESULTS.glob("*.json")))
     if layers:
@@ -34,14 +36,23 @@ def main(arguments: list[str] | None = None) -> None:
         page.fill(options.page, "cases", page.cases_table(layers))
     if networks:
         page.fill(options.page, "network", resnet_table.table(networks))
+    if gpu := gpu_page.collected(options.gpu):
+        write_whole(options.picture.with_name("speed-gpu.svg"), draw(gpu_page.layers(gpu)))
+        shown = "![Time of torch.nn over anynorm's on a GPU](images/speed-gpu.svg)"
+        page.fill(options.page, "gpu", f"{shown}\n\n{gpu_page.words(gpu)}")
 
 
 def latest(files: Iterable[Path]) -> tuple[list[Any], list[Any]]:
     """The layers' and the network's results of the machine measured last, by setting."""
-    found = [read(file) for file in files]
+    found = [result for result in map(read, files) if not result["about"].get("gpu")]
     layers = [result for result in found if "cases" in result]
-    networks = [result for result in found if "network" in result]
+    networks = [result for result in found if "network" in result and _is_small(result)]
     return _of_one_machine(layers), _of_one_machine(networks)
+
+
+def _is_small(result: Any) -> bool:
+    """Whether it is of the model in the page's table."""
+    return result["about"]["settings"].get("model", "resnet") == "resnet"
 
 
 def _of_one_machine(results: Sequence[Any]) -> list[Any]:

@@ -1,10 +1,12 @@
-"""A training step of a ResNet-18-like network: torch.nn's layers beside anynorm's fused ones.
+"""A training step of a whole network: torch.nn's layers beside anynorm's.
 
-    python -m benchmarks.resnet [--batch 32] [--size 64] [--width 64]
+    python -m benchmarks.resnet [--model resnet50] [--device cuda] [--compile] [--dtype bf16]
 
-Both networks start from the same weights and train on the same data in one process, step by step in
+The models are ResNet-18-like (the default), ResNet-50 and a small transformer with RMS norm.  All
+contestants start from the same weights and train on the same data in one process, step by step in
 alternation, so their losses must agree within rounding: these are written too.  Peak memory is that
-of a process of its own for each.
+of a process of its own for each; on a GPU it is what a step has at once beyond weights, gradients
+and the optimizer's state.
 """
 
 from __future__ import annotations
@@ -14,31 +16,32 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from anynorm.bench import devices
+from anynorm.bench.kept import peak_megabytes
+from anynorm.bench.results import about, file_name, load, write
+from anynorm.bench.settings import SETTINGS, adopt
+from anynorm.bench.timing import Times, ratios, spread
+from anynorm.errors import AnynormError
+from benchmarks import RESULTS
 from benchmarks.child import result as result_of_child
-from benchmarks.kept import peak_megabytes
-from benchmarks.network import NORMS, Network
-from benchmarks.results import RESULTS, about, file_name, load, write
-from benchmarks.settings import SETTINGS, adopt
-from benchmarks.timing import Times, ratios, spread
+from benchmarks.models import LAYOUTS, MODELS, Size
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 STEPS_FOR_MEMORY = 3
 Step = Callable[[], float]
 
 
 def main() -> None:
     options = parse()
+    options.device = devices.resolve(options.device)
     if options.one:
-        adopt(options.one)
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        _adopt(options)
         print(json.dumps(peak(options) if options.memory else compare(options)))
     else:
         run_all(options)
@@ -48,47 +51,77 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--model", choices=MODELS, default="resnet")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="bf16: autocast")
+    parser.add_argument("--compile", action="store_true", help="both sides compiled, too")
+    for name in ("batch", "size", "width"):
+        parser.add_argument(f"--{name}", type=int, help="by default the model's own")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--one", choices=SETTINGS, help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
+def _adopt(options: argparse.Namespace) -> None:
+    try:
+        adopt(options.one)
+    except AnynormError as error:
+        raise SystemExit(str(error)) from error
+    devices.adopt(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+
+
+def contestants(options: argparse.Namespace) -> list[str]:
+    """Whose layers, and how they are run."""
+    return ["ours", "eager", *(["ours-compiled", "eager-compiled"] if options.compile else [])]
+
+
+def size(options: argparse.Namespace) -> Size:
+    given = {name: getattr(options, name) for name in ("batch", "size", "width")}
+    own = MODELS[options.model].size
+    return replace(own, **{name: number for name, number in given.items() if number})
+
+
 def training(options: argparse.Namespace, name: str, layout: str) -> Step:
     """A function that trains one step on the next batch, and returns the loss."""
     torch.manual_seed(0)
-    memory = LAYOUTS[layout]
-    network = Network(NORMS[name], options.width).to(memory_format=memory)  # type: ignore[call-overload]
+    model, numbers, memory = MODELS[options.model], size(options), LAYOUTS[layout]
+    whose, _, compiled = name.partition("-")
+    network = model.build(whose, numbers).to(options.device, memory_format=memory)  # type: ignore[call-overload]
+    run = torch.compile(network) if compiled else network
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
-    data = torch.Generator().manual_seed(1)
+    data = torch.Generator(options.device).manual_seed(1)
+    kind = options.device.partition(":")[0]
 
     def step() -> float:
-        x = torch.randn(options.batch, 3, options.size, options.size, generator=data)
-        wanted = torch.randint(10, (options.batch,), generator=data)
+        x, wanted = model.batch(numbers, data)
+        x = x.contiguous(memory_format=memory)
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(network(x.to(memory_format=memory)), wanted)
+        with torch.autocast(kind, torch.bfloat16, enabled=options.dtype == "bf16"):
+            loss = model.loss(run(x), wanted)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return loss.item()
+        return loss.item()  # waits for a GPU
 
     return step
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Times, ratios and losses in both layouts, in this process."""
-    settings = {name: getattr(options, name) for name in ("batch", "size", "width", "rounds")}
-    described = about(options.one, settings)
-    rows = [{"layout": layout, **_alternate(options, layout)} for layout in LAYOUTS]
+    """Times, ratios and losses in each layout, in this process."""
+    names = ("model", "dtype", "rounds")
+    settings = {**vars(size(options)), **{name: getattr(options, name) for name in names}}
+    described = about(options.one, settings, options.device)
+    layouts = MODELS[options.model].layouts
+    rows = [{"layout": layout, **_alternate(options, layout)} for layout in layouts]
     return {"about": described, "network": rows}
 
 
 def _alternate(options: argparse.Namespace, layout: str) -> dict[str, Any]:
-    steps = {name: training(options, name, layout) for name in NORMS}
+    steps = {name: training(options, name, layout) for name in contestants(options)}
     losses: dict[str, list[float]] = {name: [step()] for name, step in steps.items()}
     times: Times = {name: [] for name in steps}
     order = list(steps)
@@ -101,9 +134,23 @@ def _alternate(options: argparse.Namespace, layout: str) -> dict[str, Any]:
     return {
         "ms": {name: spread([second * 1e3 for second in found]) for name, found in times.items()},
         "ratio": spread(ratios(times, "eager", "ours")),
+        **_compiled_ratio(times),
         "losses": losses,
         "loss_difference": max(map(_apart, losses["ours"], losses["eager"])),
+        **_gpu_memory(steps, options.device),
     }
+
+
+def _compiled_ratio(times: Times) -> dict[str, Any]:
+    if "ours-compiled" not in times:
+        return {}
+    return {"ratio_compiled": spread(ratios(times, "eager-compiled", "ours-compiled"))}
+
+
+def _gpu_memory(steps: Mapping[str, Step], device: str) -> dict[str, Any]:
+    peaks = {name: devices.peak(step, device) for name, step in steps.items()}
+    found = {name: {"peak": peak / (1 << 20)} for name, peak in peaks.items() if peak is not None}
+    return {"memory": found} if found else {}
 
 
 def _apart(one: float, other: float) -> float:
@@ -121,16 +168,18 @@ def peak(options: argparse.Namespace) -> dict[str, float]:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    console, others = Console(soft_wrap=True), load()  # before our own children run
-    for setting in SETTINGS:
+    others = load()  # before our own children run
+    for setting in SETTINGS if options.device == "cpu" else SETTINGS[:1]:
         result = child(setting)
         if result is None:  # the child has said why
             continue
         result["about"]["load"] = others
         for row in result["network"]:
-            row["memory"] = {n: child(setting, "--memory", n, row["layout"]) for n in NORMS}
-            show(console, setting, row)
-        write(options.results / file_name(result["about"], "resnet"), result)
+            if "memory" not in row:
+                names = contestants(options)
+                row["memory"] = {n: child(setting, "--memory", n, row["layout"]) for n in names}
+            print(*lines(setting, row), sep="\n", flush=True)
+        write(options.results / file_name(result["about"], options.model), result)
 
 
 def child(setting: str, *more: str) -> Any:
@@ -143,16 +192,16 @@ def child(setting: str, *more: str) -> Any:
         return None
 
 
-def show(console: Console, setting: str, row: dict[str, Any]) -> None:
-    peaks = {name: memory["peak"] for name, memory in row["memory"].items()}
-    console.print(
-        f"{setting:8} {row['layout']:14} ours {row['ms']['ours']['median']:.1f} ms, torch.nn "
-        f"{row['ms']['eager']['median']:.1f} ms, ratio "
-        + "{median:.3f} [{low:.3f}, {high:.3f}]".format_map(row["ratio"])
-        + f", peak {peaks['ours']:.0f} and {peaks['eager']:.0f} MB, "
-        f"losses differ by {row['loss_difference']:.1e}",
-        highlight=False,
-    )
+def lines(setting: str, row: dict[str, Any]) -> list[str]:
+    """A line for each contestant, and one for what they say together."""
+    shown = [
+        f"{setting:8} {row['layout']:14} {name:14} {found['median']:.1f} ms, "
+        f"peak {row['memory'][name]['peak']:.0f} MB"
+        for name, found in row["ms"].items()
+    ]
+    ratio = "{median:.3f} [{low:.3f}, {high:.3f}]".format_map(row["ratio"])
+    return [*shown, f"torch.nn's time over ours {ratio}; losses differ by "
+            f"{row['loss_difference']:.1e}"]  # fmt: skip
 
 
 if __name__ == "__main__":

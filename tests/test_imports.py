@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "surgery": BASE | {"functional", "nn", "report"},
     "doctor": BASE | {"packages", "nn", "report", "surgery"},
     "study": BASE | {"packages", "activations", "lookup", "nn", "surgery", "report"},
+    "bench": BASE | {"activations", "info", "kernels", "nn", "report"},
     "report": {"errors"},
 }
 MODULES = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] in [

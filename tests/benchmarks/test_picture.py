@@ -1,46 +1,24 @@
-"""The picture and the tables, drawn from results that nobody measured."""
-
-from xml.etree import ElementTree
+"""The pages of results that nobody measured: a processor's, a network's and a GPU's."""
 
 import pytest
 from benchmarks import page
-from benchmarks.dots import draw, pictured
+from benchmarks.gpu_page import summarize
 from benchmarks.picture import latest, main
 from benchmarks.resnet_table import table
-from benchmarks.results import file_name, write
-from benchmarks.show import behind, line, warning
+from unmeasured import gpu_result
 
-SVG = "{http://www.w3.org/2000/svg}"
+from anynorm.bench.results import file_name, write
+from anynorm.bench.show import behind
+
 PAGE = """# Speed
 <!-- summary -->
 <!-- end of summary -->
 <!-- cases -->
 old
 <!-- end of cases -->
+<!-- gpu -->
+<!-- end of gpu -->
 """
-
-
-def test_every_pictured_case_is_a_mark_and_those_behind_are_diamonds(results):
-    root = ElementTree.fromstring(draw(results))
-    marks = [mark for mark in root.iter() if mark.find(f"{SVG}title") is not None]
-    rows = [
-        row
-        for group in pictured(results[0]["cases"]).values()
-        for rows in group.values()
-        for row in rows
-    ]
-    assert len(marks) == 2 * len(rows)
-    lost = sum(row["ratio"]["eager"]["median"] < 1 for row in rows)
-    assert lost
-    assert sum(mark.tag == f"{SVG}polygon" for mark in marks) == 2 * lost
-
-
-def test_marks_lie_inside_the_picture(results):
-    root = ElementTree.fromstring(draw(results))
-    width, height = float(root.get("width")), float(root.get("height"))
-    for mark in root.iter(f"{SVG}circle"):
-        assert 0 < float(mark.get("cx")) < width
-        assert 0 < float(mark.get("cy")) < height
 
 
 def test_the_page_shows_every_case_and_marks_those_behind(results, tmp_path):
@@ -49,7 +27,7 @@ def test_the_page_shows_every_case_and_marks_those_behind(results, tmp_path):
         write(path, result)
     speed, picture = tmp_path / "speed.md", tmp_path / "images" / "speed.svg"
     speed.write_text(PAGE)
-    main([*map(str, files), "--page", str(speed), "--picture", str(picture)])
+    main([*map(str, files), "--page", str(speed), "--picture", str(picture), "--gpu", str(speed)])
     words = speed.read_text()
     assert picture.read_text().startswith("<svg")
     assert "old" not in words
@@ -77,24 +55,6 @@ def test_the_machine_measured_last_is_shown(results, tmp_path):
     assert networks == []
 
 
-def test_one_setting_alone_can_be_drawn(results):
-    assert draw(results[:1]).startswith("<svg")
-    assert "default" in page.cases_table(results[:1])
-
-
-def test_a_line_of_the_terminal(results):
-    text = line(results[0]["cases"][3])
-    assert "eager 0.50 [0.50, 0.50]" in text.plain
-    assert any("red" in str(span.style) for span in text.spans)
-
-
-def test_a_busy_machine_is_told(results):
-    about = {**results[0]["about"], "cores": 2, "load": 0.1}
-    assert warning(about) == ""
-    assert "busy (load 3.5 on 2 cores)" in warning({**about, "load": 3.5})
-    assert "busy" in page.summary([{**results[0], "about": {**about, "load": 3.5}}])
-
-
 def test_the_networks_table(results):
     spread = {"median": 0.9, "low": 0.8, "high": 1.0}
     row = {
@@ -106,3 +66,58 @@ def test_the_networks_table(results):
     }
     about = {**results[0]["about"], "settings": {"batch": 2, "size": 8, "width": 4}}
     assert "| **0.90** [0.80, 1.00] | 100 MB |" in table([{"about": about, "network": [row]}])
+
+
+def test_a_setting_alone_has_a_table(results):
+    assert "Allocator: default." in page.cases_table(results[:1])
+
+
+def test_a_busy_machine_is_told_on_the_page(results):
+    about = {**results[0]["about"], "cores": 2, "load": 3.5}
+    assert "busy" in page.summary([{**results[0], "about": about}])
+
+
+def gpu_folder(folder):
+    """Rows, and a model in training."""
+    write(folder / "rows.json", gpu_result("rows", others={"liger": 0.2}))
+    spread = {"median": 12.0, "low": 11.0, "high": 13.0}
+    names = ("ours", "eager", "ours-compiled", "eager-compiled")
+    row = {
+        "layout": "channels_last",
+        "ms": dict.fromkeys(names, spread),
+        "memory": {name: {"peak": 100.0} for name in names},
+    }
+    about = gpu_result("rows")["about"]
+    settings = {"model": "resnet50", "batch": 256}
+    write(folder / "resnet50.json", {"about": {**about, "settings": settings}, "network": [row]})
+    return folder
+
+
+def test_the_gpus_part_of_the_page(results, tmp_path):
+    folder = gpu_folder(tmp_path / "gpu")
+    speed, picture = tmp_path / "speed.md", tmp_path / "images" / "speed.svg"
+    speed.write_text(PAGE)
+    main([str(folder / "rows.json"), "--page", str(speed), "--picture", str(picture),
+          "--gpu", str(folder)])  # fmt: skip
+    words = speed.read_text()
+    assert "old" in words  # results of a GPU are none of a processor
+    assert "| row norms: as fast as every peer | yes | 128 | 128 | 128 |" in words
+    assert "| channels_last | anynorm-compiled | 12.0 ms [11.0, 13.0] | 100 MB |" in words
+    assert "| torch.nn | Liger-Kernel |" in words
+    assert " GB/s, 100%) |" in words
+    assert "128 of 128 cases" in words
+    assert "(images/speed-gpu.svg)" in words
+    assert picture.with_name("speed-gpu.svg").read_text().startswith("<svg")
+    assert not picture.exists()
+
+
+def test_the_summary_beside_the_results(tmp_path):
+    folder = gpu_folder(tmp_path)
+    told = summarize(folder)
+    assert "resnet50" in told
+    assert "rms, contiguous" not in told
+    assert "rms, contiguous" in (folder / "summary.md").read_text()
+    assert (folder / "speed.svg").is_file()
+    empty = tmp_path / "empty"
+    assert summarize(empty) == "nothing was measured"
+    assert not empty.exists()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from anynorm.cli import doctor, listings, prune, study, verbs
+from anynorm.cli import bench, doctor, listings, prune, study, verbs
 from anynorm.cli.status import BAD_INPUT, INTERRUPTED
 from anynorm.errors import AnynormError
 from anynorm.report.text import visible
@@ -60,5 +60,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
     doctor.add(commands)
     verbs.add(commands)
     prune.add(commands)
+    bench.add(commands)
     listings.add(commands)
     return parser

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anynorm.bench.cases import DTYPES
+from anynorm.bench.cases import text as shape_text
+from anynorm.bench.show import machine
 from anynorm.report import svg
-from benchmarks.cases import text as shape_text
 
 __all__ = ["draw", "label", "pictured"]
 
@@ -24,8 +26,17 @@ PICTURED_PHASE = "both"
 
 
 @dataclass(frozen=True)
+class View:
+    """What a panel shows: of all its rows those in training, of one type, that torch has too."""
+
+    title: str
+    dtype: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
 class Panel:
-    """Where one result is drawn, and how ratios lie on its logarithmic axis."""
+    """Where one view is drawn, and how ratios lie on its logarithmic axis."""
 
     left: float
     width: float
@@ -33,15 +44,26 @@ class Panel:
     high: float
 
     def x(self, ratio: float) -> float:
+        """Return where a ratio lies."""
         share = math.log(ratio / self.low) / math.log(self.high / self.low)
         return self.left + self.width * share
 
 
-def pictured(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Return what is drawn, by group and by label: fp32 in training, where torch has a twin."""
+def views(results: Sequence[Mapping[str, Any]]) -> list[View]:
+    """One for each setting of the allocator of a processor, or for each type on a GPU."""
+    if results[0]["about"].get("gpu"):
+        rows = [row for result in results for row in result["cases"]]
+        by_type = {dtype: [row for row in rows if row["dtype"] == dtype] for dtype in DTYPES}
+        shown = [View(dtype, dtype, kept) for dtype, kept in by_type.items() if kept]
+        return shown or [View("nothing to compare", "fp32", [])]
+    return [View(TITLES[one["about"]["allocator"]], "fp32", one["cases"]) for one in results]
+
+
+def pictured(rows: Sequence[Row], dtype: str = "fp32") -> dict[str, dict[str, list[Row]]]:
+    """Return what is drawn, by group and by label: one type in training, where torch has a twin."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        if row["twin"] and row["dtype"] == "fp32" and row["phase"] == PICTURED_PHASE:
+        if row["twin"] and row["dtype"] == dtype and row["phase"] == PICTURED_PHASE:
             found.setdefault(_group(row), {}).setdefault(label(row), []).append(row)
     return found
 
@@ -65,18 +87,26 @@ def label(row: Row) -> str:
 
 
 def draw(results: Sequence[Mapping[str, Any]], peer: str = "eager") -> str:
-    """Return the picture of results that were measured on one machine, a panel for each."""
-    groups = [pictured(result["cases"]) for result in results]
+    """Return the picture of results that were measured on one machine."""
+    shown = views(_with(peer, results))
+    groups = [pictured(view.rows, view.dtype) for view in shown]
     panels = _panels(groups, peer)
     places, bottom = _places(groups)
     parts = [*_words(results), *_legend()]
-    for panel, result in zip(panels, results, strict=True):
-        parts += _frame(panel, result, bottom, peer)
+    for panel, view in zip(panels, shown, strict=True):
+        parts += _frame(panel, view, bottom, peer)
     for (group, name), y in places.items():
         parts.append(svg.text(MARGIN, y + 4, name or group, "" if name else "head"))
         for panel, found in zip(panels, groups, strict=True):
             parts += _dots(panel, found.get(group, {}).get(name, []), y, peer) if name else []
     return svg.document(WIDTH, bottom + FOOT, "Time of torch.nn over that of anynorm", parts)
+
+
+def _with(peer: str, results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The results without the rows in which the peer did not take part."""
+    return [
+        {**one, "cases": [row for row in one["cases"] if peer in row["ratio"]]} for one in results
+    ]
 
 
 def _panels(groups: Sequence[Mapping[str, Any]], peer: str) -> list[Panel]:
@@ -109,10 +139,10 @@ def _places(groups: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str], 
 
 def _words(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     about = results[0]["about"]
-    yield svg.text(MARGIN, 28, "Time of torch.nn over anynorm's, forward + backward, fp32", "title")
-    kernels = f"kernels for {about['isa']}" if about["kernels"] else "without compiled kernels"
-    machine = f"{about['cpu']}, {about['threads']} threads; torch {about['torch']}; {kernels}; "
-    yield svg.text(MARGIN, 48, machine + about["date"][:10], "muted")
+    types = "" if about.get("gpu") else ", fp32"
+    title = f"Time of torch.nn over anynorm's, forward + backward{types}"
+    yield svg.text(MARGIN, 28, title, "title")
+    yield svg.text(MARGIN, 48, f"{machine(about)}; {about['date'][:10]}", "muted")
 
 
 def _legend() -> Iterator[str]:
@@ -125,10 +155,10 @@ def _legend() -> Iterator[str]:
     yield svg.text(x + 18, 71, "torch is faster", "muted")
 
 
-def _frame(panel: Panel, result: Mapping[str, Any], bottom: float, peer: str) -> Iterator[str]:
-    lost = sum(row["ratio"][peer]["median"] < 1 for row in result["cases"])
-    yield svg.text(panel.left, TOP - 24, TITLES[result["about"]["allocator"]], "head")
-    told = f"torch is faster in {lost} of all {len(result['cases'])} cases"
+def _frame(panel: Panel, view: View, bottom: float, peer: str) -> Iterator[str]:
+    lost = sum(row["ratio"][peer]["median"] < 1 for row in view.rows)
+    yield svg.text(panel.left, TOP - 24, view.title, "head")
+    told = f"torch is faster in {lost} of all {len(view.rows)} cases"
     yield svg.text(panel.left, TOP - 8, told, "muted")
     yield svg.rect(panel.left, TOP, panel.x(1) - panel.left, bottom - TOP, "warn")
     power = math.log2(panel.low)

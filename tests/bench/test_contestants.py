@@ -4,9 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.cases import CASES, WEIGHTS
-from benchmarks.layers import inputs, ours, theirs
+from torch import nn
 from torch.testing import assert_close
+
+from anynorm.bench import contestants, devices
+from anynorm.bench.cases import Case
+from anynorm.bench.contestants import Attempts, BrokenDeviceError, built
+from anynorm.bench.grids import CASES, WEIGHTS
+from anynorm.bench.layers import alike, inputs, ours, theirs
+from anynorm.bench.peers import PEERS
 
 TINY = {"rows": (5, 6), "weights": (4, 3, 2, 2), "images": (2, 6, 3, 4)}
 # float32 keeps 24 bits and bfloat16 8; a gradient goes through a few roundings.
@@ -27,9 +33,9 @@ def twins(case):
     torch.manual_seed(0)
     mine, torchs = ours(case), theirs(case)
     with torch.no_grad():
-        for parameter, other in zip(mine.parameters(), torchs.parameters(), strict=True):
+        for parameter in mine.parameters():
             parameter.add_(torch.randn_like(parameter))
-            other.copy_(parameter.view_as(other))
+    alike(mine, torchs)
     return mine, torchs
 
 
@@ -69,7 +75,7 @@ def gradients(layer, given, dy):
 )
 def test_jax_computes_the_same(case):
     pytest.importorskip("jax")
-    from benchmarks import jax_peer
+    from anynorm.bench import jax_peer
 
     given, layer = inputs(case), theirs(case)
     dy = given.dy
@@ -86,3 +92,57 @@ def test_memory_layout_and_type_are_the_cases():
         last = case.layout == "channels_last"
         assert x.is_contiguous(memory_format=torch.channels_last) if last else x.is_contiguous()
         assert x.dtype is {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
+
+
+def test_who_computes_something_else_is_left_out(monkeypatch):
+    case = Case("layer", "contiguous", (40, 60), "fp32", "plain", "both")
+    wrong = replace(PEERS["eager"], build=lambda case: nn.LayerNorm(case.shape[1], eps=1.0))
+    monkeypatch.setitem(PEERS, "wrong", wrong)
+    attempt = Attempts("cpu")
+    assert list(built([case], ["wrong", "eager"], inputs(case), attempt)) == ["ours", "eager"]
+    assert "DisagreementError: y is off by" in attempt.failed["wrong"]
+
+
+def test_outputs_that_are_not_finite_disagree(monkeypatch):
+    case = Case("rms", "contiguous", (4, 6), "fp32", "plain", "both")
+    monkeypatch.setitem(PEERS, "nan", replace(PEERS["eager"], build=lambda case: NotANumber(6)))
+    attempt = Attempts("cpu")
+    assert list(built([case], ["nan"], inputs(case), attempt)) == ["ours"]
+    assert "off by nan" in attempt.failed["nan"]
+
+
+class NotANumber(nn.RMSNorm):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+def test_who_raises_is_left_out_with_the_reason(monkeypatch):
+    def refuse(case):
+        raise RuntimeError("no such width\nand more")
+
+    case = Case("layer", "contiguous", (4, 6), "fp32", "plain", "both")
+    monkeypatch.setitem(PEERS, "refuses", replace(PEERS["eager"], build=refuse))
+    attempt = Attempts("cpu")
+    assert list(built([case], ["refuses"], inputs(case), attempt)) == ["ours"]
+    assert attempt.failed == {"refuses": "RuntimeError: no such width and more"}
+
+
+def test_a_device_that_breaks_ends_the_run(monkeypatch):
+    monkeypatch.setattr(devices, "healthy", lambda device: False)
+
+    def fail():
+        raise RuntimeError("an illegal memory access")
+
+    with pytest.raises(BrokenDeviceError, match="illegal"):
+        Attempts("cuda:0")("liger", fail)
+
+
+@pytest.mark.parametrize("fusion", ["plain", "relu", "add+relu"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_batch_norm_agrees_with_parameters_in_float32(monkeypatch, layout, fusion):
+    monkeypatch.setattr(contestants, "parameter_type", lambda case, device: torch.float32)
+    case = Case("batch", layout, (4, 6, 5, 5), "bf16", fusion, "both")
+    attempt = Attempts("cpu")
+    layers = built([case], ["eager"], inputs(case), attempt)
+    assert (list(layers), attempt.failed) == (["ours", "eager"], {})
+    assert all(p.dtype is torch.float32 for layer in layers.values() for p in layer.parameters())

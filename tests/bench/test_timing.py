@@ -1,8 +1,9 @@
 """Alternation and the arithmetic of ratios, by a clock that only the calls move."""
 
 import pytest
-from benchmarks import timing
-from benchmarks.timing import Budget, alternate, ratios, spread
+
+from anynorm.bench import timing
+from anynorm.bench.timing import Budget, alternate, ratios, spread, turns
 
 
 class Clock:
@@ -44,3 +45,24 @@ def test_ratios_are_taken_round_by_round():
     times = {"ours": [1.0, 2.0, 4.0], "eager": [3.0, 4.0, 4.0]}
     assert ratios(times, "eager", "ours") == [3.0, 2.0, 1.0]
     assert spread(ratios(times, "eager", "ours")) == {"median": 2.0, "low": 1.5, "high": 2.5}
+
+
+def test_another_stopwatch_is_used_throughout(clock):
+    seen = []
+
+    def seconds(call, count):
+        seen.append(count)
+        call()
+        return 0.004
+
+    times = alternate({"a": clock.call("a", 1.0)}, Budget(0.0, 2, 2, per_round=0.01), seconds)
+    assert times == {"a": [0.004] * 2}
+    assert seen == [1, 1, 2, 2]
+
+
+def test_inputs_take_turns():
+    seen = []
+    call = turns([lambda: seen.append(0), lambda: seen.append(1), lambda: seen.append(2)])
+    for _ in range(7):
+        call()
+    assert seen == [0, 1, 2, 0, 1, 2, 0]

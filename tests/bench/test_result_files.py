@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from benchmarks import results as files
+
+from anynorm.bench import results as files
+from anynorm.errors import AnynormError
 
 
 def test_a_run_is_described():
@@ -48,8 +50,25 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_another_schema_is_refused(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"about": {"schema": 0}}')
-    with pytest.raises(ValueError, match="schema 0"):
+    with pytest.raises(AnynormError, match="schema 0"):
         files.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"about": 3}'])
+def test_what_is_no_result_is_refused(tmp_path, text):
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(AnynormError, match="no result of a benchmark"):
+        files.read(path)
+    with pytest.raises(AnynormError, match="no result of a benchmark"):
+        files.read(tmp_path / "absent.json")
+
+
+def test_a_copy_without_history_says_what_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setenv("ANYNORM_COMMIT", "abc")
+    about = files.about("default", {})
+    assert (about["commit"], about["dirty"]) == ("abc", None)
 
 
 def test_one_file_for_each_machine_and_setting():
@@ -57,3 +76,5 @@ def test_one_file_for_each_machine_and_setting():
     other = {**about, "allocator": "kept"}
     assert files.file_name(about) != files.file_name(other)
     assert files.file_name(about) != files.file_name({**about, "threads": 77})
+    gpu = {**about, "gpu": {"name": "NVIDIA H200"}}
+    assert files.file_name(gpu, "rows") == "rows-nvidia-h200.json"

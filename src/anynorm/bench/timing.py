@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Budget", "Call", "Times", "alternate", "ratios", "spread"]
+__all__ = ["Budget", "Call", "Stopwatch", "Times", "alternate", "ratios", "spread", "turns", "wall"]
 
 Call = Callable[[], object]
+# Seconds of one call, if it is called so many times.
+Stopwatch = Callable[[Call, int], float]
 # Seconds for one call, of each contestant in each round.
 Times = dict[str, list[float]]
 
@@ -24,37 +27,49 @@ class Budget:
     per_round: float = 0.01
 
 
-def alternate(calls: Mapping[str, Call], budget: Budget) -> Times:
+def wall(call: Call, count: int) -> float:
+    """Time a call that has done its work when it returns."""
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+def alternate(calls: Mapping[str, Call], budget: Budget, seconds: Stopwatch = wall) -> Times:
     """Time all calls in rounds A B C, C B A, …, so that what drifts meets all of them alike."""
-    counts = {name: _calls_in(budget.per_round, call) for name, call in calls.items()}
+    counts = {name: _calls_in(budget.per_round, call, seconds) for name, call in calls.items()}
     times: Times = {name: [] for name in calls}
     order, start = list(calls), time.perf_counter()
     for done in range(budget.most):
         if done >= budget.fewest and time.perf_counter() - start > budget.seconds:
             break
         for name in order:
-            times[name].append(_one_round(calls[name], counts[name]))
+            times[name].append(_one_round(calls[name], counts[name], seconds))
         order.reverse()
     return times
 
 
-def _calls_in(duration: float, call: Call) -> int:
-    _seconds(call, 1)  # the first call compiles, allocates and fills caches
-    return max(1, int(duration / _seconds(call, 1)))
+def _calls_in(duration: float, call: Call, seconds: Stopwatch) -> int:
+    seconds(call, 1)  # the first call compiles, allocates and fills caches
+    return max(1, int(duration / seconds(call, 1)))
 
 
-def _one_round(call: Call, count: int) -> float:
+def _one_round(call: Call, count: int, seconds: Stopwatch) -> float:
     """Seconds of one call; where they are short, the first finds the other's data in the cache."""
     if count > 1:
         call()
-    return _seconds(call, count)
+    return seconds(call, count)
 
 
-def _seconds(call: Call, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return (time.perf_counter() - start) / count
+def turns(calls: Sequence[Call]) -> Call:
+    """Return one call that makes the calls in turn.
+
+    >>> call = turns([lambda: "a", lambda: "b"])
+    >>> call(), call(), call()
+    ('a', 'b', 'a')
+    """
+    ring = itertools.cycle(calls)
+    return calls[0] if len(calls) == 1 else lambda: next(ring)()
 
 
 def ratios(times: Times, name: str, base: str) -> list[float]:

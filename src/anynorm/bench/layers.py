@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import anynorm
 from anynorm.activations import activation
-from benchmarks.cases import DTYPES, Case, Shape
-from benchmarks.compositions import Deviation, Response, Standardized, WeightNorm
+from anynorm.bench.cases import DTYPES, Case, Shape
+from anynorm.bench.compositions import Deviation, Response, Standardized, WeightNorm
 
-__all__ = ["NORMALIZERS", "Composition", "Inputs", "groups", "inputs", "ours", "theirs"]
+__all__ = ["NORMALIZERS", "Composition", "Inputs", "alike", "groups", "inputs", "ours", "theirs"]
 
 Build = Callable[..., nn.Module]
 MOST_GROUPS = 32
@@ -41,6 +41,7 @@ class Composition(nn.Module):
         self.norm, self.phi = norm, phi
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize, add, activate."""
         y: Tensor = self.norm(x)
         z = y if residual is None else y + residual
         return z if self.phi is None else activation(self.phi).forward(z)
@@ -56,17 +57,27 @@ class Inputs:
 
     @property
     def forward(self) -> tuple[Tensor, ...]:
+        """The arguments of a layer."""
         return (self.x,) if self.residual is None else (self.x, self.residual)
 
 
-def inputs(case: Case) -> Inputs:
+def inputs(case: Case, device: str = "cpu") -> Inputs:
     """Random tensors of the case's shape, layout and type."""
+
+    def random() -> Tensor:
+        x = torch.randn(case.shape, dtype=DTYPES[case.dtype], device=device)
+        return x.contiguous(memory_format=memory)
+
     memory = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
-    x, residual, dy = (
-        torch.randn(case.shape, dtype=DTYPES[case.dtype]).contiguous(memory_format=memory)
-        for _ in range(3)
-    )
-    return Inputs(x.requires_grad_(), residual.requires_grad_() if case.adds else None, dy)
+    residual = random().requires_grad_() if case.adds else None
+    return Inputs(random().requires_grad_(), residual, random())
+
+
+def alike(layer: nn.Module, other: nn.Module) -> None:
+    """Give `other` the parameters of `layer`, in their order."""
+    with torch.no_grad():
+        for parameter, target in zip(layer.parameters(), other.parameters(), strict=True):
+            target.copy_(parameter.view_as(target))
 
 
 def ours(case: Case) -> nn.Module:

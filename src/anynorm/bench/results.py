@@ -16,28 +16,38 @@ from typing import Any
 import torch
 
 from anynorm import kernels
+from anynorm.bench.devices import hardware
+from anynorm.errors import AnynormError
 from anynorm.info import processor
 from anynorm.report.files import write_whole
 from anynorm.report.text import rounded
-from benchmarks import ROOT
 
-__all__ = ["RESULTS", "about", "file_name", "load", "read", "write"]
+__all__ = ["SCHEMA", "about", "file_name", "load", "read", "write"]
 
-RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1
+# Where the source is, if this runs from a checkout of the repository.
+ROOT = Path(__file__).resolve().parents[3]
 # Variables that change what is measured.
-TELLING = re.compile("ANYNORM_|OMP_|KMP_|MKL_|MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|THP_MEM|TORCH|XLA_")
+TELLING = re.compile(
+    "ANYNORM_|OMP_|KMP_|MKL_|MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|THP_MEM|TORCH|XLA_|PYTORCH_|"
+    "CUDA_(LAUNCH|MODULE|VISIBLE)|TRITON_INTERPRET"
+)
+PACKAGES = ("triton", "jax", "liger-kernel", "apex", "quack-kernels", "flash-attn")
 
 Result = dict[str, Any]
 
 
-def about(allocator: str, settings: Mapping[str, Any]) -> Result:
+def about(allocator: str, settings: Mapping[str, Any], device: str = "cpu") -> Result:
     """Describe the code, the machine and the settings of a run."""
+    changes = _git("status", "--porcelain", "--", ":!benchmarks/results")
     return {
         "schema": SCHEMA,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": _git("status", "--porcelain", "--", ":!benchmarks/results") != "",
+        # A copy without its history may be told what it is a copy of.
+        "commit": _git("rev-parse", "HEAD") or os.environ.get("ANYNORM_COMMIT"),
+        "dirty": None if changes is None else changes != "",
+        "device": device,
+        "gpu": hardware(device),
         "allocator": allocator,
         "cpu": cpu(),
         "cores": os.cpu_count(),
@@ -48,6 +58,7 @@ def about(allocator: str, settings: Mapping[str, Any]) -> Result:
         "torch": torch.__version__,
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "jax": _version("jax"),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "load": load(),
@@ -64,6 +75,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
+    if not (ROOT / "src" / "anynorm").is_dir():  # installed, perhaps inside another repository
+        return None
     try:
         command = ("git", "-C", str(ROOT), *arguments)
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -85,12 +98,14 @@ def cpu() -> str:
 
 
 def file_name(described: Result, kind: str = "layers") -> str:
-    """One file for each machine, number of threads and setting of the allocator.
+    """One file for each GPU, or each machine, number of threads and setting of the allocator.
 
     >>> file_name({"cpu": "AMD EPYC, family 26", "threads": 2, "allocator": "kept"})
     'layers-amd-epyc-family-26-2-threads-kept.json'
     """
     words = f"{kind} {described['cpu']} {described['threads']} threads {described['allocator']}"
+    if gpu := described.get("gpu"):
+        words = f"{kind} {gpu['name']}"
     return "-".join(re.findall("[a-z0-9]+", words.lower())) + ".json"
 
 
@@ -101,7 +116,12 @@ def write(path: Path, result: Result) -> None:
 
 
 def read(path: Path) -> Result:
-    found: Result = json.loads(path.read_text("utf-8"))
-    if found["about"]["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {found['about']['schema']}, not {SCHEMA}")
+    """Return what is in a file; raises `AnynormError` where it is no result of this schema."""
+    try:
+        found: Result = json.loads(path.read_text("utf-8"))
+        schema = found["about"]["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AnynormError(f"{str(path)!r} is no result of a benchmark: {error!r}.") from error
+    if schema != SCHEMA:
+        raise AnynormError(f"{str(path)!r} has schema {schema}, not {SCHEMA}; measure it anew.")
     return found

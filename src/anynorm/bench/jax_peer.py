@@ -6,32 +6,30 @@ the square of the mean, both in float32.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.cases import Case
-from benchmarks.layers import Inputs, groups, theirs
-from benchmarks.timing import Call
+from anynorm.bench.cases import Case
+from anynorm.bench.layers import Inputs, groups, theirs
+from anynorm.bench.timing import Call
 
-__all__ = ["available", "serves", "step", "value_and_gradients"]
+__all__ = ["serves", "step", "value_and_gradients"]
 
 EPS = 1e-5
-available = importlib.util.find_spec("jax") is not None
 SERVED = ("batch", "batch1d", "instance", "group", "layer", "rms")
 Function = Callable[..., Any]
 
 
 def serves(case: Case) -> bool:
-    """Whether JAX is installed and the case is one of those written here."""
-    return available and case.normalizer in SERVED and case.phase != "evaluation"
+    """Whether the case is one of those written here, and large enough for a compiler."""
+    return case.compiles and case.normalizer in SERVED
 
 
 def step(case: Case, given: Inputs) -> Call:
     """What is timed: one compiled function, on arrays that lie ready."""
-    import jax  # type: ignore[import-not-found]
+    import jax
 
     function, arguments, dy = _prepared(case, given)
     forward = jax.jit(function)
@@ -61,7 +59,7 @@ def _pull_back(function: Function, dy: Any, *arguments: Any) -> Any:
 
 def _prepared(case: Case, given: Inputs) -> tuple[Function, list[Any], Any]:
     """The function of x, γ, β (and the residual), these as JAX's arrays, and the cotangent."""
-    import jax.numpy as jnp  # type: ignore[import-not-found]
+    import jax.numpy as jnp
 
     dtype = {"fp32": jnp.float32, "bf16": jnp.bfloat16}[case.dtype]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Shape
+from anynorm.bench.cases import Shape
 
 __all__ = ["Deviation", "Response", "Standardized", "WeightNorm"]
 
@@ -31,6 +31,7 @@ class Deviation(nn.Module):
         self.register_buffer("running_square", torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize in training, updating the running statistics."""
         mean = x.mean((0, 2, 3), keepdim=True)
         d = x - mean
         square = (self.factor * self.scale(d, (0, 2, 3))).square()
@@ -49,6 +50,7 @@ class Response(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Divide by the root mean square over the positions."""
         square = x.square().mean((2, 3), keepdim=True)
         return x * (self.weight * torch.rsqrt(square + 1e-6)) + self.bias
 
@@ -65,6 +67,7 @@ class Standardized(_Gain):
     """Weight standardization of (O, I, H, W) with a gain for each unit."""
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Standardize each unit's weights."""
         var, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
         return (weight - mean) * (self.weight * torch.rsqrt(var + EPS))
 
@@ -73,4 +76,5 @@ class WeightNorm(_Gain):
     """What torch.nn.utils.parametrizations.weight_norm computes of (O, I, H, W)."""
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Divide each unit's weights by their norm."""
         return torch._weight_norm(weight, self.weight, 0)

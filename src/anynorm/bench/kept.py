@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.layers import Inputs
+from anynorm.bench.layers import Inputs
 
 __all__ = ["kept", "peak_megabytes"]
 
@@ -37,8 +37,10 @@ def kept(layer: nn.Module, given: Inputs) -> dict[str, int]:
 
 
 def peak_megabytes() -> float:
-    """The most memory so far.  Linux' own count begins with the process, getrusage's with its
-    parent's."""
+    """Return the most memory that this process has had so far.
+
+    Linux' own count begins with the process, getrusage's with its parent's.
+    """
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

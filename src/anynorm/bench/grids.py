@@ -1,0 +1,90 @@
+"""The registry: every case that is measured, generated from short descriptions."""
+
+from __future__ import annotations
+
+from anynorm.bench.cases import DTYPES, LAYOUTS, Case, Shape, block
+from anynorm.errors import UnknownNameError
+
+__all__ = ["CASES", "GRIDS", "WEIGHTS", "grid"]
+
+# Shapes of residual networks; the first two are larger than most processors' caches.
+IMAGES: tuple[Shape, ...] = (
+    (64, 64, 56, 56), (128, 64, 32, 32), (32, 256, 14, 14), (16, 512, 7, 7)
+)  # fmt: skip
+SMALL_IMAGES: tuple[Shape, ...] = ((8, 64, 8, 8), (2, 3, 5, 5), (32, 257, 15, 15))
+ROWS: tuple[Shape, ...] = ((12544, 1024), (4096, 4096), (256, 128), (64, 64), (1000, 257), (7, 5))
+WEIGHTS: tuple[Shape, ...] = ((512, 512, 3, 3), (64, 64, 3, 3))
+TWO = (IMAGES[0], IMAGES[2])
+FUSIONS = ("plain", "relu", "add+relu")
+NCHW = LAYOUTS[:1]
+
+CASES: tuple[Case, ...] = (
+    *block("batch", IMAGES + SMALL_IMAGES, fusions=FUSIONS),
+    *block("group instance", IMAGES + SMALL_IMAGES),
+    *block("group instance", TWO, fusions=("relu",)),
+    *block("batch", TWO, NCHW, fusions=("silu", "gelu")),
+    *block("layer rms batch1d", ROWS, NCHW),
+    *block("batch1d", ((4096, 4096), (256, 128)), NCHW, fusions=FUSIONS[1:]),
+    *block("layer", ((4096, 4096), (256, 128)), NCHW, fusions=("gelu",)),
+    *block("batch", TWO, dtype="bf16", fusions=FUSIONS),
+    *block("group instance", TWO, dtype="bf16"),
+    *block("layer rms batch1d", ROWS[1:3], NCHW, dtype="bf16"),
+    *block("batch", TWO, fusions=FUSIONS, phases=("evaluation",)),
+    *block("l1-batch linf-batch filter-response", TWO),
+    *block("weight weight-standardization", WEIGHTS, NCHW),
+)
+QUICK = ((32, 256, 14, 14), (8, 64, 8, 8), (4096, 4096), (256, 128))
+
+# The goals on a GPU. Rows of 512 to 65,536 values, in tensors of 0.25 and 2 GB.
+WIDTHS = tuple(512 << power for power in range(8))
+TENSORS = (1 << 28, 1 << 31)
+# What ResNet-50 normalizes at a batch of 256; of the shapes that repeat, one for each stage.
+RESNET: tuple[Shape, ...] = tuple(
+    (256, channels, side, side)
+    for side, widths in ((112, (64,)), (56, (64, 256)), (28, (128, 512)), (14, (256, 1024)),
+                         (7, (512, 2048)))
+    for channels in widths
+)  # fmt: skip
+ENDS = tuple(shape for shape in RESNET if shape[1] in (256, 512, 1024, 2048) and shape[2] != 14)
+# Where the launch of a kernel takes longer than the kernel.
+TINY_ROWS: tuple[Shape, ...] = ((8, 64), (32, 768), (128, 1024), (512, 4096))
+TINY_IMAGES: tuple[Shape, ...] = ((2, 16, 8, 8), (8, 64, 8, 8), (16, 64, 32, 32))
+
+
+def _rows(dtype: str) -> tuple[Case, ...]:
+    itemsize = DTYPES[dtype].itemsize
+    shapes = [(size // itemsize // width, width) for size in TENSORS for width in WIDTHS]
+    return tuple(block("layer rms", shapes, NCHW, dtype))
+
+
+def _images(dtype: str) -> tuple[Case, ...]:
+    fused = block("batch", RESNET, dtype=dtype, fusions=FUSIONS)
+    return (*fused, *block("group instance", ENDS, dtype=dtype))
+
+
+def _launch(dtype: str) -> tuple[Case, ...]:
+    rows = block("layer rms batch1d", TINY_ROWS, NCHW, dtype)
+    fused = block("batch", TINY_IMAGES, dtype=dtype, fusions=FUSIONS)
+    return (*rows, *fused, *block("group instance", TINY_IMAGES, dtype=dtype))
+
+
+_TYPES = ("bf16", "fp32")
+GRIDS: dict[str, tuple[Case, ...]] = {
+    "full": CASES,
+    "small": tuple(case for case in CASES if case.shape in QUICK and case.dtype == "fp32"),
+    "rows": tuple(case for dtype in _TYPES for case in _rows(dtype)),
+    "images": tuple(case for dtype in _TYPES for case in _images(dtype)),
+    "launch": tuple(case for dtype in _TYPES for case in _launch(dtype)),
+}
+GRIDS["goals"] = (*GRIDS["rows"], *GRIDS["images"], *GRIDS["launch"])
+
+
+def grid(name: str) -> tuple[Case, ...]:
+    """Return the cases of a grid; raises `UnknownNameError` for a name that is not in `GRIDS`.
+
+    >>> grid("rows")[0].name
+    'layer/contiguous/262144x512/bf16/plain/forward'
+    """
+    if name not in GRIDS:
+        raise UnknownNameError("grid", name, GRIDS)
+    return GRIDS[name]

@@ -1,0 +1,86 @@
+"""All figures of a GPU in one command: its stages, their time and what is left behind."""
+
+import itertools
+import sys
+
+import pytest
+import torch
+from benchmarks import gpu
+from benchmarks.gpu import STAGES, Stage
+from unmeasured import gpu_result
+
+from anynorm.bench import grid
+from anynorm.bench.results import write
+from anynorm.errors import AnynormError
+
+
+@pytest.fixture
+def device(monkeypatch):
+    monkeypatch.setattr(gpu.devices, "resolve", lambda name: "cuda:0")
+
+
+def test_stages_are_of_grids_or_models_and_end_in_order():
+    assert all((stage.grid is None) != (stage.model is None) for stage in STAGES)
+    assert [stage.end for stage in STAGES] == sorted(stage.end for stage in STAGES)
+    assert STAGES[-1].end < 1
+
+
+def test_time_that_is_left_goes_to_the_next_and_none_begins_after_its_end(
+    device, monkeypatch, tmp_path, capsys
+):
+    seen, clock = [], itertools.count(0, 180)  # each look at the clock is three minutes later
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(gpu, "run", lambda stage, _, out, left: seen.append((stage.name, left)))
+    gpu.main(["--minutes", "20", "--out", str(tmp_path / "gpu")])
+    assert seen == [
+        ("rows", 0.40 * 1200 - 180),
+        ("images", pytest.approx(0.55 * 1200 - 360)),
+        ("launch", pytest.approx(0.62 * 1200 - 540)),
+        ("transformer", pytest.approx(0.70 * 1200 - 720)),
+        ("resnet50", pytest.approx(0.85 * 1200 - 900)),
+        ("images-compiled", pytest.approx(0.98 * 1200 - 1080)),
+    ]
+    assert "cuda:0: 20 minutes for rows images" in capsys.readouterr().out
+    seen.clear()
+    gpu.main(["--minutes", "1", "--stages", "launch", "--out", str(tmp_path / "gpu")])
+    assert seen == []
+
+
+def test_a_stage_of_cases_is_written_and_summarized(device, monkeypatch, tmp_path, capsys):
+    def bench(cases, *, out, peers, tell, **options):
+        assert (options["device"], peers) == ("cuda:0", ("eager",))
+        assert cases == grid("launch")
+        result = gpu_result("launch")
+        tell({**result["about"], "load": None})
+        tell(result["cases"][0])
+        write(out, result)
+
+    monkeypatch.setattr(gpu, "bench", bench)
+    gpu.main(["--stages", "launch", "--out", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert grid("launch")[0].name in shown
+    assert "| small shapes: never slower than torch | yes | 168 | 168 | 168 |" in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"launch.json", "summary.md", "speed.svg"}
+
+
+def test_a_model_is_trained_in_another_process_that_ends_in_time(monkeypatch, tmp_path, capsys):
+    calls = []
+
+    def command(*words):
+        calls.append(words)
+        return [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    monkeypatch.setattr(gpu, "command", command)
+    gpu.run(Stage("net", 1.0, model="resnet50"), "cuda:0", tmp_path, 0.05)
+    assert "resnet50: not finished in time" in capsys.readouterr().out
+    from benchmarks.resnet import parse
+
+    options = parse([str(word) for word in calls[0][1:]])
+    assert (options.model, options.device, options.compile) == ("resnet50", "cuda:0", True)
+    assert options.results == tmp_path
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(AnynormError, match="there is no device 'cuda'"):
+        gpu.main(["--out", str(tmp_path)])
