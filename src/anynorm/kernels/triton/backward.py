@@ -14,7 +14,7 @@ from anynorm.kernels.triton.affine import added, leave_part, times, zeros_like
 from anynorm.kernels.triton.derivative import pull, slope, standard, through_phi
 from anynorm.kernels.triton.index import cover, extents, line, store
 from anynorm.kernels.triton.parts import leave, share, sum_of_splits
-from anynorm.kernels.triton.statistics import given, inverse_of, over
+from anynorm.kernels.triton.statistics import STAGES, given, inverse_of, over
 
 __all__ = ["apply", "reduce", "whole"]
 
@@ -131,7 +131,7 @@ def reduce(
     slopes = tl.zeros((BA, BB, BC), tl.float32)
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)
-        for row in range(first, last, BA):
+        for row in tl.range(first, last, BA, num_stages=STAGES):
             a, inside_a = line(row, last, BA, WIDE)
             at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
             _, d, unit = standard(x, (high, low, inverse), at, inside)

@@ -14,7 +14,15 @@ from anynorm.kernels.triton.affine import plus, times
 from anynorm.kernels.triton.index import cover, extents, line, load, offset, pack, store
 from anynorm.kernels.triton.parts import leave, merged, share, sum_of_splits
 from anynorm.kernels.triton.phi import activate
-from anynorm.kernels.triton.statistics import centred, given, inverse_of, measured, over, welford
+from anynorm.kernels.triton.statistics import (
+    STAGES,
+    centred,
+    given,
+    inverse_of,
+    measured,
+    over,
+    welford,
+)
 
 __all__ = ["conclude", "moments", "normalize", "spread", "whole"]
 
@@ -105,6 +113,7 @@ def moments(
     splits,
     sets,
     SHIFT: tl.constexpr,
+    TAILS: tl.constexpr,
     BA: tl.constexpr,
     BB: tl.constexpr,
     BC: tl.constexpr,
@@ -114,7 +123,7 @@ def moments(
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
     shift = _shift(x, p, b, inside_b, SHIFT)
-    found = welford(x, shift, p, b, inside_b, first, last, C, BA, BC, WIDE)
+    found = welford(x, shift, (p, b), inside_b, first, last, C, TAILS, BA, BC, WIDE)
     where = partial + part * sets + p * B + b
     for field in tl.static_range(3):
         leave(where + field * splits * sets, found[field], inside_b)
@@ -216,7 +225,7 @@ def spread(
     total = tl.zeros((BA, BB, BC), tl.float32)
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)
-        for row in range(first, last, BA):
+        for row in tl.range(first, last, BA, num_stages=STAGES):
             a, inside_a = line(row, last, BA, WIDE)
             inside = (inside_a, inside_b, inside_c)
             away = load(x, (p, a, b, c), inside) - high - low

@@ -103,7 +103,16 @@ def _leave(call: Call, tile: Tile, scale: Scale) -> _Left:
     grid = (parts * call.axes.p.size * tile.blocks(call.axes),)
     x, options = call.operand("x"), tile.options(call.wide)
     partial = call.x.new_empty((3, parts, sets), dtype=torch.float32)
-    forward.moments[grid](x, partial, call.sizes, parts, sets, SHIFT=scale.center, **options)
+    forward.moments[grid](
+        x,
+        partial,
+        call.sizes,
+        parts,
+        sets,
+        SHIFT=scale.center,
+        TAILS=tile.tails(call.axes),
+        **options,
+    )
     left = _Left(partial, None, parts)
     if scale.power == "absolute":
         left = left._replace(magnitudes=partial.new_empty((parts, sets)))

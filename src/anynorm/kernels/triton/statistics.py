@@ -12,7 +12,7 @@ import triton.language as tl
 
 from anynorm.kernels.triton.index import cover, line, load, offset
 
-__all__ = ["centred", "given", "inverse_of", "measured", "over", "split", "welford"]
+__all__ = ["centred", "given", "inverse_of", "joined", "measured", "over", "split", "welford"]
 
 
 @triton.jit
@@ -79,34 +79,69 @@ def given(mean, square, at, inside):
     return high, low, s
 
 
+# Tiles on their way from memory while one is worked on.
+STAGES = tl.constexpr(3)
+
+
 @triton.jit
 def welford(
-    x, shift, p, b, inside_b, first, last, C, BA: tl.constexpr, BC: tl.constexpr, WIDE: tl.constexpr
+    x,
+    shift,
+    at,
+    inside_b,
+    first,
+    last,
+    C,
+    TAILS: tl.constexpr,
+    BA: tl.constexpr,
+    BC: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
-    """Return number, mean and squared deviations of x − shift, for a from `first` to `last`."""
+    """Return number, mean and squared deviations of x − shift, for a from `first` to `last`.
+
+    A lane has a value at each step, or at each but the last ones.  Only where the walk along A ends
+    in the midst of a tile, and begins anew for the next block of C, has it none in between: such
+    `TAILS` are kept apart.
+    """
+    p, b = at
     shape: tl.constexpr = (BA, b.shape[0], BC)
     number, mean = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
-    spread = tl.zeros(shape, tl.float32)
+    spread, m, s = (
+        tl.zeros(shape, tl.float32),
+        tl.zeros(shape, tl.float32),
+        tl.zeros(shape, tl.float32),
+    )
+    step = 0.0
+    rows = tl.maximum(last - first - tl.arange(0, BA) + BA - 1, 0) // BA
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)
-        m, s = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
-        step = 0.0
-        for row in range(first, last, BA):
+        for row in tl.range(first, last, BA, num_stages=STAGES):
             a, inside_a = line(row, last, BA, WIDE)
             inside = (inside_a, inside_b, inside_c)
             step += 1.0
-            # A lane without a value stays as it is; only at the end are there some of those.
             away = tl.where(cover(inside), load(x, (p, a, b, c), inside) - shift - m, 0.0)
             m += away / step
             s += away * (away - away / step)
-        rows = tl.maximum(last - first - tl.arange(0, BA) + BA - 1, 0) // BA
-        here = tl.where(inside_c[None, None, :], rows[:, None, None], 0).to(tl.float32)
-        share = here / tl.maximum(number + here, 1.0)
-        away = m - mean
-        spread += s + away * away * number * share
-        mean += away * share
-        number += here
+        if TAILS:
+            here = tl.where(inside_c[None, None, :], rows[:, None, None], 0).to(tl.float32)
+            number, mean, spread = joined(number, mean, spread, here, m, s)
+            m, s = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
+            step = 0.0
+    if not TAILS:
+        blocks = tl.maximum(C - tl.arange(0, BC) + BC - 1, 0) // BC
+        number = (rows[:, None, None] * blocks[None, None, :]).to(tl.float32) + tl.zeros(
+            shape, tl.float32
+        )
+        mean, spread = m, s
     total = over(number)
     middle = over(number * mean) / tl.maximum(total, 1.0)
     away = mean - middle
     return total, middle, over(spread + number * away * away)
+
+
+@triton.jit
+def joined(number, mean, spread, other, m, s):
+    """Return number, mean and squared deviations of two samples taken together."""
+    share = other / tl.maximum(number + other, 1.0)
+    away = m - mean
+    return number + other, mean + away * share, spread + s + away * away * number * share

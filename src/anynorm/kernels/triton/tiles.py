@@ -6,6 +6,7 @@ a set that fits in the registers of a program is kept there.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from anynorm.kernels.triton.geometry import Axes, Axis
@@ -13,6 +14,7 @@ from anynorm.kernels.triton.geometry import Axes, Axis
 __all__ = ["Tile", "columns", "oriented", "resident", "splits", "streaming"]
 
 _LINE = 128  # values side by side that make a read efficient
+_TOGETHER = 4  # neighbours in one read
 _SECTOR = 32  # fewer of them waste what is read
 _STREAMED = 4096  # values of a tile that is walked along
 _UNCUT = 256  # at most as many of C where it may not be cut
@@ -45,6 +47,10 @@ class Tile(NamedTuple):
     def blocks(self, axes: Axes) -> int:
         """How many tiles B is cut in."""
         return -(-axes.b.size // self.b)
+
+    def tails(self, axes: Axes) -> bool:
+        """Whether lanes are empty in the midst of a walk: at the end of A, for each block of C."""
+        return axes.a.size % self.a != 0 and axes.c.size > self.c
 
     def rows(self, axes: Axes) -> int:
         """How many tiles A is cut in."""
@@ -79,7 +85,7 @@ def resident(axes: Axes, most: int, per_thread: int, units: int) -> Tile | None:
     near = _near(axes)
     width = _SECTOR if near is axes.b else _SECTOR // power(near.size)
     b = min(b, max(width, _LEAST // (a * c), 1))
-    if a * b * c > most:
+    if a * b * c > (most if _is_aligned(axes) else most // 4):
         return None
     tile = Tile.of(a, b, c, per_thread)
     fills = axes.p.size * tile.blocks(axes) >= units
@@ -115,6 +121,13 @@ def columns(axes: Axes, tile: Tile, others: int, units: int) -> int:
     """
     warps = units * 32 // tile.warps  # half of what a unit can hold
     return max(1, min(tile.blocks(axes), -(-warps // others)))
+
+
+def _is_aligned(axes: Axes) -> bool:
+    """Whether neighbours can be read together; if not each value takes registers of its own."""
+    near = _near(axes)
+    steps = (step for axis in axes if (step := axis.strides[0]) is not None and axis is not near)
+    return math.gcd(near.size, *steps) % _TOGETHER == 0
 
 
 def _near(axes: Axes) -> Axis:
