@@ -31,7 +31,7 @@ WARMUP = 3
 
 
 class Counting(TorchDispatchMode):
-    """Notes the functional collectives that are called inside it, and a rank's bytes."""
+    """Inside it, every functional collective is noted as its name and a rank's bytes."""
 
     def __init__(self) -> None:
         super().__init__()

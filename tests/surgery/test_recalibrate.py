@@ -213,10 +213,10 @@ def test_passes_are_counted_from_one(passes: int) -> None:
 
 
 def both() -> nn.Module:
-    """A layer whose statistics are pooled, and one whose statistics are averaged."""
+    """A layer whose statistics are pooled, and two, one synchronised, with averaged ones."""
     torch.manual_seed(0)
-    whitened = anynorm.create("zca", 8, groups=2)
-    return nn.Sequential(deep(2)[:3], whitened)  # type: ignore[index]
+    averaged = anynorm.create("zca", 8, groups=2), anynorm.create("l1-batch", 8, sync=True)
+    return nn.Sequential(deep(2)[:3], *averaged)  # type: ignore[index]
 
 
 def _rank(rank: int, file: str, parts: list[Tensor], found: Any) -> None:

@@ -118,6 +118,16 @@ def compiled(rank, backend):
     return found
 
 
+def compiled_refusal(rank, fullgraph):
+    """What is said where the ranks are no whole number of groups."""
+    torch._dynamo.reset()
+    layer = torch.compile(Net(sync=3), fullgraph=fullgraph, backend="aot_eager")
+    try:
+        layer(part(rank)[0])
+    except Exception as error:
+        return type(error), str(error)
+
+
 def compiled_groups(rank):
     """A group that is made while the graph is traced, and more kinds of σ."""
     torch._dynamo.reset()
@@ -134,6 +144,20 @@ def autocast(rank):
         y = model(x)
     y.float().mul(dy).sum().backward()
     return y.dtype, y.detach().float(), model.norm1.weight.grad, model.norm2.running_var
+
+
+def scaled(rank, overflow):
+    """Parameters and statistics after a step in float16, whose loss may be too large on rank 1."""
+    model, (x, dy) = DistributedDataParallel(used(Net())), part(rank)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu")
+    with torch.autocast("cpu", torch.float16):
+        y = model(x)
+    loss = y.float().mul(dy).mean()
+    scaler.scale(loss * 1e9 if overflow and rank else loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    state = {name: value.clone() for name, value in model.module.state_dict().items()}
+    return y.dtype, scaler.get_scale(), state
 
 
 def counted(rank):
@@ -167,6 +191,8 @@ def of_rank(rank, size):
     averaged = (ddp, ddp_unused, ddp_static, accumulated, fsdp)
     found = {f.__name__: f(rank) for f in averaged}
     others = (recomputed, autocast, counted, groups, compiled_groups)
+    found |= {("refusal", whole): compiled_refusal(rank, whole) for whole in (False, True)}
+    found |= {("scaled", overflow): scaled(rank, overflow) for overflow in (False, True)}
     return found | {f.__name__: f(rank) for f in others} | {"traced": compiled(rank, "aot_eager")}
 
 
@@ -196,6 +222,18 @@ def test_a_compiled_graph_is_whole_and_equal(found):
     assert all(of["compiled_groups"] for of in found)
 
 
+def test_an_error_of_a_compiled_layer_is_its_own(found):
+    said = "sync=3 does not divide the 2 ranks"
+    for of in found:
+        kind, text = of["refusal", False]
+        assert kind is anynorm.AnynormError
+        assert text.startswith(said)
+        # A whole graph has no place for an error: torch quotes it, as it does all others.
+        kind, text = of["refusal", True]
+        assert kind is torch._dynamo.exc.Unsupported
+        assert said in text
+
+
 def _inductor(rank, size):
     return compiled(rank, "inductor")
 
@@ -219,6 +257,34 @@ def test_autocast(found):
     # bfloat16 has 8 bits; the values passed through four operations in it.
     assert (whole - y).norm() < 4 * 2**-8 * y.norm()
     assert (grad - model.norm1.weight.grad).norm() < 0.05 * grad.norm()
+
+
+def stepped():
+    """The state of one process after a step in float32, by the mean of the ranks' losses."""
+    model, (x, dy) = used(Net(sync=None)), batch()
+    losses = [part.mean() for part in model(x).mul(dy).split(PARTS)]
+    torch.stack(losses).mean().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    return model.state_dict()
+
+
+def test_a_step_in_float16_with_scaled_gradients_is_that_in_float32(found):
+    before, after = used(Net(sync=None)).state_dict(), stepped()
+    for dtype, scale, state in (of["scaled", False] for of in found):
+        assert (dtype, scale) == (torch.float16, 2**16)
+        for name, value in state.items():
+            moved = (after[name] - before[name]).float().norm()
+            assert (value - after[name]).float().norm() <= 0.05 * moved + 1e-5
+
+
+def test_an_overflow_on_one_rank_is_a_step_of_none_and_spoils_no_statistics(found):
+    before, after = used(Net(sync=None)).state_dict(), stepped()
+    for _, scale, state in (of["scaled", True] for of in found):
+        assert scale == 2**15
+        for name, value in state.items():
+            kept = after if name.split(".")[-1] in Net().norm1._buffers else before
+            torch.testing.assert_close(value, kept[name], rtol=1e-3, atol=1e-4)
+            assert torch.equal(value, found[0]["scaled", True][2][name])
 
 
 def test_collectives_and_their_bytes(found):

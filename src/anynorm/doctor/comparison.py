@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from anynorm.doctor.probe import input_of
 from anynorm.surgery.batches import Batch, Forward, call, tensors_of
+from anynorm.surgery.given import input_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from anynorm import nn as own
 from anynorm.errors import ShapeError
+from anynorm.pattern import Pattern
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["double", "group_values", "rows_of", "shares_batch"]
@@ -43,15 +45,25 @@ def rows_of(norm: Normalizer, x: Tensor) -> Tensor:
     return x.reshape(samples, -1, x.shape[-1])
 
 
-def group_values(norm: Normalizer, x: Tensor) -> int:
+def group_values(norm: Normalizer, x: Tensor, mask: Tensor | None = None) -> tuple[int, int]:
     """How many values of `x` share one μ and σ when the layer takes them from its input.
+
+    The fewest and the most, which differ where a mask leaves values out; a μ and σ of none is none.
 
     >>> from anynorm.surgery.normalizers import normalizers
     >>> [norm] = normalizers(own.GroupNorm(2, 6))
     >>> group_values(norm, torch.zeros(8, 6, 4, 5))
-    60
+    (60, 60)
     """
-    module, shape = norm.module, tuple(x.shape)
+    if mask is None:
+        return (_values(norm, tuple(x.shape)),) * 2
+    numbers = _numbers(norm, x, mask)
+    some = numbers[numbers > 0]
+    return (int(some.min()), int(some.max())) if len(some) else (0, 0)
+
+
+def _values(norm: Normalizer, shape: tuple[int, ...]) -> int:
+    module = norm.module
     if isinstance(module, own.Norm):
         return _by_pattern(module, shape)
     if (normalized := getattr(module, "normalized_shape", None)) is not None:
@@ -61,6 +73,27 @@ def group_values(norm: Normalizer, x: Tensor) -> int:
     if norm.family == "instance":
         return math.prod(shape) // (math.prod(shape[:2]) if _batched(norm, shape) else shape[0])
     return math.prod(shape) // norm.channels
+
+
+_PATTERNS = {"instance": "n c [...]", "group": "n (g [c]) [...]"}
+
+
+def _numbers(norm: Normalizer, x: Tensor, mask: Tensor) -> Tensor:
+    """The number of values of each μ and σ, by the pattern."""
+    module, kept = norm.module, mask.expand_as(x)
+    if isinstance(module, own.Norm):
+        pattern, sizes = module.spec.pattern, module.sizes
+    else:
+        pattern = Pattern.parse(_PATTERNS.get(norm.family, "[n] c [...]"))
+        sizes = {"g": getattr(module, "num_groups", 1)}
+        alone = norm.family == "instance" and not _batched(norm, tuple(x.shape))
+        kept = kept[None] if alone else kept
+    plan = pattern.plan(kept.dim())
+    try:
+        view = plan.view(tuple(kept.shape), sizes)
+    except ShapeError:  # a ghost batch that this batch is no multiple of
+        return kept.new_tensor([_by_pattern(module, tuple(x.shape))], dtype=torch.int64)
+    return kept.reshape(view).sum(plan.dims) if plan.dims else kept.sum().reshape(1)
 
 
 def _batched(norm: Normalizer, shape: tuple[int, ...]) -> bool:

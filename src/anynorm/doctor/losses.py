@@ -15,7 +15,7 @@ from anynorm.doctor.geometry import shares_batch
 from anynorm.doctor.probe import Probe
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, call, described, moved, tensors_of
-from anynorm.surgery.modes import evaluating
+from anynorm.surgery.modes import alone, evaluating
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["Loss", "Losses", "default_loss", "target_of"]
@@ -107,14 +107,14 @@ class Losses:
 
 @contextmanager
 def _by_batch(model: nn.Module, layers: list[Normalizer]) -> Iterator[None]:
-    """Only batch norm is in train mode, and its running statistics stay."""
+    """Only batch norm is by the batches of this process, and its running statistics stay."""
     owners = [norm.module for norm in layers]
     kept = [dict(owner._buffers) for owner in owners]
     values = [[None if b is None else b.clone() for b in found.values()] for found in kept]
     try:
-        with evaluating(model):
+        with evaluating(model), alone(owners):
             for owner in owners:
-                owner.training = True
+                _start(owner)
             yield
     finally:
         with torch.no_grad():
@@ -123,3 +123,10 @@ def _by_batch(model: nn.Module, layers: list[Normalizer]) -> Iterator[None]:
                 for buffer, value in zip(buffers.values(), copies, strict=True):
                     if buffer is not None and value is not None:
                         buffer.copy_(value)
+
+
+def _start(owner: nn.Module) -> None:
+    if isinstance(owner, nn.SyncBatchNorm):  # which in train mode would wait for the others
+        owner._buffers.update(running_mean=None, running_var=None)
+    else:
+        owner.training = True

@@ -10,15 +10,11 @@ from torch import Tensor, nn
 
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.given import input_of, mask_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.normalizers import Normalizer, normalizers
 
-__all__ = ["Probe", "input_of"]
-
-
-def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first argument of a call."""
-    return args[0] if args else next(iter(kwargs.values()), None)
+__all__ = ["Probe"]
 
 
 class Probe:
@@ -43,7 +39,7 @@ class Probe:
         for index, norm in enumerate(self.norms):
             self._hooks += [
                 norm.module.register_forward_pre_hook(self._before(index), with_kwargs=True),
-                norm.module.register_forward_hook(self._after(index)),
+                norm.module.register_forward_hook(self._after(index), with_kwargs=True),
             ]
         return self
 
@@ -72,17 +68,22 @@ class Probe:
         return sorted((r for r in self.records if r.forwards), key=lambda record: record.order)
 
     def _before(self, index: int) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = input_of(args, kwargs)
-            if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
-                self.records[index].see(x, self._calls[index], next(self._order))
+            if _measurable(x):
+                mask = mask_of(layer, args, kwargs)
+                self.records[index].see(x, self._calls[index], next(self._order), mask)
                 self._calls[index] += 1
 
         return hook
 
     def _after(self, index: int) -> Any:
-        def hook(_: nn.Module, __: Any, y: Any) -> None:
-            if isinstance(y, Tensor) and y.is_floating_point() and y.numel():
-                self.records[index].see_output(y)
+        def hook(layer: nn.Module, args: Any, kwargs: dict[str, Any], y: Any) -> None:
+            if _measurable(y):
+                self.records[index].see_output(y, mask_of(layer, args, kwargs))
 
         return hook
+
+
+def _measurable(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0

@@ -20,13 +20,18 @@ CALLS = 8  # calls of one layer in a forward pass that are told apart
 
 @dataclass(frozen=True)
 class _Part:
-    """One input: its count, mean and squares, and each sample's mean and mean square deviation."""
+    """One input: its count, mean and squares, and each sample's mean and mean square deviation.
 
-    count: int
+    The count is one for each channel where a mask leaves values out; `there` says then which
+    samples have any.
+    """
+
+    count: int | Tensor
     mean: Tensor
     squares: Tensor
     means: Tensor
     spreads: Tensor
+    there: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Tensor) -> _Part:
@@ -36,6 +41,17 @@ class _Part:
         squares = spreads.sum(dim=0) * rows.shape[1]
         count = rows.shape[0] * rows.shape[1]
         return cls(count, mean.cpu(), squares.cpu(), means.cpu(), spreads.cpu())
+
+    @classmethod
+    def counting(cls, rows: Tensor, kept: Tensor) -> _Part:
+        """Of the values that are `kept`."""
+        numbers = kept.sum(dim=1)
+        sums, count = torch.where(kept, rows, 0).sum(dim=1), numbers.sum(dim=0)
+        mean = sums.sum(dim=0) / count.clamp(min=1)
+        away = torch.where(kept, rows - mean, 0).square().sum(dim=1)
+        means, spreads = (t / numbers.clamp(min=1) for t in (sums, away))
+        found = count, mean, away.sum(dim=0), means, spreads, numbers > 0
+        return cls(*(t.cpu() for t in found))
 
 
 @dataclass(eq=False)
@@ -52,13 +68,15 @@ class Moments:
     def add(self, part: _Part) -> None:
         """Merge one input."""
         self.values.add(part.count, part.mean, part.squares)
-        self.means.merge(part.means)
-        self.spreads.merge(part.spreads)
+        self.means.merge(part.means, part.there)
+        self.spreads.merge(part.spreads, part.there)
         samples = len(part.means)
         self.samples = self.samples or samples
         if samples == self.samples:  # the moments of a smaller last batch vary more
-            self.batch_means.merge(part.mean[None])
-            self.batch_variances.merge(part.squares[None] / max(part.count - 1, 1))
+            count = torch.as_tensor(part.count)
+            there = None if part.there is None else count[None] > 0
+            self.batch_means.merge(part.mean[None], there)
+            self.batch_variances.merge(part.squares[None] / (count - 1).clamp(min=1), there)
 
     def noise(self, single: Pooled, batched: Pooled) -> tuple[Tensor, int]:
         """The variance of a batch's statistic, and the degrees of freedom that it is known with.
@@ -85,9 +103,10 @@ class Record:
     fewest: int = sys.maxsize
     shape: tuple[int, ...] = ()
 
-    def see(self, x: Tensor, call: int, order: int) -> None:
+    def see(self, x: Tensor, call: int, order: int, mask: Tensor | None = None) -> None:
         """Take the input of the call with that number in this forward pass."""
-        part = _Part.of(rows_of(self.norm, x))
+        rows = rows_of(self.norm, x)
+        part = _Part.of(rows) if mask is None else _Part.counting(rows, self._kept(mask, x))
         self.inputs.add(part)
         if call == len(self.calls) < CALLS:
             self.calls.append(Moments())
@@ -95,17 +114,21 @@ class Record:
             self.calls[call].add(part)
         self.forwards += call == 0
         self.order = min(self.order, order)
-        self._size(x)
+        self._size(x, mask)
 
-    def _size(self, x: Tensor) -> None:
-        values = group_values(self.norm, x)
-        if values > self.values:
-            self.values, self.shape = values, tuple(x.shape)
-        self.fewest = min(self.fewest, values)
+    def _size(self, x: Tensor, mask: Tensor | None) -> None:
+        fewest, most = group_values(self.norm, x, mask)
+        if most > self.values:
+            self.values, self.shape = most, tuple(x.shape)
+        self.fewest = min(self.fewest, fewest)
 
-    def see_output(self, y: Tensor) -> None:
+    def see_output(self, y: Tensor, mask: Tensor | None = None) -> None:
         """Take an output."""
-        self.outputs.merge(rows_of(self.norm, y).flatten(0, 1))
+        kept = None if mask is None else self._kept(mask, y).flatten(0, 1)
+        self.outputs.merge(rows_of(self.norm, y).flatten(0, 1), kept)
+
+    def _kept(self, mask: Tensor, x: Tensor) -> Tensor:
+        return rows_of(self.norm, mask.expand_as(x)) > 0
 
     def over_ranks(self, group: dist.ProcessGroup | None) -> None:
         """Make the moments of the inputs those of all processes."""

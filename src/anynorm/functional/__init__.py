@@ -11,6 +11,7 @@ from anynorm.functional.activation import (
 )
 from anynorm.functional.checks import check_groups
 from anynorm.functional.general import normalize, scale_of
+from anynorm.functional.masked import whole_mask
 from anynorm.functional.named import (
     batch_norm,
     group_norm,
@@ -39,4 +40,5 @@ __all__ = [
     "normalize",
     "rms_norm",
     "scale_of",
+    "whole_mask",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "check_residual",
     "need_axes",
     "need_channels",
+    "need_counted",
     "need_last_axes",
     "need_real",
     "need_several",
@@ -68,6 +69,15 @@ def single_value(x: Tensor, where: str) -> None:
         f"deviation of {where} would be 0. Use a larger batch (drop_last=True in the DataLoader "
         "drops a last batch of one), .eval(), or a normalizer without batch statistics such as "
         "group norm."
+    )
+
+
+def need_counted(x: Tensor, mask: Tensor) -> None:
+    """Raise for a mask that leaves no two values to take a deviation of."""
+    raise ShapeError(
+        f"mask= of shape {tuple(mask.shape)} leaves at most 1 value per channel of the input of "
+        f"size {x.shape} when training: the deviation of one value would be 0. True marks what "
+        "counts (give ~mask if it marks the padding); else use a larger batch or .eval()."
     )
 
 

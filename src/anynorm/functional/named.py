@@ -16,9 +16,14 @@ from anynorm.functional.checks import (
     need_several_positions,
     need_several_values,
 )
-from anynorm.ops import Running
+from anynorm.functional.masked import masked
+from anynorm.ops import Affine, Running
+from anynorm.spec import Spec
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+_BATCH, _INSTANCE = Spec.of("[n] c [...]"), Spec.of("n c [...]")
+_GROUP = Spec.of("n (g [c]) [...]")
 
 
 def batch_norm(
@@ -34,11 +39,14 @@ def batch_norm(
     num_batches_tracked: Tensor | None = None,
     activation: Activation = None,
     residual: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Batch norm of `input` (N, C, *) → (N, C, *), as :func:`torch.nn.functional.batch_norm`.
 
     `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function;
     `residual`: a tensor of the input's shape and type, which is added before φ.
+    `mask`: a bool tensor (N, *), True for the values that count, or of the input's shape with 1 for
+    any axis; all others (padding) have no part in statistics and gradients, and become 0.
     Running statistics of shape (C,) are updated in place in training, never by values that are
     not finite.  A `momentum` of None averages over all batches and needs `num_batches_tracked`.
     Raises `ShapeError` for fewer than 2 axes, channels that do not match, or a single value per
@@ -48,7 +56,6 @@ def batch_norm(
     >>> batch_norm(x, None, None, training=True).mean((0, 2, 3)).abs().max() < 1e-6
     tensor(True)
     """
-    after = following(input, residual, activation)
     if eps <= 0:
         raise AnynormError(f"eps must be positive, got {eps}: σ = sqrt(s² + ε). Try eps=1e-5.")
     if training:
@@ -62,6 +69,19 @@ def batch_norm(
     running = None
     if running_mean is not None and running_var is not None:
         running = Running(running_mean, running_var, num_batches_tracked, momentum)
+    if mask is not None:
+        return masked(
+            input,
+            mask,
+            _BATCH,
+            Affine(weight, bias),
+            running,
+            training=training,
+            eps=eps,
+            activation=activation,
+            residual=residual,
+        )
+    after = following(input, residual, activation)
     y = ops.native.batch(input, running, weight, bias, training, eps, after)
     return y if activation is None else finish(y, activation)
 
@@ -78,23 +98,36 @@ def instance_norm(
     *,
     activation: Activation = None,
     residual: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Instance norm of `input` (N, C, *), as :func:`torch.nn.functional.instance_norm`.
 
-    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` for a single value
-    per instance.  Ulyanov et al. 2016, arXiv:1607.08022.
+    `activation`, `residual` and `mask` as in :func:`batch_norm`.  Raises `ShapeError` for a single
+    value per instance.  Ulyanov et al. 2016, arXiv:1607.08022.
 
     >>> instance_norm(torch.randn(2, 3, 16)).shape
     torch.Size([2, 3, 16])
     """
-    after = following(input, residual, activation)
     if use_input_stats:
         need_several_positions(input)
-    if input.numel() == 0:  # which torch's operator cannot take
-        return input.clone() if residual is None else input + residual
     running = None
     if running_mean is not None and running_var is not None:
         running = Running(running_mean, running_var, None, momentum)
+    if mask is not None:
+        return masked(
+            input,
+            mask,
+            _INSTANCE,
+            Affine(weight, bias),
+            running,
+            training=use_input_stats,
+            eps=eps,
+            activation=activation,
+            residual=residual,
+        )
+    after = following(input, residual, activation)
+    if input.numel() == 0:  # which torch's operator cannot take
+        return input.clone() if residual is None else input + residual
     y = ops.native.instance(input, running, weight, bias, use_input_stats, eps, after)
     return y if activation is None else finish(y, activation)
 
@@ -161,17 +194,33 @@ def group_norm(
     *,
     activation: Activation = None,
     residual: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Group norm of `input` (N, C, *), as :func:`torch.nn.functional.group_norm`.
 
-    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` if `num_groups` does
-    not divide C, or `weight` is not one for each channel.  Wu & He 2018, arXiv:1803.08494.
+    `activation`, `residual` and `mask` as in :func:`batch_norm`.  Raises `ShapeError` if
+    `num_groups` does not divide C, or `weight` is not one for each channel.  Wu & He 2018,
+    arXiv:1803.08494.
 
     >>> group_norm(torch.randn(2, 6, 4), 3).shape
     torch.Size([2, 6, 4])
     """
-    after = following(input, residual, activation)
     check_groups(num_groups, input.shape)
+    if mask is not None:
+        need_channels(input, weight)
+        return masked(
+            input,
+            mask,
+            _GROUP,
+            Affine(weight, bias),
+            None,
+            training=True,
+            eps=eps,
+            activation=activation,
+            residual=residual,
+            sizes={"g": num_groups},
+        )
+    after = following(input, residual, activation)
     try:
         y = ops.native.group(input, num_groups, weight, bias, eps, after)
     except RuntimeError:

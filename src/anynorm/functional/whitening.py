@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from anynorm import ops
+from anynorm.errors import ShapeError
 from anynorm.functional.checks import need_real
+from anynorm.functional.pooled import check_number
+from anynorm.functional.running import average
 from anynorm.ops import Affine, Running
 from anynorm.ops.ranks import Ranks
 from anynorm.pattern import Plan
@@ -29,6 +32,7 @@ def whiten(
     eps: float,
     sizes: Mapping[str, int],
     ranks: Ranks | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Whiten the channels of each group, with the values folded into matrices (groups, c, m)."""
     need_real(x)
@@ -38,12 +42,12 @@ def whiten(
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # 16 bits are too few for a covariance
         with torch.autocast(device, enabled=False):
-            return whiten(x, spec, root, plan, affine, running, training, eps, sizes, ranks)
+            return whiten(x, spec, root, plan, affine, running, training, eps, sizes, ranks, mask)
     wide = x if x.dtype == torch.float64 else x.float()
     if running is not None and not training:
         y = _by_running(wide, spec, root, plan, running, eps)
     else:
-        y = _by_own(wide, spec, root, plan, running, eps, sizes, ranks)
+        y = _by_own(wide, spec, root, plan, running, eps, sizes, ranks, mask)
     return scaled(y, plan, affine).to(x.dtype)
 
 
@@ -55,26 +59,59 @@ def _by_own(
     running: Running | None,
     eps: float,
     sizes: Mapping[str, int],
-    ranks: Ranks | None = None,
+    ranks: Ranks | None,
+    mask: Tensor | None,
 ) -> Tensor:
     """Whiten by the statistics of `x` in the pattern's split view, and let them enter `running`."""
     order, channel = plan.matrix_order
     moved = x.reshape(plan.view(tuple(x.shape), sizes)).permute(order)
-    groups, values_of_each = moved.shape[:channel], moved.shape[channel + 1 :]
-    channels = moved.shape[channel]
-    values = moved.reshape(math.prod(groups), channels, math.prod(values_of_each))
-    if ranks is None:
+    values = _matrices(moved, channel)
+    number: float | Tensor = 1.0
+    if ranks is None and mask is None:
         mean, covariance = ops.whitening.moments(values)
     else:
-        mean, covariance = ops.synced.covariance(values, ranks)
-    if running is not None:  # averaged over the parts of a split batch, which lie in front
-        mean_ = mean.reshape(-1, *running.mean.shape).mean(0)
-        running.track(mean_, covariance.reshape(-1, *running.var.shape).mean(0))
+        kept = None if mask is None else _vectors(mask, x, plan, sizes)
+        number, mean, covariance = ops.pooled.covariance(values, ranks, kept)
+        if kept is not None:
+            check_number(x, number, mask)
+    if running is not None:
+        _track(running, number, mean, covariance)
     white = ops.whitening.inverse_root(covariance, root, eps) @ (
         values - mean if spec.center else values
     )
     back = [order.index(axis) for axis in range(len(order))]
     return white.reshape(moved.shape).permute(back).reshape(x.shape)
+
+
+def _matrices(moved: Tensor, channel: int) -> Tensor:
+    """The values as (groups, c, m), where `channel` is the axis of c."""
+    groups, channels = moved.shape[:channel], moved.shape[channel]
+    return moved.reshape(math.prod(groups), channels, math.prod(moved.shape[channel + 1 :]))
+
+
+def _vectors(mask: Tensor, x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> Tensor:
+    """The mask as (groups, 1, m): a vector of channels counts or does not.  Raises `ShapeError`."""
+    if mask.shape[plan.first] != 1:
+        raise ShapeError(
+            f"mask= has shape {tuple(mask.shape)}, with a choice for each channel: whitening takes "
+            f"the channels at a position together. Give one for all, with 1 on axis {plan.first}."
+        )
+    order, channel = plan.matrix_order
+    whole = [1 if axis == plan.first else size for axis, size in enumerate(x.shape)]
+    split = mask.expand(whole).reshape(plan.part_view(x.shape, whole, sizes)).permute(order)
+    groups = x.reshape(plan.view(tuple(x.shape), sizes)).permute(order).shape[:channel]
+    return _matrices(split.expand(*groups, *split.shape[channel:]), channel)
+
+
+def _track(running: Running, number: float | Tensor, mean: Tensor, covariance: Tensor) -> None:
+    """Let statistics enter, averaged over the parts of a split batch, which lie in front."""
+    groups, channels = running.var.shape[:2]
+    count = number
+    if isinstance(number, Tensor):
+        count = number.expand(len(mean), 1, 1).reshape(-1, groups, 1, 1)
+    means = average(mean.reshape(-1, groups, channels, 1), count, [0])
+    spreads = average(covariance.reshape(-1, *running.var.shape), count, [0])
+    running.track(means.reshape(running.mean.shape), spreads.reshape(running.var.shape))
 
 
 def _by_running(

@@ -66,10 +66,16 @@ class FrozenBatchNorm(torch.nn.Module):
         else:
             self.register_buffer(name, value)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `x` (N, C, *); add `residual` before φ."""
-        if isinstance(x, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, x, residual)
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Normalize `x` (N, C, *); add `residual` before φ; 0 where `mask` is False."""
+        if (
+            isinstance(x, Proxy)
+            or isinstance(residual, Proxy)
+            or (mask is not None and isinstance(mask, Proxy))
+        ):
+            return leaf(self, x, residual, mask)
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ShapeError(
                 f"FrozenBatchNorm({self.num_features}) takes (N, C, *) with C = "
@@ -84,6 +90,7 @@ class FrozenBatchNorm(torch.nn.Module):
             eps=self.eps,
             activation=self.activation,
             residual=residual,
+            mask=mask,
         )
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:

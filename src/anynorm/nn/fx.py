@@ -10,7 +10,7 @@ from torch.fx import Proxy
 __all__ = ["Proxy", "leaf"]
 
 
-def leaf(layer: torch.nn.Module, x: Any, residual: Any = None) -> Proxy:
+def leaf(layer: torch.nn.Module, x: Any, residual: Any = None, mask: Any = None) -> Proxy:
     """Record the call of `layer` as one node of the graph, as torch.fx does for torch.nn's layers.
 
     >>> from anynorm import BatchNorm1d
@@ -18,7 +18,8 @@ def leaf(layer: torch.nn.Module, x: Any, residual: Any = None) -> Proxy:
     >>> [node.op for node in torch.fx.symbolic_trace(model).graph.nodes]
     ['placeholder', 'call_module', 'output']
     """
-    tracer: Any = (x if isinstance(x, Proxy) else residual).tracer
+    tracer: Any = next(given for given in (x, residual, mask) if isinstance(given, Proxy)).tracer
     inputs = (x,) if residual is None else (x, residual)
-    node: Proxy = tracer.create_proxy("call_module", tracer.path_of_module(layer), inputs, {})
+    named = {} if mask is None else {"mask": mask}
+    node: Proxy = tracer.create_proxy("call_module", tracer.path_of_module(layer), inputs, named)
     return node

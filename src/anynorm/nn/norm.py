@@ -35,10 +35,12 @@ class Norm(shared.Sharing):
     :class:`~anynorm.BatchNorm1d`; for patterns that take them over the whole batch.  Further
     keywords give the sizes of parts of split axes, as in ``g=8``.
 
-    Called with an input and, if wanted, a residual of its shape and type, which is added before φ.
-    Shapes: any input that fits the pattern → the same.  Raises `PatternError`, `ShapeError` for an
-    input or channels that do not fit, `UnknownNameError` for an unknown scale or activation,
-    `AnynormError` for a pattern that has nothing to synchronise.
+    Called with an input and, if wanted, a residual of its shape and type, which is added before φ,
+    and a mask, a bool tensor that is True for the values that count: of the input's shape, with 1
+    for any axis, or of its shape without the channels.  Shapes: any input that fits the pattern →
+    the same.  Raises `PatternError`, `ShapeError` for an input, channels or mask that do not fit,
+    `UnknownNameError` for an unknown scale or activation, `AnynormError` for a pattern that has
+    nothing to synchronise.
 
     >>> norm = Norm("n (g [c]) [...]", 6, g=3, activation="relu")
     >>> norm(torch.randn(2, 6, 5)).shape
@@ -133,10 +135,19 @@ class Norm(shared.Sharing):
         spread = self.get_buffer(self._spread)
         spread.copy_(torch.eye(spread.shape[-1]) if self.spec.whitens else torch.ones(()))
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `x`, of any shape that fits the pattern, and add `residual` before φ."""
-        if isinstance(x, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, x, residual)
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Normalize `x`, of any shape that fits the pattern, and add `residual` before φ.
+
+        Values where `mask` is False have no part in it, and become 0.
+        """
+        if (
+            isinstance(x, Proxy)
+            or isinstance(residual, Proxy)
+            or (mask is not None and isinstance(mask, Proxy))
+        ):
+            return leaf(self, x, residual, mask)
         self._check(x, self.spec.pattern.plan(x.dim()))
         return F.normalize(
             x,
@@ -151,6 +162,7 @@ class Norm(shared.Sharing):
             residual=residual,
             sync=self.sync,
             layer="" if self.sync is None else shared.layer_of(self),
+            mask=mask,
         )
 
     def _running(self) -> Running | None:

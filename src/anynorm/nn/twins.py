@@ -2,9 +2,9 @@
 
 Each is a subclass of its torch twin, so that `isinstance` checks, weight-decay filters and
 `torch.optim.swa_utils.update_bn` see what they expect; constructor, state dict and `repr` are
-torch's own.  Added are `activation=`, a residual as second argument of the call, errors that name
-the shape, the rule and the fix, and running statistics that do not bite (see
-:mod:`anynorm.ops.running`).
+torch's own.  Added are `activation=`, a residual and (but for layer and RMS norm) a mask of what
+counts as further arguments of the call, errors that name the shape, the rule and the fix, and
+running statistics that do not bite (see :mod:`anynorm.ops.running`).
 """
 
 from __future__ import annotations
@@ -78,10 +78,14 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
         self,
         input: Tensor,  # noqa: A002 - torch's name
         residual: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Normalize `input`, see the class for its shape; add `residual` before φ."""
+        """Normalize `input`, see the class for its shape; add `residual` before φ.
+
+        Values where `mask` is False have no part in it, and become 0.
+        """
         if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual)
+            return leaf(self, input, residual, mask)
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         if input.shape[1] != self.num_features:
@@ -93,8 +97,8 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
             mean = var = None
         weight = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
         bias = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
-        if self.sync is not None and self.training:
-            return self._together(input, mean, var, weight, bias, residual)
+        if mask is not None or (self.sync is not None and self.training):
+            return self._by_formula(input, mean, var, weight, bias, residual, training, mask)
         return F.batch_norm(
             input,
             mean,
@@ -109,7 +113,7 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
             residual=residual,
         )
 
-    def _together(
+    def _by_formula(
         self,
         x: Tensor,
         mean: Tensor | None,
@@ -117,22 +121,29 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
         weight: Tensor | None,
         bias: Tensor | None,
         residual: Tensor | None,
+        training: bool,
+        mask: Tensor | None,
     ) -> Tensor:
-        """Training with the statistics of several processes."""
+        """Statistics of several processes, or of the values that count."""
+        if isinstance(mask, Proxy):
+            return leaf(self, x, residual, mask)
         running = None
         if mean is not None and var is not None:
             running = F.Running(mean, var, self.num_batches_tracked, self.momentum)
+        sync = self.sync if self.training else None
         return F.normalize(
             x,
             _BATCH,
             weight,
             bias,
             running,
+            training=training,
             eps=self.eps,
             activation=self.activation,
             residual=residual,
-            sync=self.sync,
-            layer=layer_of(self),
+            sync=sync,
+            layer="" if sync is None else layer_of(self),
+            mask=mask,
         )
 
     def extra_repr(self) -> str:
@@ -163,13 +174,18 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
 
     `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
     `sync`: over whose batches statistics are taken in training: True for all processes, a process
-    group, one dimension of a device mesh, or a number of consecutive ranks.  Raises `ShapeError`
-    for another rank, other channels, or one value per channel in training; `CollectiveError` where
-    a process that shares statistics is gone.
-    Ioffe & Szegedy 2015, arXiv:1502.03167.
+    group, one dimension of a device mesh, or a number of consecutive ranks.  The call takes a
+    residual and a mask, a bool tensor (N,), (N, L) or of the input's shape with 1 for any axis:
+    True for the values that count.  Raises `ShapeError` for another rank, other channels, a mask
+    that does not fit, or one value per channel in training; `AnynormError` for a mask that is not
+    bool; `CollectiveError` where a process that shares statistics is gone.  Ioffe & Szegedy 2015,
+    arXiv:1502.03167.
 
     >>> BatchNorm1d(3, activation="relu")(torch.randn(8, 3)).min() >= 0
     tensor(True)
+    >>> x, valid = torch.tensor([[1.0], [3.0], [torch.nan]]), torch.tensor([True, True, False])
+    >>> BatchNorm1d(1, affine=False)(x, mask=valid).flatten()
+    tensor([-1.0000,  1.0000,  0.0000])
     """
 
     ranks = (2, 3)
@@ -246,6 +262,7 @@ class _LazyBatchNorm(_BatchNorm):
         self,
         input: Tensor,  # noqa: A002 - torch's name
         residual: Tensor | None = None,  # noqa: ARG002 - torch passes on what the layer is called with
+        mask: Tensor | None = None,  # noqa: ARG002
     ) -> None:
         """Take the channels from the first input, or from a state that was loaded before it."""
         super().initialize_parameters(input)  # type: ignore[misc]
@@ -292,10 +309,18 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
         self,
         input: Tensor,  # noqa: A002 - torch's name
         residual: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Normalize `input`, see the class for its shape; add `residual` before φ."""
-        if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual)
+        """Normalize `input`, see the class for its shape; add `residual` before φ.
+
+        Values where `mask` is False have no part in it, and become 0.
+        """
+        if (
+            isinstance(input, Proxy)
+            or isinstance(residual, Proxy)
+            or (mask is not None and isinstance(mask, Proxy))
+        ):
+            return leaf(self, input, residual, mask)
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         batched = input.dim() == self.ranks[-1]
@@ -304,11 +329,11 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
         if sized and input.shape[axis] != self.num_features:
             raise _wrong_channels(self, input, axis)
         if batched:
-            return self._normalize(input, residual)
-        together = residual if residual is None else residual[None]
-        return self._normalize(input[None], together).squeeze(0)
+            return self._normalize(input, residual, mask)
+        others = (given if given is None else given[None] for given in (residual, mask))
+        return self._normalize(input[None], *others).squeeze(0)
 
-    def _normalize(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def _normalize(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         return F.instance_norm(
             x,
             self.running_mean,
@@ -320,15 +345,16 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
             self.eps,
             activation=self.activation,
             residual=residual,
+            mask=mask,
         )
 
 
 class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
     """Instance norm of (N, C, L) or (C, L); as :class:`torch.nn.InstanceNorm1d`.
 
-    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` for another rank, other
-    channels (where it has γ or running statistics), or a single position.  Ulyanov et al. 2016,
-    arXiv:1607.08022.
+    `activation` (φ) and the call's residual and mask as in :class:`BatchNorm1d`.  Raises
+    `ShapeError` for another rank, other channels (where it has γ or running statistics), a mask
+    that does not fit, or a single position.  Ulyanov et al. 2016, arXiv:1607.08022.
 
     >>> InstanceNorm1d(3)(torch.randn(8, 3, 5)).shape
     torch.Size([8, 3, 5])
@@ -416,9 +442,9 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
 class GroupNorm(_Activated, torch.nn.GroupNorm):
     """Group norm of (N, C, *); arguments and state as :class:`torch.nn.GroupNorm`.
 
-    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` if the groups do not divide
-    the channels (and names the numbers that do) or the input has others.  Wu & He 2018,
-    arXiv:1803.08494.
+    `activation` (φ) and the call's residual and mask as in :class:`BatchNorm1d`.  Raises
+    `ShapeError` if the groups do not divide the channels (and names the numbers that do), the input
+    has others, or the mask does not fit.  Wu & He 2018, arXiv:1803.08494.
 
     >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
     torch.Size([2, 6, 5])
@@ -432,10 +458,18 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
         self,
         input: Tensor,  # noqa: A002 - torch's name
         residual: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Normalize `input` (N, C, *); add `residual` before φ."""
-        if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual)
+        """Normalize `input` (N, C, *); add `residual` before φ.
+
+        Values where `mask` is False have no part in it, and become 0.
+        """
+        if (
+            isinstance(input, Proxy)
+            or isinstance(residual, Proxy)
+            or (mask is not None and isinstance(mask, Proxy))
+        ):
+            return leaf(self, input, residual, mask)
         return F.group_norm(
             input,
             self.num_groups,
@@ -444,4 +478,5 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
             self.eps,
             activation=self.activation,
             residual=residual,
+            mask=mask,
         )

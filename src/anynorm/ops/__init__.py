@@ -1,11 +1,12 @@
 """The operators, and the only place where a backend is chosen (by torch's own dispatcher).
 
 `native` holds the normalizers that torch has an operator for, `standardize` the formula over any
-axes, `normalize` that for given statistics, `synced` that for statistics of several processes
-(`ranks`), `whitening` the covariance roots and `running` the update of running statistics.
+axes, `normalize` that for given statistics, `pooled` that for the statistics of the values that
+count, on one process or several (`ranks`), `whitening` the covariance roots and `running` the
+update of running statistics.
 """
 
-from anynorm.ops import formula, native, ranks, synced, whitening
+from anynorm.ops import formula, native, pooled, ranks, whitening
 from anynorm.ops.formula import moments
 from anynorm.ops.measured import measure
 from anynorm.ops.normalize import normalize
@@ -25,8 +26,8 @@ __all__ = [
     "moments",
     "native",
     "normalize",
+    "pooled",
     "ranks",
     "standardize",
-    "synced",
     "whitening",
 ]

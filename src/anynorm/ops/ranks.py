@@ -89,13 +89,30 @@ def check_sync(sync: Any) -> Any:
     )
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def ranks_of(sync: Any, layer: str, device: str) -> Ranks | None:
     """Return the processes that `sync` names for `layer`, None where this one is alone.
 
     Raises `AnynormError` if the ranks' inputs lie on different kinds of `device`, or within DDP's
     join, where ranks that ran out of data would be waited for.
     """
+    if not torch.compiler.is_compiling():
+        return _found(sync, layer, device)
+    found: Ranks | str | None = _asked(sync, layer, device)
+    if isinstance(found, str):
+        raise AnynormError(found)
+    return found
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _asked(sync: Any, layer: str, device: str) -> Ranks | str | None:
+    """The answer, or an error's text: what is raised in here, a tracer takes for its own fault."""
+    try:
+        return _found(sync, layer, device)
+    except AnynormError as error:
+        return str(error)
+
+
+def _found(sync: Any, layer: str, device: str) -> Ranks | None:
     if not dist.is_available() or not dist.is_initialized():
         _warn_once(layer)
         return None

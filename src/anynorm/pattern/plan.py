@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,22 @@ class Plan:
             else:
                 split += self._split(shape, axis, size, sizes)
         return split
+
+    def part_view(
+        self, shape: Sequence[int], part: Sequence[int], sizes: Mapping[str, int]
+    ) -> list[int]:
+        """Return the shape in the split view of a `part`, which may have 1 for axes of `shape`.
+
+        >>> from anynorm.pattern import Pattern
+        >>> Pattern.parse("n (g [c]) [...]").plan(3).part_view((2, 6, 5), (2, 1, 5), {"g": 2})
+        [2, 1, 1, 5]
+        """
+        split = iter(self.view(tuple(shape), sizes))
+        found: list[int] = []
+        for size, parts in zip(part, self.axes, strict=True):
+            whole = [next(split) for _ in parts]
+            found += [1] * len(parts) if size == 1 else whole
+        return found
 
     def affine_view(self, channels: tuple[int, ...], sizes: Mapping[str, int]) -> list[int]:
         """Return the shape in which γ of shape `channels` broadcasts against the split view."""

@@ -1,14 +1,16 @@
-"""A model in eval mode for a while."""
+"""A model in eval mode for a while, and layers that ask no other process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["evaluating"]
+from anynorm.nn.shared import Sharing
+
+__all__ = ["alone", "evaluating"]
 
 
 @contextmanager
@@ -29,3 +31,28 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def alone(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let synchronised layers take the statistics of this process, whatever the others do.
+
+    >>> from anynorm import SyncBatchNorm
+    >>> norm = SyncBatchNorm(3)
+    >>> with alone([norm]):
+    ...     norm.sync
+    >>> norm.sync
+    True
+    """
+    given = [
+        (module, module.sync)
+        for module in modules
+        if isinstance(module, Sharing) and module.sync is not None
+    ]
+    try:
+        for module, _ in given:
+            module.sync = None
+        yield
+    finally:
+        for module, sync in given:
+            module.sync = sync

@@ -23,45 +23,70 @@ class Pooled:
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.counts: int | Tensor = 0  # a tensor (C,) where masks made them differ
         self.mean = torch.zeros((), dtype=torch.float64)
         self._squares = torch.zeros((), dtype=torch.float64)
 
-    def merge(self, x: Tensor) -> None:
-        """Add `x`, of shape (N, C, ...)."""
-        rows = double(x).movedim(1, -1).flatten(0, -2)
-        if len(rows):
+    @property
+    def count(self) -> int:
+        """How many values of a channel there are; of that which has most."""
+        return self.counts if isinstance(self.counts, int) else int(self.counts.max())
+
+    def merge(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Add `x`, of shape (N, C, ...); of that, where `mask` is True, which broadcasts to it."""
+        rows = _rows(double(x))
+        if not len(rows):
+            return
+        if mask is None:
             mean = rows.mean(dim=0)
             self.add(len(rows), mean, (rows - mean).square().sum(dim=0))
-
-    def add(self, count: int, mean: Tensor, squares: Tensor) -> None:
-        """Add `count` values of each channel by their mean and sum of squared deviations."""
-        if not count:
             return
-        total = self.count + count
+        kept = _rows(mask.expand_as(x))
+        counts = kept.sum(dim=0)
+        mean = torch.where(kept, rows, 0).sum(dim=0) / counts.clamp(min=1)
+        self.add(counts, mean, torch.where(kept, rows - mean, 0).square().sum(dim=0))
+
+    def add(self, count: int | Tensor, mean: Tensor, squares: Tensor) -> None:
+        """Add `count` values of each channel by their mean and sum of squared deviations."""
+        if isinstance(count, int) and not count:
+            return
+        before, count = (torch.as_tensor(n).to(mean) for n in (self.counts, count))
+        share = count / (before + count).clamp(min=1)
         delta = mean - self.mean.to(mean)
-        between = delta.square() * (self.count * count / total)
-        self._squares = self._squares.to(mean) + squares + between
-        self.mean = self.mean.to(mean) + delta * (count / total)
-        self.count = total
+        self._squares = self._squares.to(mean) + squares + delta.square() * before * share
+        self.mean = self.mean.to(mean) + delta * share
+        self.counts = before + count
 
     @property
     def variance(self) -> Tensor:
         """The unbiased variance, as running statistics keep it; nan of a single value."""
-        return self._squares / (self.count - 1) if self.count > 1 else self._squares * torch.nan
+        counts = torch.as_tensor(self.counts).to(self._squares)
+        return torch.where(counts > 1, self._squares / (counts - 1), torch.nan)
+
+    def beside(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance; those given for channels of which there are too few values."""
+        counts = torch.as_tensor(self.counts).to(mean.device)
+        own_mean, own_variance = (t.to(mean.device) for t in (self.mean, self.variance))
+        found = torch.where(counts > 0, own_mean, mean)
+        return found, torch.where(counts > 1, own_variance, variance)
 
     def over_ranks(self, group: dist.ProcessGroup | None, channels: int) -> Pooled:
         """The values of all processes of `group`, merged in the order of their ranks."""
         own = torch.zeros(3, channels, dtype=torch.float64)
-        own[0] = self.count
+        own[0] = torch.as_tensor(self.counts)
         own[1], own[2] = self.mean.cpu(), self._squares.cpu()
         own = own.to(_device(group))
         found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
         dist.all_gather(found, own, group=group)
         pooled = Pooled()
         for counts, mean, squares in found:
-            pooled.add(int(counts[0].item()), mean, squares)
+            pooled.add(counts, mean, squares)
         return pooled
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, ...) as (values, C)."""
+    return x.movedim(1, -1).flatten(0, -2)
 
 
 def in_group() -> bool:

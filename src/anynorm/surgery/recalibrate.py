@@ -14,7 +14,8 @@ from torch import distributed as dist
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, once
 from anynorm.surgery.edit import perform
-from anynorm.surgery.modes import evaluating
+from anynorm.surgery.given import input_of, mask_of
+from anynorm.surgery.modes import alone, evaluating
 from anynorm.surgery.moments import Pooled, averaged, in_group
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
@@ -39,7 +40,8 @@ def recalibrate(
     """Recompute the running statistics of `model` from `batches`, whatever their sizes.
 
     Batch norm gets the mean and the unbiased variance of all values that reach it, pooled in
-    float64 over batches, positions, calls and, where a process group runs, ranks.  Everything is in
+    float64 over batches, positions, calls and, where a process group runs, ranks; values that a
+    mask leaves out, which the model passes to the layer, have no part in them.  Everything is in
     eval mode, dropout too, so that a batch of one is as good as any.  The first pass normalizes by
     what was pooled up to each batch; in deep models the inputs of later layers depend on that, so
     further passes follow until the statistics stay: then they are those of one pass over the whole
@@ -137,7 +139,7 @@ def _one_pass(
         _KINDS.get(norm.family, _AveragedLayer)(norm, order, first, index in settled)
         for index, norm in enumerate(tracking)
     ]
-    with evaluating(model):
+    with evaluating(model), alone(layer.layer for layer in layers):
         try:
             for layer in layers:
                 layer.begin()
@@ -168,26 +170,25 @@ class _Layer:
         """Write the statistics; returns how far they moved, in units of σ and log σ²."""
         raise NotImplementedError
 
-    def _see(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = args[0] if args else next(iter(kwargs.values()))
+    def _see(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.order = min(self.order, next(self._orders))
         self.seen += 1
-        self._take(x)
+        self._take(input_of(args, kwargs), mask_of(layer, args, kwargs))
 
-    def _take(self, x: Tensor) -> None:
+    def _take(self, x: Tensor, mask: Tensor | None) -> None:
         raise NotImplementedError
 
 
 class _PooledLayer(_Layer):
-    """Batch norm: the exact moments of all values."""
+    """Batch norm: the exact moments of all values that count."""
 
     def __init__(self, norm: Normalizer, order: Iterator[int], first: bool, settled: bool) -> None:
         super().__init__(norm, order, first, settled)
         self._pooled = Pooled()
 
-    def _take(self, x: Tensor) -> None:
+    def _take(self, x: Tensor, mask: Tensor | None) -> None:
         batched = x if x.dim() > 1 else x[None]
-        self._pooled.merge(batched)
+        self._pooled.merge(batched, mask)
         if not self.settled:
             self._store(self._pooled)
 
@@ -207,9 +208,9 @@ class _PooledLayer(_Layer):
         return 0.0 if moved <= 64 * torch.finfo(self.layer.running_var.dtype).eps else moved
 
     def _store(self, pooled: Pooled) -> None:
-        self.layer.running_mean.copy_(pooled.mean)
-        if pooled.count > 1:
-            self.layer.running_var.copy_(pooled.variance)
+        running = self.layer.running_mean, self.layer.running_var
+        for statistic, new in zip(running, pooled.beside(*running), strict=True):
+            statistic.copy_(new)
 
     def _check(self, pooled: Pooled) -> None:
         if not bool(pooled.mean.isfinite().all()):
@@ -221,19 +222,18 @@ class _PooledLayer(_Layer):
 
 def _moved(mean: Tensor, var: Tensor, pooled: Pooled, eps: float) -> float:
     """How far statistics moved, in units of σ and of log σ²."""
-    new_mean = pooled.mean.to(mean)
-    new_var = pooled.variance.to(var) if pooled.count > 1 else var
+    new_mean, new_var = pooled.beside(mean, var)
     by_mean = (new_mean - mean).abs() / (new_var + eps).sqrt()
     by_var = ((new_var + eps) / (var + eps)).log().abs()
     return float(torch.maximum(by_mean, by_var).max().nan_to_num(nan=torch.inf))
 
 
 class _AveragedLayer(_Layer):
-    """Any other statistic: the average of the batches', weighted by their sizes."""
+    """Any other statistic: the average of the batches', weighted by what counts in them."""
 
     def __init__(self, norm: Normalizer, order: Iterator[int], first: bool, settled: bool) -> None:
         super().__init__(norm, order, first, settled)
-        self._momentum, self._samples = self.layer.momentum, 0
+        self._momentum, self._samples = self.layer.momentum, 0.0
 
     def begin(self) -> None:
         super().begin()
@@ -243,12 +243,15 @@ class _AveragedLayer(_Layer):
         super().end()
         self.layer.momentum = self._momentum
 
-    def _take(self, x: Tensor) -> None:
+    def _take(self, x: Tensor, mask: Tensor | None) -> None:
         if not self._samples:
             self.layer.reset_running_stats()
-        self._samples += len(x)
+        size = float(len(x))
+        if mask is not None and len(x):
+            size *= mask.double().mean().item()
+        self._samples += size
         # The running average with this momentum is the average weighted by the batches' sizes.
-        self.layer.momentum = len(x) / self._samples
+        self.layer.momentum = size / self._samples if size else 0.0
 
     def write(self, group: dist.ProcessGroup | None) -> float:
         if in_group():

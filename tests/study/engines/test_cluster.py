@@ -36,6 +36,16 @@ COMMAND = (
     "--store store --no-progress"
 )
 PER_SEED = 3 * 3
+# A model whose cell never ends on the node that the file "hold" in a folder names.
+HELD = """
+def held(norm):
+    import ray
+    hold, here = Path({folder!r}, "hold"), ray.is_initialized() and ray.get_runtime_context()
+    if here and hold.exists() and here.get_node_id() == hold.read_text():
+        hold.with_name("held").touch()
+        time.sleep(600)
+    return well(norm)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +63,8 @@ def cluster() -> Iterator[Any]:
         made.shutdown()
 
 
-def start(folder: Path, address: str, seeds: int) -> subprocess.Popen[str]:
-    command = [sys.executable, *COMMAND.split(), f"--seeds={seeds}", f"--on={address}"]
+def start(folder: Path, address: str, seeds: int, *changes: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *COMMAND.split(), f"--seeds={seeds}", f"--on={address}", *changes]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -72,8 +82,10 @@ def written(store: Store) -> dict[str, int]:
 
 
 def test_driver_and_node_die_and_every_cell_is_run_once(store: Store, cluster: Any) -> None:
-    second = cluster.add_node(**NODE)
-    call = (store.folder.parent, f"ray:{cluster.address}", 5)
+    second, folder = cluster.add_node(**NODE), store.folder.parent
+    with (folder / "pool_models.py").open("a") as models:
+        models.write(HELD.format(folder=str(folder)))
+    call = (folder, f"ray:{cluster.address}", 5, "--model=pool_models:held")
     runs = 5 * PER_SEED
     killed = start(*call)
     wait_until(lambda: len(store.present()) >= 8, killed)
@@ -84,6 +96,8 @@ def test_driver_and_node_die_and_every_cell_is_run_once(store: Store, cluster: A
 
     again = start(*call)
     wait_until(lambda: len(store.present()) >= len(before) + 8, again)
+    (folder / "hold").write_text(second.node_id)
+    wait_until((folder / "held").exists, again)  # the node dies at work
     assert len(store.present()) < runs
     cluster.remove_node(second, allow_graceful=False)
     _, err = again.communicate(timeout=120)
@@ -100,3 +114,37 @@ def test_a_client_of_the_cluster(store: Store, cluster: Any) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(store.present()) == PER_SEED
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
+    store: Store, cluster: Any
+) -> None:
+    seeds = 20  # of short cells, many of which end while the driver does
+    call = (store.folder.parent, f"ray:{cluster.address}", seeds, "--steps=1")
+    process = start(*call)
+    wait_until(lambda: len(store.present()) >= 4, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    before = written(store)
+    assert 4 <= len(before) < seeds * PER_SEED
+    again = start(*call)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert before.items() <= written(store).items()
+    assert len(store.present()) == seeds * PER_SEED
+
+
+def test_a_thousand_short_cells_give_the_records_of_the_pool(store: Store, cluster: Any) -> None:
+    cluster.add_node(**NODE)
+    folder, seeds = store.folder.parent, 112
+    pooled = Store(folder / "pooled")
+    for address, changes in ((f"ray:{cluster.address}", ()), ("local", ("--store=pooled",))):
+        process = start(folder, address, seeds, "--steps=1", *changes)
+        _, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+    records, others = (
+        {one["key"]: comparable(one) for one in of.records()} for of in (store, pooled)
+    )
+    assert len(records) == seeds * PER_SEED
+    assert records == others

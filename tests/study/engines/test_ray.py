@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from engine_cells import built_in, cell, comparable, expected
 
 from anynorm.errors import AnynormError
+from anynorm.study.api import study
 from anynorm.study.cell import Cell
 from anynorm.study.engines import Engine, engine, run_cells
 from anynorm.study.engines.ray import _Capacity, _runtime, _task
@@ -62,6 +64,41 @@ def test_a_lost_process_is_tried_again_but_not_for_ever(
     [failure] = outcome.failures
     assert failure.cell == cell("dies")
     assert "lost 2 times" in failure.reason
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_what_is_at_work_to_the_end_of_the_connection(
+    store: Store, local: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray 2.60 aborts the process that cancels a task which ends at that moment."""
+    canceled: list[Any] = []
+    monkeypatch.setattr("ray.cancel", lambda task, **_: canceled.append(task))
+
+    def interrupt(_: Cell) -> None:
+        raise KeyboardInterrupt
+
+    outcome = run_cells(local, [built_in(seed) for seed in range(9)], store, done=interrupt)
+    assert outcome.interrupted
+    assert len(store.present()) == 1
+    assert not canceled
+
+
+@pytest.mark.slow
+def test_what_the_pool_has_begun_ray_finishes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    options: dict[str, Any] = {"norms": ["batch"], "lrs": [0.1], "noise": False, "probes": False}
+    options |= {"inits": [], "batches": [], "placements": ["before"], "refine": 0, "steps": 2}
+    options |= {"workers": 2, "store": store.folder, "progress": False}
+    study("pool_models:well", seeds=1, on="local", **options)
+    begun = {key: store.path(key).stat().st_mtime_ns for key in store.present()}
+    finished = study("pool_models:well", seeds=2, on="ray", **options)
+    assert finished.reused == len(begun) > 0
+    assert all(store.path(key).stat().st_mtime_ns == when for key, when in begun.items())
+    records = {record["key"]: comparable(record) for record in finished.records}
+    assert len(records) > len(begun)
+    assert records == expected([Cell.from_dict(record["cell"]) for record in finished.records])
 
 
 def test_another_version_is_refused_by_name() -> None:

@@ -78,16 +78,25 @@ def last_batch(case: Case) -> Outcome:
     last = _last(case)
     if last != 1 or not case.batch_like:
         return
-    record = min(case.batch_like, key=lambda r: r.values)
-    samples = max(case.measured.sizes)
-    values = record.fewest if 1 in case.measured.sizes else record.values // max(samples, 1)
+    record = min(case.batch_like, key=lambda r: r.values * _ranks(r))
+    samples, ranks = max(case.measured.sizes), _ranks(record)
+    own = record.fewest if 1 in case.measured.sizes else record.values // max(samples, 1)
+    values = max(own, 1) * ranks
     numbers: Numbers = {"last batch": 1, "batch": samples, "values per channel": values}
     if case.loader is not None:
         numbers |= {"samples": case.loader.samples, "batch": case.loader.batch}
-    message = f"the last batch has one sample, so that a channel has {max(values, 1)} values: "
-    message += "training raises an error" if values <= 1 else "its statistics are that sample's"
     severity = "error" if values <= 1 else "warning"
+    message = _of_one_sample(values, ranks)
     yield Found(record.norm.name, message, numbers, float(samples), severity)
+
+
+def _of_one_sample(values: int, ranks: int) -> str:
+    where = f" on each of {ranks} ranks" if ranks > 1 else ""
+    channel = f"the last batch has one sample{where}, so that a channel has {values} value"
+    if values <= 1:
+        return f"{channel}: training raises an error"
+    whose = "those samples'" if ranks > 1 else "that sample's"
+    return f"{channel}s: its statistics are {whose}"
 
 
 def _last(case: Case) -> int:

@@ -14,6 +14,7 @@ from anynorm.doctor.record import Record
 from anynorm.doctor.significance import bootstrap
 from anynorm.surgery.batches import call, tensors_of
 from anynorm.surgery.edit import copied
+from anynorm.surgery.modes import alone
 from anynorm.surgery.normalizers import normalizers
 
 __all__ = ["counted_twice", "decay", "loss_gap"]
@@ -97,7 +98,7 @@ def _step(case: Case) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Take gradients on a copy, which has none of the hooks that may step an optimizer."""
     try:
         model = copied(case.model).train()
-        with torch.enable_grad():
+        with torch.enable_grad(), alone(model.modules()):
             before = _counts(model)
             outputs = tensors_of(call(model, case.example, case.forward))
             between = _counts(model)

@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -61,11 +60,12 @@ class Ray:
                 f"the connection to Ray was lost: {error}. Finished runs are in the store; give "
                 "the same command again once there is a cluster."
             ) from error
-        finally:
-            tasks.cancel()
 
     def close(self) -> None:
-        """Disconnect; a cluster that was started here ends."""
+        """Disconnect, which ends what is still at work; a cluster that was started here ends.
+
+        Never by ``ray.cancel``: if a task ends at that moment, it aborts this process (Ray 2.60).
+        """
         if self.opened:
             import ray
 
@@ -149,12 +149,6 @@ class _Tasks:
         while self._hand_out():
             for task in self._answered():
                 yield from self._settle(task)
-
-    def cancel(self) -> None:
-        """Stop what is still at work, as far as there is a cluster left to stop it."""
-        with suppress(Exception):
-            for task in self.at_work:
-                self.ray.cancel(task, force=True)
 
     def _hand_out(self) -> bool:
         room = self.most or max(1, int(_TASKS_PER_CPU * self.capacity.cpus()))

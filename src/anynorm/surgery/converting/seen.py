@@ -1,4 +1,4 @@
-"""How an example reaches the layers: the number of axes, and whether a residual comes along."""
+"""How an example reaches the layers: the number of axes, and what comes along."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.given import mask_of
 from anynorm.surgery.modes import evaluating
 
 __all__ = ["Seen", "observe"]
@@ -20,6 +21,7 @@ class Seen:
 
     ranks: set[int] = field(default_factory=set)
     residual: bool = False
+    mask: bool = False
 
     @property
     def rank(self) -> int | None:
@@ -34,14 +36,16 @@ def observe(
 
     >>> norm = nn.BatchNorm1d(3)
     >>> observe(norm, [norm], torch.zeros(2, 3, 5))[norm]
-    Seen(ranks={3}, residual=False)
+    Seen(ranks={3}, residual=False, mask=False)
     """
     found = {layer: Seen() for layer in layers}
 
     def see(layer: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         given = [value for value in (*args, *keywords.values()) if isinstance(value, Tensor)]
+        mask = mask_of(layer, args, keywords)
         found[layer].ranks.add(given[0].dim())
-        found[layer].residual |= len(given) > 1
+        found[layer].mask |= mask is not None
+        found[layer].residual |= len(given) > 1 + (mask is not None)
 
     hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in found]
     try:

@@ -70,6 +70,8 @@ def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
     """
     if type(norm.module) in NORMALIZERS and type(norm.module).__module__.startswith("torch."):
         return None
+    if seen.mask:
+        raise Refused("it is called with a mask, which torch's layers do not take")
     plain = _of_pattern(norm, seen) if type(norm.module) is own.Norm else _of_twin(norm)
     phi = _module(norm.activation)
     if seen.residual:

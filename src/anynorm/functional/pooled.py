@@ -1,0 +1,68 @@
+"""Normalization by the statistics of the values that count, of one process or of several."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from anynorm import ops
+from anynorm.functional.checks import need_counted, single_value
+from anynorm.ops import Affine, After, Statistic
+from anynorm.ops.pooled import Pool
+from anynorm.ops.ranks import Ranks
+from anynorm.ops.running import plain_eager
+from anynorm.spec import Scale
+
+__all__ = ["check_number", "standardize"]
+
+
+def standardize(
+    x: Tensor,
+    affine: Affine,
+    scale: Scale | None,
+    statistic: Statistic,
+    after: After,
+    ranks: Ranks | None,
+    mask: Tensor | None,
+    takes_batch: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return h, μ, s² and the number of values.
+
+    Shapes as for :func:`anynorm.ops.standardize`; `mask` broadcasts against `x`, which is 0 where
+    it is False.
+    """
+    found = ops.pooled.pool(x, statistic, ranks, mask)
+    if takes_batch:
+        check_number(x, found.number, mask)
+    used = found if mask is None else _safe(found)
+    factor = _factor(scale, used.number)
+    h = ops.pooled.normalized(x, affine, used, statistic, after, factor, ranks, mask)
+    return *h, found.number
+
+
+def check_number(x: Tensor, number: Tensor, mask: Tensor | None) -> None:
+    """Raise for a deviation over one value, where the number can be read without waiting."""
+    if mask is not None:
+        if plain_eager(x.detach()) and x.numel() and number.max().item() <= 1:
+            need_counted(x, mask)
+    elif x.is_cpu and not torch.compiler.is_compiling() and number.item() == 1:
+        single_value(x, "the batches of all ranks")
+
+
+def _safe(pool: Pool) -> Pool:
+    """The same with numbers to divide by where no value counts."""
+    none = pool.number == 0
+    return Pool(pool.number.clamp(min=1), pool.mean, pool.square.masked_fill(none, 1.0))
+
+
+def _factor(scale: Scale | None, count: Tensor) -> float | Tensor:
+    """What :meth:`Scale.factor` is for a count that is only known on the device."""
+    if scale is None:
+        return 0.0
+    if scale.constant == "sum":
+        return count ** (1.0 / scale.p)
+    if scale.constant == "gaussian" and math.isinf(scale.p):
+        return torch.where(count > 1, torch.rsqrt(2.0 * torch.log(count.clamp(min=2))), 1.0)
+    return scale.factor(2.0)
