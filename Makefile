@@ -8,8 +8,8 @@ SOURCES := setup.py $(wildcard src/anynorm/kernels/cpu/*)
 SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
-# What uses the kernels: the tests of `make test-isa` and `make sanitize`.
-KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn)
+# What uses the compiled kernels: the tests of `make test-isa` and `make sanitize`.
+KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn) --ignore-glob="*/test_gpu_*"
 
 .PHONY: study test test-all test-isa sanitize check format bench clean
 

@@ -1,9 +1,9 @@
 """Find the sizes from which our kernels are faster than torch's operators, in training.
 
-    python -m benchmarks.crossover [--only 'batch.*last'] [--threads 2]
+    python -m benchmarks.crossover [--device cuda] [--only 'batch.*last'] [--threads 2]
 
-The same layer runs on both paths in alternation: the table of `anynorm.ops.crossover` is replaced
-by one that always or never takes the kernels.  A size counts as won if both the forward pass and
+The same layer runs on both paths in alternation: the device's table in `anynorm.ops.crossover` is
+replaced by one that always or never takes the kernels.  A size counts as won if both the forward pass and
 forward + backward are faster, and the crossover is the smallest size from which on all are won.
 Prints the table as it stands in that file, with the least lengths of runs that are in it already.
 """
@@ -15,68 +15,108 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 
 from anynorm import kernels
+from anynorm.bench import devices
 from anynorm.bench.cases import TRAINING, Case, Shape
 from anynorm.bench.layers import inputs, ours
 from anynorm.bench.measure import step
 from anynorm.bench.settings import SETTINGS, adopt
 from anynorm.bench.timing import Budget, Call, alternate, ratios, spread
+from anynorm.errors import AnynormError
 from anynorm.ops import crossover
 from anynorm.ops.crossover import Crossover
 
-__all__ = ["entry", "forced", "main", "shape", "smallest"]
+__all__ = ["Place", "entry", "forced", "main", "place", "shape", "smallest"]
 
 Key = tuple[str, str]
 SIZES = tuple(1 << power for power in range(10, 23))
+GPU_SIZES = tuple(1 << power for power in range(10, 27))
 ALWAYS, NEVER = 1, 1 << 62
 # A median so close below 1 is noise, where smaller and larger sizes are won.
 TIE = 0.98
 BUDGET = Budget(seconds=0.25, fewest=5, most=25, per_round=0.004)
 
 
+class Place(NamedTuple):
+    """Where calls run, and what stands in the source for it: by layout, and the least of all."""
+
+    device: str
+    name: str
+    table: dict[Key, Crossover]
+    least: dict[str, Crossover]
+    sizes: tuple[int, ...]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--only", default="", help="a regular expression for normalizer/layout")
     parser.add_argument("--threads", type=int, help="by default as many as torch takes")
-    parser.add_argument("--allocator", choices=SETTINGS, default="kept")
+    parser.add_argument("--allocator", choices=SETTINGS, default="kept", help="that of the CPU")
     options = parser.parse_args()
-    if not kernels.available():
-        raise SystemExit(f"There are no kernels to measure: {kernels.why_not()}.")
-    adopt(options.allocator)
+    try:
+        where = place(options.device)
+        devices.adopt(where.device)
+        if where.device == "cpu":
+            adopt(options.allocator)
+    except AnynormError as error:
+        raise SystemExit(str(error)) from None
     if options.threads:
         torch.set_num_threads(options.threads)
-    keys = [key for key in crossover.TABLE if re.search(options.only, "/".join(key))]
-    lines = [_measured(Console(soft_wrap=True, highlight=False), key) for key in keys]
-    print("TABLE: dict[tuple[str, str], Crossover] = {", *lines, "}", sep="\n")
+    keys = [key for key in where.table if re.search(options.only, "/".join(key))]
+    console = Console(soft_wrap=True, highlight=False)
+    lines = [_measured(console, where, key) for key in keys]
+    print(f"{where.name}: dict[tuple[str, str], Crossover] = {{", *lines, "}", sep="\n")
 
 
-def _measured(console: Console, key: Key) -> str:
+def place(name: str) -> Place:
+    """Return the device of that name; raises `AnynormError` if it, or its kernels, are not there.
+
+    >>> place("cpu").name
+    'TABLE'
+    """
+    device = devices.resolve(name)
+    found = kernels if device == "cpu" else kernels.cuda
+    if not found.available():
+        raise AnynormError(f"There are no kernels to measure: {found.why_not()}.")
+    if device == "cpu":
+        return Place(device, "TABLE", crossover.TABLE, crossover.SMALLEST, SIZES)
+    return Place(device, "GPU_TABLE", crossover.GPU_TABLE, crossover.GPU_SMALLEST, GPU_SIZES)
+
+
+def _measured(console: Console, where: Place, key: Key) -> str:
     """Measure all sizes of a row of the table; return its line in the source."""
-    found, run = [], crossover.TABLE[key].run
+    found, run = [], where.table[key].run
     for fusion in ("plain", "relu"):
-        won = {size: _won(key, size, fusion) for size in SIZES}
+        won = {size: _won(where, key, size, fusion) for size in where.sizes}
         shown = "  ".join(f"2^{size.bit_length() - 1} {ratio:.2f}" for size, ratio in won.items())
         console.print(f"{'/'.join(key)} {fusion}: {shown}")
         found.append(smallest(won))
     return entry(key, Crossover(*found, run))
 
 
-def _won(key: Key, size: int, fusion: str) -> float:
+def _won(where: Place, key: Key, size: int, fusion: str) -> float:
     """Torch's time over the kernels', of the two phases the lesser."""
     case = _case(key, size, fusion)
     torch.manual_seed(0)
-    layer, given = ours(case), inputs(case)
-    medians = []
+    layer, given = ours(case).to(where.device), inputs(case, where.device)
+    seconds, medians = devices.stopwatch(where.device), []
     for phase in TRAINING:
         call = step(replace(case, phase=phase), layer, given)
-        calls = {"ours": forced(key, ALWAYS, call), "torch": forced(key, NEVER, call)}
-        medians.append(spread(ratios(alternate(calls, BUDGET), "torch", "ours"))["median"])
+        calls = {
+            "ours": forced(where, key, ALWAYS, call),
+            "torch": forced(where, key, NEVER, call),
+        }
+        times = alternate(calls, BUDGET, seconds)
+        medians.append(spread(ratios(times, "torch", "ours"))["median"])
+    devices.free(where.device)
     return min(medians)
 
 
@@ -91,17 +131,17 @@ def shape(layout: str, size: int) -> Shape:
     """An input of `size` values: rows of 128 features, or images that grow with their channels."""
     if layout == "rows":
         return size // 128, 128
-    side = 8 if size < 1 << 16 else 16 if size < 1 << 19 else 32
+    side = 8 if size < 1 << 16 else 16 if size < 1 << 19 else 32 if size < 1 << 23 else 64
     return 8, size // (8 * side * side), side, side
 
 
-def forced(key: Key, least: int, call: Call) -> Call:
+def forced(where: Place, key: Key, least: int, call: Call) -> Call:
     """`call` with another crossover; setting it takes less than a microsecond on both paths."""
     row = Crossover(least, least)
 
     def run() -> None:
-        crossover.TABLE[key] = row
-        crossover.SMALLEST[key[0]] = row
+        where.table[key] = row
+        where.least[key[0]] = row
         call()
 
     return run

@@ -1,27 +1,32 @@
 """Compile the GPU kernels for a GPU that is not there, and print what they take of it.
 
-    python -m benchmarks.resources [--only 'layer.*bf16'] [--arch 90] [--json FILE]
+    python -m benchmarks.resources [--only 'layer.*bf16'] [--arch 90] [--json FILE] [--page]
 
 For each case every launch of forward and backward, as the operators would make it: registers and
 spilled bytes of a thread, shared memory of a program, and how many bytes the widest reads and
-writes of global memory have.  Nothing runs, and nothing here is a time.
+writes of global memory have.  Nothing runs, and nothing here is a time.  `--page` writes the
+table of docs/gpu.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["CASES", "Case", "Use", "main", "used"]
+from benchmarks import ROOT
+from benchmarks.page import fill
+
+__all__ = ["CASES", "Case", "Use", "main", "table", "used"]
 
 UNITS = 132  # multiprocessors of an H100 or H200
 
@@ -82,14 +87,35 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a regular expression for cases")
     parser.add_argument("--arch", type=int, default=90, help="compute capability; 90 is Hopper's")
     parser.add_argument("--json", type=Path, help="where to write them too")
+    parser.add_argument("--page", action="store_true", help="write the table of docs/gpu.md")
     options = parser.parse_args()
-    found = []
+    found: list[Use] = []
     for case in (case for case in CASES if re.search(options.only, str(case))):
         for use in used(case, options.arch):
-            found.append(use._asdict())
+            found.append(use)
             print("  ".join(f"{name} {value}" for name, value in use._asdict().items()), flush=True)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        told = json.dumps([use._asdict() for use in found], indent=1)
+        options.json.write_text(told + "\n", "utf-8")
+    if options.page:
+        fill(ROOT / "docs" / "gpu.md", "resources", table(found))
+
+
+def table(found: Sequence[Use]) -> str:
+    """Return a line for each case: its kernels with warps, registers and what is spilled."""
+    lines = [
+        "| case | kernels: warps × registers (bytes spilled) | widest access |",
+        "|---|---|---|",
+    ]
+    for case, group in itertools.groupby(found, lambda use: use.case):
+        uses = list(group)
+        told = ", ".join(
+            f"{use.kernel.strip('_')} {use.warps} × {use.registers}"
+            + (f" ({use.spilled})" if use.spilled else "")
+            for use in uses
+        )
+        lines.append(f"| {case} | {told} | {max(use.widest for use in uses)} bytes |")
+    return "\n".join(lines)
 
 
 def used(case: Case, arch: int = 90) -> Iterator[Use]:

@@ -12,7 +12,8 @@ from anynorm import cli
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
 COMMANDS = ["doctor", "recalibrate", "fold", "freeze", "convert", "prune"]
-COMMON = re.findall(r"^\| `(--[\w-]+)", PAGE, re.MULTILINE)
+SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## "))
+COMMON = re.findall(r"^\| `(--[\w-]+)", SECTIONS["What all of them take"], re.MULTILINE)
 
 
 def options_of(command: str) -> set[str]:
@@ -31,3 +32,9 @@ def test_every_option_is_on_the_page(command: str) -> None:
     row = next(line for line in PAGE.splitlines() if line.startswith(f"| `anynorm {command}`"))
     named = set(re.findall(r"`(--[\w-]+)`", row))
     assert options_of(command) - {"--help"} == named | set(COMMON)
+
+
+def test_the_benchmark_has_a_table_of_its_own() -> None:
+    rows = re.findall(r"^\| (`--.*?) \|", SECTIONS["The benchmark"], re.MULTILINE)
+    named = set(re.findall(r"--[\w-]+", " ".join(rows)))
+    assert options_of("bench") - {"--help"} == named

@@ -12,6 +12,7 @@ import torch
 from samples import Sample
 from torch import Tensor
 
+from anynorm.kernels import cuda
 from anynorm.ops import After, formula
 
 needs_triton = pytest.mark.skipif(
@@ -19,6 +20,32 @@ needs_triton = pytest.mark.skipif(
 )
 SERVED = ("standardize", "standardize_backward", "normalize", "normalize_backward")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def dispatched() -> Iterator[list[str] | None]:
+    """Send the CPU's calls of the operators to the kernels; yield those seen, None on a GPU."""
+    if DEVICE == "cuda":
+        yield None
+        return
+    from anynorm.kernels.triton import operators
+
+    seen: list[str] = []
+
+    def counting(name: str) -> Any:
+        def call(*args: Any) -> Any:
+            seen.append(name)
+            return getattr(operators, name)(*args)
+
+        return call
+
+    library = torch.library.Library("anynorm", "IMPL")
+    for name in cuda.OPERATORS:
+        library.impl(name, counting(name), "CPU", allow_override=True)
+    try:
+        yield seen
+    finally:
+        library._destroy()
 
 
 def placed(tensor: Tensor) -> Tensor:

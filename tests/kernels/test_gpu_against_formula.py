@@ -39,8 +39,9 @@ def served(case: Case, parts: bool) -> bool:
 @pytest.fixture
 def parts(monkeypatch):
     """Take no set as a whole, as for one that is too large for registers."""
-    from anynorm.kernels.triton import gradients, launch
+    from anynorm.kernels.triton import gradients, launch, plan
 
+    monkeypatch.setattr(plan, "_plans", {})
     for module in (gradients, launch):
         monkeypatch.setattr(module, "resident", lambda *_: None)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from anynorm.ops import formula, own, whitening
+from anynorm.ops.measured import measure
 from anynorm.ops.normalize import gradients, keeping, normalize
 from anynorm.ops.ranks import Ranks, gather, reduce
 from anynorm.ops.standardize import standardize
@@ -103,9 +104,9 @@ def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> Pool:
 
 
 def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
-    if own.AVAILABLE and x.is_cpu:  # one pass over x and a copy, where the formula takes many
+    if x.is_cpu and own.served(x):  # one pass over x and a copy, where the formula takes many
         return standardize(x, Affine(), statistic)[1:]
-    return formula.moments(x, statistic)
+    return measure(x, statistic)
 
 
 def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> Pool:

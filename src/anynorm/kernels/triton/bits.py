@@ -5,20 +5,21 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.geometry import Axes
+from anynorm.kernels.triton.plan import Plan, Slot
 from anynorm.kernels.triton.tiles import Tile
 
-__all__ = ["axis", "empty", "fill"]
+__all__ = ["axis", "fill", "form"]
 
 _BLOCK = 1024
 _SPARE = 8
 
 
-def empty(x: Tensor, wanted: bool) -> Tensor | None:
-    """Return memory for the bits of the values of `x`; None where none are `wanted`."""
-    return x.new_empty((x.numel() + 7) // 8 + _SPARE, dtype=torch.uint8) if wanted else None
+def form(x: Form, wanted: bool) -> Form:
+    """Return the form of the bits of the values of `x`; an empty one where they are not wanted."""
+    return x.like([(x.numel + 7) // 8 + _SPARE if wanted else 0], torch.uint8)
 
 
 def axis(axes: Axes, tile: Tile, index: int) -> int | None:
@@ -32,10 +33,9 @@ def axis(axes: Axes, tile: Tile, index: int) -> int | None:
     return None
 
 
-def fill(kept: Tensor, y: Tensor) -> None:
+def fill(plan: Plan, size: int) -> None:
     """Write the bits of y, which are those of what φ was applied to, where it goes by the sign."""
-    size = y.numel()
-    _fill[(triton.cdiv(size, 8 * _BLOCK),)](y, kept, size, BLOCK=_BLOCK)
+    plan.launch(_fill, triton.cdiv(size, 8 * _BLOCK), Slot("y"), Slot("kept"), size, BLOCK=_BLOCK)
 
 
 @triton.jit

@@ -1,38 +1,43 @@
-"""What every launch needs to know of its tensors."""
+"""The tensors of a call, and the axes in which kernels see them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from torch import Tensor
 
+from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.geometry import Axes, find
 from anynorm.kernels.triton.operand import Extent, Operand
+from anynorm.kernels.triton.plan import Slot
 
 __all__ = ["Call", "call"]
 
 _FAR = 1 << 31
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _INTERPRETED_UNITS = 4
 
-Tensors = Mapping[str, Tensor | None]
+Forms = Mapping[str, Form | None]
 
 
 @dataclass(frozen=True)
 class Call:
-    """Tensors by name, and the axes in which they are seen."""
+    """Forms of tensors by name, `x` first, and the axes in which they are seen.
 
-    tensors: Tensors
+    `copies`: those that have to be laid out anew for that.
+    """
+
+    forms: Forms
     axes: Axes
-    wide: bool
+    copies: dict[str, Form]
 
-    def operand(self, name: str, data: Tensor | None = None) -> Operand | None:
-        """Return the tensor of that name as kernels see it, or `data`, which lies as it does."""
-        tensor = self.tensors[name]
-        if tensor is None:
+    def operand(self, name: str, data: str = "") -> Operand | None:
+        """Return the tensor of that name as kernels see it, or another that lies as it does."""
+        if self.forms[name] is None:
             return None
-        return Operand.of(tensor if data is None else data, self.axes.steps(self.index(name)))
+        return Operand.of(Slot(data or name), self.axes.steps(self.index(name)))
 
     def operands(self, *names: str) -> list[Operand | None]:
         """Return several."""
@@ -44,36 +49,40 @@ class Call:
 
     def index(self, name: str) -> int:
         """The place of a tensor's strides in the axes."""
-        return list(self.tensors).index(name)
+        return list(self.forms).index(name)
 
     @property
-    def x(self) -> Tensor:
+    def x(self) -> Form:
         """The input."""
-        x = self.tensors["x"]
+        x = self.forms["x"]
         assert x is not None
         return x
 
-    @property
+    @cached_property
+    def wide(self) -> bool:
+        """Whether places do not fit in 32 bits."""
+        return any(each is not None and each.reach >= _FAR for each in self.forms.values())
+
+    @cached_property
     def units(self) -> int:
         """How many multiprocessors the device has."""
-        device = self.x.device
-        if device.type != "cuda":
+        if self.x.device.type != "cuda":
             return _INTERPRETED_UNITS
-        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+        return int(torch.cuda.get_device_properties(self.x.device).multi_processor_count)
 
     @property
     def affine(self) -> int | None:
         """The place of γ's strides, or β's; None without both."""
         for name in ("weight", "bias"):
-            if self.tensors[name] is not None:
+            if self.forms.get(name) is not None:
                 return self.index(name)
         return None
 
     @property
     def numel(self) -> int:
         """How many values γ has."""
-        found = [t for name in ("weight", "bias") if (t := self.tensors[name]) is not None]
-        return found[0].numel() if found else 0
+        found = [each for name in ("weight", "bias") if (each := self.forms.get(name)) is not None]
+        return found[0].numel if found else 0
 
     @property
     def differs_inside(self) -> bool:
@@ -88,28 +97,55 @@ class Call:
         return tuple(Extent.of(axis.size) for axis in self.axes[1:])
 
 
-def call(dims: Sequence[int], tensors: Tensors) -> Call | None:
-    """Return the call for tensors that broadcast against the first; None if kernels see no axes.
+def call(dims: Sequence[int], forms: Forms) -> Call | None:
+    """Return the call for tensors that broadcast against x, the first; None if there are no axes.
 
-    Statistics are over `dims`.
+    Statistics are over `dims`.  Four axes do not do for some sliced tensors: then copies do.
     """
-    x, *_ = tensors.values()
-    assert x is not None
-    shape = tuple(x.shape)
-    strides = tuple(_strides(tensor, shape) for tensor in tensors.values())
-    axes = find(shape, tuple(dims), strides)
-    if axes is None:
+    x, *_ = forms.values()
+    if x is None or not dims or x.numel < 2 or not _takes(forms, x):
         return None
-    return Call(tensors, axes, any(_reach(shape, each) >= _FAR for each in strides))
+    # The gradients of γ and β are numbered as these lie.
+    copies = {
+        name: own.like(own.shape, own.dtype)
+        for name in ("weight", "bias")
+        if (own := forms.get(name)) is not None
+        and own.strides != own.like(own.shape, own.dtype).strides
+    }
+    found = _call(dims, forms, copies)
+    if found is not None:
+        return found
+    dense = x.dense()
+    inputs = [name for name in ("x", "dy", "residual") if forms.get(name) is not None]
+    return _call(dims, forms, copies | dict.fromkeys(inputs, dense))
 
 
-def _strides(tensor: Tensor | None, shape: Sequence[int]) -> tuple[int | None, ...]:
-    """Those along which the tensor changes; None elsewhere."""
-    if tensor is None:
-        return (None,) * len(shape)
-    pairs = zip(tensor.shape, tensor.stride(), strict=True)
-    return tuple(stride if size > 1 and stride else None for size, stride in pairs)
+def _lies(own: Form | None, wanted: Form) -> bool:
+    return own is not None and own.strides == wanted.strides
 
 
-def _reach(shape: Sequence[int], strides: Sequence[int | None]) -> int:
-    return sum((size - 1) * (stride or 0) for size, stride in zip(shape, strides, strict=True))
+def _takes(forms: Forms, x: Form) -> bool:
+    """Whether kernels take these types and shapes; what is wrong has its message in the formula."""
+    weight, bias = forms.get("weight"), forms.get("bias")
+    together = weight is None or bias is None or weight.shape == bias.shape
+    there = {name: own for name, own in forms.items() if own is not None}
+    return together and all(_fits(name, own, x) for name, own in there.items())
+
+
+def _fits(name: str, own: Form, x: Form) -> bool:
+    if own.device != x.device:
+        return False
+    if name in ("mean", "square"):
+        return own.dtype in (*_TYPES, torch.float64) and own.beside(x)
+    if name in ("weight", "bias"):
+        return own.dtype in _TYPES and own.beside(x)
+    return own.dtype == x.dtype and own.dtype in _TYPES and own.shape == x.shape
+
+
+def _call(dims: Sequence[int], forms: Forms, copies: dict[str, Form]) -> Call | None:
+    forms = {**forms, **copies}
+    x = forms["x"]
+    assert x is not None
+    strides = tuple((None,) * len(x.shape) if f is None else f.steps() for f in forms.values())
+    axes = find(x.shape, tuple(dims), strides)
+    return None if axes is None else Call(forms, axes, copies)

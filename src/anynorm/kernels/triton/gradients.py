@@ -1,15 +1,16 @@
-"""Launches of the backward."""
+"""Plans of the backward, from forms to launches."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from anynorm.kernels.triton import backward as kernels
-from anynorm.kernels.triton.call import Call
+from anynorm.kernels.triton.call import Call, Forms, call
+from anynorm.kernels.triton.launch import BY_SIGN, reduced
 from anynorm.kernels.triton.operand import Operand
+from anynorm.kernels.triton.plan import Plan, Slot
 from anynorm.kernels.triton.scale import Scale
 from anynorm.kernels.triton.tiles import (
     Tile,
@@ -21,137 +22,150 @@ from anynorm.kernels.triton.tiles import (
     streaming,
 )
 
-__all__ = ["backward"]
-
-Two = tuple[Tensor, Tensor]
+__all__ = ["normalize", "standardize"]
 
 _MOST = 1 << 14  # values of a set that a program keeps in registers, beside as many of dy
 _PER_THREAD = 32
 
 
-def backward(call: Call, kept: Tensor | None, scale: Scale, phi: str) -> Two | None:
-    """Write dx and dresidual; return the gradients of γ and β, None without a kernel for it."""
-    tile = None if scale.constant else resident(call.axes, _MOST, _PER_THREAD, call.units)
-    if tile is not None:
-        return _whole(call, tile, kept, scale, phi)
-    axes = None if scale.power == "largest" else oriented(call.axes, call.affine)
-    if axes is None:
+def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
+    """Plan dx, dresidual and the rows that add up to the gradients of γ and β."""
+    *statistic, phi = rest
+    return _planned(forms, dims, Scale.of(*statistic), phi)
+
+
+def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
+    """Plan the same for statistics that are constants."""
+    return _planned(forms, reduced(forms), Scale.given(eps), phi)
+
+
+def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -> Plan | None:
+    x, residual, bits = forms["x"], forms["residual"], forms["kept"] is not None
+    assert x is not None
+    gives = phi != "identity" and (residual is not None or bits)
+    if gives and phi in BY_SIGN and not bits:
         return None
-    call = call.seen(axes)
-    return _in_parts(call, streaming(axes), kept, scale, phi)
+    outputs = {"dx": x.dense(), "dresidual": x.dense() if gives else None}
+    read = residual if gives and not bits else None
+    found = call(dims, {**forms, "kept": None, "residual": read, **outputs})
+    if scale is None or found is None:
+        return None
+    plan = Plan.of(found, outputs)
+    served = _Backward(plan, found, bits, scale, phi).add()
+    return plan if served else None
 
 
-def _whole(call: Call, tile: Tile, kept: Tensor | None, scale: Scale, phi: str) -> Two:
-    width = _columns(call, tile, 1)
-    weight, bias = (_Part.of(call, name, 1, width) for name in ("weight", "bias"))
-    kernels.whole[(call.axes.p.size * width,)](
-        *_operands(call, kept),
-        weight.operand,
-        bias.operand,
-        call.sizes,
-        width,
-        call.numel,
-        scale.factor,
-        scale.eps,
-        CENTER=scale.center,
-        ABOUT=scale.about,
-        POWER=scale.power,
-        PHI=phi,
-        **tile.options(call.wide),
-    )
-    return weight.summed(call), bias.summed(call)
+@dataclass(frozen=True)
+class _Backward:
+    """What launches of a call have in common.  `bits`: whether φ's derivative follows from some."""
 
+    plan: Plan
+    call: Call
+    bits: bool
+    scale: Scale
+    phi: str
 
-def _in_parts(call: Call, tile: Tile, kept: Tensor | None, scale: Scale, phi: str) -> Two:
-    """Sums first, unless statistics are constants, then dx."""
-    axes, inside = call.axes, call.differs_inside
-    sums, parts = (None, 1) if scale.constant else _sums(call, tile, kept, scale, phi)
-    own = inside or sums is None
-    rows = tile.rows(axes) if own else 1
-    width = _columns(call, tile, tile.rows(axes))
-    weight, bias = (_Part.of(call, name, rows, width) for name in ("weight", "bias"))
-    kernels.apply[(axes.p.size * width * tile.rows(axes),)](
-        *_operands(call, kept),
-        weight.operand,
-        bias.operand,
-        sums,
-        call.sizes,
-        parts,
-        axes.sets,
-        width,
-        call.numel,
-        scale.factor,
-        scale.eps,
-        CENTER=scale.center,
-        ABOUT=scale.about,
-        INSIDE=inside,
-        POWER=scale.power,
-        PHI=phi,
-        SPLITS=power(parts),
-        **tile.options(call.wide),
-    )
-    return weight.summed(call), bias.summed(call)
+    def add(self) -> bool:
+        """Add the launches to the plan; say whether there are kernels for them."""
+        found = self.call
+        tile = resident(found.axes, _MOST, _PER_THREAD, found.units)
+        if tile is not None and not self.scale.constant:
+            self._whole(tile)
+            return True
+        axes = oriented(found.axes, found.affine)
+        if axes is None or self.scale.power == "largest":
+            return False
+        _Backward(self.plan, found.seen(axes), self.bits, self.scale, self.phi)._in_parts()
+        return True
 
+    def _whole(self, tile: Tile) -> None:
+        width = self._columns(tile, 1)
+        self.plan.launch(
+            kernels.whole,
+            self.call.axes.p.size * width,
+            *self._operands(),
+            *self._rows(1, width),
+            self.call.sizes,
+            width,
+            self.call.numel,
+            self.scale.factor,
+            self.scale.eps,
+            CENTER=self.scale.center,
+            ABOUT=self.scale.about,
+            POWER=self.scale.power,
+            PHI=self.phi,
+            **tile.options(self.call.wide),
+        )
 
-def _sums(
-    call: Call, tile: Tile, kept: Tensor | None, scale: Scale, phi: str
-) -> tuple[Tensor, int]:
-    """What :func:`anynorm.kernels.triton.backward.reduce` leaves, and in how many parts."""
-    axes = call.axes
-    parts = splits(axes, tile, call.units)
-    fields = 3 if scale.power == "absolute" else 2
-    sums = call.x.new_empty((fields, parts, axes.sets), dtype=torch.float32)
-    kernels.reduce[(parts * axes.p.size * tile.blocks(axes),)](
-        *_operands(call, kept)[:-2],
-        sums,
-        call.sizes,
-        parts,
-        axes.sets,
-        scale.eps,
-        INSIDE=call.differs_inside,
-        POWER=scale.power,
-        PHI=phi,
-        **tile.options(call.wide),
-    )
-    return sums, parts
+    def _in_parts(self) -> None:
+        """Sums first, unless statistics are constants, then dx."""
+        axes, tile, inside = self.call.axes, streaming(self.call.axes), self.call.differs_inside
+        sums, parts = (None, 1) if self.scale.constant else self._sums(tile)
+        rows, width = tile.rows(axes), self._columns(tile, tile.rows(axes))
+        self.plan.launch(
+            kernels.apply,
+            axes.p.size * width * rows,
+            *self._operands(),
+            *self._rows(rows if inside or sums is None else 1, width),
+            sums,
+            self.call.sizes,
+            parts,
+            axes.sets,
+            width,
+            self.call.numel,
+            self.scale.factor,
+            self.scale.eps,
+            CENTER=self.scale.center,
+            ABOUT=self.scale.about,
+            INSIDE=inside,
+            POWER=self.scale.power,
+            PHI=self.phi,
+            SPLITS=power(parts),
+            **tile.options(self.call.wide),
+        )
 
+    def _sums(self, tile: Tile) -> tuple[Slot, int]:
+        """What :func:`anynorm.kernels.triton.backward.reduce` leaves, and in how many parts."""
+        axes = self.call.axes
+        parts = splits(axes, tile, self.call.units)
+        fields = 3 if self.scale.power == "absolute" else 2
+        sums = self.plan.buffer("sums", (fields, parts, axes.sets))
+        self.plan.launch(
+            kernels.reduce,
+            parts * axes.p.size * tile.blocks(axes),
+            *self._operands()[:-2],
+            sums,
+            self.call.sizes,
+            parts,
+            axes.sets,
+            self.scale.eps,
+            INSIDE=self.call.differs_inside,
+            POWER=self.scale.power,
+            PHI=self.phi,
+            **tile.options(self.call.wide),
+        )
+        return sums, parts
 
-def _operands(call: Call, kept: Tensor | None) -> list[Operand | None]:
-    bits = None if kept is None else call.operand("dx", kept)
-    names = ("mean", "square", "weight", "bias", "dx", "dresidual")
-    return [*call.operands("dy", "x", "residual"), bits, *call.operands(*names)]
+    def _operands(self) -> list[Operand | None]:
+        bits = self.call.operand("dx", "kept") if self.bits else None
+        names = ("mean", "square", "weight", "bias", "dx", "dresidual")
+        return [*self.call.operands("dy", "x", "residual"), bits, *self.call.operands(*names)]
 
+    def _columns(self, tile: Tile, others: int) -> int:
+        """By how many programs B is walked: by few where they add up γ's gradient over it."""
+        axes, affine = self.call.axes, self.call.affine
+        if affine is None or axes.b.strides[affine] is not None:
+            return tile.blocks(axes)
+        return columns(axes, tile, axes.p.size * others, self.call.units)
 
-def _columns(call: Call, tile: Tile, others: int) -> int:
-    """By how many programs B is walked: by few where they add up γ's gradient over it."""
-    blocks = tile.blocks(call.axes)
-    if call.affine is None or call.axes.b.strides[call.affine] is not None:
-        return blocks
-    return columns(call.axes, tile, call.axes.p.size * others, call.units)
+    def _rows(self, rows: int, width: int) -> list[Operand | None]:
+        """Buffers of which the rows add up to the gradients of γ and β."""
+        return [self._rows_of(name, rows, width) for name in ("weight", "bias")]
 
-
-class _Part(NamedTuple):
-    """Rows of which the sum is the gradient of γ or β."""
-
-    name: str
-    operand: Operand | None
-    rows: Tensor | None
-
-    @classmethod
-    def of(cls, call: Call, name: str, rows: int, width: int) -> _Part:
-        parameter = call.tensors[name]
-        if parameter is None:
-            return cls(name, None, None)
-        p, a, b, _ = call.axes.steps(call.index(name))
-        count = (call.axes.p.size if p is None else 1) * (rows if a is None else 1)
+    def _rows_of(self, name: str, rows: int, width: int) -> Operand | None:
+        if self.call.forms[name] is None:
+            return None
+        p, a, b, _ = self.call.axes.steps(self.call.index(name))
+        count = (self.call.axes.p.size if p is None else 1) * (rows if a is None else 1)
         count *= width if b is None else 1
-        found = call.x.new_empty((count, parameter.numel()), dtype=torch.float32)
-        return cls(name, call.operand(name, found), found)
-
-    def summed(self, call: Call) -> Tensor:
-        """Return the gradient, empty where there is no parameter."""
-        parameter = call.tensors[self.name]
-        if self.rows is None or parameter is None:
-            return call.x.new_empty(0)
-        whole = self.rows[0] if len(self.rows) == 1 else self.rows.sum(0)
-        return whole.view(parameter.shape).to(parameter.dtype)
+        return self.call.operand(name, self.plan.buffer(f"d{name}", (count, self.call.numel)).name)

@@ -1,156 +1,225 @@
-"""Launches of the forward."""
+"""Plans of the forward, from forms to launches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from anynorm.kernels.triton import bits, forward
-from anynorm.kernels.triton.call import Call
+from anynorm.kernels.triton.call import Call, Forms, call
+from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.operand import Operand
+from anynorm.kernels.triton.plan import Plan, Slot
 from anynorm.kernels.triton.scale import Scale
 from anynorm.kernels.triton.tiles import Tile, oriented, power, resident, splits, streaming
 
-__all__ = ["moments", "normalize", "standardize"]
+__all__ = ["BY_SIGN", "moments", "normalize", "reduced", "standardize"]
+
+# Where these follow a residual, backward needs to know of each value whether it was positive.
+BY_SIGN = ("relu", "leaky_relu")
 
 _MOST = 1 << 16  # values of a set that a program keeps in registers
 _PER_THREAD = 16
 
 
-def standardize(call: Call, kept: Tensor | None, scale: Scale, phi: str) -> bool:
-    """Write y, μ, s² and the bits; say whether there are kernels for that."""
-    tile = resident(call.axes, _MOST, _PER_THREAD, call.units)
-    if tile is not None:
-        _whole(call, tile, kept, scale, phi)
-    elif scale.power == "largest":
-        return False
-    else:
-        call = _turned(call)
-        tile = streaming(call.axes)
-        _normalize(call, tile, kept, scale, phi, _leave(call, tile, scale))
-    return True
+def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
+    """Plan y, mean, square and kept."""
+    *statistic, phi = rest
+    scale = Scale.of(*statistic)
+    found = call(dims, {**forms, "y": _dense(forms), **_statistics(forms, dims)})
+    if scale is None or found is None:
+        return None
+    plan = Plan.of(found, ("y", "mean", "square"))
+    return plan if _Forward.of(plan, found, scale, phi).add() else None
 
 
-def normalize(call: Call, kept: Tensor | None, eps: float, phi: str) -> None:
-    """Write y and the bits, for the statistics that are there."""
-    call = _turned(call)
-    _normalize(call, streaming(call.axes), kept, Scale.given(eps), phi, _Left())
+def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
+    """Plan y and kept, for the statistics that are there."""
+    found = call(reduced(forms), {**forms, "y": _dense(forms)})
+    if found is None:
+        return None
+    plan = Plan.of(found, ("y",))
+    return plan if _Forward.of(plan, found, Scale.given(eps), phi).add() else None
 
 
-def _turned(call: Call) -> Call:
-    axes = oriented(call.axes)
-    return call if axes is None else call.seen(axes)
+def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
+    """Plan mean and square alone."""
+    statistic: tuple[Any, ...] = (*rest, 0.0)
+    scale = Scale.of(*statistic)
+    found = call(dims, {**forms, **_statistics(forms, dims)})
+    if scale is None or scale.power == "largest" or found is None:
+        return None
+    plan = Plan.of(found, ("mean", "square"))
+    _Forward(plan, found, scale, "identity").turned().add_moments()
+    return plan
 
 
-def _whole(call: Call, tile: Tile, kept: Tensor | None, scale: Scale, phi: str) -> None:
-    lane = bits.axis(call.axes, tile, call.index("y"))
-    forward.whole[(call.axes.p.size * tile.blocks(call.axes),)](
-        *call.operands("x", "residual", "weight", "bias", "y", "mean", "square"),
-        _mask(call, lane, kept),
-        call.sizes,
-        scale.factor,
-        scale.eps,
-        CENTER=scale.center,
-        ABOUT=scale.about,
-        POWER=scale.power,
-        PHI=phi,
-        AXIS=lane,
-        **tile.options(call.wide),
-    )
-    _finish(call, lane, kept)
+def reduced(forms: Forms) -> list[int]:
+    """The dims that given statistics do not have."""
+    x, mean = forms["x"], forms["mean"]
+    assert x is not None
+    assert mean is not None
+    pairs = enumerate(zip(x.shape, mean.shape, strict=True))
+    return [dim for dim, (size, own) in pairs if own == 1 and size > 1]
 
 
-def moments(call: Call, scale: Scale) -> bool:
-    """Write μ and s² alone; say whether there are kernels for that."""
-    if scale.power == "largest":
-        return False
-    call = _turned(call)
-    tile = streaming(call.axes)
-    left = _leave(call, tile, scale)
-    forward.conclude[(call.axes.p.size * tile.blocks(call.axes),)](
-        *call.operands("x", "mean", "square"),
-        *left.tensors,
-        call.sizes,
-        left.parts,
-        call.axes.sets,
-        scale.factor,
-        **left.options(scale),
-        BB=tile.b,
-        WIDE=call.wide,
-    )
-    return True
+def _dense(forms: Forms) -> Form:
+    x = forms["x"]
+    assert x is not None
+    return x.dense()
+
+
+def _statistics(forms: Forms, dims: Sequence[int]) -> dict[str, Form]:
+    x = forms["x"]
+    assert x is not None
+    shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
+    return dict.fromkeys(("mean", "square"), x.like(shape, torch.float64))
 
 
 class _Left(NamedTuple):
     """What is left of the statistics by programs that each have a part of A."""
 
-    partial: Tensor | None = None
-    magnitudes: Tensor | None = None
+    partial: Slot | None = None
+    magnitudes: Slot | None = None
     parts: int = 1
 
-    @property
-    def tensors(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.partial, self.magnitudes
 
-    def options(self, scale: Scale) -> dict[str, int | bool]:
-        return {"CENTER": scale.center, "ABOUT": scale.about, "SPLITS": power(self.parts)}
+@dataclass(frozen=True)
+class _Forward:
+    """What launches of a call have in common."""
 
+    plan: Plan
+    call: Call
+    scale: Scale
+    phi: str
 
-def _leave(call: Call, tile: Tile, scale: Scale) -> _Left:
-    parts, sets = splits(call.axes, tile, call.units), call.axes.sets
-    grid = (parts * call.axes.p.size * tile.blocks(call.axes),)
-    x, options = call.operand("x"), tile.options(call.wide)
-    partial = call.x.new_empty((3, parts, sets), dtype=torch.float32)
-    forward.moments[grid](
-        x,
-        partial,
-        call.sizes,
-        parts,
-        sets,
-        SHIFT=scale.center,
-        TAILS=tile.tails(call.axes),
-        **options,
-    )
-    left = _Left(partial, None, parts)
-    if scale.power == "absolute":
-        left = left._replace(magnitudes=partial.new_empty((parts, sets)))
-        forward.spread[grid](
-            x, *left.tensors, call.sizes, parts, sets, **left.options(scale), **options
+    @classmethod
+    def of(cls, plan: Plan, found: Call, scale: Scale, phi: str) -> _Forward:
+        wanted = found.forms["residual"] is not None and phi in BY_SIGN
+        plan.buffers["kept"] = bits.form(found.x, wanted)
+        return cls(plan, found, scale, phi)
+
+    def add(self) -> bool:
+        """Add the launches to the plan; say whether there are kernels for them."""
+        tile = resident(self.call.axes, _MOST, _PER_THREAD, self.call.units)
+        if tile is not None and not self.scale.constant:
+            self._whole(tile)
+        elif self.scale.power == "largest":
+            return False
+        else:
+            self.turned()._in_parts()
+        return True
+
+    def turned(self) -> _Forward:
+        axes = oriented(self.call.axes)
+        return self if axes is None else replace(self, call=self.call.seen(axes))
+
+    def add_moments(self) -> None:
+        tile = streaming(self.call.axes)
+        left = self._leave(tile)
+        self.plan.launch(
+            forward.conclude,
+            self.call.axes.p.size * tile.blocks(self.call.axes),
+            *self.call.operands("x", "mean", "square"),
+            *left[:2],
+            self.call.sizes,
+            left.parts,
+            self.call.axes.sets,
+            self.scale.factor,
+            **self._merging(left),
+            BB=tile.b,
+            WIDE=self.call.wide,
         )
-    return left
 
+    def _whole(self, tile: Tile) -> None:
+        self.plan.launch(
+            forward.whole,
+            self.call.axes.p.size * tile.blocks(self.call.axes),
+            *self._operands(tile),
+            self.call.sizes,
+            self.scale.factor,
+            self.scale.eps,
+            CENTER=self.scale.center,
+            ABOUT=self.scale.about,
+            POWER=self.scale.power,
+            PHI=self.phi,
+            AXIS=self._axis(tile),
+            **tile.options(self.call.wide),
+        )
+        self._finish(tile)
 
-def _normalize(
-    call: Call, tile: Tile, kept: Tensor | None, scale: Scale, phi: str, left: _Left
-) -> None:
-    axes = call.axes
-    lane = bits.axis(axes, tile, call.index("y"))
-    forward.normalize[(axes.p.size * tile.blocks(axes) * tile.rows(axes),)](
-        *call.operands("x", "residual", "weight", "bias", "y", "mean", "square"),
-        _mask(call, lane, kept),
-        *left.tensors,
-        call.sizes,
-        left.parts,
-        axes.sets,
-        scale.factor,
-        scale.eps,
-        PHI=phi,
-        AXIS=lane,
-        **left.options(scale),
-        **tile.options(call.wide),
-    )
-    _finish(call, lane, kept)
+    def _in_parts(self) -> None:
+        axes, tile = self.call.axes, streaming(self.call.axes)
+        left = _Left() if self.scale.constant else self._leave(tile)
+        self.plan.launch(
+            forward.normalize,
+            axes.p.size * tile.blocks(axes) * tile.rows(axes),
+            *self._operands(tile),
+            *left[:2],
+            self.call.sizes,
+            left.parts,
+            axes.sets,
+            self.scale.factor,
+            self.scale.eps,
+            PHI=self.phi,
+            AXIS=self._axis(tile),
+            **self._merging(left),
+            **tile.options(self.call.wide),
+        )
+        self._finish(tile)
 
+    def _leave(self, tile: Tile) -> _Left:
+        axes = self.call.axes
+        parts = splits(axes, tile, self.call.units)
+        left = _Left(self.plan.buffer("partial", (3, parts, axes.sets)), None, parts)
+        programs = parts * axes.p.size * tile.blocks(axes)
+        common = (self.call.sizes, parts, axes.sets)
+        options = tile.options(self.call.wide)
+        self.plan.launch(
+            forward.moments,
+            programs,
+            self.call.operand("x"),
+            left.partial,
+            *common,
+            SHIFT=self.scale.center,
+            TAILS=tile.tails(axes),
+            **options,
+        )
+        if self.scale.power == "absolute":
+            left = left._replace(magnitudes=self.plan.buffer("magnitudes", (parts, axes.sets)))
+            self.plan.launch(
+                forward.spread,
+                programs,
+                self.call.operand("x"),
+                *left[:2],
+                *common,
+                **self._merging(left),
+                **options,
+            )
+        return left
 
-def _mask(call: Call, lane: int | None, kept: Tensor | None) -> Operand | None:
-    """The bits as the kernel that has the values writes them; None where it cannot."""
-    return None if kept is None or lane is None else call.operand("y", kept)
+    def _merging(self, left: _Left) -> dict[str, int | bool]:
+        scale = self.scale
+        return {"CENTER": scale.center, "ABOUT": scale.about, "SPLITS": power(left.parts)}
 
+    def _operands(self, tile: Tile) -> list[Operand | None]:
+        """Those of kernels that write y; with it the bits, where bytes lie inside tiles."""
+        together = self._keeps and self._axis(tile) is not None
+        kept = self.call.operand("y", "kept") if together else None
+        names = ("x", "residual", "weight", "bias", "y", "mean", "square")
+        return [*self.call.operands(*names), kept]
 
-def _finish(call: Call, lane: int | None, kept: Tensor | None) -> None:
-    """Write the bits where bytes do not lie inside tiles."""
-    if kept is not None and lane is None:
-        y: Any = call.tensors["y"]
-        bits.fill(kept, y)
+    def _finish(self, tile: Tile) -> None:
+        """Write the bits where they are not written with y."""
+        if self._keeps and self._axis(tile) is None:
+            bits.fill(self.plan, self.call.x.numel)
+
+    def _axis(self, tile: Tile) -> int | None:
+        return bits.axis(self.call.axes, tile, self.call.index("y"))
+
+    @property
+    def _keeps(self) -> bool:
+        return self.plan.buffers["kept"].numel > 0

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from anynorm.kernels.triton import gradients, launch, running
-from anynorm.kernels.triton.bits import empty
-from anynorm.kernels.triton.call import Call, call
-from anynorm.kernels.triton.scale import Scale
+from anynorm.kernels.triton.plan import Plan, planned
 
 __all__ = [
     "moments",
@@ -23,10 +21,7 @@ __all__ = [
     "track_",
 ]
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_OF_STATISTICS = (*_TYPES, torch.float64)
-_BY_SIGN = ("relu", "leaky_relu")
-
+Planner = Callable[..., Plan | None]
 Found = TypeVar("Found")
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -45,40 +40,21 @@ def _or_formula(kernel: Callable[..., Found | None]) -> Callable[..., Found]:
 
 @_or_formula
 def standardize(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    dims: Sequence[int],
-    *rest: Any,
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, *rest: Any
 ) -> Four | None:
     """``anynorm::standardize``."""
-    *statistic, phi = rest
-    scale = Scale.of(*statistic)
-    if scale is None or not _takes(x, (residual,), (weight, bias)):
+    given = {"x": x, "residual": residual, "weight": weight, "bias": bias}
+    found = _run(launch.standardize, given, rest)
+    if found is None:
         return None
-    mean, square = _statistics(x, dims)
-    y = torch.empty_like(x)
-    found = _call(
-        dims, x, y=y, residual=residual, weight=weight, bias=bias, mean=mean, square=square
-    )
-    kept = empty(x, residual is not None and phi in _BY_SIGN)
-    if found is None or not launch.standardize(found, kept, scale, phi):
-        return None
-    return y, mean, square, _bits(kept, x)
+    return found["y"], found["mean"], found["square"], found["kept"]
 
 
 @_or_formula
-def moments(
-    x: Tensor, dims: Sequence[int], center: bool, about_mean: bool, p: float, factor: float
-) -> tuple[Tensor, Tensor] | None:
+def moments(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor] | None:
     """``anynorm::moments``."""
-    scale = Scale.of(center, about_mean, p, factor, 0.0)
-    if scale is None or not _takes(x, (), (None, None)):
-        return None
-    mean, square = _statistics(x, dims)
-    found = _call(dims, x, mean=mean, square=square)
-    return (mean, square) if found is not None and launch.moments(found, scale) else None
+    found = _run(launch.moments, {"x": x}, rest)
+    return None if found is None else (found["mean"], found["square"])
 
 
 @_or_formula
@@ -89,37 +65,55 @@ def normalize(
     square: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
-    phi: str,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor] | None:
     """``anynorm::normalize``."""
-    if not _takes(x, (residual,), (weight, bias), (mean, square)):
-        return None
-    y, dims = torch.empty_like(x), _reduced(x, mean)
-    found = _call(
-        dims, x, y=y, residual=residual, weight=weight, bias=bias, mean=mean, square=square
-    )
-    kept = empty(x, residual is not None and phi in _BY_SIGN)
-    if found is None:
-        return None
-    launch.normalize(found, kept, eps, phi)
-    return y, _bits(kept, x)
+    given = {"x": x, "residual": residual, "weight": weight, "bias": bias}
+    found = _run(launch.normalize, {**given, "mean": mean, "square": square}, rest)
+    return None if found is None else (found["y"], found["kept"])
 
 
 @_or_formula
 def standardize_backward(dy: Tensor, *args: Any) -> Four | None:
     """``anynorm::standardize_backward``."""
-    *saved, dims, center, about_mean, p, factor, eps, phi = args
-    scale = Scale.of(center, about_mean, p, factor, eps)
-    return None if scale is None else _backward(dy, saved, dims, scale, phi)
+    return _backward(gradients.standardize, dy, *args)
 
 
 @_or_formula
 def normalize_backward(dy: Tensor, *args: Any) -> Four | None:
     """``anynorm::normalize_backward``."""
-    *saved, eps, phi = args
-    x, _, _, mean, *_ = saved
-    return _backward(dy, saved, _reduced(x, mean), Scale.given(eps), phi)
+    return _backward(gradients.normalize, dy, *args)
+
+
+def _backward(
+    planner: Planner,
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    kept: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *rest: Any,
+) -> Four | None:
+    given = {"x": x, "dy": dy, "residual": residual, "weight": weight, "bias": bias}
+    given |= {"mean": mean, "square": square, "kept": kept if kept.numel() else None}
+    found = _run(planner, given, rest)
+    if found is None:
+        return None
+    dresidual = found["dresidual"] if "dresidual" in found else x.new_empty(0)
+    dweight, dbias = (_summed(found, name, x) for name in ("weight", "bias"))
+    return found["dx"], dresidual, dweight, dbias
+
+
+def _summed(found: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """The gradient of γ or β from its rows; empty where there is none."""
+    if name not in found:
+        return x.new_empty(0)
+    rows, parameter = found[f"d{name}"], found[name]
+    whole = rows[0] if len(rows) == 1 else rows.sum(0)
+    return whole.view(parameter.shape).to(parameter.dtype)
 
 
 def track_(
@@ -141,93 +135,9 @@ def track_(
     return torch.ops.anynorm.track_formula.default(*arguments)  # type: ignore[no-any-return]
 
 
-def _backward(
-    dy: Tensor, saved: Sequence[Any], dims: Sequence[int], scale: Scale, phi: str
-) -> Four | None:
-    x, residual, kept, mean, square, weight, bias = saved
-    if not _takes(x, (dy, residual), (weight, bias), (mean, square)):
-        return None
-    gives = phi != "identity" and (residual is not None or kept.numel() > 0)
-    if gives and phi in _BY_SIGN and not kept.numel():
-        return None
-    dx, dresidual = torch.empty_like(x), torch.empty_like(x) if gives else None
-    found = _call(
-        dims,
-        x,
-        dy=dy,
-        residual=residual if phi != "identity" and not kept.numel() else None,
-        weight=weight,
-        bias=bias,
-        mean=mean,
-        square=square,
-        dx=dx,
-        dresidual=dresidual,
-    )
-    if found is None:
-        return None
-    of_affine = gradients.backward(found, kept if kept.numel() else None, scale, phi)
-    return None if of_affine is None else (dx, _some(dresidual, x), *of_affine)
-
-
-def _statistics(x: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Memory for μ and s²."""
-    shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
-    return x.new_empty(shape, dtype=torch.float64), x.new_empty(shape, dtype=torch.float64)
-
-
-def _some(tensor: Tensor | None, x: Tensor) -> Tensor:
-    """What an operator returns for nothing is empty."""
-    return x.new_empty(0) if tensor is None else tensor
-
-
-def _bits(kept: Tensor | None, x: Tensor) -> Tensor:
-    return x.new_empty(0, dtype=torch.uint8) if kept is None else kept
-
-
-def _reduced(x: Tensor, mean: Tensor) -> list[int]:
-    """The dims that given statistics do not have."""
-    pairs = enumerate(zip(x.shape, mean.shape, strict=False))
-    return [dim for dim, (size, own) in pairs if own == 1 and size > 1]
-
-
-def _takes(
-    x: Tensor,
-    alike: Iterable[Tensor | None],
-    affine: Sequence[Tensor | None],
-    statistics: Iterable[Tensor] = (),
-) -> bool:
-    """Whether kernels take these types and shapes; what is wrong has its message in the formula."""
-    weight, bias = affine
-    return (
-        x.numel() > 1
-        and x.dtype in _TYPES
-        and all(t is None or (t.dtype == x.dtype and t.shape == x.shape) for t in alike)
-        and all(t is None or (t.dtype in _TYPES and _beside(t, x)) for t in affine)
-        and (weight is None or bias is None or weight.shape == bias.shape)
-        and all(t.dtype in _OF_STATISTICS and _beside(t, x) for t in statistics)
-    )
-
-
-def _beside(tensor: Tensor, x: Tensor) -> bool:
-    return tensor.dim() == x.dim() and all(
-        own in (1, size) for own, size in zip(tensor.shape, x.shape, strict=True)
-    )
-
-
-def _call(dims: Sequence[int], x: Tensor, **others: Tensor | None) -> Call | None:
-    """The axes of a call.  Four do not do for some sliced tensors: then a copy is made of them."""
-    if not dims:
-        return None
-    for name in ("weight", "bias"):  # their gradients are numbered as they lie
-        others[name] = None if (own := others[name]) is None else own.contiguous()
-    found = call(dims, {"x": x, **others})
-    if found is not None:
-        return found
-    for name in ("dy", "residual"):
-        if (own := others.get(name)) is not None:
-            others[name] = _copied(own, x)
-    return call(dims, {"x": _copied(x, x), **others})
-
-
-def _copied(tensor: Tensor, like: Tensor) -> Tensor:
-    return torch.empty_like(like).copy_(tensor)
+def _run(
+    planner: Planner, given: Mapping[str, Tensor | None], rest: Sequence[Any]
+) -> dict[str, Tensor] | None:
+    """All tensors after the launches; None where there are no kernels for these."""
+    plan = planned(planner, given, rest)
+    return None if plan is None else plan.run(given)
