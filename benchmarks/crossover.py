@@ -3,9 +3,10 @@
     python -m benchmarks.crossover [--device cuda] [--only 'batch.*last'] [--threads 2]
 
 The same layer runs on both paths in alternation: the device's table in `anynorm.ops.crossover` is
-replaced by one that always or never takes the kernels.  A size counts as won if both the forward pass and
-forward + backward are faster, and the crossover is the smallest size from which on all are won.
-Prints the table as it stands in that file, with the least lengths of runs that are in it already.
+replaced by one that always or never takes the kernels.  A size counts as won if both the forward
+pass and forward + backward are faster, and the crossover is the smallest size from which on all are
+won.  Prints the table as it stands in that file, with the least lengths of runs that are in it
+already.
 """
 
 from __future__ import annotations
@@ -53,6 +54,19 @@ class Place(NamedTuple):
 
 
 def main() -> None:
+    options = _options()
+    try:
+        where = place(options.device)
+        _set(where.device, options)
+    except AnynormError as error:
+        raise SystemExit(str(error)) from None
+    keys = [key for key in where.table if re.search(options.only, "/".join(key))]
+    console = Console(soft_wrap=True, highlight=False)
+    lines = [_measured(console, where, key) for key in keys]
+    print(f"{where.name}: dict[tuple[str, str], Crossover] = {{", *lines, "}", sep="\n")
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,20 +74,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a regular expression for normalizer/layout")
     parser.add_argument("--threads", type=int, help="by default as many as torch takes")
     parser.add_argument("--allocator", choices=SETTINGS, default="kept", help="that of the CPU")
-    options = parser.parse_args()
-    try:
-        where = place(options.device)
-        devices.adopt(where.device)
-        if where.device == "cpu":
-            adopt(options.allocator)
-    except AnynormError as error:
-        raise SystemExit(str(error)) from None
+    return parser.parse_args()
+
+
+def _set(device: str, options: argparse.Namespace) -> None:
+    devices.adopt(device)
+    if device == "cpu":
+        adopt(options.allocator)
     if options.threads:
         torch.set_num_threads(options.threads)
-    keys = [key for key in where.table if re.search(options.only, "/".join(key))]
-    console = Console(soft_wrap=True, highlight=False)
-    lines = [_measured(console, where, key) for key in keys]
-    print(f"{where.name}: dict[tuple[str, str], Crossover] = {{", *lines, "}", sep="\n")
 
 
 def place(name: str) -> Place:

@@ -170,7 +170,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
 
 def _widest(cubin: bytes) -> int:
     """Bytes of the widest access to global memory."""
-    widths = re.findall(r"(?:LDG|STG)\.E(?:\.\w+)*?\.(\d+)[. ]", _dump("-sass", cubin))
+    widths = re.findall(r"(?:LDG|LDGSTS|STG)\.E(?:\.\w+)*?\.(\d+)[. ]", _dump("-sass", cubin))
     return max((int(width) // 8 for width in widths), default=4)
 
 

@@ -1,6 +1,8 @@
 """Imports run downwards only: a room may use the rooms below it and nothing else of ours."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,10 @@ def test_rooms_that_do_without_torch(room):
     for path in MODULES:
         if path.relative_to(SOURCE).parts[0].removesuffix(".py") == room:
             assert not {name.partition(".")[0] for name in imported(path)} & {"torch"}
+
+
+def test_importing_brings_in_no_compiler():
+    """Both take seconds, and most who import the layers need neither."""
+    code = "import anynorm, sys; print(*{'torch._dynamo', 'triton'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == ""

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from benchmarks import crossover
-from benchmarks.crossover import NEVER, SIZES, entry, forced, shape, smallest
+from benchmarks.crossover import GPU_SIZES, NEVER, entry, forced, place, shape, smallest
 
 from anynorm.ops import crossover as source
 from anynorm.ops.crossover import Crossover
@@ -19,21 +19,88 @@ def test_the_smallest_size_from_which_all_are_won():
 
 @pytest.mark.parametrize("layout", ["rows", "channels first", "channels last"])
 def test_shapes_have_so_many_values(layout):
-    assert [math.prod(shape(layout, size)) for size in SIZES] == list(SIZES)
+    assert [math.prod(shape(layout, size)) for size in GPU_SIZES] == list(GPU_SIZES)
 
 
-def test_the_table_is_set_for_each_call(monkeypatch):
-    key = next(iter(source.TABLE))
-    monkeypatch.setattr(source, "TABLE", dict(source.TABLE))
-    monkeypatch.setattr(source, "SMALLEST", dict(source.SMALLEST))
+@pytest.fixture
+def here(monkeypatch):
+    """Kernels for both devices, and copies of the tables, which measurements write to."""
+    for name in ("TABLE", "SMALLEST", "GPU_TABLE", "GPU_SMALLEST"):
+        monkeypatch.setattr(source, name, dict(getattr(source, name)))
+    for found in (crossover.kernels, crossover.kernels.cuda):
+        monkeypatch.setattr(found, "available", lambda: True)
+    monkeypatch.setattr(crossover.devices, "resolve", lambda name: name)
+
+
+@pytest.mark.parametrize(("device", "prefix"), [("cpu", ""), ("cuda:0", "GPU_")])
+def test_the_table_is_set_for_each_call(device, prefix, here):
+    table, least = getattr(source, f"{prefix}TABLE"), getattr(source, f"{prefix}SMALLEST")
+    key, where = next(iter(table)), place(device)
     seen = []
-    for least in (1, NEVER):
-        forced(
-            key,
-            least,
-            lambda: seen.append((source.TABLE[key].plain, source.SMALLEST[key[0]].plain)),
-        )()
+    for size in (1, NEVER):
+        forced(where, key, size, lambda: seen.append((table[key].plain, least[key[0]].plain)))()
+    assert (where.name, max(where.sizes)) == (f"{prefix}TABLE", 1 << (26 if prefix else 22))
     assert seen == [(1, 1), (NEVER, NEVER)]
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["crossover", *arguments])
+    crossover.main()
+
+
+def test_both_paths_are_timed_and_the_table_is_printed(here, monkeypatch, capsys):
+    calls = []
+
+    def alternate(named, budget, seconds):
+        for call in named.values():
+            call()
+        calls.append(tuple(named))
+        return {"ours": [1.0, 1.0], "torch": [2.0, 2.0]}
+
+    monkeypatch.setattr(crossover, "alternate", alternate)
+    monkeypatch.setattr(crossover, "SIZES", (1 << 10, 1 << 11))
+    run(monkeypatch, "--only", "rms", "--allocator", "default")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == [
+        f"rms/rows {fusion}: 2^10 2.00  2^11 2.00" for fusion in ("plain", "relu")
+    ]
+    assert printed[2:] == [
+        "TABLE: dict[tuple[str, str], Crossover] = {",
+        '    ("rms", "rows"): Crossover(1, 1, 64),',
+        "}",
+    ]
+    assert calls == [("ours", "torch")] * 8  # two sizes, plain and fused, forward and both
+
+
+def test_a_gpu_is_timed_by_its_events_in_its_own_table(here, monkeypatch, capsys):
+    seen = []
+
+    def alternate(named, budget, seconds):
+        seen.append(seconds)
+        return {"ours": [2.0, 2.0], "torch": [1.0, 1.0]}
+
+    def inputs(case, device):
+        seen.append((device, case.values))
+        return case
+
+    layer = type("Layer", (), {"to": lambda self, device: seen.append(device)})
+    for name, double in {
+        "alternate": alternate,
+        "inputs": inputs,
+        "ours": lambda case: layer(),
+        "step": lambda case, layer, given: None,
+        "GPU_SIZES": (1 << 26,),
+    }.items():
+        monkeypatch.setattr(crossover, name, double)
+    for name in ("adopt", "free"):
+        monkeypatch.setattr(crossover.devices, name, lambda device: seen.append(device))
+    run(monkeypatch, "--only", "layer", "--device", "cuda:0")
+    assert seen[:4] == ["cuda:0", "cuda:0", ("cuda:0", 1 << 26), crossover.devices.events]
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "GPU_TABLE: dict[tuple[str, str], Crossover] = {",
+        '    ("layer", "rows"): Crossover(1 << 62, 1 << 62, 128),',
+        "}",
+    ]
 
 
 @pytest.mark.parametrize("row", [Crossover(1), Crossover(1 << 15), Crossover(1 << 15, 1 << 12)])
@@ -44,6 +111,14 @@ def test_lines_are_python(row):
 
 def test_without_kernels_there_is_nothing_to_measure(monkeypatch):
     monkeypatch.setattr(crossover.kernels, "available", lambda: False)
-    monkeypatch.setattr("sys.argv", ["crossover"])
     with pytest.raises(SystemExit, match="no kernels"):
-        crossover.main()
+        run(monkeypatch)
+
+
+def test_what_cannot_be_is_said_in_one_line(here, monkeypatch):
+    monkeypatch.setattr("anynorm.tune_allocator", lambda: False)
+    with pytest.raises(SystemExit, match=r"freed memory cannot be kept here.*default alone\.$"):
+        run(monkeypatch)
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match="there is no device 'gpu'"):
+        run(monkeypatch, "--device", "gpu")

@@ -48,6 +48,15 @@ def dispatched() -> Iterator[list[str] | None]:
         library._destroy()
 
 
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no set as a whole, as for one that is too large for registers."""
+    from anynorm.kernels.triton import gradients, launch, plan
+
+    monkeypatch.setattr(plan, "_plans", {})
+    for module in (gradients, launch):
+        monkeypatch.setattr(module, "resident", lambda *_: None)
+
+
 def placed(tensor: Tensor) -> Tensor:
     """The tensor on the device, in the same strides of the same memory."""
     if DEVICE == "cpu":

@@ -10,7 +10,7 @@ import random
 
 import pytest
 import torch
-from on_device import DEVICE, needs_triton, run
+from on_device import DEVICE, in_parts, needs_triton, run
 from samples import AFFINES, PHIS, WAYS, Case, Draw, check, make
 from test_against_formula import LARGE, SMALL
 
@@ -38,12 +38,7 @@ def served(case: Case, parts: bool) -> bool:
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Take no set as a whole, as for one that is too large for registers."""
-    from anynorm.kernels.triton import gradients, launch, plan
-
-    monkeypatch.setattr(plan, "_plans", {})
-    for module in (gradients, launch):
-        monkeypatch.setattr(module, "resident", lambda *_: None)
+    in_parts(monkeypatch)
 
 
 def draws(case: Case, count: int, salt: str = "") -> list[Draw]:

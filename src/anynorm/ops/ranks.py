@@ -103,13 +103,16 @@ def ranks_of(sync: Any, layer: str, device: str) -> Ranks | None:
     return found
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _asked(sync: Any, layer: str, device: str) -> Ranks | str | None:
     """The answer, or an error's text: what is raised in here, a tracer takes for its own fault."""
     try:
         return _found(sync, layer, device)
     except AnynormError as error:
         return str(error)
+
+
+# As `torch.compiler.assume_constant_result` does, which imports the compiler: two seconds.
+_asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _found(sync: Any, layer: str, device: str) -> Ranks | None:

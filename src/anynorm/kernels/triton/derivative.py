@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from anynorm.kernels.triton.affine import plus, times
-from anynorm.kernels.triton.index import cover, load, load_bits
+from anynorm.kernels.triton.index import cover, load, load_bits, load_whole
 from anynorm.kernels.triton.phi import descend, gate
 from anynorm.kernels.triton.statistics import largest, over
 
@@ -27,7 +27,7 @@ def through_phi(
     dy, residual, kept, weight, bias, unit, at, inside, PHI: tl.constexpr, KEEP: tl.constexpr = ""
 ):
     """Return the gradient of what φ was applied to."""
-    g = load(dy, at, inside, KEEP)
+    g = load_whole(dy, at, inside, KEEP)
     if PHI == "identity":
         return g
     elif kept is not None:

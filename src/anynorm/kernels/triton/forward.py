@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from anynorm.kernels.triton.affine import plus, times
-from anynorm.kernels.triton.index import cover, extents, line, load, offset, pack, store
+from anynorm.kernels.triton.index import cover, extents, line, load, load_whole, offset, pack, store
 from anynorm.kernels.triton.parts import leave, merged, share, sum_of_splits
 from anynorm.kernels.triton.phi import activate
 from anynorm.kernels.triton.statistics import (
@@ -92,7 +92,7 @@ def whole(
     b, inside_b = line(tl.program_id(0) % blocks * BB, B, BB, WIDE)
     c, inside_c = line(0, C, BC, WIDE)
     at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
-    values = load(x, at, inside)
+    values = load_whole(x, at, inside)
     count = (A * C).to(tl.float32)
     if CENTER:
         high, low, d = centred(values, cover(inside), count)

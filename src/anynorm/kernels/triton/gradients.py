@@ -99,7 +99,8 @@ class _Backward:
 
     def _in_parts(self) -> None:
         """Sums first, unless statistics are constants, then dx."""
-        axes, tile, inside = self.call.axes, streaming(self.call.axes), self.call.differs_inside
+        axes, inside = self.call.axes, self.call.differs_inside
+        tile = streaming(axes, self.call.affine)
         sums, parts = (None, 1) if self.scale.constant else self._sums(tile)
         rows, width = tile.rows(axes), self._columns(tile, tile.rows(axes))
         self.plan.launch(

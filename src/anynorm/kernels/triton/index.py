@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["cover", "extents", "line", "load", "load_bits", "offset", "pack", "store"]
+__all__ = ["cover", "extents", "line", "load", "load_bits", "load_whole", "offset", "pack", "store"]
 
 
 @triton.jit
@@ -72,6 +72,15 @@ def load(operand, at, inside, KEEP: tl.constexpr = ""):
     pointer = operand.data + offset(operand, at)
     found = tl.load(pointer, mask=accept(operand, inside), other=0, eviction_policy=KEEP)
     return found.to(tl.float32)
+
+
+@triton.jit
+def load_whole(operand, at, inside, KEEP: tl.constexpr = ""):
+    """Return a tile as :func:`load` does, in its whole size also where the tensor is expanded."""
+    values = load(operand, at, inside, KEEP)
+    if operand.a is None or operand.b is None or operand.c is None:
+        values = tl.where(cover(inside), values, 0.0)
+    return values
 
 
 @triton.jit

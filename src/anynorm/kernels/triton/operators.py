@@ -132,7 +132,7 @@ def track_(
     if plain and counted:
         return running.track(*tensors, count, momentum, correction)
     arguments = (mean, var, count, batch_mean, batch_var, momentum, correction)
-    return torch.ops.anynorm.track_formula.default(*arguments)  # type: ignore[no-any-return]
+    return torch.ops.anynorm.track_formula_.default(*arguments)  # type: ignore[no-any-return]
 
 
 def _run(

@@ -32,12 +32,23 @@ def track(
 
 @triton.jit
 def _batch(mean, var, batch_mean, batch_var, correction, place, inside):
-    """Return the statistics of the batch in the running ones' types, and which are finite."""
-    m = tl.load(batch_mean + place, mask=inside, other=0).to(mean.dtype.element_ty)
+    """Return the statistics of the batch, rounded as the running ones, and which are finite."""
+    m = _rounded(tl.load(batch_mean + place, mask=inside, other=0), mean)
     v = tl.load(batch_var + place, mask=inside, other=0).to(tl.float64) * correction
-    v = v.to(var.dtype.element_ty)
+    v = _rounded(v, var)
     # A difference from itself is zero for what is finite, and for nothing else.
     return m, v, inside & (m - m == 0) & (v - v == 0)
+
+
+@triton.jit
+def _rounded(values, pointer):
+    return _wide(_wide(values, pointer).to(pointer.dtype.element_ty), pointer)
+
+
+@triton.jit
+def _wide(values, pointer):
+    """Return values in the type that is computed in: 16-bit arithmetic would lose their digits."""
+    return values.to(tl.float64 if pointer.dtype.element_ty == tl.float64 else tl.float32)
 
 
 @triton.jit
@@ -64,5 +75,5 @@ def _track(
 
 @triton.jit
 def _move(pointer, batch, usable, weight):
-    old = tl.load(pointer, mask=usable, other=0)
-    tl.store(pointer, old + weight * (batch - old), mask=usable)
+    old = _wide(tl.load(pointer, mask=usable, other=0), pointer)
+    tl.store(pointer, _wide(old + weight * (batch - old), pointer), mask=usable)

@@ -92,13 +92,18 @@ def resident(axes: Axes, most: int, per_thread: int, units: int) -> Tile | None:
     return tile if fills or axes.sets * axes.length <= _SMALL else None
 
 
-def streaming(axes: Axes, per_thread: int = 16) -> Tile:
-    """Return a tile that is walked along A, and along C where that is longer."""
+def streaming(axes: Axes, affine: int | None = None, per_thread: int = 16) -> Tile:
+    """Return a tile that is walked along A, and along C where that is longer.
+
+    C is not cut where γ, whose strides have the index `affine`, differs along it.
+    """
     c = _side(axes.c.size)
     near = _near(axes)
     if near is axes.b:
         b = min(power(axes.b.size), _LINE)
-        c = min(c, max(1, _STREAMED // (4 * b)))
+        if affine is None or axes.c.strides[affine] is None:
+            c = min(c, max(1, _STREAMED // (4 * b)))
+        b = min(b, _STREAMED // c)
     elif near is axes.c:
         b = min(power(axes.b.size), max(1, _LINE // c))
     else:
@@ -133,7 +138,8 @@ def _is_aligned(axes: Axes) -> bool:
 def _near(axes: Axes) -> Axis:
     """The axis along which x has the least stride."""
     steps = [(axis.strides[0], axis) for axis in (axes.a, axes.b, axes.c)]
-    return min(((step, axis) for step, axis in steps if step is not None), key=lambda s: s[0])[1]
+    found = ((step, axis) for step, axis in steps if step is not None)
+    return min(found, key=lambda s: s[0], default=(0, axes.c))[1]
 
 
 def _side(size: int) -> int:
