@@ -49,7 +49,10 @@ class Case(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What a thread (a program for `shared`) takes, in bytes but for the registers."""
+    """What a thread (a program for `shared`) takes, in bytes but for the registers.
+
+    `staged`: its writes to shared memory, many of which tell of tiles that change their layout.
+    """
 
     case: str
     kernel: str
@@ -58,6 +61,7 @@ class Use(NamedTuple):
     spilled: int
     shared: int
     widest: int
+    staged: int
 
 
 HALF, FULL = torch.bfloat16, torch.float32
@@ -131,7 +135,7 @@ def used(case: Case, arch: int = 90) -> Iterator[Use]:
     call._INTERPRETED_UNITS = UNITS
     _launch(case)
     for name, cubin, shared in absent.utils.loaded:
-        yield Use(str(case), name, _warps(cubin), *_resources(cubin), shared, _widest(cubin))
+        yield Use(str(case), name, _warps(cubin), *_resources(cubin), shared, *_accesses(cubin))
 
 
 def _launch(case: Case) -> None:
@@ -168,10 +172,11 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _widest(cubin: bytes) -> int:
-    """Bytes of the widest access to global memory."""
-    widths = re.findall(r"(?:LDG|LDGSTS|STG)\.E(?:\.\w+)*?\.(\d+)[. ]", _dump("-sass", cubin))
-    return max((int(width) // 8 for width in widths), default=4)
+def _accesses(cubin: bytes) -> tuple[int, int]:
+    """Bytes of the widest access to global memory, and how many writes to shared memory."""
+    code = _dump("-sass", cubin)
+    widths = re.findall(r"(?:LDG|LDGSTS|STG)\.E(?:\.\w+)*?\.(\d+)[. ]", code)
+    return max((int(width) // 8 for width in widths), default=4), len(re.findall(r"\bSTS", code))
 
 
 def _dump(what: str, cubin: bytes) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anynorm.kernels.triton.index import load, store
+from anynorm.kernels.triton.index import NO_HINT, load, store
+from anynorm.kernels.triton.operand import A, B, C, P
 
 __all__ = ["added", "leave_part", "plus", "times", "zeros_like"]
 
 
 @triton.jit
-def times(values, operand, at, inside, KEEP: tl.constexpr = ""):
+def times(values, operand, at, inside, KEEP: tl.constexpr = NO_HINT):
     """Return values · operand."""
     if operand is None:
         return values
@@ -20,7 +21,7 @@ def times(values, operand, at, inside, KEEP: tl.constexpr = ""):
 
 
 @triton.jit
-def plus(values, operand, at, inside, KEEP: tl.constexpr = ""):
+def plus(values, operand, at, inside, KEEP: tl.constexpr = NO_HINT):
     """Return values + operand."""
     if operand is None:
         return values
@@ -29,11 +30,11 @@ def plus(values, operand, at, inside, KEEP: tl.constexpr = ""):
 
 
 @triton.jit
-def zeros_like(operand, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
+def zeros_like(operand, BA: tl.constexpr, BB: tl.constexpr, BC: tl.constexpr):
     """Return where the gradient of an operand is added up."""
-    a: tl.constexpr = 1 if operand is None or operand.a is None else A
-    b: tl.constexpr = 1 if operand is None or operand.b is None else B
-    c: tl.constexpr = 1 if operand is None or operand.c is None else C
+    a: tl.constexpr = 1 if operand is None or not operand.has & A else BA
+    b: tl.constexpr = 1 if operand is None or not operand.has & B else BB
+    c: tl.constexpr = 1 if operand is None or not operand.has & C else BC
     return tl.zeros((a, b, c), tl.float32)
 
 
@@ -43,11 +44,11 @@ def added(total, values, operand):
     if operand is None:
         return total
     else:
-        if operand.c is None and values.shape[2] > 1:
+        if not operand.has & C and values.shape[2] > 1:
             values = tl.sum(values, 2, keep_dims=True)
-        if operand.b is None and values.shape[1] > 1:
+        if not operand.has & B and values.shape[1] > 1:
             values = tl.sum(values, 1, keep_dims=True)
-        if operand.a is None and values.shape[0] > 1:
+        if not operand.has & A and values.shape[0] > 1:
             values = tl.sum(values, 0, keep_dims=True)
         return total + values
 
@@ -62,10 +63,10 @@ def leave_part(operand, numel, at, inside, part, values):
     if operand is not None:
         block_a, rows, block_b, columns = part
         row = tl.zeros((), tl.int64)
-        if operand.p is None:
+        if not operand.has & P:
             row = row + at[0]
-        if operand.a is None:
+        if not operand.has & A:
             row = row * rows + block_a
-        if operand.b is None:
+        if not operand.has & B:
             row = row * columns + block_b
         store(operand, at, inside, values, row * numel)

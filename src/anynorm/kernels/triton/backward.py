@@ -1,8 +1,8 @@
 """Kernels of the backward, which recompute what they need from x.
 
 `whole` has all values of a set in registers.  Otherwise `reduce` leaves parts of the sums over each
-set, which `apply` adds in a fixed order.  Both leave parts of the gradients of γ and β, of which
-the rows are to be added.
+set, `conclude` adds them in a fixed order, and `apply` takes them.  Both leave parts of the
+gradients of γ and β, of which the rows are to be added.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import triton.language as tl
 from anynorm.kernels.triton.affine import added, leave_part, times, zeros_like
 from anynorm.kernels.triton.derivative import pull, slope, standard, through_phi
 from anynorm.kernels.triton.index import cover, extents, line, store
-from anynorm.kernels.triton.parts import leave, share, sum_of_splits
+from anynorm.kernels.triton.parts import alone, leave, share, total
 from anynorm.kernels.triton.statistics import STAGES, given, inverse_of, over
 
-__all__ = ["apply", "reduce", "whole"]
+__all__ = ["apply", "conclude", "reduce", "whole"]
 
 # Two loads of the same values stay two where they differ in this.
 FIRST = tl.constexpr("evict_last")
@@ -63,7 +63,7 @@ def whole(
     p = (tl.program_id(0) // columns).to(tl.int64)
     a, inside_a = line(0, A, BA, WIDE)
     c, inside_c = line(0, C, BC, WIDE)
-    count = (A * C).to(tl.float32)
+    count = tl.full((), 1.0, tl.float32) * A * C
     of_weight, of_bias = zeros_like(dweight, BA, BB, BC), zeros_like(dbias, BA, BB, BC)
     for block in range(first, tl.cdiv(B, BB), columns):
         b, inside_b = line(block * BB, B, BB, WIDE)
@@ -105,7 +105,7 @@ def reduce(
     square,
     weight,
     bias,
-    partial,
+    left,
     sizes,
     splits,
     sets,
@@ -142,11 +142,21 @@ def reduce(
             pulled += g * unit
             if POWER == "absolute":
                 slopes += slope(d, cover(inside), POWER)[0]
-    where = partial + part * sets + p * B + b
-    leave(where, over(plain), inside_b)
-    leave(where + splits * sets, over(pulled), inside_b)
+    index = p * B + b
+    leave(left, part, sets, index, inside_b, over(plain))
+    leave(left, part + splits, sets, index, inside_b, over(pulled))
     if POWER == "absolute":
-        leave(where + 2 * splits * sets, over(slopes), inside_b)
+        leave(left, part + 2 * splits, sets, index, inside_b, over(slopes))
+
+
+@triton.jit
+def conclude(left, sums, splits, sets, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+    """Write one field of `sums` from what was left of it; a row of programs has each."""
+    blocks = tl.cdiv(sets, BLOCK)
+    field = tl.program_id(0) // blocks
+    index, inside = line(tl.program_id(0) % blocks * BLOCK, sets, BLOCK, False)
+    found = total(left, field, splits, sets, index, inside, SPLITS)
+    leave(sums, field.to(tl.int64), sets, index, inside, found)
 
 
 @triton.jit
@@ -163,9 +173,8 @@ def apply(
     dresidual,
     dweight,
     dbias,
-    partial,
+    sums,
     sizes,
-    splits,
     sets,
     columns,
     numel,
@@ -176,33 +185,32 @@ def apply(
     INSIDE: tl.constexpr,
     POWER: tl.constexpr,
     PHI: tl.constexpr,
-    SPLITS: tl.constexpr,
     BA: tl.constexpr,
     BB: tl.constexpr,
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Return the gradients, by the sums that :func:`reduce` left; without, μ and σ are constants.
+    """Return the gradients, by the sums over sets; without them, μ and σ are constants.
 
     Backwards: what was read last is the likeliest to be in the cache still.
     """
     A, B, C = extents(sizes)
-    OWN: tl.constexpr = INSIDE or partial is None  # else the sums are the gradients of γ and β
+    OWN: tl.constexpr = INSIDE or sums is None  # else the sums are the gradients of γ and β
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     rows = tl.cdiv(A, BA)
     block_a, first = program % rows, program // rows % columns
     p = (program // rows // columns).to(tl.int64)
     a, inside_a = line(block_a * BA, A, BA, WIDE)
     none, there = line(0, 1, 1, WIDE)
-    count = (A * C).to(tl.float32)
+    count = tl.full((), 1.0, tl.float32) * A * C
     of_weight, of_bias = zeros_like(dweight, BA, BB, BC), zeros_like(dbias, BA, BB, BC)
     for block in range(first, tl.cdiv(B, BB), columns):
         b, inside_b = line(block * BB, B, BB, WIDE)
         of_set, one = (p, none, b, none), (there, inside_b, there)
         high, low, s = given(mean, square, of_set, one)
         inverse = inverse_of(s, eps)
-        if partial is not None:
-            plain, pulled, level = _sums(partial, p * B + b, inside_b, splits, sets, SPLITS, POWER)
+        if sums is not None:
+            plain, pulled, level = _sums(sums, sets, p * B + b, inside_b, POWER)
             if not OWN:
                 of_weight, of_bias = added(of_weight, pulled, dweight), added(of_bias, plain, dbias)
                 plain, pulled = (
@@ -210,7 +218,9 @@ def apply(
                     times(pulled, weight, of_set, one),
                 )
             factor_of_set = pull(pulled / count, inverse, s, factor, 1.0, POWER)
-            constant = (plain * inverse + level * factor_of_set) * (-CENTER / count)
+            constant = alone((plain * inverse + level * factor_of_set) * (-CENTER / count))
+            factor_of_set = alone(factor_of_set)
+        high, low, inverse = alone(high), alone(low), alone(inverse)
         for start in range(0, C, BC):
             c, inside_c = line(start, C, BC, WIDE)
             at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
@@ -221,7 +231,7 @@ def apply(
                 of_weight = added(of_weight, g * unit, dweight)
                 of_bias = added(of_bias, g, dbias)
             out = times(g, weight, at, inside) * inverse
-            if partial is not None:
+            if sums is not None:
                 along, _ = slope(d if ABOUT else values, cover(inside), POWER)
                 out += along * factor_of_set + constant
             store(dx, at, inside, out)
@@ -235,12 +245,11 @@ def apply(
 
 
 @triton.jit
-def _sums(partial, index, inside, splits, sets, SPLITS: tl.constexpr, POWER: tl.constexpr):
-    """Return what :func:`reduce` left, of all splits; the sum of deviations is zero."""
-    field = splits * sets
-    plain = sum_of_splits(partial, index, inside, splits, sets, SPLITS)
-    pulled = sum_of_splits(partial + field, index, inside, splits, sets, SPLITS)
+def _sums(sums, sets, index, inside, POWER: tl.constexpr):
+    """Return what :func:`conclude` wrote; the sum of deviations is zero."""
+    plain = tl.load(sums + index, mask=inside, other=0)[None, :, None]
+    pulled = tl.load(sums + sets + index, mask=inside, other=0)[None, :, None]
     level = tl.zeros_like(plain)
     if POWER == "absolute":
-        level = sum_of_splits(partial + 2 * field, index, inside, splits, sets, SPLITS)
+        level = tl.load(sums + 2 * sets + index, mask=inside, other=0)[None, :, None]
     return plain, pulled, level

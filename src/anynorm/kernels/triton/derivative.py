@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from anynorm.kernels.triton.affine import plus, times
-from anynorm.kernels.triton.index import cover, load, load_bits, load_whole
+from anynorm.kernels.triton.index import NO_HINT, cover, load_bits, load_whole
 from anynorm.kernels.triton.phi import descend, gate
 from anynorm.kernels.triton.statistics import largest, over
 
@@ -14,17 +14,26 @@ __all__ = ["pull", "slope", "standard", "through_phi"]
 
 
 @triton.jit
-def standard(x, statistics, at, inside, KEEP: tl.constexpr = ""):
+def standard(x, statistics, at, inside, KEEP: tl.constexpr = NO_HINT):
     """Return x, x − μ and (x − μ)/σ, the last two with zeros outside."""
     high, low, inverse = statistics
-    values = load(x, at, inside, KEEP)
+    values = load_whole(x, at, inside, KEEP)
     d = tl.where(cover(inside), values - high - low, 0.0)
     return values, d, d * inverse
 
 
 @triton.jit
 def through_phi(
-    dy, residual, kept, weight, bias, unit, at, inside, PHI: tl.constexpr, KEEP: tl.constexpr = ""
+    dy,
+    residual,
+    kept,
+    weight,
+    bias,
+    unit,
+    at,
+    inside,
+    PHI: tl.constexpr,
+    KEEP: tl.constexpr = NO_HINT,
 ):
     """Return the gradient of what φ was applied to."""
     g = load_whole(dy, at, inside, KEEP)

@@ -1,8 +1,8 @@
 """Kernels of the forward: h = φ(γ · (x − μ) / σ + β + residual).
 
 `whole` has all values of a set in registers: one read, one write.  Where a set is too large for
-that, or sets too few to fill the device, `moments` leaves parts of the statistics, which
-`normalize` merges in a fixed order.  There is nothing that depends on which program comes first.
+that, or sets too few to fill the device, `moments` leaves parts of the statistics, `conclude`
+merges them, and `normalize` takes them as given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton.language as tl
 
 from anynorm.kernels.triton.affine import plus, times
 from anynorm.kernels.triton.index import cover, extents, line, load, load_whole, offset, pack, store
-from anynorm.kernels.triton.parts import leave, merged, share, sum_of_splits
+from anynorm.kernels.triton.parts import alone, leave, merged, share, total
 from anynorm.kernels.triton.phi import activate
 from anynorm.kernels.triton.statistics import (
     STAGES,
@@ -56,9 +56,9 @@ def _store_bits(kept, bits, at, inside, AXIS: tl.constexpr):
 
 @triton.jit
 def _every_eighth(place, inside):
-    first = tl.min(place, 0) + 8 * tl.arange(0, place.shape[0] // 8)
-    last = tl.max(tl.where(inside, place, -1), 0)
-    return first, first <= last
+    eighth: tl.constexpr = place.shape[0] // 8
+    first = tl.min(tl.reshape(place, (eighth, 8)), 1)
+    return first, tl.max(tl.reshape(inside.to(tl.int32), (eighth, 8)), 1) != 0
 
 
 @triton.jit
@@ -93,7 +93,7 @@ def whole(
     c, inside_c = line(0, C, BC, WIDE)
     at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
     values = load_whole(x, at, inside)
-    count = (A * C).to(tl.float32)
+    count = tl.full((), 1.0, tl.float32) * A * C
     if CENTER:
         high, low, d = centred(values, cover(inside), count)
     else:
@@ -108,7 +108,7 @@ def whole(
 @triton.jit
 def moments(
     x,
-    partial,
+    left,
     sizes,
     splits,
     sets,
@@ -122,95 +122,31 @@ def moments(
     """Leave number, mean and spread of x for each split of A and each set."""
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
-    shift = _shift(x, p, b, inside_b, SHIFT)
+    none, there = line(0, 1, 1, WIDE)
+    shift = _shift(x, (p, none, b, none), (there, inside_b, there), SHIFT)
     found = welford(x, shift, (p, b), inside_b, first, last, C, TAILS, BA, BC, WIDE)
-    where = partial + part * sets + p * B + b
     for field in tl.static_range(3):
-        leave(where + field * splits * sets, found[field], inside_b)
+        leave(left, part + field * splits, sets, p * B + b, inside_b, found[field])
 
 
 @triton.jit
-def _shift(x, p, b, inside_b, SHIFT: tl.constexpr):
+def _shift(x, at, inside, SHIFT: tl.constexpr):
     """Return the first value of each set, so that digits are spent on what differs."""
     if SHIFT:
-        none, there = line(0, 1, 1, False)
-        return load(x, (p, none, b, none), (there, inside_b, there))
+        return load(x, at, inside)
     else:
-        return tl.zeros((1, b.shape[0], 1), tl.float32)
-
-
-@triton.jit
-def _statistics(
-    x,
-    partial,
-    magnitudes,
-    p,
-    b,
-    inside_b,
-    sizes,
-    splits,
-    sets,
-    CENTER: tl.constexpr,
-    ABOUT: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
-    """Return the parts of μ, and s² for C = 1, from what was left."""
-    A, B, C = extents(sizes)
-    index = p * B + b
-    low, s = merged(partial, index, inside_b, splits, sets, SPLITS)
-    high = _shift(x, p, b, inside_b, CENTER)
-    if not ABOUT:
-        s = s + (high + low) * (high + low)
-    if not CENTER:
-        low = tl.zeros_like(low)
-    if magnitudes is not None:
-        sums = sum_of_splits(magnitudes, index, inside_b, splits, sets, SPLITS) / (A * C)
-        s = sums * sums
-    return high, low, s
-
-
-@triton.jit
-def conclude(
-    x,
-    mean,
-    square,
-    partial,
-    magnitudes,
-    sizes,
-    splits,
-    sets,
-    factor,
-    CENTER: tl.constexpr,
-    ABOUT: tl.constexpr,
-    SPLITS: tl.constexpr,
-    BB: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """Write μ and s² from what was left."""
-    _, B, _ = extents(sizes)
-    blocks = tl.cdiv(B, BB)
-    p = (tl.program_id(0) // blocks).to(tl.int64)
-    b, inside_b = line(tl.program_id(0) % blocks * BB, B, BB, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    high, low, s = _statistics(
-        x, partial, magnitudes, p, b, inside_b, sizes, splits, sets, CENTER, ABOUT, SPLITS
-    )
-    at, inside = (p, none, b, none), (there, inside_b, there)
-    store(mean, at, inside, high.to(tl.float64) + low)
-    store(square, at, inside, s * factor * factor)
+        return tl.zeros((1, 1, 1), tl.float32)
 
 
 @triton.jit
 def spread(
     x,
-    partial,
-    magnitudes,
+    mean,
+    square,
+    left,
     sizes,
     splits,
     sets,
-    CENTER: tl.constexpr,
-    ABOUT: tl.constexpr,
-    SPLITS: tl.constexpr,
     BA: tl.constexpr,
     BB: tl.constexpr,
     BC: tl.constexpr,
@@ -219,18 +155,57 @@ def spread(
     """Leave the sum of |x − μ| for each split and set, for p = 1."""
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
-    high, low, _ = _statistics(
-        x, partial, None, p, b, inside_b, sizes, splits, sets, CENTER, ABOUT, SPLITS
-    )
-    total = tl.zeros((BA, BB, BC), tl.float32)
+    none, there = line(0, 1, 1, WIDE)
+    high, low, _ = given(mean, square, (p, none, b, none), (there, inside_b, there))
+    high, low = alone(high), alone(low)
+    sums = tl.zeros((BA, BB, BC), tl.float32)
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)
         for row in tl.range(first, last, BA, num_stages=STAGES):
             a, inside_a = line(row, last, BA, WIDE)
             inside = (inside_a, inside_b, inside_c)
             away = load(x, (p, a, b, c), inside) - high - low
-            total += tl.where(cover(inside), tl.abs(away), 0.0)
-    leave(magnitudes + part * sets + p * B + b, over(total), inside_b)
+            sums += tl.where(cover(inside), tl.abs(away), 0.0)
+    leave(left, part, sets, p * B + b, inside_b, over(sums))
+
+
+@triton.jit
+def conclude(
+    x,
+    mean,
+    square,
+    left,
+    sizes,
+    splits,
+    sets,
+    factor,
+    CENTER: tl.constexpr,
+    ABOUT: tl.constexpr,
+    POWER: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BB: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Write μ and s² from what was left; for p = 1, s² alone from the sums of :func:`spread`."""
+    A, B, C = extents(sizes)
+    blocks = tl.cdiv(B, BB)
+    p = (tl.program_id(0) // blocks).to(tl.int64)
+    b, inside_b = line(tl.program_id(0) % blocks * BB, B, BB, WIDE)
+    none, there = line(0, 1, 1, WIDE)
+    at, inside, index = (p, none, b, none), (there, inside_b, there), p * B + b
+    if POWER == "absolute":
+        s = total(left, 0, splits, sets, index, inside_b, SPLITS)[None, :, None] / A / C
+        store(square, at, inside, s * s * factor * factor)
+    else:
+        low, s = merged(left, splits, sets, index, inside_b, SPLITS)
+        low, s = low[None, :, None], s[None, :, None]
+        high = _shift(x, at, inside, CENTER) + tl.zeros((1, BB, 1), tl.float32)
+        if not ABOUT:
+            s = s + (high + low) * (high + low)
+        if not CENTER:
+            low = tl.zeros_like(low)
+        store(mean, at, inside, high.to(tl.float64) + low)
+        store(square, at, inside, s * factor * factor)
 
 
 @triton.jit
@@ -243,24 +218,16 @@ def normalize(
     mean,
     square,
     kept,
-    partial,
-    magnitudes,
     sizes,
-    splits,
-    sets,
-    factor,
     eps,
-    CENTER: tl.constexpr,
-    ABOUT: tl.constexpr,
     PHI: tl.constexpr,
     AXIS: tl.constexpr,
-    SPLITS: tl.constexpr,
     BA: tl.constexpr,
     BB: tl.constexpr,
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Normalize by `mean` and `square`, or by what :func:`moments` left, which is written to them.
+    """Normalize by `mean` and `square`.
 
     Backwards: what was read last is the likeliest to be in the cache still.
     """
@@ -271,20 +238,10 @@ def normalize(
     a, inside_a = line(program % rows * BA, A, BA, WIDE)
     b, inside_b = line(program // rows % blocks * BB, B, BB, WIDE)
     none, there = line(0, 1, 1, WIDE)
-    at, inside = (p, none, b, none), (there, inside_b, there)
-    if partial is None:
-        high, low, s = given(mean, square, at, inside)
-    else:
-        high, low, s = _statistics(
-            x, partial, magnitudes, p, b, inside_b, sizes, splits, sets, CENTER, ABOUT, SPLITS
-        )
-        s = s * factor * factor
-        if program % rows == 0:
-            store(mean, at, inside, high.to(tl.float64) + low)
-            store(square, at, inside, s)
-    inverse = inverse_of(s, eps)
+    high, low, s = given(mean, square, (p, none, b, none), (there, inside_b, there))
+    high, low, inverse = alone(high), alone(low), alone(inverse_of(s, eps))
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)
-        place, mask = (p, a, b, c), (inside_a, inside_b, inside_c)
-        unit = (load(x, place, mask) - high - low) * inverse
-        finish(unit, residual, weight, bias, y, kept, place, mask, PHI, AXIS)
+        at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
+        unit = (load_whole(x, at, inside) - high - low) * inverse
+        finish(unit, residual, weight, bias, y, kept, at, inside, PHI, AXIS)

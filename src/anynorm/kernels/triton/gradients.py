@@ -15,8 +15,9 @@ from anynorm.kernels.triton.scale import Scale
 from anynorm.kernels.triton.tiles import (
     Tile,
     columns,
+    merging,
     oriented,
-    power,
+    power_of_two,
     resident,
     splits,
     streaming,
@@ -101,7 +102,7 @@ class _Backward:
         """Sums first, unless statistics are constants, then dx."""
         axes, inside = self.call.axes, self.call.differs_inside
         tile = streaming(axes, self.call.affine)
-        sums, parts = (None, 1) if self.scale.constant else self._sums(tile)
+        sums = None if self.scale.constant else self._sums(tile)
         rows, width = tile.rows(axes), self._columns(tile, tile.rows(axes))
         self.plan.launch(
             kernels.apply,
@@ -110,7 +111,6 @@ class _Backward:
             *self._rows(rows if inside or sums is None else 1, width),
             sums,
             self.call.sizes,
-            parts,
             axes.sets,
             width,
             self.call.numel,
@@ -121,21 +121,19 @@ class _Backward:
             INSIDE=inside,
             POWER=self.scale.power,
             PHI=self.phi,
-            SPLITS=power(parts),
             **tile.options(self.call.wide),
         )
 
-    def _sums(self, tile: Tile) -> tuple[Slot, int]:
-        """What :func:`anynorm.kernels.triton.backward.reduce` leaves, and in how many parts."""
+    def _sums(self, tile: Tile) -> Slot:
+        """Those over each set, of g, of g · (x − μ)/σ, and for p = 1 of the slope."""
         axes = self.call.axes
-        parts = splits(axes, tile, self.call.units)
-        fields = 3 if self.scale.power == "absolute" else 2
-        sums = self.plan.buffer("sums", (fields, parts, axes.sets))
+        parts, fields = splits(axes, tile, self.call.units), 2 + (self.scale.power == "absolute")
+        left = self.plan.buffer("left", (fields, parts, axes.sets))
         self.plan.launch(
             kernels.reduce,
             parts * axes.p.size * tile.blocks(axes),
             *self._operands()[:-2],
-            sums,
+            left,
             self.call.sizes,
             parts,
             axes.sets,
@@ -145,7 +143,13 @@ class _Backward:
             PHI=self.phi,
             **tile.options(self.call.wide),
         )
-        return sums, parts
+        if parts == 1:
+            return left
+        sums, block = self.plan.buffer("sums", (fields, axes.sets)), merging(parts)
+        programs = fields * -(-axes.sets // block)
+        cut = {"SPLITS": power_of_two(parts), "BLOCK": block}
+        self.plan.launch(kernels.conclude, programs, left, sums, parts, axes.sets, **cut)
+        return sums
 
     def _operands(self) -> list[Operand | None]:
         bits = self.call.operand("dx", "kept") if self.bits else None

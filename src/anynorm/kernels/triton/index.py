@@ -9,7 +9,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["cover", "extents", "line", "load", "load_bits", "load_whole", "offset", "pack", "store"]
+from anynorm.kernels.triton.operand import A, B, C, P
+
+__all__ = [
+    "NO_HINT",
+    "cover",
+    "extents",
+    "line",
+    "load",
+    "load_bits",
+    "load_whole",
+    "offset",
+    "pack",
+    "store",
+]
+
+# Wrapped: Triton 3.6 takes no plain text as a default.
+NO_HINT = tl.constexpr("")
 
 
 @triton.jit
@@ -39,17 +55,20 @@ def extents(sizes):
 def offset(operand, at):
     """Return the places of a tile in memory, with size 1 along axes that the operand lacks."""
     place = tl.zeros((1, 1, 1), tl.int32)
-    if operand.p is not None:
+    if operand.has & P:
         place = place + at[0] * operand.p * operand.unit
-    if operand.a is not None:
-        step = operand.a if operand.near == 0 else operand.a * operand.unit
-        place = place + (at[1] * step)[:, None, None]
-    if operand.b is not None:
-        step = operand.b if operand.near == 1 else operand.b * operand.unit
-        place = place + (at[2] * step)[None, :, None]
-    if operand.c is not None:
-        step = operand.c if operand.near == 2 else operand.c * operand.unit
-        place = place + (at[3] * step)[None, None, :]
+    if operand.has & A:
+        place = (
+            place + (at[1] * operand.a * (1 if operand.near == 0 else operand.unit))[:, None, None]
+        )
+    if operand.has & B:
+        place = (
+            place + (at[2] * operand.b * (1 if operand.near == 1 else operand.unit))[None, :, None]
+        )
+    if operand.has & C:
+        place = (
+            place + (at[3] * operand.c * (1 if operand.near == 2 else operand.unit))[None, None, :]
+        )
     return place
 
 
@@ -57,17 +76,17 @@ def offset(operand, at):
 def accept(operand, inside):
     """Return which of these places may be used."""
     mask = tl.full((1, 1, 1), True, tl.int1)
-    if operand.a is not None:
+    if operand.has & A:
         mask = mask & inside[0][:, None, None]
-    if operand.b is not None:
+    if operand.has & B:
         mask = mask & inside[1][None, :, None]
-    if operand.c is not None:
+    if operand.has & C:
         mask = mask & inside[2][None, None, :]
     return mask
 
 
 @triton.jit
-def load(operand, at, inside, KEEP: tl.constexpr = ""):
+def load(operand, at, inside, KEEP: tl.constexpr = NO_HINT):
     """Return a tile in float32, with zeros outside; `KEEP` is Triton's eviction policy."""
     pointer = operand.data + offset(operand, at)
     found = tl.load(pointer, mask=accept(operand, inside), other=0, eviction_policy=KEEP)
@@ -75,12 +94,14 @@ def load(operand, at, inside, KEEP: tl.constexpr = ""):
 
 
 @triton.jit
-def load_whole(operand, at, inside, KEEP: tl.constexpr = ""):
+def load_whole(operand, at, inside, KEEP: tl.constexpr = NO_HINT):
     """Return a tile as :func:`load` does, in its whole size also where the tensor is expanded."""
     values = load(operand, at, inside, KEEP)
-    if operand.a is None or operand.b is None or operand.c is None:
-        values = tl.where(cover(inside), values, 0.0)
-    return values
+    mask = cover(inside)
+    if values.shape == mask.shape:
+        return values
+    else:
+        return tl.where(mask, values, 0.0)
 
 
 @triton.jit
@@ -101,15 +122,15 @@ def load_bits(operand, at, inside):
 @triton.jit
 def pack(bits, AXIS: tl.constexpr):
     """Return a tile of bytes, of each 8 values along an axis."""
-    A: tl.constexpr = bits.shape[0]
-    B: tl.constexpr = bits.shape[1]
-    C: tl.constexpr = bits.shape[2]
+    a: tl.constexpr = bits.shape[0]
+    b: tl.constexpr = bits.shape[1]
+    c: tl.constexpr = bits.shape[2]
     one = bits.to(tl.int32)
     power = tl.arange(0, 8)
     if AXIS == 0:
-        byte = tl.sum(tl.reshape(one, (A // 8, 8, B, C)) << power[None, :, None, None], 1)
+        byte = tl.sum(tl.reshape(one, (a // 8, 8, b, c)) << power[None, :, None, None], 1)
     elif AXIS == 1:
-        byte = tl.sum(tl.reshape(one, (A, B // 8, 8, C)) << power[None, None, :, None], 2)
+        byte = tl.sum(tl.reshape(one, (a, b // 8, 8, c)) << power[None, None, :, None], 2)
     else:
-        byte = tl.sum(tl.reshape(one, (A, B, C // 8, 8)) << power[None, None, None, :], 3)
+        byte = tl.sum(tl.reshape(one, (a, b, c // 8, 8)) << power[None, None, None, :], 3)
     return byte.to(tl.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -14,7 +14,15 @@ from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.operand import Operand
 from anynorm.kernels.triton.plan import Plan, Slot
 from anynorm.kernels.triton.scale import Scale
-from anynorm.kernels.triton.tiles import Tile, oriented, power, resident, splits, streaming
+from anynorm.kernels.triton.tiles import (
+    Tile,
+    merging,
+    oriented,
+    power_of_two,
+    resident,
+    splits,
+    streaming,
+)
 
 __all__ = ["BY_SIGN", "moments", "normalize", "reduced", "standardize"]
 
@@ -53,7 +61,8 @@ def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
     if scale is None or scale.power == "largest" or found is None:
         return None
     plan = Plan.of(found, ("mean", "square"))
-    _Forward(plan, found, scale, "identity").turned().add_moments()
+    turned = _Forward(plan, found, scale, "identity").turned()
+    turned.add_moments(streaming(turned.call.axes))
     return plan
 
 
@@ -77,14 +86,6 @@ def _statistics(forms: Forms, dims: Sequence[int]) -> dict[str, Form]:
     assert x is not None
     shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
     return dict.fromkeys(("mean", "square"), x.like(shape, torch.float64))
-
-
-class _Left(NamedTuple):
-    """What is left of the statistics by programs that each have a part of A."""
-
-    partial: Slot | None = None
-    magnitudes: Slot | None = None
-    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -117,20 +118,38 @@ class _Forward:
         axes = oriented(self.call.axes)
         return self if axes is None else replace(self, call=self.call.seen(axes))
 
-    def add_moments(self) -> None:
-        tile = streaming(self.call.axes)
-        left = self._leave(tile)
+    def add_moments(self, tile: Tile) -> None:
+        """Add the launches that write μ and s²."""
+        axes, options = self.call.axes, tile.options(self.call.wide)
+        parts = splits(axes, tile, self.call.units)
+        programs = parts * axes.p.size * tile.blocks(axes)
+        left = self.plan.buffer("left", (3, parts, axes.sets))
+        cut = (self.call.sizes, parts, axes.sets)
+        tails = {"SHIFT": self.scale.center, "TAILS": tile.tails(axes)}
+        x, mean, square = self.call.operands("x", "mean", "square")
+        self.plan.launch(forward.moments, programs, x, left, *cut, **tails, **options)
+        self._conclude(left, parts, "square")
+        if self.scale.power == "absolute":
+            self.plan.launch(forward.spread, programs, x, mean, square, left, *cut, **options)
+            self._conclude(left, parts, "absolute")
+
+    def _conclude(self, left: Slot, parts: int, power: str) -> None:
+        axes = self.call.axes
+        block = min(merging(parts), power_of_two(axes.b.size))
         self.plan.launch(
             forward.conclude,
-            self.call.axes.p.size * tile.blocks(self.call.axes),
+            axes.p.size * -(-axes.b.size // block),
             *self.call.operands("x", "mean", "square"),
-            *left[:2],
+            left,
             self.call.sizes,
-            left.parts,
-            self.call.axes.sets,
+            parts,
+            axes.sets,
             self.scale.factor,
-            **self._merging(left),
-            BB=tile.b,
+            CENTER=self.scale.center,
+            ABOUT=self.scale.about,
+            POWER=power,
+            SPLITS=power_of_two(parts),
+            BB=block,
             WIDE=self.call.wide,
         )
 
@@ -153,57 +172,19 @@ class _Forward:
 
     def _in_parts(self) -> None:
         axes, tile = self.call.axes, streaming(self.call.axes)
-        left = _Left() if self.scale.constant else self._leave(tile)
+        if not self.scale.constant:
+            self.add_moments(tile)
         self.plan.launch(
             forward.normalize,
             axes.p.size * tile.blocks(axes) * tile.rows(axes),
             *self._operands(tile),
-            *left[:2],
             self.call.sizes,
-            left.parts,
-            axes.sets,
-            self.scale.factor,
             self.scale.eps,
             PHI=self.phi,
             AXIS=self._axis(tile),
-            **self._merging(left),
             **tile.options(self.call.wide),
         )
         self._finish(tile)
-
-    def _leave(self, tile: Tile) -> _Left:
-        axes = self.call.axes
-        parts = splits(axes, tile, self.call.units)
-        left = _Left(self.plan.buffer("partial", (3, parts, axes.sets)), None, parts)
-        programs = parts * axes.p.size * tile.blocks(axes)
-        common = (self.call.sizes, parts, axes.sets)
-        options = tile.options(self.call.wide)
-        self.plan.launch(
-            forward.moments,
-            programs,
-            self.call.operand("x"),
-            left.partial,
-            *common,
-            SHIFT=self.scale.center,
-            TAILS=tile.tails(axes),
-            **options,
-        )
-        if self.scale.power == "absolute":
-            left = left._replace(magnitudes=self.plan.buffer("magnitudes", (parts, axes.sets)))
-            self.plan.launch(
-                forward.spread,
-                programs,
-                self.call.operand("x"),
-                *left[:2],
-                *common,
-                **self._merging(left),
-                **options,
-            )
-        return left
-
-    def _merging(self, left: _Left) -> dict[str, int | bool]:
-        scale = self.scale
-        return {"CENTER": scale.center, "ABOUT": scale.about, "SPLITS": power(left.parts)}
 
     def _operands(self, tile: Tile) -> list[Operand | None]:
         """Those of kernels that write y; with it the bits, where bytes lie inside tiles."""

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import triton.language as tl
 
-__all__ = ["Extent", "Operand"]
+__all__ = ["A", "B", "C", "Extent", "Operand", "P"]
+
+P, A, B, C = (tl.constexpr(1 << axis) for axis in range(4))
 
 _WHOLE = 16  # values; no read is wider
+_NONE = 3  # of the axes A, B and C
 
 
 class Extent(NamedTuple):
@@ -32,26 +35,28 @@ class Extent(NamedTuple):
 class Operand(NamedTuple):
     """A tensor, or its address in a kernel, with its strides.
 
-    They are None for an axis along which it does not change, which spares the kernel the loads of
-    equal values.  Along the axis `near` of (A, B, C) neighbours are neighbours in memory; all other
-    strides are multiples of `unit`, and counted in it.
+    `has` names the axes along which it changes, by the bits of :data:`P`, :data:`A`, :data:`B` and
+    :data:`C`: equal values need not be loaded.  Along the axis `near` of (A, B, C) neighbours are
+    neighbours in memory (3 for none); all other strides are multiples of `unit`, and counted in it.
     """
 
     data: Any
-    p: int | None
-    a: int | None
-    b: int | None
-    c: int | None
+    p: int
+    a: int
+    b: int
+    c: int
+    has: Any
     near: Any
     unit: Any
 
     @classmethod
     def of(cls, data: Any, strides: Sequence[int | None]) -> Operand:
         """Return the operand of a tensor with these strides along P, A, B and C."""
-        near = next((axis for axis, stride in enumerate(strides[1:]) if stride == 1), None)
+        near = next((axis for axis, stride in enumerate(strides[1:]) if stride == 1), _NONE)
         others = [s for axis, s in enumerate(strides, -1) if s is not None and axis != near]
         unit = math.gcd(*others, _WHOLE)
         p, a, b, c = (
-            s if s is None or axis == near else s // unit for axis, s in enumerate(strides, -1)
+            (s or 0) if axis == near else (s or 0) // unit for axis, s in enumerate(strides, -1)
         )
-        return cls(data, p, a, b, c, tl.constexpr(near), tl.constexpr(unit))
+        has = sum((s is not None) << bit for bit, s in enumerate(strides))
+        return cls(data, p, a, b, c, *map(tl.constexpr, (has, near, unit)))

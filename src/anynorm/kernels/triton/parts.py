@@ -1,6 +1,8 @@
 """Parts of kernels: A is split between programs, which leave what they found side by side.
 
-Others take it in a fixed order, so that nothing depends on which program comes first.
+It is taken together in a fixed order, so that nothing depends on which program comes first.  What
+is left lies in rows of one value for each set: a row for each split, of the first field, then of
+the second, and so on.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import triton.language as tl
 
 from anynorm.kernels.triton.index import line
 
-__all__ = ["leave", "merged", "share", "sum_of_splits"]
+__all__ = ["alone", "leave", "merged", "share", "total"]
 
 
 @triton.jit
@@ -26,31 +28,42 @@ def share(A, B, splits, BA: tl.constexpr, BB: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def leave(where, values, inside):
-    """Write one value for each of B."""
-    tl.store(where, tl.reshape(values, (inside.shape[0],)), mask=inside)
+def leave(rows, row, sets, index, inside, values):
+    """Write one value for each set of a tile."""
+    values = tl.reshape(values, (inside.shape[0],))
+    tl.store(rows + row * sets + index, values, mask=inside)
 
 
 @triton.jit
-def merged(partial, index, inside, splits, sets, SPLITS: tl.constexpr):
-    """Return the mean and the mean squared deviation from it, of what :func:`welford` left."""
-    part = tl.arange(0, SPLITS)
-    where = part[:, None].to(tl.int64) * sets + index[None, :]
-    mask = (part < splits)[:, None] & inside[None, :]
-    number = tl.load(partial + where, mask=mask, other=0)
-    mean = tl.load(partial + splits * sets + where, mask=mask, other=0)
-    spread = tl.load(partial + 2 * splits * sets + where, mask=mask, other=0)
-    total = tl.maximum(tl.sum(number, 0), 1.0)
-    middle = tl.sum(number * mean, 0) / total
+def alone(values):
+    """Return the value of a tile of one as a scalar, which every layout has for nothing."""
+    if values.shape[1] == 1:
+        return tl.sum(values)
+    else:
+        return values
+
+
+@triton.jit
+def _taken(rows, field, splits, sets, index, inside, SPLITS: tl.constexpr):
+    """Return the rows of a field, for the sets of `index`."""
+    part = tl.arange(0, SPLITS)[:, None]
+    where = (part + field * splits).to(tl.int64) * sets + index[None, :]
+    return tl.load(rows + where, mask=(part < splits) & inside[None, :], other=0)
+
+
+@triton.jit
+def total(rows, field, splits, sets, index, inside, SPLITS: tl.constexpr):
+    """Return the sum of a field over the splits."""
+    return tl.sum(_taken(rows, field, splits, sets, index, inside, SPLITS), 0)
+
+
+@triton.jit
+def merged(rows, splits, sets, index, inside, SPLITS: tl.constexpr):
+    """Return the mean and the mean squared deviation from it, of number, mean and spread."""
+    number = _taken(rows, 0, splits, sets, index, inside, SPLITS)
+    mean = _taken(rows, 1, splits, sets, index, inside, SPLITS)
+    spread = _taken(rows, 2, splits, sets, index, inside, SPLITS)
+    count = tl.maximum(tl.sum(number, 0), 1.0)
+    middle = tl.sum(number * mean, 0) / count
     away = mean - middle[None, :]
-    variance = tl.sum(spread + number * away * away, 0) / total
-    return middle[None, :, None], variance[None, :, None]
-
-
-@triton.jit
-def sum_of_splits(partial, index, inside, splits, sets, SPLITS: tl.constexpr):
-    """Return the sum over the splits, in their order."""
-    part = tl.arange(0, SPLITS)
-    where = part[:, None].to(tl.int64) * sets + index[None, :]
-    mask = (part < splits)[:, None] & inside[None, :]
-    return tl.sum(tl.load(partial + where, mask=mask, other=0), 0)[None, :, None]
+    return middle, tl.sum(spread + number * away * away, 0) / count

@@ -20,7 +20,7 @@ from anynorm.kernels.triton.operand import Operand
 if TYPE_CHECKING:
     from anynorm.kernels.triton.call import Call
 
-__all__ = ["Launch", "Plan", "Slot", "planned"]
+__all__ = ["Launch", "Plan", "Slot", "on_device_of", "planned"]
 
 _MOST = 4096  # plans that are kept
 _plans: dict[Any, Plan | None] = {}
@@ -94,7 +94,7 @@ class Plan:
     def run(self, given: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Return all tensors by name."""
         tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
-        with _on(self.x.device):
+        with on_device_of(self.x.device):
             for name, wanted in self.copies.items():
                 tensors[name] = wanted.new().copy_(tensors[name])
             for name, wanted in self.buffers.items():
@@ -104,7 +104,7 @@ class Plan:
         return tensors
 
 
-def _on(device: torch.device) -> Any:
+def on_device_of(device: torch.device) -> Any:
     """Triton launches on the current device, whatever the tensors'."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return nullcontext()

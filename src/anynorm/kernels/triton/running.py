@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from anynorm.kernels.triton.plan import on_device_of
+
 __all__ = ["track"]
 
 _BLOCK = 1024
@@ -26,8 +28,9 @@ def track(
     """
     block = min(_BLOCK, triton.next_power_of_2(max(1, mean.numel())))
     tensors = (mean, var, batch_mean, batch_var, count)
-    # One warp: no thread can read the count after another has raised it.
-    _track[(1,)](*tensors, mean.numel(), momentum, correction, BLOCK=block, num_warps=1)
+    with on_device_of(mean.device):
+        # One warp: no thread can read the count after another has raised it.
+        _track[(1,)](*tensors, mean.numel(), momentum, correction, BLOCK=block, num_warps=1)
 
 
 @triton.jit

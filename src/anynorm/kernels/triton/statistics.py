@@ -120,8 +120,9 @@ def welford(
             inside = (inside_a, inside_b, inside_c)
             step += 1.0
             away = tl.where(cover(inside), load(x, (p, a, b, c), inside) - shift - m, 0.0)
-            m += away / step
-            s += away * (away - away / step)
+            change = away * (1.0 / step)
+            m += change
+            s += away * (away - change)
         if TAILS:
             here = tl.where(inside_c[None, None, :], rows[:, None, None], 0).to(tl.float32)
             number, mean, spread = joined(number, mean, spread, here, m, s)
@@ -133,7 +134,8 @@ def welford(
             shape, tl.float32
         )
         mean, spread = m, s
-    total = over(number)
+    # Known without looking: a sum of numbers would be taken in a layout of its own.
+    total = tl.full((1, b.shape[0], 1), 1.0, tl.float32) * (last - first) * C
     middle = over(number * mean) / tl.maximum(total, 1.0)
     away = mean - middle
     return total, middle, over(spread + number * away * away)

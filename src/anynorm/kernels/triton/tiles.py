@@ -9,9 +9,20 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
+
 from anynorm.kernels.triton.geometry import Axes, Axis
 
-__all__ = ["Tile", "columns", "oriented", "resident", "splits", "streaming"]
+__all__ = [
+    "Tile",
+    "columns",
+    "merging",
+    "oriented",
+    "power_of_two",
+    "resident",
+    "splits",
+    "streaming",
+]
 
 _LINE = 128  # values side by side that make a read efficient
 _TOGETHER = 4  # neighbours in one read
@@ -20,9 +31,11 @@ _STREAMED = 4096  # values of a tile that is walked along
 _UNCUT = 256  # at most as many of C where it may not be cut
 _SIDE = 1024  # at most as many of the axis that is not walked along
 _LEAST = 2048  # values of a resident tile, where there are as many sets
-_MOST_WARPS = 32
+_MOST_WARPS = 32 if torch.version.hip is None else 16  # of 64 threads there
+_WALKING = 8  # warps of a multiprocessor, whose registers hold what they add up
 _PROGRAMS_PER_UNIT = 4
-_MOST_SPLITS = 64
+_MOST_SPLITS = 512
+_MERGED = 4096  # parts of statistics that a program takes together
 _SMALL = 1 << 20  # values that one launch handles best, however few its programs
 
 
@@ -57,7 +70,7 @@ class Tile(NamedTuple):
         return -(-axes.a.size // self.a)
 
 
-def power(size: int) -> int:
+def power_of_two(size: int) -> int:
     """Return the least power of two that is not less."""
     return 1 << (size - 1).bit_length()
 
@@ -80,10 +93,10 @@ def oriented(axes: Axes, affine: int | None = None) -> Axes | None:
 
 def resident(axes: Axes, most: int, per_thread: int, units: int) -> Tile | None:
     """Return a tile of whole sets, of at most `most` values; None where that does not pay."""
-    a, c = power(axes.a.size), power(axes.c.size)
-    b = power(axes.b.size)
+    a, c = power_of_two(axes.a.size), power_of_two(axes.c.size)
+    b = power_of_two(axes.b.size)
     near = _near(axes)
-    width = _SECTOR if near is axes.b else _SECTOR // power(near.size)
+    width = _SECTOR if near is axes.b else _SECTOR // power_of_two(near.size)
     b = min(b, max(width, _LEAST // (a * c), 1))
     if a * b * c > (most if _is_aligned(axes) else most // 4):
         return None
@@ -100,15 +113,15 @@ def streaming(axes: Axes, affine: int | None = None, per_thread: int = 16) -> Ti
     c = _side(axes.c.size)
     near = _near(axes)
     if near is axes.b:
-        b = min(power(axes.b.size), _LINE)
+        b = min(power_of_two(axes.b.size), _LINE)
         if affine is None or axes.c.strides[affine] is None:
             c = min(c, max(1, _STREAMED // (4 * b)))
         b = min(b, _STREAMED // c)
     elif near is axes.c:
-        b = min(power(axes.b.size), max(1, _LINE // c))
+        b = min(power_of_two(axes.b.size), max(1, _LINE // c))
     else:
         b = 1
-    a = min(power(axes.a.size), max(1, _STREAMED // (b * c)))
+    a = min(power_of_two(axes.a.size), max(1, _STREAMED // (b * c)))
     return Tile.of(a, b, c, per_thread)
 
 
@@ -119,13 +132,18 @@ def splits(axes: Axes, tile: Tile, units: int) -> int:
     return max(1, min(wanted, tile.rows(axes), _MOST_SPLITS))
 
 
+def merging(parts: int) -> int:
+    """Return of how many sets a program takes so many parts together."""
+    return max(1, _MERGED // power_of_two(parts))
+
+
 def columns(axes: Axes, tile: Tile, others: int, units: int) -> int:
     """Return by how many programs B is walked, where each adds up what it has on its way.
 
     `others`: programs for each of them.
     """
-    warps = units * 32 // tile.warps  # half of what a unit can hold
-    return max(1, min(tile.blocks(axes), -(-warps // others)))
+    programs = units * max(1, _WALKING // tile.warps)
+    return max(1, min(tile.blocks(axes), -(-programs // others)))
 
 
 def _is_aligned(axes: Axes) -> bool:
@@ -145,8 +163,9 @@ def _near(axes: Axes) -> Axis:
 def _side(size: int) -> int:
     """A block for C that leaves few lanes empty."""
     if size <= _SIDE // 4:
-        return power(size)
+        return power_of_two(size)
     blocks = (_SIDE, _SIDE // 2, _SIDE // 4)
     return min(
-        (b for b in blocks if b <= power(size)), key=lambda b: -(-size // b) * b * (1 + 64 / b)
+        (b for b in blocks if b <= power_of_two(size)),
+        key=lambda b: -(-size // b) * b * (1 + 64 / b),
     )
