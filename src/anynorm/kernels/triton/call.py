@@ -103,7 +103,7 @@ def call(dims: Sequence[int], forms: Forms) -> Call | None:
     Statistics are over `dims`.  Four axes do not do for some sliced tensors: then copies do.
     """
     x, *_ = forms.values()
-    if x is None or not dims or x.numel < 2 or not _takes(forms, x):
+    if x is None or x.numel < 2 or not _takes(forms, x):
         return None
     # The gradients of γ and β are numbered as these lie.
     copies = {

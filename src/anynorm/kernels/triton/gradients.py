@@ -32,7 +32,7 @@ _PER_THREAD = 32
 def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
     """Plan dx, dresidual and the rows that add up to the gradients of γ and β."""
     *statistic, phi = rest
-    return _planned(forms, dims, Scale.of(*statistic), phi)
+    return _planned(forms, dims, Scale.of(dims, *statistic), phi)
 
 
 def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:

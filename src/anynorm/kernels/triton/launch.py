@@ -36,7 +36,7 @@ _PER_THREAD = 16
 def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
     """Plan y, mean, square and kept."""
     *statistic, phi = rest
-    scale = Scale.of(*statistic)
+    scale = Scale.of(dims, *statistic)
     found = call(dims, {**forms, "y": _dense(forms), **_statistics(forms, dims)})
     if scale is None or found is None:
         return None
@@ -56,7 +56,7 @@ def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
 def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
     """Plan mean and square alone."""
     statistic: tuple[Any, ...] = (*rest, 0.0)
-    scale = Scale.of(*statistic)
+    scale = Scale.of(dims, *statistic)
     found = call(dims, {**forms, **_statistics(forms, dims)})
     if scale is None or scale.power == "largest" or found is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = ["Scale"]
@@ -25,11 +26,20 @@ class Scale(NamedTuple):
 
     @classmethod
     def of(
-        cls, center: bool, about_mean: bool, p: float, factor: float, eps: float
+        cls,
+        dims: Sequence[int],
+        center: bool,
+        about_mean: bool,
+        p: float,
+        factor: float,
+        eps: float,
     ) -> Scale | None:
-        """Return the scale; None for powers and origins that kernels do not know."""
+        """Return the scale; None for powers and origins that kernels do not know.
+
+        Nor do they know that no dims are all dims to the formula.
+        """
         power = _POWERS.get(p)
-        if power is None or (about_mean and not center):
+        if power is None or not dims or (about_mean and not center):
             return None
         if center and not about_mean and power != "square":
             return None
