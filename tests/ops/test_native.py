@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import anynorm
 from anynorm import functional as F
-from anynorm.ops import native
+from anynorm.ops import native, own
 
 LEAST = 1000
 
@@ -18,6 +18,7 @@ LEAST = 1000
 def kernels(monkeypatch, pays_from):
     """Pretend that there are kernels, which pay from LEAST values on."""
     monkeypatch.setattr(native, "_OWN", True)
+    monkeypatch.setattr(own, "_ON_CPU", True)
     pays_from(LEAST)
 
 
@@ -157,18 +158,18 @@ def test_compiled_graphs_choose_by_shape(name, dynamic, memory_format):
 def same(name, layer, x, *residual):
     """The layer's output, gradients and statistics, by our operator and by torch's."""
     results = []
-    for own in (True, False):
-        native._OWN = own
+    for taken in (True, False):
+        native._OWN = taken
         module, leaves = layer(), [t.detach().clone().requires_grad_() for t in (x, *residual)]
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
         inputs = [leaf.to(memory_format=memory_format_of(x)) for leaf in leaves]
-        assert bool(ours(module, *inputs)) == own
+        assert bool(ours(module, *inputs)) == taken
         y = module(*inputs)
         dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
         wanted = [*leaves, *module.parameters()]
         results.append((y, torch.autograd.grad(y, wanted, dy), dict(module.named_buffers())))
-        assert not own or y.stride() == inputs[0].stride()
+        assert not taken or y.stride() == inputs[0].stride()
     torch.testing.assert_close(*results)
 
 
