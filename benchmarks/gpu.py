@@ -21,7 +21,7 @@ from typing import Any
 
 from anynorm.bench import bench, devices, grid
 from anynorm.bench.show import line, opening
-from benchmarks import RESULTS, ROOT
+from benchmarks import RESULTS, ROOT, script
 from benchmarks.child import command
 from benchmarks.gpu_page import summarize
 
@@ -112,4 +112,4 @@ def _train(model: str, device: str, out: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -29,7 +29,7 @@ from anynorm.bench.results import about, file_name, load, write
 from anynorm.bench.settings import SETTINGS, adopt
 from anynorm.bench.timing import Times, ratios, spread
 from anynorm.errors import AnynormError
-from benchmarks import RESULTS
+from benchmarks import RESULTS, script
 from benchmarks.child import result as result_of_child
 from benchmarks.models import LAYOUTS, MODELS, Size
 
@@ -205,4 +205,4 @@ def lines(setting: str, row: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)
