@@ -10,7 +10,7 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation
-from anynorm.nn.fx import Proxy, leaf
+from anynorm.nn.fx import leaf, traced
 
 __all__ = ["FrozenBatchNorm"]
 
@@ -70,11 +70,7 @@ class FrozenBatchNorm(torch.nn.Module):
         self, x: Tensor, residual: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Normalize `x` (N, C, *); add `residual` before φ; 0 where `mask` is False."""
-        if (
-            isinstance(x, Proxy)
-            or isinstance(residual, Proxy)
-            or (mask is not None and isinstance(mask, Proxy))
-        ):
+        if traced(x, residual, mask):
             return leaf(self, x, residual, mask)
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ShapeError(

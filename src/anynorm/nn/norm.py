@@ -13,7 +13,7 @@ from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running, Sync
 from anynorm.nn import shared
-from anynorm.nn.fx import Proxy, leaf
+from anynorm.nn.fx import leaf, traced
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import SCALES, Constant, Scale, Spec
 
@@ -142,11 +142,7 @@ class Norm(shared.Sharing):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if (
-            isinstance(x, Proxy)
-            or isinstance(residual, Proxy)
-            or (mask is not None and isinstance(mask, Proxy))
-        ):
+        if traced(x, residual, mask):
             return leaf(self, x, residual, mask)
         self._check(x, self.spec.pattern.plan(x.dim()))
         return F.normalize(

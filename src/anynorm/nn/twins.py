@@ -18,7 +18,7 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation, Sync
-from anynorm.nn.fx import Proxy, leaf
+from anynorm.nn.fx import Proxy, leaf, traced
 from anynorm.nn.shared import Sharing, layer_of, shown
 from anynorm.spec import Spec
 
@@ -315,11 +315,7 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if (
-            isinstance(input, Proxy)
-            or isinstance(residual, Proxy)
-            or (mask is not None and isinstance(mask, Proxy))
-        ):
+        if traced(input, residual, mask):
             return leaf(self, input, residual, mask)
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
@@ -464,11 +460,7 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if (
-            isinstance(input, Proxy)
-            or isinstance(residual, Proxy)
-            or (mask is not None and isinstance(mask, Proxy))
-        ):
+        if traced(input, residual, mask):
             return leaf(self, input, residual, mask)
         return F.group_norm(
             input,
