@@ -28,7 +28,6 @@ from anynorm.bench.kept import peak_megabytes
 from anynorm.bench.results import about, file_name, load, write
 from anynorm.bench.settings import SETTINGS, adopt
 from anynorm.bench.timing import Times, ratios, spread
-from anynorm.errors import AnynormError
 from benchmarks import RESULTS, script
 from benchmarks.child import result as result_of_child
 from benchmarks.models import LAYOUTS, MODELS, Size
@@ -66,10 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _adopt(options: argparse.Namespace) -> None:
-    try:
-        adopt(options.one)
-    except AnynormError as error:
-        raise SystemExit(str(error)) from error
+    adopt(options.one)
     devices.adopt(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)

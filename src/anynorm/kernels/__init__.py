@@ -21,6 +21,7 @@ import torch
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.kernels import cuda
 from anynorm.kernels.allocator import allocator_setting, tune_allocator
+from anynorm.kernels.environment import switch
 
 __all__ = [
     "allocator_setting",
@@ -57,21 +58,13 @@ def isa() -> str | None:
 
 def huge_pages() -> bool:
     """Whether the kernels ask for huge pages on large outputs."""
-    wanted = _switch("ANYNORM_HUGE_PAGES")
+    wanted = switch("ANYNORM_HUGE_PAGES")
     return available() and (_HUGE_PAGES_BY_DEFAULT if wanted is None else wanted)
-
-
-def _switch(name: str) -> bool | None:
-    """Return what an environment variable of 0 or 1 says; ``None`` where it is not set."""
-    value = os.environ.get(name, "")
-    if value not in ("", "0", "1"):
-        raise AnynormError(f"{name} is {value!r}, but must be 0 or 1, or not set.")
-    return value == "1" if value else None
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
     """Return the library, or why there is none."""
-    wanted = _switch("ANYNORM_KERNELS")
+    wanted = switch("ANYNORM_KERNELS")
     if wanted is False:
         return None, "ANYNORM_KERNELS=0 leaves them out"
     library, why_not = _open(Path(os.environ.get("ANYNORM_LIBRARY") or _HERE / "_kernels.so"))
@@ -111,7 +104,7 @@ def _check_isa(wanted: str) -> None:
         )
 
 
-_switch("ANYNORM_HUGE_PAGES")
+switch("ANYNORM_HUGE_PAGES")
 if cuda.available():
     cuda.register()
 _library, _why_not = _load()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from anynorm.kernels.environment import switch
 
 __all__ = ["OPERATORS", "available", "register", "why_not"]
 
@@ -33,7 +34,7 @@ _library = torch.library.Library("anynorm", "IMPL", "CUDA")  # type: ignore[no-u
 @functools.cache
 def why_not() -> str | None:
     """Return why no GPU has kernels, and what would help; ``None`` where one has."""
-    if os.environ.get("ANYNORM_KERNELS") == "0":
+    if switch("ANYNORM_KERNELS") is False:
         return "ANYNORM_KERNELS=0 leaves them out"
     if torch.version.cuda is None and torch.version.hip is None:
         return "this torch is built without CUDA and ROCm"

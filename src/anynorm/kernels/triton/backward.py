@@ -12,7 +12,7 @@ import triton.language as tl
 
 from anynorm.kernels.triton.affine import added, leave_part, times, zeros_like
 from anynorm.kernels.triton.derivative import pull, slope, standard, through_phi
-from anynorm.kernels.triton.index import cover, extents, line, store
+from anynorm.kernels.triton.index import cover, extents, length, line, of_set, store
 from anynorm.kernels.triton.parts import alone, leave, share, total
 from anynorm.kernels.triton.statistics import STAGES, given, inverse_of, over
 
@@ -63,7 +63,7 @@ def whole(
     p = (tl.program_id(0) // columns).to(tl.int64)
     a, inside_a = line(0, A, BA, WIDE)
     c, inside_c = line(0, C, BC, WIDE)
-    count = tl.full((), 1.0, tl.float32) * A * C
+    count = length(A, C)
     of_weight, of_bias = zeros_like(dweight, BA, BB, BC), zeros_like(dbias, BA, BB, BC)
     for block in range(first, tl.cdiv(B, BB), columns):
         b, inside_b = line(block * BB, B, BB, WIDE)
@@ -124,8 +124,8 @@ def reduce(
     """
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    high, low, s = given(mean, square, (p, none, b, none), (there, inside_b, there))
+    set_at, set_inside = of_set(p, b, inside_b, WIDE)
+    high, low, s = given(mean, square, set_at, set_inside)
     inverse = inverse_of(s, eps)
     plain, pulled = tl.zeros((BA, BB, BC), tl.float32), tl.zeros((BA, BB, BC), tl.float32)
     slopes = tl.zeros((BA, BB, BC), tl.float32)
@@ -201,22 +201,19 @@ def apply(
     block_a, first = program % rows, program // rows % columns
     p = (program // rows // columns).to(tl.int64)
     a, inside_a = line(block_a * BA, A, BA, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    count = tl.full((), 1.0, tl.float32) * A * C
+    count = length(A, C)
     of_weight, of_bias = zeros_like(dweight, BA, BB, BC), zeros_like(dbias, BA, BB, BC)
     for block in range(first, tl.cdiv(B, BB), columns):
         b, inside_b = line(block * BB, B, BB, WIDE)
-        of_set, one = (p, none, b, none), (there, inside_b, there)
-        high, low, s = given(mean, square, of_set, one)
+        set_at, set_inside = of_set(p, b, inside_b, WIDE)
+        high, low, s = given(mean, square, set_at, set_inside)
         inverse = inverse_of(s, eps)
         if sums is not None:
             plain, pulled, level = _sums(sums, sets, p * B + b, inside_b, POWER)
             if not OWN:
                 of_weight, of_bias = added(of_weight, pulled, dweight), added(of_bias, plain, dbias)
-                plain, pulled = (
-                    times(plain, weight, of_set, one),
-                    times(pulled, weight, of_set, one),
-                )
+                plain = times(plain, weight, set_at, set_inside)
+                pulled = times(pulled, weight, set_at, set_inside)
             factor_of_set = pull(pulled / count, inverse, s, factor, 1.0, POWER)
             constant = alone((plain * inverse + level * factor_of_set) * (-CENTER / count))
             factor_of_set = alone(factor_of_set)

@@ -13,7 +13,7 @@ from anynorm.kernels.triton.geometry import Axes, find
 from anynorm.kernels.triton.operand import Extent, Operand
 from anynorm.kernels.triton.plan import Slot
 
-__all__ = ["Call", "call"]
+__all__ = ["Call", "call", "x_of"]
 
 _FAR = 1 << 31
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -54,9 +54,7 @@ class Call:
     @property
     def x(self) -> Form:
         """The input."""
-        x = self.forms["x"]
-        assert x is not None
-        return x
+        return x_of(self.forms)
 
     @cached_property
     def wide(self) -> bool:
@@ -81,8 +79,8 @@ class Call:
     @property
     def numel(self) -> int:
         """How many values γ has."""
-        found = [each for name in ("weight", "bias") if (each := self.forms.get(name)) is not None]
-        return found[0].numel if found else 0
+        parameter = None if self.affine is None else [*self.forms.values()][self.affine]
+        return 0 if parameter is None else parameter.numel
 
     @property
     def differs_inside(self) -> bool:
@@ -97,13 +95,20 @@ class Call:
         return tuple(Extent.of(axis.size) for axis in self.axes[1:])
 
 
+def x_of(forms: Forms) -> Form:
+    """Return the form of the input, which is always there."""
+    x = forms["x"]
+    assert x is not None
+    return x
+
+
 def call(dims: Sequence[int], forms: Forms) -> Call | None:
     """Return the call for tensors that broadcast against x, the first; None if there are no axes.
 
     Statistics are over `dims`.  Four axes do not do for some sliced tensors: then copies do.
     """
-    x, *_ = forms.values()
-    if x is None or x.numel < 2 or not _takes(forms, x):
+    x = x_of(forms)
+    if x.numel < 2 or not _takes(forms, x):
         return None
     # The gradients of γ and β are numbered as these lie.
     copies = {
@@ -118,10 +123,6 @@ def call(dims: Sequence[int], forms: Forms) -> Call | None:
     dense = x.dense()
     inputs = [name for name in ("x", "dy", "residual") if forms.get(name) is not None]
     return _call(dims, forms, copies | dict.fromkeys(inputs, dense))
-
-
-def _lies(own: Form | None, wanted: Form) -> bool:
-    return own is not None and own.strides == wanted.strides
 
 
 def _takes(forms: Forms, x: Form) -> bool:
@@ -144,8 +145,7 @@ def _fits(name: str, own: Form, x: Form) -> bool:
 
 def _call(dims: Sequence[int], forms: Forms, copies: dict[str, Form]) -> Call | None:
     forms = {**forms, **copies}
-    x = forms["x"]
-    assert x is not None
-    strides = tuple((None,) * len(x.shape) if f is None else f.steps() for f in forms.values())
-    axes = find(x.shape, tuple(dims), strides)
+    shape = x_of(forms).shape
+    strides = tuple((None,) * len(shape) if f is None else f.steps() for f in forms.values())
+    axes = find(shape, dims, strides)
     return None if axes is None else Call(forms, axes, copies)

@@ -11,7 +11,18 @@ import triton
 import triton.language as tl
 
 from anynorm.kernels.triton.affine import plus, times
-from anynorm.kernels.triton.index import cover, extents, line, load, load_whole, offset, pack, store
+from anynorm.kernels.triton.index import (
+    cover,
+    extents,
+    length,
+    line,
+    load,
+    load_whole,
+    of_set,
+    offset,
+    pack,
+    store,
+)
 from anynorm.kernels.triton.parts import alone, leave, merged, share, total
 from anynorm.kernels.triton.phi import activate
 from anynorm.kernels.triton.statistics import (
@@ -93,7 +104,7 @@ def whole(
     c, inside_c = line(0, C, BC, WIDE)
     at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
     values = load_whole(x, at, inside)
-    count = tl.full((), 1.0, tl.float32) * A * C
+    count = length(A, C)
     if CENTER:
         high, low, d = centred(values, cover(inside), count)
     else:
@@ -122,8 +133,8 @@ def moments(
     """Leave number, mean and spread of x for each split of A and each set."""
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    shift = _shift(x, (p, none, b, none), (there, inside_b, there), SHIFT)
+    at, inside = of_set(p, b, inside_b, WIDE)
+    shift = _shift(x, at, inside, SHIFT)
     found = welford(x, shift, (p, b), inside_b, first, last, C, TAILS, BA, BC, WIDE)
     for field in tl.static_range(3):
         leave(left, part + field * splits, sets, p * B + b, inside_b, found[field])
@@ -155,17 +166,17 @@ def spread(
     """Leave the sum of |x − μ| for each split and set, for p = 1."""
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    high, low, _ = given(mean, square, (p, none, b, none), (there, inside_b, there))
+    at, inside = of_set(p, b, inside_b, WIDE)
+    high, low, _ = given(mean, square, at, inside)
     high, low = alone(high), alone(low)
     sums = tl.zeros((BA, BB, BC), tl.float32)
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)
         for row in tl.range(first, last, BA, num_stages=STAGES):
             a, inside_a = line(row, last, BA, WIDE)
-            inside = (inside_a, inside_b, inside_c)
-            away = load(x, (p, a, b, c), inside) - high - low
-            sums += tl.where(cover(inside), tl.abs(away), 0.0)
+            tile = (inside_a, inside_b, inside_c)
+            away = load(x, (p, a, b, c), tile) - high - low
+            sums += tl.where(cover(tile), tl.abs(away), 0.0)
     leave(left, part, sets, p * B + b, inside_b, over(sums))
 
 
@@ -191,8 +202,8 @@ def conclude(
     blocks = tl.cdiv(B, BB)
     p = (tl.program_id(0) // blocks).to(tl.int64)
     b, inside_b = line(tl.program_id(0) % blocks * BB, B, BB, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    at, inside, index = (p, none, b, none), (there, inside_b, there), p * B + b
+    at, inside = of_set(p, b, inside_b, WIDE)
+    index = p * B + b
     if POWER == "absolute":
         s = total(left, 0, splits, sets, index, inside_b, SPLITS)[None, :, None] / A / C
         store(square, at, inside, s * s * factor * factor)
@@ -237,8 +248,8 @@ def normalize(
     p = (program // rows // blocks).to(tl.int64)
     a, inside_a = line(program % rows * BA, A, BA, WIDE)
     b, inside_b = line(program // rows % blocks * BB, B, BB, WIDE)
-    none, there = line(0, 1, 1, WIDE)
-    high, low, s = given(mean, square, (p, none, b, none), (there, inside_b, there))
+    set_at, set_inside = of_set(p, b, inside_b, WIDE)
+    high, low, s = given(mean, square, set_at, set_inside)
     high, low, inverse = alone(high), alone(low), alone(inverse_of(s, eps))
     for start in range(0, C, BC):
         c, inside_c = line(start, C, BC, WIDE)

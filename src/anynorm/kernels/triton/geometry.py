@@ -7,7 +7,6 @@ between programs, C the one beside it; no order in memory is asked of the four.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = ["Axes", "Axis", "find"]
@@ -46,9 +45,8 @@ class Axes(NamedTuple):
         return tuple(axis.strides[index] for axis in self)
 
 
-@lru_cache(maxsize=4096)
 def find(
-    shape: tuple[int, ...], reduced: tuple[int, ...], strides: tuple[tuple[int | None, ...], ...]
+    shape: Sequence[int], reduced: Sequence[int], strides: Sequence[Sequence[int | None]]
 ) -> Axes | None:
     """Return the axes for tensors of these strides, the input's first; None if four do not do."""
     order = sorted(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anynorm.kernels.triton import backward as kernels
-from anynorm.kernels.triton.call import Call, Forms, call
+from anynorm.kernels.triton.call import Call, Forms, call, x_of
 from anynorm.kernels.triton.launch import BY_SIGN, reduced
 from anynorm.kernels.triton.operand import Operand
 from anynorm.kernels.triton.plan import Plan, Slot
@@ -41,12 +41,11 @@ def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
 
 
 def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -> Plan | None:
-    x, residual, bits = forms["x"], forms["residual"], forms["kept"] is not None
-    assert x is not None
+    dense, residual, bits = x_of(forms).dense(), forms["residual"], forms["kept"] is not None
     gives = phi != "identity" and (residual is not None or bits)
     if gives and phi in BY_SIGN and not bits:
         return None
-    outputs = {"dx": x.dense(), "dresidual": x.dense() if gives else None}
+    outputs = {"dx": dense, "dresidual": dense if gives else None}
     read = residual if gives and not bits else None
     found = call(dims, {**forms, "kept": None, "residual": read, **outputs})
     if scale is None or found is None:
@@ -76,7 +75,7 @@ class _Backward:
         axes = oriented(found.axes, found.affine)
         if axes is None or self.scale.power == "largest":
             return False
-        _Backward(self.plan, found.seen(axes), self.bits, self.scale, self.phi)._in_parts()
+        replace(self, call=found.seen(axes))._in_parts()
         return True
 
     def _whole(self, tile: Tile) -> None:

@@ -15,10 +15,12 @@ __all__ = [
     "NO_HINT",
     "cover",
     "extents",
+    "length",
     "line",
     "load",
     "load_bits",
     "load_whole",
+    "of_set",
     "offset",
     "pack",
     "store",
@@ -36,6 +38,19 @@ def line(first, size, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     if WIDE:
         place = place.to(tl.int64)
     return place, inside
+
+
+@triton.jit
+def of_set(p, b, inside_b, WIDE: tl.constexpr):
+    """Return `at` and `inside` for one value of each set: a statistic, or the first of x."""
+    none, there = line(0, 1, 1, WIDE)
+    return (p, none, b, none), (there, inside_b, there)
+
+
+@triton.jit
+def length(A, C):
+    """Return how many values a set has, as a number that the compiler may fold or not."""
+    return tl.full((), 1.0, tl.float32) * A * C
 
 
 @triton.jit

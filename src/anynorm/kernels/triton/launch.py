@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from anynorm.kernels.triton import bits, forward
-from anynorm.kernels.triton.call import Call, Forms, call
+from anynorm.kernels.triton.call import Call, Forms, call, x_of
 from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.operand import Operand
 from anynorm.kernels.triton.plan import Plan, Slot
@@ -37,7 +37,7 @@ def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
     """Plan y, mean, square and kept."""
     *statistic, phi = rest
     scale = Scale.of(dims, *statistic)
-    found = call(dims, {**forms, "y": _dense(forms), **_statistics(forms, dims)})
+    found = call(dims, {**forms, "y": x_of(forms).dense(), **_statistics(forms, dims)})
     if scale is None or found is None:
         return None
     plan = Plan.of(found, ("y", "mean", "square"))
@@ -46,7 +46,7 @@ def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
 
 def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
     """Plan y and kept, for the statistics that are there."""
-    found = call(reduced(forms), {**forms, "y": _dense(forms)})
+    found = call(reduced(forms), {**forms, "y": x_of(forms).dense()})
     if found is None:
         return None
     plan = Plan.of(found, ("y",))
@@ -68,22 +68,14 @@ def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
 
 def reduced(forms: Forms) -> list[int]:
     """The dims that given statistics do not have."""
-    x, mean = forms["x"], forms["mean"]
-    assert x is not None
+    mean = forms["mean"]
     assert mean is not None
-    pairs = enumerate(zip(x.shape, mean.shape, strict=True))
+    pairs = enumerate(zip(x_of(forms).shape, mean.shape, strict=True))
     return [dim for dim, (size, own) in pairs if own == 1 and size > 1]
 
 
-def _dense(forms: Forms) -> Form:
-    x = forms["x"]
-    assert x is not None
-    return x.dense()
-
-
 def _statistics(forms: Forms, dims: Sequence[int]) -> dict[str, Form]:
-    x = forms["x"]
-    assert x is not None
+    x = x_of(forms)
     shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
     return dict.fromkeys(("mean", "square"), x.like(shape, torch.float64))
 

@@ -105,12 +105,8 @@ def welford(
     """
     p, b = at
     shape: tl.constexpr = (BA, b.shape[0], BC)
-    number, mean = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
-    spread, m, s = (
-        tl.zeros(shape, tl.float32),
-        tl.zeros(shape, tl.float32),
-        tl.zeros(shape, tl.float32),
-    )
+    zeros = tl.zeros(shape, tl.float32)
+    number, mean, spread, m, s = zeros, zeros, zeros, zeros, zeros
     step = 0.0
     rows = tl.maximum(last - first - tl.arange(0, BA) + BA - 1, 0) // BA
     for start in range(0, C, BC):
@@ -126,13 +122,10 @@ def welford(
         if TAILS:
             here = tl.where(inside_c[None, None, :], rows[:, None, None], 0).to(tl.float32)
             number, mean, spread = joined(number, mean, spread, here, m, s)
-            m, s = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
-            step = 0.0
+            m, s, step = zeros, zeros, 0.0
     if not TAILS:
         blocks = tl.maximum(C - tl.arange(0, BC) + BC - 1, 0) // BC
-        number = (rows[:, None, None] * blocks[None, None, :]).to(tl.float32) + tl.zeros(
-            shape, tl.float32
-        )
+        number = (rows[:, None, None] * blocks[None, None, :]).to(tl.float32) + zeros
         mean, spread = m, s
     # Known without looking: a sum of numbers would be taken in a layout of its own.
     total = tl.full((1, b.shape[0], 1), 1.0, tl.float32) * (last - first) * C
