@@ -26,6 +26,10 @@ class Crossover(NamedTuple):
     fused: int = 1
     run: int = 1
 
+    def least(self, fused: bool) -> int:
+        """Return the least number with a fused step or without."""
+        return self.fused if fused else self.plain
+
 
 # By normalizer and layout of the input: "rows" for two axes and for statistics over the last ones,
 # otherwise "channels first" or "channels last".  2^62 stands for never.
@@ -70,8 +74,7 @@ SMALLEST, GPU_SMALLEST = _smallest(TABLE), _smallest(GPU_TABLE)
 
 def least(normalizer: str, x: Tensor, fused: bool) -> int:
     """Return below how many values no layout need be looked at."""
-    row = (SMALLEST if x.is_cpu else GPU_SMALLEST)[normalizer]
-    return row.fused if fused else row.plain
+    return (SMALLEST if x.is_cpu else GPU_SMALLEST)[normalizer].least(fused)
 
 
 def layout(x: Tensor) -> str:
@@ -87,10 +90,9 @@ def pays(normalizer: str, x: Tensor, last: int | None, fused: bool) -> bool:
     None where those of its channels do.
     """
     lies = layout(x) if last is None else "rows"
-    row = (TABLE if x.is_cpu else GPU_TABLE).get(
-        (normalizer, lies)
-    )  # none for instances of one value: torch has the message
-    if row is None or x.numel() < (row.fused if fused else row.plain):
+    table = TABLE if x.is_cpu else GPU_TABLE
+    row = table.get((normalizer, lies))  # none for instances of one value: torch has the message
+    if row is None or x.numel() < row.least(fused):
         return False
     return (last or _run(x, lies)) >= row.run
 

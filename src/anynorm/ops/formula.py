@@ -8,6 +8,7 @@ that lie far from zero has more digits than they have, and is subtracted in two 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,8 +29,10 @@ __all__ = [
     "needs_residual",
     "normalize",
     "normalize_backward",
+    "reduced_shape",
     "scale_gradient",
     "widen",
+    "working",
 ]
 
 # The gradients of x, residual, γ and β.  Empty: those of γ and β where there are none, that of the
@@ -226,8 +229,18 @@ def _less_mean(x: Tensor, dims: list[int]) -> Tensor:
 
 
 def widen(x: Tensor) -> Tensor:
-    """The type of the values at work: at least float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    """Return `x` in the type of the values at work."""
+    return x.to(working(x))
+
+
+def working(x: Tensor) -> torch.dtype:
+    """Return the type of the values at work: at least float32."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def reduced_shape(shape: Sequence[int], dims: Sequence[int]) -> list[int]:
+    """Return the shape of statistics over `dims`, which have size 1 in them."""
+    return [1 if axis in dims else size for axis, size in enumerate(shape)]
 
 
 def accurate(x: Tensor) -> torch.dtype:

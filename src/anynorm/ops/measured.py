@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from anynorm.ops import formula
@@ -34,14 +33,11 @@ def _kernel(x: Tensor, *statistic: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake(x: Tensor, dims: list[int], *_: Any) -> tuple[Tensor, Tensor]:
-    shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
-    kind: torch.dtype = formula.accurate(x)
+    shape, kind = formula.reduced_shape(x.shape, dims), formula.accurate(x)
     return x.new_empty(shape, dtype=kind), x.new_empty(shape, dtype=kind)
 
 
 _MOMENTS = define(f"moments{_SCHEMA}")
-for op in (
-    _MOMENTS,
-    define(f"moments_formula{_SCHEMA}"),
-):  # the latter is what kernels hand over to
+_FORMULA = define(f"moments_formula{_SCHEMA}")  # what a device's kernel calls where it cannot serve
+for op in (_MOMENTS, _FORMULA):
     implement(op, _kernel, _fake)

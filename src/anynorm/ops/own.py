@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from anynorm import kernels
 from anynorm.ops.crossover import least, pays
+from anynorm.ops.formula import working
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running
@@ -22,9 +23,9 @@ from anynorm.ops.values import PLAIN, Affine, After, Statistic, View
 
 __all__ = ["AVAILABLE", "by_channel", "group", "last", "served", "takes"]
 
-AVAILABLE = kernels.available() or kernels.cuda.available()
-
 _ON_CPU, _ON_GPU = kernels.available(), kernels.cuda.available()
+AVAILABLE = _ON_CPU or _ON_GPU
+
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
@@ -158,4 +159,4 @@ def _deviation(dims: list[int], eps: float) -> Statistic:
 
 def _epsilon(x: Tensor) -> float:
     """That of the type that x is computed in."""
-    return torch.finfo(torch.float32 if x.dtype in _SIXTEEN_BITS else x.dtype).eps
+    return torch.finfo(working(x)).eps

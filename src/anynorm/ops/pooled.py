@@ -74,8 +74,8 @@ def counted(mask: Tensor, shape: Sequence[int], dims: Sequence[int]) -> Tensor:
     tensor([[3, 0]])
     """
     repeats = math.prod([shape[dim] for dim in dims if mask.shape[dim] == 1])
-    kept = [1 if axis in dims else size for axis, size in enumerate(shape)]
-    return (mask.sum(list(dims), keepdim=True) * repeats).expand(kept)
+    number = mask.sum(list(dims), keepdim=True) * repeats
+    return number.expand(formula.reduced_shape(shape, dims))
 
 
 def _exchange(x: Tensor, statistic: Statistic, ranks: Ranks | None, mask: Tensor | None) -> Pool:
@@ -93,7 +93,7 @@ def _exchange(x: Tensor, statistic: Statistic, ranks: Ranks | None, mask: Tensor
 def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> Pool:
     """The moments of this rank's values; zeros where it has none."""
     if x.numel() == 0:
-        shape = [1 if axis in statistic.dims else size for axis, size in enumerate(x.shape)]
+        shape = formula.reduced_shape(x.shape, statistic.dims)
         nothing = x.new_zeros(shape, dtype=formula.accurate(x))
         number = nothing if mask is not None else nothing.new_zeros([1] * x.dim())
         return Pool(number, nothing, nothing)
@@ -118,7 +118,7 @@ def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> Pool:
         mean, square = _moments(x, statistic)
         return Pool(number, mean / share, square / share.pow(2 / statistic.p))
     # Near the mean, so that little has to be taken away again.
-    level = (x.sum(statistic.dims, keepdim=True, dtype=_type(x)) / some).to(x.dtype)
+    level = (x.sum(statistic.dims, keepdim=True, dtype=formula.working(x)) / some).to(x.dtype)
     found = _moments(torch.where(mask, x, level), statistic)
     return Pool(number, *_without(level, share, *found))
 
@@ -248,13 +248,10 @@ def _covering(saved: Saved) -> Any:
     shape = torch.broadcast_shapes(*(p.shape for p in (mean, weight, bias) if p is not None))
     gain = torch.ones_like(mean) if weight is None else weight
     shift = torch.zeros_like(mean) if bias is None else bias
-    weight, bias = (p.to(_type(saved.x)).expand(shape).contiguous() for p in (gain, shift))
+    weight, bias = (
+        p.to(formula.working(saved.x)).expand(shape).contiguous() for p in (gain, shift)
+    )
     return saved._replace(weight=weight, bias=bias)
-
-
-def _type(x: Tensor) -> torch.dtype:
-    """That of the values at work."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def _summed_like(gradient: Tensor, other: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class _Standardize(Pair):
 
     @staticmethod
     def fake(x: Tensor, residual: Any, weight: Any, bias: Any, dims: list[int], *rest: Any) -> Any:
-        shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
+        shape = formula.reduced_shape(x.shape, dims)
         mean, square = (x.new_empty(shape, dtype=formula.accurate(x)) for _ in range(2))
         return (
             torch.empty_like(x),
