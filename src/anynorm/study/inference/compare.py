@@ -1,0 +1,243 @@
+"""Comparisons with four answers: better, equivalent, cannot tell, harmful."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import permutations
+from typing import Any
+
+from anynorm.study.inference.errors import Difference, Errors
+from anynorm.study.inference.joint import many_to_one_level, range_level, t_quantile
+from anynorm.study.inference.permutation import p_values
+from anynorm.study.inference.sample import Sample
+
+__all__ = ["ANSWERS", "LEVEL", "Comparison", "against_control", "among_best"]
+
+ANSWERS = ("better", "equivalent", "cannot tell", "harmful")
+LEVEL = 0.05
+Pair = tuple[int, int]
+# The choice between pooled and separate spreads looks at the data, which costs up to a tenth of
+# the error that is allowed. The table in docs/study.md has what is left.
+_FOR_THE_CHOICE = 0.9
+_MOST_SEEDS = 1000
+
+_NAMES = {
+    ("control", "pooled"): "Dunnett's test",
+    ("control", "pooled, seeds as blocks"): "Dunnett's test, seeds as blocks",
+    ("control", "separate"): "Welch's test, adjusted for all comparisons",
+    ("control", "paired"): "paired t test, adjusted for all comparisons",
+    ("best", "pooled"): "Tukey's test",
+    ("best", "pooled, seeds as blocks"): "Tukey's test, seeds as blocks",
+    ("best", "separate"): "Games-Howell test",
+    ("best", "paired"): "paired t test, adjusted for all pairs",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Sample `a` against sample `b`, in one quantity of which more is better.
+
+    `low` and `high` are the ends of the interval of the difference; each end holds with 95%
+    confidence, for all comparisons of the family together. An end is None where nothing bounds
+    it: with one seed, or where runs diverged. `answer` is one of `ANSWERS`, `test` names the
+    test behind it, and `seeds` is the number of seeds after which a comparison that cannot tell
+    would be decided if difference and spread stay as they are; None where no number would do.
+    """
+
+    a: str
+    b: str
+    quantity: str
+    answer: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    test: str
+    seeds: int | None = None
+
+    @property
+    def not_excluded(self) -> float | None:
+        """The largest difference, in either direction, that is not excluded."""
+        if self.low is None or self.high is None:
+            return None
+        return max(abs(self.low), abs(self.high))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "not_excluded": self.not_excluded}
+
+
+def against_control(
+    control: Sample,
+    others: Sequence[Sample],
+    *,
+    quantity: str,
+    margin: float,
+    level: float = LEVEL,
+) -> list[Comparison]:
+    """Compare each of `others` with `control`.
+
+    The probability that any of them is called better although none is, is at most `level`; so is
+    that of any being called harmful although none is.
+
+    Args:
+        control: the sample that all others are compared with, such as no normalization.
+        others: the other samples.
+        quantity: what the values are, in words.
+        margin: differences within ± `margin` are called equivalent.
+        level: the error that is allowed in each direction.
+
+    Example:
+        >>> none, batch = Sample("none", [90.1, 90.4, 89.9]), Sample("batch", [95.2, 94.8, 95.1])
+        >>> [found] = against_control(none, [batch], quantity="accuracy", margin=0.5)
+        >>> found.answer, round(found.difference, 1), found.test
+        ('better', 4.9, "Dunnett's test")
+    """
+    samples = [control, *others]
+    pairs = [(place, 0) for place in range(1, len(samples))]
+
+    def joint(differences: Sequence[Difference], error: float) -> float:
+        # Samples that cannot be compared by intervals count as independent comparisons.
+        shares = [d.share for d in differences] + [0.0] * (len(others) - len(differences))
+        return many_to_one_level(shares, error)
+
+    family = _Family("control", quantity, margin, level, joint)
+    return family.compare(samples, pairs)
+
+
+def among_best(
+    samples: Sequence[Sample], *, quantity: str, margin: float, level: float = LEVEL
+) -> list[Comparison]:
+    """Compare each sample with the one whose mean is the best of all.
+
+    Since the data choose the best one, the error is that of all pairs: the probability that any
+    sample is called harmful although all are equal is at most `level`.
+
+    Example:
+        >>> rms, layer = Sample("rms", [90.1, 90.4, 89.9]), Sample("layer", [95.2, 94.8, 95.1])
+        >>> [(found.a, found.b, found.answer)
+        ...  for found in among_best([rms, layer], quantity="accuracy", margin=0.5)]
+        [('rms', 'layer', 'harmful')]
+    """
+    middles = [sample.middle for sample in samples]
+    known = [place for place, middle in enumerate(middles) if middle is not None]
+    if not known or len(samples) < 2:
+        return []
+    best = max(known, key=lambda place: (middles[place], -samples[place].diverged))
+    pairs = [(place, best) for place in range(len(samples)) if place != best]
+
+    def joint(_: Sequence[Difference], error: float) -> float:
+        return range_level(len(samples), error)
+
+    family = _Family("best", quantity, margin, level, joint)
+    return family.compare(samples, pairs)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Comparisons whose errors are held together."""
+
+    kind: str
+    quantity: str
+    margin: float
+    level: float
+    joint: Callable[[Sequence[Difference], float], float]
+
+    def compare(self, samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Comparison]:
+        """Compare the samples at the places in `pairs`, the first of a pair with the second."""
+        if any(len(sample.values) < 2 for sample in samples):
+            return [self._too_few(samples[a], samples[b]) for a, b in pairs]
+        lost = {pair for pair in pairs if any(samples[place].diverged for place in pair)}
+        found = self._by_interval(samples, [pair for pair in pairs if pair not in lost])
+        found |= self._by_permutation(samples, pairs, lost)
+        return [found[pair] for pair in pairs]
+
+    def _too_few(self, a: Sample, b: Sample) -> Comparison:
+        return self._comparison(a, b, "cannot tell", test="none: it takes two seeds or more")
+
+    def _by_interval(
+        self, samples: Sequence[Sample], pairs: Sequence[Pair]
+    ) -> dict[Pair, Comparison]:
+        if not pairs:
+            return {}
+        whole = [place for place, sample in enumerate(samples) if not sample.diverged]
+        errors = Errors([samples[place] for place in whole])
+        differences = [errors.difference(*map(whole.index, pair)) for pair in pairs]
+        level = self.joint(differences, _FOR_THE_CHOICE * self.level)
+        return {
+            (a, b): self._from_interval(samples[a], samples[b], difference, level)
+            for (a, b), difference in zip(pairs, differences, strict=True)
+        }
+
+    def _from_interval(
+        self, a: Sample, b: Sample, difference: Difference, level: float
+    ) -> Comparison:
+        half = t_quantile(level, difference.freedom) * difference.error
+        low, high = difference.value - half, difference.value + half
+        answer = _answer(low, high, self.margin)
+        return self._comparison(
+            a,
+            b,
+            answer,
+            low=low,
+            high=high,
+            test=_NAMES[self.kind, difference.method],
+            seeds=_seeds(difference, level, self.margin) if answer == "cannot tell" else None,
+        )
+
+    def _by_permutation(
+        self, samples: Sequence[Sample], pairs: Sequence[Pair], lost: Collection[Pair]
+    ) -> dict[Pair, Comparison]:
+        """Compare the pairs in `lost`, in which runs diverged, and have no interval."""
+        if not lost:
+            return {}
+        family = [*permutations(range(len(samples)), 2)] if self.kind == "best" else [*pairs]
+        better = dict(zip(family, p_values(samples, family), strict=True))
+        turned = [(b, a) for a, b in family]
+        harmful = dict(zip(family, p_values(samples, turned), strict=True))
+        return {
+            (a, b): self._comparison(
+                samples[a],
+                samples[b],
+                "better"
+                if better[a, b] <= self.level
+                else "harmful"
+                if harmful[a, b] <= self.level
+                else "cannot tell",
+                test="permutation test, diverged runs last",
+            )
+            for a, b in lost
+        }
+
+    def _comparison(self, a: Sample, b: Sample, answer: str, **found: Any) -> Comparison:
+        ends = (a.middle, b.middle)
+        difference = None if ends[0] is None or ends[1] is None else ends[0] - ends[1]
+        given = {"difference": difference, "low": None, "high": None} | found
+        return Comparison(a=a.name, b=b.name, quantity=self.quantity, answer=answer, **given)
+
+
+def _answer(low: float, high: float, margin: float) -> str:
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "harmful"
+    return "equivalent" if max(-low, high) <= margin else "cannot tell"
+
+
+def _seeds(difference: Difference, level: float, margin: float) -> int | None:
+    """The number of seeds that would decide, if difference and spread stay as they are."""
+
+    def decides(count: int) -> bool:
+        known = difference.count
+        more = replace(
+            difference,
+            seeds=difference.seeds * known / count,
+            seed_freedom=difference.seed_freedom * (count - 1) / (known - 1),
+        )
+        half = t_quantile(level, more.freedom) * more.error
+        return _answer(more.value - half, more.value + half, margin) != "cannot tell"
+
+    counts = range(difference.count + 1, _MOST_SEEDS + 1)
+    first = bisect_left(counts, True, key=decides)
+    return counts[first] if first < len(counts) else None
