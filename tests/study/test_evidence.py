@@ -270,5 +270,5 @@ def test_a_study_in_which_everything_diverged_has_evidence_too() -> None:
         for s in range(3)
     ]
     study = evidence(records)["studies"][0]
-    assert study["verdict"]["headline"] == "Undecided: every normalizer diverged"
+    assert study["verdict"]["recommendation"].startswith("Most runs of every normalizer diverged")
     assert study["verdict"]["recommended"] is None

@@ -108,17 +108,19 @@ def _verdict(
     return (
         f'<section class="verdict {markup(verdict["kind"]).replace(" ", "-")}">'
         f'<p class="overline">Verdict · {markup(found["subject"])} on {markup(found["data"])}</p>'
-        f"<h2>{markup(verdict['headline'])}</h2>{_recommended(verdict)}"
-        f'<p class="finding">{markup(verdict["reason"])}</p>{ranking}'
+        f"<h2>{markup(verdict['headline'])}</h2>"
+        f'<p class="finding">{markup(verdict["recommendation"])}</p>{_causes(verdict)}{ranking}'
         f'<ul class="evidence">{sentences}</ul>'
         f'<p class="definition">Base setting: {markup(found["base"])}.</p></section>'
     )
 
 
-def _recommended(verdict: Mapping[str, Any]) -> str:
-    if verdict["kind"] != "undecided" or verdict["recommended"] is None:
-        return ""
-    return f'<p class="lean">Leaning to <b>{markup(verdict["recommended"])}</b></p>'
+def _causes(verdict: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<li>{markup(cause['sentence'])} <b>{markup(cause['action'])}</b></li>"
+        for cause in verdict["causes"]
+    )
+    return f'<ul class="causes">{rows}</ul>' if rows else ""
 
 
 def _ranking(found: Mapping[str, Any], labels: Sequence[str]) -> str:

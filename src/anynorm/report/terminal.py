@@ -39,7 +39,9 @@ def _show(study: Mapping[str, Any], console: Console) -> None:
     verdict = study["verdict"]
     console.print(Text(f"{visible(study['subject'])} on {visible(study['data'])}", style="dim"))
     console.print(Text(visible(verdict["headline"]), style="bold"))
-    console.print(Text(visible(verdict["reason"])))
+    for cause in verdict["causes"]:
+        console.print(Text(visible(f"{cause['sentence']} {cause['action']}"), style="yellow"))
+    console.print(Text(visible(verdict["recommendation"])))
     if verdict["ranking"]:
         console.print(_ranking(study, console.width))
     for sentence in verdict["sentences"]:

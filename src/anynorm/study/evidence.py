@@ -21,13 +21,16 @@ def build(
     command: str,
     planned: int | None = None,
     failures: Sequence[tuple[str, str]] = (),
+    margin: float | None = None,
+    looks: int = 1,
 ) -> dict[str, Any]:
     """Return the evidence that `records` give, as JSON-able data for `anynorm.report`.
 
     `command` is how the study was made. With `planned`, the number of runs that the whole study
     has, a store that holds fewer gives a ``partial`` study. `failures` are the runs that ended in
     an error, in words, each with the reason; equal reasons are put together. What no run measured
-    is listed under ``missing`` of each study and never stops the rest.
+    is listed under ``missing`` of each study and never stops the rest. `margin` and `looks` are
+    those of `anynorm.study.verdict.decide`.
 
     >>> build([], title="digits", command="anynorm study")["studies"]
     []
@@ -45,7 +48,7 @@ def build(
         "environment": _environment(records),
         "probing": _probing(records),
         "labels": _labels(found),
-        "studies": [_study(runs) for runs in found],
+        "studies": [_study(runs, margin, looks) for runs in found],
     }
 
 
@@ -58,7 +61,7 @@ def _failures(failures: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -len(row["runs"]))
 
 
-def _study(runs: Runs) -> dict[str, Any]:
+def _study(runs: Runs, margin: float | None, looks: int) -> dict[str, Any]:
     claims = [ask(question, runs) for question in QUESTIONS]
     return {
         "subject": runs.subject,
@@ -68,7 +71,7 @@ def _study(runs: Runs) -> dict[str, Any]:
         "base": base_text(runs),
         "runs": len(runs.records) + len(runs.controls),
         "seeds": sorted({record["cell"]["seed"] for record in runs.records}),
-        "verdict": decide(runs),
+        "verdict": decide(runs, margin=margin, looks=looks),
         "claims": [claim for claim in claims if claim["missing"] is None],
         "missing": [
             {"title": claim["title"], "reason": claim["missing"]}

@@ -13,61 +13,36 @@ from anynorm.study.selection import Runs, by_label, sweep
 from anynorm.study.spread import Record, Score, Spread
 from anynorm.study.tolerance import tolerances
 
-__all__ = ["CRITERIA", "LARGEST_NULL", "null_probability", "preference", "ranking", "separated"]
-
-LARGEST_NULL = 0.1
-CRITERIA = (
-    "a wider tolerance to the learning rate",
-    "a wider tolerance to the initialization",
-    "a smaller loss at small batches",
-    "a lower time per step",
-)
+__all__ = ["chosen", "ranking"]
 
 
-def null_probability(n: int, m: int) -> float:
-    """Return how often all of `n` seeds lie on one side of all of `m` by chance alone.
+def chosen(runs: Runs) -> dict[str, list[Record]]:
+    """Return each normalizer's runs at its own learning rate.
 
-    >>> null_probability(3, 3), null_probability(1, 1)
-    (0.1, 1.0)
+    That is the rate with the lowest training loss among those at which the fewest seeds diverged.
     """
-    return 2 / math.comb(n + m, n)
+    return {name: _chosen(records) for name, records in by_label(_candidates(runs)).items()}
 
 
-def separated(better: Spread, worse: Spread, score: Score) -> bool:
-    """Say whether every seed of `better` beats every seed of `worse`, with enough seeds to tell.
+def ranking(
+    runs: Runs, groups: Mapping[str, Sequence[Record]], score: Score
+) -> list[dict[str, Any]]:
+    """Return one entry for each normalizer with all that was measured of it, best score first.
 
-    Enough means that chance alone would separate equals in at most one of ten comparisons, which
-    takes three seeds of each. A diverged run is worse than every run that finished.
+    `groups` are the runs of each normalizer at its own learning rate, see `chosen`.
     """
-    if null_probability(better["n"], worse["n"]) > LARGEST_NULL:
-        return False
-    worst = min(score.rank_value(value) for value in better["values"])
-    best = max(score.rank_value(value) for value in worse["values"])
-    return worst > best
-
-
-def ranking(runs: Runs) -> list[dict[str, Any]]:
-    """Return one entry for each normalizer, best first.
-
-    Each runs at the learning rate with the lowest training loss among those at which the fewest
-    seeds diverged. Its ``rank`` is one more than the number of normalizers that are separated
-    above it, so those that the seeds cannot tell apart share a rank.
-    """
-    chosen = {name: _chosen(records) for name, records in by_label(_candidates(runs)).items()}
-    scores = {name: runs.score.spread(records) for name, records in chosen.items()}
     side = _side_measures(runs)
     entries = [
         {
             "label": name,
-            "rank": 1 + sum(separated(s, scores[name], runs.score) for s in scores.values()),
             "lr": records[0]["cell"]["lr"],
-            "score": scores[name],
+            "score": score.spread(records),
             "train_loss": final(records, "train_loss"),
             **{key: measure.get(name) for key, measure in side.items()},
         }
-        for name, records in chosen.items()
+        for name, records in groups.items()
     ]
-    return sorted(entries, key=lambda e: (e["rank"], -runs.score.rank_value(e["score"]["median"])))
+    return sorted(entries, key=lambda e: -score.rank_value(e["score"]["median"]))
 
 
 def _candidates(runs: Runs) -> Sequence[Record]:
@@ -97,6 +72,7 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
         "lr_tolerance": _tolerances(runs, "lr"),
         "init_tolerance": _tolerances(runs, "init"),
         "small_batch": _small_batches(runs),
+        "batch_sizes": _batch_sizes(runs),
         "time": {name: _median(c["seconds_per_step"]) for name, c in costs.items()},
         "memory": {name: _median(c["bytes_for_backward"]) for name, c in costs.items()},
     }
@@ -104,7 +80,10 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def _tolerances(runs: Runs, factor: str) -> dict[str, Any]:
     found = tolerances(runs, factor)
-    return {n: {"decades": t["decades"], "text": decades_text(t)} for n, t in found.items()}
+    keys = ("decades", "low", "high", "open_low", "open_high")
+    return {
+        n: {**{key: t.get(key) for key in keys}, "text": decades_text(t)} for n, t in found.items()
+    }
 
 
 def _small_batches(runs: Runs) -> dict[str, Any]:
@@ -118,27 +97,13 @@ def _small_batches(runs: Runs) -> dict[str, Any]:
     }
 
 
+def _batch_sizes(runs: Runs) -> dict[str, list[list[Any]]]:
+    """Return the rise of the error at each batch size, in points; None where runs diverged."""
+    _, effects = batch_effects(runs)
+    return {
+        name: [[point["value"], point["median"]] for point in row] for name, row in effects.items()
+    }
+
+
 def _median(seeds: Spread | None) -> float | None:
     return None if seeds is None else seeds["median"]
-
-
-def preference(entry: Mapping[str, Any]) -> tuple[float, ...]:
-    """Order tied normalizers for the recommendation by `CRITERIA`; smaller is preferred.
-
-    The error at small batches counts in steps of 5 points and the time in steps of a tenth:
-    finer differences are noise.
-    """
-    small, time = entry["small_batch"], entry["time"]
-    rise = 0.0 if small is None else math.inf if small["median"] is None else small["median"]
-    return (
-        -_decades(entry["lr_tolerance"]),
-        -_decades(entry["init_tolerance"]),
-        rise if math.isinf(rise) else round(rise / 5),
-        math.inf if time is None else round(time, 1),
-    )
-
-
-def _decades(tolerance: Mapping[str, Any] | None) -> float:
-    if tolerance is None:
-        return 0.0
-    return -1.0 if tolerance["decades"] is None else round(tolerance["decades"], 2)

@@ -77,6 +77,21 @@ class Score:
             return -math.inf
         return value if self.higher_is_better else -value
 
+    @property
+    def unit(self) -> str:
+        """The unit of differences between scores: points of accuracy, or per cent of the loss."""
+        return "points" if self.higher_is_better else "%"
+
+    def outcome(self, value: float | None) -> float | None:
+        """Return a score in the unit of differences, larger is better; None where it diverged.
+
+        An accuracy is in per cent, so that differences are points. Of a loss it is the logarithm,
+        times 100, so that differences are per cent of the loss, about.
+        """
+        if value is None:
+            return None
+        return 100 * value if self.higher_is_better else -100 * math.log(max(value, _TINY))
+
     def close(self, value: float | None, best: float) -> bool:
         """Say whether `value` is within the margin of `best`."""
         if value is None:
@@ -86,6 +101,8 @@ class Score:
             return value >= best - self.margin - 1e-9
         return value <= best * self.margin * (1 + 1e-9)
 
+
+_TINY = 1e-12  # what a loss of zero counts as, since it has no logarithm
 
 ACCURACY = Score("held-out accuracy", "test_accuracy", higher_is_better=True, margin=0.05)
 LOSS = Score("held-out loss", "test_loss", higher_is_better=False, margin=2.0)

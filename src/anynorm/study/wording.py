@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from anynorm.study.spread import Score, Spread
 
-__all__ = ["join", "number", "percent", "plural", "score_text", "spread_text", "times"]
+__all__ = [
+    "fold",
+    "join",
+    "number",
+    "percent",
+    "plural",
+    "score_text",
+    "signed",
+    "spread_text",
+    "times",
+]
 
 
 def number(value: float | None) -> str:
@@ -58,6 +69,38 @@ def times(ratio: float) -> str:
     ('21×', '1.0×')
     """
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×" if ratio < 1 else f"{ratio:.1f}×"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign and one decimal.
+
+    >>> signed(1.06), signed(-0.24), signed(-0.01)
+    ('+1.1', '−0.2', '0.0')
+    """
+    # Adding zero turns the negative zero that rounding leaves into a plain one.
+    rounded = round(value, 1) + 0.0
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def _factor(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
+def fold(found: Mapping[str, Any]) -> str:
+    """A range of usable values, such as learning rates.
+
+    >>> fold({"low": 0.03, "high": 1.0, "open_low": False, "open_high": False})
+    'from 0.03 to 1 (33-fold)'
+    >>> fold({"low": None, "high": None})
+    'nowhere'
+    """
+    if found["low"] is None:
+        return "nowhere"
+    low, high = found["low"], found["high"]
+    if low == high:
+        return f"at {number(low)} only"
+    least = "at least " if found["open_low"] or found["open_high"] else ""
+    return f"from {number(low)} to {number(high)} ({least}{_factor(high / low)}-fold)"
 
 
 def plural(count: int, noun: str) -> str:

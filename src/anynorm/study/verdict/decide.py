@@ -1,0 +1,138 @@
+"""From the runs of one study to its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anynorm.study.claims.outcome import row, score_panel
+from anynorm.study.inference import LEVEL, Comparison, Sample, against_control, among_best
+from anynorm.study.ranking import chosen, ranking
+from anynorm.study.selection import Runs
+from anynorm.study.spread import Score
+from anynorm.study.verdict.causes import (
+    Cause,
+    causes_in_comparisons,
+    causes_in_training,
+    recomputed,
+)
+from anynorm.study.verdict.recommend import NONE, Choice, choose
+from anynorm.study.verdict.samples import samples
+from anynorm.study.verdict.sentences import recommendation, sentences
+
+__all__ = ["MARGINS", "compared", "decide"]
+
+# Differences within ± these are called equivalent: points of accuracy, per cent of a loss.
+MARGINS = {"points": 0.5, "%": 2.0}
+_HEADLINES = {
+    "use": "Use {name}",
+    "prefer": "Use {name}",
+    "no benefit": "No benefit in {score}",
+    "undecided": "Cannot tell yet",
+}
+
+
+def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[str, Any]:
+    """Return the verdict on one study, as plain values.
+
+    Args:
+        runs: the runs of one study.
+        margin: differences within ± `margin` are called equivalent; in points of accuracy (0.5
+            where it is not given) or in per cent of a loss (2).
+        looks: how often the growing study is looked at; the error that is allowed is divided by it.
+
+    Returns:
+        A dict with these keys:
+
+        - ``kind``: ``use`` (a normalizer was shown to be better than none or, without none, than
+          all others), ``prefer`` (the score does not decide, another measurement does),
+          ``no benefit`` (all were shown to be equivalent to none, or harmful) or ``undecided``.
+        - ``recommended``: the normalizer to use, ``"none"``, or None.
+        - ``recommendation``: a sentence with the reasons and the limits.
+        - ``headline``: the shortest form of the same.
+        - ``causes``: dicts with ``name``, ``normalizers``, ``sentence`` and ``action``.
+        - ``comparisons``: dicts with ``a``, ``b``, ``quantity``, ``answer``, ``difference``,
+          ``low``, ``high``, ``test``, ``seeds`` and ``not_excluded``; see
+          `anynorm.study.inference.Comparison`. Each normalizer against none, and each against
+          the best of the others.
+        - ``margin``, ``unit``: of the differences.
+        - ``ranking``, ``figure``, ``differences``, ``sentences``: what the report shows.
+    """
+    groups = chosen(runs)
+    causes = causes_in_training(runs, groups)
+    score = _score(runs.score, causes)
+    found = samples(groups, score)
+    margin = MARGINS[score.unit] if margin is None else margin
+    comparisons = compared(found, score, margin, LEVEL / looks)
+    causes += causes_in_comparisons(comparisons, found, score.unit)
+    entries = _ranked(ranking(runs, groups, score), comparisons)
+    choice = choose(entries, comparisons) if entries else Choice("undecided", None)
+    return {
+        "kind": choice.kind,
+        "recommended": choice.name,
+        "recommendation": recommendation(choice, entries, comparisons, causes, score, margin),
+        "headline": _HEADLINES[choice.kind].format(name=choice.name, score=score.name),
+        "causes": [cause.to_dict() for cause in causes],
+        "comparisons": [comparison.to_dict() for comparison in comparisons],
+        "margin": margin,
+        "unit": score.unit,
+        "ranking": entries,
+        "figure": _figure(score, entries),
+        "differences": _differences(comparisons, entries, score, margin),
+        "sentences": sentences(entries, comparisons, score, looks),
+    }
+
+
+def compared(
+    found: Mapping[str, Sample], score: Score, margin: float, level: float
+) -> list[Comparison]:
+    """Return each normalizer against none, and each against the best of the others."""
+    others = [sample for name, sample in found.items() if name != NONE]
+    settings: dict[str, Any] = {"quantity": score.name, "margin": margin, "level": level}
+    with_none = against_control(found[NONE], others, **settings) if NONE in found else []
+    return with_none + among_best(others, **settings)
+
+
+def _score(score: Score, causes: Sequence[Cause]) -> Score:
+    """Return the score to compare: with recomputed statistics where running ones lag behind."""
+    lags = any(cause.name == "running statistics lag behind" for cause in causes)
+    return recomputed(score) if lags else score
+
+
+def _ranked(
+    entries: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]
+) -> list[dict[str, Any]]:
+    """Give every entry its rank: 1 for all that were not shown to be worse than another."""
+    worse = {c.a for c in comparisons if c.answer == "harmful"}
+    if any(c.b == NONE and c.answer == "better" for c in comparisons):
+        worse.add(NONE)
+    ordered = sorted(entries, key=lambda entry: entry["label"] in worse)
+    return [
+        {**entry, "rank": place if entry["label"] in worse else 1}
+        for place, entry in enumerate(ordered, start=1)
+    ]
+
+
+def _figure(score: Score, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    rows = [row(entry["label"], entry["score"]) for entry in entries]
+    return {"kind": "dots", "panels": [{**score_panel(score, rows), "rows": rows}]}
+
+
+def _differences(
+    comparisons: Sequence[Comparison],
+    entries: Sequence[dict[str, Any]],
+    score: Score,
+    margin: float,
+) -> dict[str, Any]:
+    """Return the comparisons as a figure of intervals: a panel for each sample compared with."""
+    places = {entry["label"]: place for place, entry in enumerate(entries)}
+    panels = []
+    for other in dict.fromkeys(c.b for c in comparisons):
+        found = sorted((c for c in comparisons if c.b == other), key=lambda c: places[c.a])
+        rows = [
+            {"label": c.a, "value": c.difference, "low": c.low, "high": c.high, "answer": c.answer}
+            for c in found
+        ]
+        title = f"{score.name}, difference from {other} in {score.unit}"
+        panels.append({"title": title, "margin": margin, "rows": rows})
+    return {"kind": "intervals", "panels": panels}

@@ -1,0 +1,43 @@
+"""Each normalizer's runs at its own learning rate, as samples that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from anynorm.study.inference import Sample
+from anynorm.study.spread import Record, Score
+
+__all__ = ["sample", "samples"]
+
+Groups = Mapping[str, Sequence[Record]]
+
+
+def samples(groups: Groups, score: Score) -> dict[str, Sample]:
+    """Return a sample for each normalizer, in the score's unit of differences."""
+    return {name: sample(name, records, score) for name, records in groups.items()}
+
+
+def sample(name: str, records: Sequence[Record], score: Score) -> Sample:
+    """Return the scores of some runs, with the outcome of each held-out item where it was kept."""
+    return Sample(
+        name,
+        [score.outcome(score.value(record)) for record in records],
+        [record["cell"]["seed"] for record in records],
+        _items(records, score),
+    )
+
+
+def _items(records: Sequence[Record], score: Score) -> Any:
+    """Return what each held-out item contributes in each run, of shape (runs, items)."""
+    kept = [(record.get("items") or {}).get(score.key, ()) for record in records]
+    if len({len(row) for row in kept}) != 1 or not len(kept[0]):
+        return None
+    table = np.array(kept, dtype=float)
+    if score.higher_is_better:
+        return 100 * table
+    # To first order, the logarithm of a mean is the mean of these.
+    means = np.maximum(table.mean(axis=1, keepdims=True), 1e-12)
+    return -100 * (np.log(means) + table / means - 1)
