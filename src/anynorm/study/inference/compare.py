@@ -205,7 +205,7 @@ class _Family:
                 else "harmful"
                 if harmful[a, b] <= self.level
                 else "cannot tell",
-                test="permutation test, diverged runs last",
+                test="permutation test of ranks, diverged runs last",
             )
             for a, b in lost
         }

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from anynorm.study.inference.sample import Array, Sample
 
@@ -80,7 +80,8 @@ class Errors:
             share, method = parts[1] / seeds if seeds else 0.5, "pooled"
         elif self.blocks:
             seeds, freedom = _paired(self.values[first] - self.values[second])
-            share, method = 0.0, "paired"
+            both = self.variances[first] + self.variances[second]
+            share, method = self.variances[second] / both, "paired"
         else:
             seeds, freedom, share = _welch(self.values[first], self.values[second])
             method = "separate"
@@ -104,7 +105,7 @@ class Errors:
         between, within = _two_way(table)
         count, seeds = table.shape
         freedom = (seeds - 1, (count - 1) * (seeds - 1))
-        return bool(within > 0 and stats.f.sf(between / within, *freedom) < _SEED_EFFECT)
+        return bool(within > 0 and special.fdtrc(*freedom, between / within) < _SEED_EFFECT)
 
     def _variances(self) -> Array:
         """The variance of each sample, without the effect of the seeds where that is removed."""
@@ -127,7 +128,9 @@ class Errors:
         counts = [len(values) for values in self.values]
         if len(self.values) == 2 and self.blocks:
             return [False, False]  # the residuals of two samples are each other's mirror image
-        if min(counts) < 3 or max(counts) >= _ENOUGH or _differ(self.variances, counts):
+        # Seeds as blocks leave a pair few degrees of freedom, so that pooling always gains.
+        enough = max(counts) >= _ENOUGH and not self.blocks
+        if min(counts) < 3 or enough or _differ(self.variances, counts):
             return [True] * len(counts)
         return [self._is_large(place, counts) for place in range(len(counts))]
 
@@ -138,7 +141,7 @@ class Errors:
         if rest <= 0:
             return bool(self.variances[place] > 0)
         ratio = self.variances[place] / rest
-        return bool(stats.f.sf(ratio, counts[place] - 1, freedoms.sum()) < _LARGE_SPREAD)
+        return bool(special.fdtrc(counts[place] - 1, freedoms.sum(), ratio) < _LARGE_SPREAD)
 
 
 def _differ(variances: Array, counts: Sequence[int]) -> bool:
@@ -150,7 +153,7 @@ def _differ(variances: Array, counts: Sequence[int]) -> bool:
     pooled = variances @ freedoms / total
     statistic = total * np.log(pooled) - freedoms @ np.log(variances)
     correction = 1 + ((1 / freedoms).sum() - 1 / total) / (3 * (len(counts) - 1))
-    return bool(stats.chi2.sf(statistic / correction, len(counts) - 1) < _SPREADS)
+    return bool(special.chdtrc(len(counts) - 1, statistic / correction) < _SPREADS)
 
 
 def _two_way(table: Array) -> tuple[float, float]:

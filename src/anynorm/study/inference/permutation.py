@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from anynorm.study.inference.sample import Array, Sample
 
 __all__ = ["p_values"]
 
-_RESAMPLES = 4999
-# What a diverged run counts as: this many ranges below the worst run that finished.
-_BELOW = 1.0
+_RESAMPLES = 1999
 
 
 def p_values(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
     """Return one-sided p-values, adjusted for all `pairs`, of the first being better.
 
-    A diverged run counts as clearly worse than the worst run that finished. Under the hypothesis
-    that all samples have the same distribution the test is exact, whatever that distribution and
-    however often runs diverge. The statistic is the difference of the means over the pooled
-    deviation; its largest value over the pairs is what each pair is compared with.
+    A diverged run counts as worse than every run that finished; ranks take the place of values,
+    as normal scores (van der Waerden). Under the hypothesis that all samples have the same
+    distribution the test is exact, whatever that distribution and however often runs diverge. The
+    statistic is the difference of the mean scores over their pooled deviation; its largest value
+    over the pairs is what each pair is compared with.
     """
-    values = _with_penalty(samples)
+    values = _normal_scores(samples)
 
     def statistics(*parts: Array, axis: int = -1) -> Array:
         return _studentized(parts, pairs, axis)
@@ -49,14 +49,14 @@ def p_values(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> lis
     return [float(p) for p in (reached + extra) / (len(null) + extra)]
 
 
-def _with_penalty(samples: Sequence[Sample]) -> list[Array]:
-    finite = np.concatenate([sample.finite for sample in samples])
-    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
-    penalty = low - _BELOW * ((high - low) or 1.0)
-    return [
-        np.array([penalty if value is None else value for value in sample.values], dtype=float)
-        for sample in samples
+def _normal_scores(samples: Sequence[Sample]) -> list[Array]:
+    """Return the normal quantiles of the ranks among all runs; diverged runs share a rank."""
+    values = [
+        [-math.inf if value is None else value for value in sample.values] for sample in samples
     ]
+    flat = np.concatenate(values)
+    scores = special.ndtri(stats.rankdata(flat) / (len(flat) + 1))
+    return np.split(scores, np.cumsum([len(row) for row in values])[:-1])
 
 
 def _studentized(parts: Sequence[Array], pairs: Sequence[tuple[int, int]], axis: int) -> Array:
