@@ -146,6 +146,12 @@ def test_optimizers_shift_the_default_learning_rates() -> None:
     assert _plan("mlp-relu", None, **given).lr == pytest.approx(0.001)
 
 
+def test_settings_of_the_optimizer_reach_the_plan() -> None:
+    given = {"optimizer": "adamw", "weight_decay": 0.1, "warmup": 7, "seeds": 1, "probes": True}
+    plan = _plan("mlp-relu", None, **given)
+    assert (plan.optimizer, plan.weight_decay, plan.warmup) == ("adamw", 0.1, 7)
+
+
 def test_base_learning_rate_is_the_nearest_of_a_given_grid() -> None:
     given = {"optimizer": "sgd", "seeds": 1, "probes": True}
     assert _plan("mlp-relu", None, **given, lrs=[0.02, 0.2, 2]).lr == 0.2

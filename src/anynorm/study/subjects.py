@@ -134,6 +134,9 @@ class Settings:
     lr: float = 0.1
     steps: int = 150
     batch: int = 60
+    optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    warmup: int = 0
     lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     inits: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
     batches: tuple[int, ...] = ()
