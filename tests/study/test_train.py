@@ -57,9 +57,9 @@ def test_probes_do_not_change_the_run(changes: dict[str, Any]) -> None:
 
 
 def test_probes_take_the_learning_rate_of_their_step() -> None:
-    probed = run(cell(steps=60, warmup=30, probes=True))["probes"]["landscape"]
+    probed = run(cell(steps=100, warmup=60, probes=True))["probes"]["landscape"]
     rates = [eta / b for eta, b in zip(probed["eta_beta"], probed["beta"], strict=True)]
-    expected = [0.1 * min(1, (step + 1) / 30) for step in probed["step"]]
+    expected = [0.1 * min(1, (step + 1) / 60) for step in probed["step"]]
     assert rates == pytest.approx(expected)
     assert len(set(expected)) > 2
 

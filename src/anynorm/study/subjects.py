@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -10,9 +10,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["SUBJECTS", "USER", "Factory", "MakeNorm", "Settings", "Subject"]
+from anynorm.study.norm_argument import MakeNorm
 
-MakeNorm = Callable[[int], nn.Module]
+__all__ = ["SUBJECTS", "USER", "Factory", "Settings", "Subject"]
 
 
 class Factory(Protocol):
@@ -152,10 +152,11 @@ _GROUP = "group:groups=4"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with the settings of its study."""
+    """A network with the settings of its study, and the places its normalizers can have."""
 
     build: Factory
     settings: Settings = field(default_factory=Settings)
+    placements: tuple[str, ...] = ("before", "after")
 
 
 SUBJECTS: Mapping[str, Subject] = MappingProxyType(
