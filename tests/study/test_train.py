@@ -11,6 +11,7 @@ import torch
 from anynorm.report.files import finite
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, load
+from anynorm.study.spread import score_of
 from anynorm.study.store import _checked
 from anynorm.study.train import batches, run
 
@@ -54,6 +55,18 @@ def test_probes_do_not_change_the_run(changes: dict[str, Any]) -> None:
     assert probed["probes"]["landscape"]["step"]
     for part in ("curve", "evaluations", "final"):
         assert plain[part] == probed[part]
+
+
+def test_a_transformer_is_judged_by_nats_per_character() -> None:
+    subject = {"subject": "char-transformer", "data": "python-text", "norm": "rms", "batch": 4}
+    settings = {"norm_options": (("qk", True),), "placement": "pre", "optimizer": "adamw"}
+    record = run(cell(**subject, **settings, lr=0.01, steps=40, warmup=4, probes=True))
+    assert (record["task"], record["status"]) == ("language", "ok")
+    # A guess among the 97 symbols has 4.57 nats.
+    assert record["final"]["test_loss"] < 3.5
+    assert record["final"]["test_accuracy"] > 0.1
+    assert score_of([record]).value(record) == record["final"]["test_loss"]
+    assert record["probes"]["units"]["layers"] == [f"blocks.{i}.mlp.1" for i in range(4)]
 
 
 def test_probes_take_the_learning_rate_of_their_step() -> None:

@@ -122,13 +122,14 @@ def study(
 
     `model` is a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
     given a function from channels to a module; otherwise the normalization layers of the model it
-    returns are replaced. `data` is 'digits', 'gaussian', 'torchvision:NAME' or
+    returns are replaced. `data` is 'digits', 'gaussian', 'python-text', 'torchvision:NAME' or
     ``package.module:function`` returning a training and a held-out set. `norms` are names of the
     catalogue, with options as in ``"group:groups=8"``. Where nothing is given, the subject's own
     settings hold.
 
     `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
-    and `placements` are compared one at a time around them, or all combined with `full`. With
+    and `placements` ('before' and 'after' the activation, or 'pre' and 'post' in a residual
+    network) are compared one at a time around them, or all combined with `full`. With
     `probes` the base runs are measured in depth, with `noise` batch norm gets its noisy control.
     `refine` rounds then bisect the limits of the usable learning rates.
 

@@ -40,6 +40,12 @@ def build(cell: Cell, data: Data) -> nn.Module:
 
 def _built_in(cell: Cell, data: Data, norms: Norms) -> nn.Module:
     subject = SUBJECTS[cell.subject]
+    if subject.reads_characters != (data.task == "language"):
+        takes = "takes sequences" if subject.reads_characters else "takes no sequences"
+        raise AnynormError(
+            f"{cell.subject!r} {takes} of characters, and data {cell.data!r} is a {data.task} of "
+            f"samples of shape {data.inputs}. Its own data is {subject.settings.data!r}."
+        )
     if cell.placement not in subject.placements:
         own = " or ".join(map(repr, subject.placements))
         raise AnynormError(

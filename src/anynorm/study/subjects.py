@@ -11,6 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from anynorm.study.norm_argument import MakeNorm
+from anynorm.study.transformer import CharTransformer
 
 __all__ = ["SUBJECTS", "USER", "Factory", "Settings", "Subject"]
 
@@ -112,6 +113,12 @@ def _rnn(
     return PixelRNN(outputs, norm(100), placement)
 
 
+def _char_transformer(
+    inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: str
+) -> nn.Module:
+    return CharTransformer(inputs[0], outputs, norm=norm, placement=placement)
+
+
 def _initialised(model: nn.Module, std: float | None) -> nn.Module:
     """Gaussian weights of the given deviation, or He's (2015, arXiv:1502.01852); zero biases."""
     for layer in model.modules():
@@ -157,6 +164,7 @@ class Subject:
     build: Factory
     settings: Settings = field(default_factory=Settings)
     placements: tuple[str, ...] = ("before", "after")
+    reads_characters: bool = False
 
 
 SUBJECTS: Mapping[str, Subject] = MappingProxyType(
@@ -198,6 +206,27 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                 inits=(),
                 noise=False,
             ),
+        ),
+        # Warm-up and the learning rate decide what a post-LN transformer can do (Xiong et al. 2020,
+        # arXiv:2002.04745).
+        "char-transformer": Subject(
+            _char_transformer,
+            Settings(
+                data="python-text",
+                norms=("none", "layer", "rms", "rms:qk=true"),
+                optimizer="adamw",
+                weight_decay=0.01,
+                warmup=40,
+                lr=0.01,
+                steps=400,
+                batch=16,
+                lrs=(0.001, 0.003, 0.01, 0.03, 0.1),
+                inits=(),
+                placements=("pre", "post"),
+                noise=False,
+            ),
+            placements=("pre", "post"),
+            reads_characters=True,
         ),
         # All 1,000 samples in one batch, as Santurkar et al. 2018 (arXiv:1805.11604) train it.
         "deep-linear": Subject(
