@@ -60,7 +60,7 @@ def test_probes_do_not_change_the_run(changes: dict[str, Any]) -> None:
 def test_a_transformer_is_judged_by_nats_per_character() -> None:
     subject = {"subject": "char-transformer", "data": "python-text", "norm": "rms", "batch": 4}
     settings = {"norm_options": (("qk", True),), "placement": "pre", "optimizer": "adamw"}
-    record = run(cell(**subject, **settings, lr=0.01, steps=40, warmup=4, probes=True))
+    record = run(cell(**subject, **settings, lr=0.01, steps=25, warmup=4, probes=True))
     assert (record["task"], record["status"]) == ("language", "ok")
     # A guess among the 97 symbols has 4.57 nats.
     assert record["final"]["test_loss"] < 3.5
