@@ -155,6 +155,38 @@ def test_a_subjects_own_optimizer_is_translated_to_another() -> None:
     assert other.lrs == pytest.approx([100 * lr for lr in own.lrs])
 
 
+ATTENTION = """
+import torch
+from torch import nn
+
+class SelfAttention(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm(8)
+
+def without(norm): return nn.Sequential(nn.Linear(64, 8), norm(8))
+def of_torch(): return nn.TransformerEncoderLayer(8, 2)
+def of_a_collection(norm): return nn.Sequential(SelfAttention(norm))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [("without", "sgd"), ("of_torch", "adamw"), ("of_a_collection", "adamw")],
+)
+def test_a_users_model_with_attention_is_trained_with_adamw(
+    name: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api_attention.py").write_text(ATTENTION)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plan = _plan(f"api_attention:{name}", None, seeds=1, probes=True)
+    assert plan.optimizer == optimizer
+    assert (plan.warmup > 0, plan.weight_decay > 0) == (optimizer == "adamw",) * 2
+    assert min(plan.lrs) < plan.lr < max(plan.lrs)
+    chosen = _plan(f"api_attention:{name}", None, optimizer="momentum", seeds=1, probes=True)
+    assert (chosen.optimizer, chosen.lr) == ("momentum", pytest.approx(0.01))
+
+
 def test_a_shorter_study_has_a_shorter_warm_up() -> None:
     assert _plan("char-transformer", None, steps=100, seeds=1, probes=True).warmup == 10
 

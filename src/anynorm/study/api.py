@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from anynorm import lookup
 from anynorm.errors import AnynormError
 from anynorm.report.files import check_target
+from anynorm.study.build import has_attention
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
 from anynorm.study.engines import Engine, Failure, Outcome, engine, run_cells
@@ -22,7 +23,7 @@ from anynorm.study.plan import Plan, unique
 from anynorm.study.progress import bar
 from anynorm.study.remote import open_store
 from anynorm.study.store import Record, Records
-from anynorm.study.subjects import SUBJECTS, USER, Settings
+from anynorm.study.subjects import SUBJECTS, USER, USER_ATTENTION, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,8 @@ def study(
     `refine` rounds then bisect the limits of the usable learning rates.
 
     `optimizer` is 'sgd', 'momentum' (SGD with 0.9), 'adam' or 'adamw'. `weight_decay` acts on
-    weights alone. `warmup` counts the steps in which the learning rate rises from 0. With another
+    weights alone. `warmup` counts the steps in which the learning rate rises from 0. A model of
+    your own is trained with SGD, or with AdamW and warm-up if it contains attention. With another
     optimizer than the subject's own, its learning rates and weight decay are scaled to match.
 
     `on` says where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this
@@ -247,8 +249,8 @@ class _Runner:
 
 def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     """The subject's own settings, with what the user gave in their place."""
-    settings = SUBJECTS[subject].settings if subject in SUBJECTS else USER
     given = {name: _listed(name, value) for name, value in given.items() if value is not None}
+    settings = _settings(subject, given.get("placements", USER.placements)[0])
     chosen = {
         **{name: getattr(settings, name) for name in ("norms", "inits", "batch", "batches")},
         **{name: getattr(settings, name) for name in ("placements", "steps", "noise")},
@@ -263,6 +265,12 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
         source=lookup.digest(model=subject, data=chosen["data"]),
         **chosen,
     )
+
+
+def _settings(subject: str, placement: str) -> Settings:
+    if subject in SUBJECTS:
+        return SUBJECTS[subject].settings
+    return USER_ATTENTION if has_attention(subject, placement) else USER
 
 
 def _training(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:

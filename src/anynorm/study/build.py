@@ -18,7 +18,7 @@ from anynorm.study.norm_argument import Norms, freeze_affine
 from anynorm.study.subjects import SUBJECTS
 from anynorm.surgery import put, replace_norms, walk
 
-__all__ = ["build"]
+__all__ = ["build", "has_attention"]
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -36,6 +36,19 @@ def build(cell: Cell, data: Data) -> nn.Module:
         raise AnynormError(_NOTHING_TO_NORMALIZE_QK.format(name=cell.subject))
     _scale_weights(model, cell.init)
     return model if norms.on_input else _normalize_weights(model, cell, norms.options)
+
+
+def has_attention(subject: str, placement: str) -> bool:
+    """Whether a user's model contains attention, which AdamW with warm-up trains and SGD hardly.
+
+    It does if the class of one of its modules has "attention" in its name: torch.nn's
+    MultiheadAttention, which every layer of torch.nn.Transformer contains, and what model
+    collections call theirs. Raises `AnynormError` when the model cannot be built.
+    """
+    cell = Cell(subject=subject, data="", norm="none", placement=placement, lr=1.0, steps=1, seed=0)
+    with seeded(0):
+        model = _own(cell, Norms(cell))
+    return any("attention" in type(module).__name__.lower() for module in model.modules())
 
 
 def _built_in(cell: Cell, data: Data, norms: Norms) -> nn.Module:

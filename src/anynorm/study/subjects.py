@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
 from typing import Protocol
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from anynorm.study.norm_argument import MakeNorm
 from anynorm.study.transformer import CharTransformer
 
-__all__ = ["SUBJECTS", "USER", "Factory", "Settings", "Subject"]
+__all__ = ["SUBJECTS", "USER", "USER_ATTENTION", "Factory", "Settings", "Subject"]
 
 
 class Factory(Protocol):
@@ -245,3 +245,11 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
 
 # A user's own model, of which nothing is known: fewer runs, as they may be long.
 USER = Settings(inits=(0.1, 1.0, 10.0))
+USER_ATTENTION = replace(
+    USER,
+    optimizer="adamw",
+    weight_decay=0.01,
+    warmup=15,
+    lr=0.001,
+    lrs=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+)
