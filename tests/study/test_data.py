@@ -96,6 +96,13 @@ def test_one_label_for_each_position_is_language(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(data.test_y, y)
 
 
+def test_bytes_with_a_target_each_are_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = np.frombuffer(b"abcdefgh", dtype=np.uint8)
+    data = given(pair(text[:-1].reshape(1, 7), text[1:].reshape(1, 7)), monkeypatch)
+    assert (data.task, data.outputs, data.train_x.dtype) == ("language", 105, torch.int64)
+    assert data.train_x.tolist() == [list(b"abcdefg")]
+
+
 def test_labels_in_a_column_are_a_classification(monkeypatch: pytest.MonkeyPatch) -> None:
     data = given(pair(torch.zeros(3, 2), torch.tensor([[0], [1], [1]])), monkeypatch)
     assert (data.task, data.train_y.shape) == ("classification", (3,))

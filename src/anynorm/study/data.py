@@ -201,7 +201,8 @@ def _tensors(part: Any, name: str) -> tuple[Tensor, Tensor]:
     else:
         raise AnynormError(f"data {name!r} gave {_describe(part)} as a dataset. {_EXPECTED}")
     _check_samples(x, y, name)
-    return _as_input(x), _as_target(y)
+    y = _as_target(y)
+    return _as_input(x, y), y
 
 
 def _is_arrays(part: Any) -> bool:
@@ -211,6 +212,8 @@ def _is_arrays(part: Any) -> bool:
 
 
 def _tensor(array: Any, name: str) -> Tensor:
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()  # torch warns of memory that it must not write to, as of a file
     try:
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -256,10 +259,11 @@ def _is_one_hot(y: Tensor) -> bool:
     return bool(((y == 0) | (y == 1)).all()) and bool((y.sum(dim=1) == 1).all())
 
 
-def _as_input(x: Tensor) -> Tensor:
-    if x.dtype == torch.uint8:
+def _as_input(x: Tensor, y: Tensor) -> Tensor:
+    """Floats as float32, whole numbers as int64; bytes are pixels, unless each has a target."""
+    if x.dtype == torch.uint8 and x.shape != y.shape:
         return x.float() / 255
-    return x.float() if x.is_floating_point() else x
+    return x.float() if x.is_floating_point() else x.long()
 
 
 def _as_target(y: Tensor) -> Tensor:
