@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from anynorm import lookup
 from anynorm.errors import AnynormError, nearest
 from anynorm.study.extras import require
-from anynorm.study.text import ALPHABET, python_text
+from anynorm.study.python_text import ALPHABET, python_text
 
 __all__ = ["BUILT_IN", "Data", "load", "seeded"]
 
@@ -69,7 +69,7 @@ class Data:
 def load(name: str) -> Data:
     """Load a built-in data set, 'torchvision:NAME' or what ``package.module:function`` returns.
 
-    Built in are 'digits', 'gaussian' and 'python-text' (see `anynorm.study.text`).
+    Built in are 'digits', 'gaussian' and 'python-text' (see `anynorm.study.python_text`).
 
     A user's function is called with the random generators seeded, so that every worker process
     sees the same samples. Raises `AnynormError` when the name or what it gives is not usable.
@@ -126,7 +126,7 @@ def _gaussian() -> Data:
 
 
 def _python_text() -> Data:
-    """The sources of Python's standard library; see `anynorm.study.text`."""
+    """The sources of Python's standard library; see `anynorm.study.python_text`."""
     (train_x, train_y), (test_x, test_y) = python_text()
     return Data(train_x, train_y, test_x, test_y, "language", len(ALPHABET) + 1)
 

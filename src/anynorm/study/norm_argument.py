@@ -98,8 +98,8 @@ class Norms:
     def make_qk(self, channels: int, *, eps: float | None = None) -> nn.Module:
         """Return the normalizer of queries or keys (..., channels): RMS norm if the cell asks.
 
-        Henry et al. 2020, arXiv:2010.04245; with RMS norm as in Dehghani et al. 2023,
-        arXiv:2302.05442.
+        Henry et al. 2020, arXiv:2010.04245, whose L2 norm with a learned scale this is, but for one
+        scale for each value of a head.
         """
         self.qk_count += 1
         if not self.qk:

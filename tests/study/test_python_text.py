@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anynorm.errors import AnynormError
-from anynorm.study.text import ALPHABET, LENGTH, encode, python_text
+from anynorm.study.python_text import ALPHABET, LENGTH, encode, python_text
 
 
 def decoded(numbers: torch.Tensor) -> str:
@@ -47,6 +47,6 @@ def test_any_other_character_is_one_symbol() -> None:
 def test_a_library_without_sources_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anynorm.study.text.sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("anynorm.study.python_text.sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(AnynormError, match="Use a Python that has its standard library as files"):
         python_text()
