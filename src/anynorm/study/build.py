@@ -15,7 +15,7 @@ from anynorm.nn import normalized
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, seeded
 from anynorm.study.norm_argument import Norms, freeze_affine
-from anynorm.study.subjects import SUBJECTS
+from anynorm.study.subjects import SUBJECTS, Subject
 from anynorm.surgery import put, replace_norms, walk
 
 __all__ = ["build", "has_attention"]
@@ -53,6 +53,12 @@ def has_attention(subject: str, placement: str) -> bool:
 
 def _built_in(cell: Cell, data: Data, norms: Norms) -> nn.Module:
     subject = SUBJECTS[cell.subject]
+    _check_fits(cell, subject, data)
+    return subject.build(data.inputs, data.outputs, norm=norms.function(), placement=cell.placement)
+
+
+def _check_fits(cell: Cell, subject: Subject, data: Data) -> None:
+    """Refuse data of another kind than the subject reads, and places that it does not have."""
     if subject.reads_characters != (data.task == "language"):
         takes = "takes sequences" if subject.reads_characters else "takes no sequences"
         raise AnynormError(
@@ -64,7 +70,6 @@ def _built_in(cell: Cell, data: Data, norms: Norms) -> nn.Module:
         raise AnynormError(
             f"placement {cell.placement!r}: {cell.subject!r} has no such place. Choose {own}."
         )
-    return subject.build(data.inputs, data.outputs, norm=norms.function(), placement=cell.placement)
 
 
 def _own(cell: Cell, norms: Norms) -> nn.Module:
