@@ -71,7 +71,7 @@ def _add_subject(study: argparse.ArgumentParser) -> None:
     names = ", ".join(SUBJECTS)
     add("--model", default="mlp-relu", help=f"{names}, or package.module:factory")
     add("--data", help=f"{', '.join(BUILT_IN)}, torchvision:NAME or package.module:function")
-    add("--norms", nargs="+", metavar="NORM", help="such as: none batch group:groups=8")
+    add("--norms", nargs="+", metavar="NORM", help="such as: none batch group:groups=8 rms:qk=true")
     add("--optimizer", help=", ".join(OPTIMIZERS))
     add("--weight-decay", type=float, metavar="X", help="of weights, not of biases, γ and β")
     add("--warmup", type=int, metavar="N", help="steps in which the learning rate rises from 0")
