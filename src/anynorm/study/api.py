@@ -125,8 +125,8 @@ def study(
     given a function from channels to a module; otherwise the normalization layers of the model it
     returns are replaced. `data` is 'digits', 'gaussian', 'python-text', 'torchvision:NAME' or
     ``package.module:function`` returning a training and a held-out set. `norms` are names of the
-    catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"`` also normalizes queries and
-    keys. Where nothing is given, the subject's own settings hold.
+    catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"`` also normalizes queries
+    and keys. Where nothing is given, the subject's own settings hold.
 
     `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
     and `placements` ('before' and 'after' the activation, or 'pre' and 'post' in a residual
