@@ -243,6 +243,10 @@ def test_an_empty_batch_passes_through(name):
         (lambda: anynorm.Norm("[n] (g [c])", 6, g=2, scale="zca"), "whitening mixes"),
         (lambda: anynorm.Norm("[n] c", 6, activation="rellu"), 'Did you mean "relu"'),
         (lambda: anynorm.Norm("[n] c [...]", 6)(torch.ones(2, 5)), "channels=5, or permute"),
+        (
+            lambda: anynorm.Norm("[n] c [...]", 6)(torch.ones(2, 5, 6)),
+            r"Axis 2 has size 6: if the channels are there, give it x.movedim\(2, 1\)",
+        ),
         (lambda: anynorm.Norm("n c [...]", 6)(torch.ones(2, 6)), "nothing to take statistics over"),
         (lambda: anynorm.Norm("[n] c [...]", 6)(torch.ones(1, 6)), "more than 1 value per channel"),
         (lambda: anynorm.create("ghost", 6, size=4)(torch.ones(6, 6)), "n=4 does not divide"),

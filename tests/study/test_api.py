@@ -146,6 +146,57 @@ def test_optimizers_shift_the_default_learning_rates() -> None:
     assert _plan("mlp-relu", None, **given).lr == pytest.approx(0.001)
 
 
+def test_a_subjects_own_optimizer_is_translated_to_another() -> None:
+    own = _plan("char-transformer", None, seeds=1, probes=True)
+    assert (own.optimizer, own.lr, own.weight_decay, own.warmup) == ("adamw", 0.01, 0.01, 40)
+    other = _plan("char-transformer", None, optimizer="sgd", seeds=1, probes=True)
+    assert (other.optimizer, other.lr, other.warmup) == ("sgd", pytest.approx(1), 40)
+    assert other.lr * other.weight_decay == pytest.approx(own.lr * own.weight_decay)
+    assert other.lrs == pytest.approx([100 * lr for lr in own.lrs])
+
+
+ATTENTION = """
+import torch
+from torch import nn
+
+class SelfAttention(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm(8)
+
+def without(norm): return nn.Sequential(nn.Linear(64, 8), norm(8))
+def of_torch(): return nn.TransformerEncoderLayer(8, 2)
+def of_a_collection(norm): return nn.Sequential(SelfAttention(norm))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [("without", "sgd"), ("of_torch", "adamw"), ("of_a_collection", "adamw")],
+)
+def test_a_users_model_with_attention_is_trained_with_adamw(
+    name: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api_attention.py").write_text(ATTENTION)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plan = _plan(f"api_attention:{name}", None, seeds=1, probes=True)
+    assert plan.optimizer == optimizer
+    assert (plan.warmup > 0, plan.weight_decay > 0) == (optimizer == "adamw",) * 2
+    assert min(plan.lrs) < plan.lr < max(plan.lrs)
+    chosen = _plan(f"api_attention:{name}", None, optimizer="momentum", seeds=1, probes=True)
+    assert (chosen.optimizer, chosen.lr) == ("momentum", pytest.approx(0.01))
+
+
+def test_a_shorter_study_has_a_shorter_warm_up() -> None:
+    assert _plan("char-transformer", None, steps=100, seeds=1, probes=True).warmup == 10
+
+
+def test_settings_of_the_optimizer_reach_the_plan() -> None:
+    given = {"optimizer": "adamw", "weight_decay": 0.1, "warmup": 7, "seeds": 1, "probes": True}
+    plan = _plan("mlp-relu", None, **given)
+    assert (plan.optimizer, plan.weight_decay, plan.warmup) == ("adamw", 0.1, 7)
+
+
 def test_base_learning_rate_is_the_nearest_of_a_given_grid() -> None:
     given = {"optimizer": "sgd", "seeds": 1, "probes": True}
     assert _plan("mlp-relu", None, **given, lrs=[0.02, 0.2, 2]).lr == 0.2
@@ -154,7 +205,8 @@ def test_base_learning_rate_is_the_nearest_of_a_given_grid() -> None:
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_the_settings_of_every_subject_make_a_plan(name: str) -> None:
-    cells = _plan(name, None, optimizer="sgd", seeds=1, probes=True).star()
+    cells = _plan(name, None, seeds=1, probes=True).star()
+    assert {cell.optimizer for cell in cells} == {SUBJECTS[name].settings.optimizer}
     assert len({cell.norm for cell in cells}) >= 2
 
 

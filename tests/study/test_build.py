@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from anynorm.errors import AnynormError
+from anynorm.nn import Norm
 from anynorm.study.build import build
 from anynorm.study.cell import Cell
 from anynorm.study.data import load
 from anynorm.study.noise import DistributionNoise
 
 SOURCE = """
+import types
+import torch
 from torch import nn
 
 def given(*, norm):
@@ -39,6 +42,21 @@ def broken():
 
 def nothing():
     return 5
+
+def collection(norm):
+    assert type(norm) is types.FunctionType
+    layer = norm(6, eps=0.5, momentum=0.1, affine=True, device=None)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), layer, nn.Linear(6, 10))
+
+class Heads(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.query_norm = norm(64), norm(16, qk=True)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        queries = self.query_norm(self.norm(x.flatten(1)).view(-1, 4, 16))
+        return self.head(queries.flatten(1))
 
 class Net(nn.Module):
     def __init__(self, norm):
@@ -129,6 +147,50 @@ def test_placement_is_passed_to_factories_that_take_it() -> None:
     assert isinstance(make("build_models:placed", placement="after")[2], nn.ReLU)
     with pytest.raises(AnynormError, match="takes no placement= argument"):
         make("build_models:existing", placement="after")
+
+
+def test_a_model_collection_gets_a_function_that_takes_what_torchs_layers_take() -> None:
+    model = make("build_models:collection")
+    [norm] = [module for module in model.modules() if isinstance(module, Norm)]
+    assert (norm.eps, norm.momentum) == (0.5, 0.1)
+
+
+def test_the_normalizers_own_eps_is_the_one_that_counts() -> None:
+    model = make("build_models:collection", norm_options=(("eps", 0.25),))
+    [norm] = [module for module in model.modules() if isinstance(module, Norm)]
+    assert norm.eps == 0.25
+
+
+@pytest.mark.parametrize("subject", ["mlp-relu", "build_models:existing"])
+@pytest.mark.parametrize("name", ["batch", "layer", "weight", "cosine"])
+def test_without_affine_gamma_and_beta_stay(subject: str, name: str) -> None:
+    def trained(norm: str = name, **changes: Any) -> int:
+        model = make(subject, norm=norm, **changes)
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    weights_alone = trained(norm="none")
+    assert trained(affine=False) == weights_alone < trained()
+
+
+@pytest.mark.parametrize(("qk", "places"), [(False, 1), (True, 2)])
+def test_queries_are_normalized_where_the_option_asks(qk: bool, places: int) -> None:
+    model = make("build_models:Heads", norm="layer", norm_options=(("qk", qk),))
+    norms = [module for module in model.modules() if isinstance(module, Norm)]
+    assert len(norms) == places
+    assert model(torch.randn(4, 1, 8, 8)).shape == (4, 10)
+
+
+@pytest.mark.parametrize("subject", ["mlp-relu", "build_models:existing", "build_models:given"])
+def test_models_without_normalizers_of_queries_are_refused(subject: str) -> None:
+    with pytest.raises(AnynormError, match=r"qk=true: .* norm\(width, qk=True\)"):
+        make(subject, norm="rms", norm_options=(("qk", True),))
+
+
+def test_a_placement_that_a_built_in_model_does_not_have() -> None:
+    with pytest.raises(
+        AnynormError, match=r"'mlp-relu' has no such place\. Choose 'before' or 'after'"
+    ):
+        make(placement="pre")
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,11 @@ def test_every_field_changes_the_key() -> None:
         "init": 2.0,
         "batch": 32,
         "placement": "after",
+        "affine": False,
         "noise": True,
         "optimizer": "adam",
+        "weight_decay": 0.1,
+        "warmup": 5,
         "steps": 11,
         "seed": 1,
         "probes": True,
@@ -69,6 +72,9 @@ def test_dict_round_trip() -> None:
         ({"lr": 0.0}, "lr is 0.0; it must be positive"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"init": "x"}, "init is 'x'; it must be a number"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; it must be 0 or more and finite"),
+        ({"weight_decay": True}, "weight_decay is True; it must be a number"),
+        ({"warmup": -1}, "warmup is -1; it must be a whole number, 0 or more"),
         ({"batch": 0}, "batch is 0; it must be a whole number, 1 or more"),
         ({"steps": 1.5}, "steps is 1.5"),
         ({"seed": -1}, "seed is -1"),
@@ -79,6 +85,18 @@ def test_dict_round_trip() -> None:
 def test_bad_values_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(AnynormError, match=words.replace("(", r"\(")):
         make(**changes)
+
+
+def test_label_says_that_gamma_and_beta_are_fixed() -> None:
+    cell = make(norm="group", norm_options=(("groups", 4),), affine=False, noise=True)
+    assert cell.label == "group(groups=4), no γ β + noise"
+
+
+def test_a_description_without_newer_fields_has_their_defaults() -> None:
+    old = make().to_dict()
+    for name in ("affine", "weight_decay", "warmup"):
+        del old[name]
+    assert Cell.from_dict(old) == make()
 
 
 def test_unknown_field_is_refused() -> None:

@@ -40,6 +40,15 @@ class Turned(nn.Sequential):
 def turned(norm):
     return Turned(nn.Linear(10, 10), norm(10))
 
+def sequence(norm):
+    return nn.Sequential(nn.Embedding(97, 8), norm(8), nn.Linear(8, 97))
+
+def too_few(norm):
+    return nn.Sequential(nn.Embedding(97, 8), norm(8), nn.Linear(8, 10))
+
+def classes_first(norm):
+    return nn.Sequential(nn.Embedding(97, 8), norm(8), nn.Linear(8, 97), nn.Flatten(1))
+
 def frozen(norm):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10)).requires_grad_(False)
 """
@@ -56,9 +65,30 @@ def test_good_cells_pass_and_leave_the_random_state_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_users_model_of_sequences_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "check_models.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check([cell(subject="check_models:sequence", data="python-text")])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (
+            {"subject": "check_models:too_few", "data": "python-text"},
+            r"shape \(60, 64, 10\); it must be \(samples, 64 positions, classes\), with 97 classes",
+        ),
+        (
+            {"subject": "check_models:classes_first", "data": "python-text"},
+            r"shape \(60, 6208\); it must be \(samples, 64 positions, classes\)",
+        ),
+        ({"placement": "pre"}, "'mlp-relu' has no such place"),
+        ({"data": "python-text"}, "'mlp-relu' takes no sequences of characters"),
+        ({"subject": "char-transformer", "placement": "pre"}, "takes sequences of characters"),
+        (
+            {"subject": "char-transformer", "data": "python-text"},
+            "'char-transformer' has no such place. Choose 'pre' or 'post'",
+        ),
         ({"batch": 2000}, "batch 2000 is larger than the training set of 'digits', 1297 samples"),
         ({"norm": "bacth"}, 'Did you mean "batch"'),
         ({"subject": "cnm"}, 'Did you mean "cnn"'),

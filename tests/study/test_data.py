@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from anynorm.errors import AnynormError
@@ -86,9 +87,38 @@ def test_bytes_are_scaled_and_real_targets_regressed(monkeypatch: pytest.MonkeyP
     assert (data.task, data.outputs, data.train_y.dtype) == ("regression", 1, torch.float32)
 
 
+def test_one_label_for_each_position_is_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randint(5, (6, 3)), torch.randint(7, (6, 3))
+    y[0, 0] = 6
+    data = given(pair(x, y.int()), monkeypatch)
+    assert (data.task, data.outputs, data.inputs) == ("language", 7, (3,))
+    assert torch.equal(data.train_x, x)
+    assert torch.equal(data.test_y, y)
+
+
+def test_bytes_with_a_target_each_are_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = np.frombuffer(b"abcdefgh", dtype=np.uint8)
+    data = given(pair(text[:-1].reshape(1, 7), text[1:].reshape(1, 7)), monkeypatch)
+    assert (data.task, data.outputs, data.train_x.dtype) == ("language", 105, torch.int64)
+    assert data.train_x.tolist() == [list(b"abcdefg")]
+
+
+def test_labels_in_a_column_are_a_classification(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = given(pair(torch.zeros(3, 2), torch.tensor([[0], [1], [1]])), monkeypatch)
+    assert (data.task, data.train_y.shape) == ("classification", (3,))
+
+
+def test_loss_of_language_is_the_mean_over_all_positions() -> None:
+    data = load("python-text")
+    scores, targets = torch.randn(2, 64, data.outputs), data.train_y[:2]
+    each = [F.cross_entropy(score, target) for score, target in zip(scores, targets, strict=True)]
+    torch.testing.assert_close(data.loss(scores, targets), torch.stack(each).mean())
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
+        (pair(torch.zeros(2, 2), torch.zeros(2, 3, 3).long()), r"each position of a sequence"),
         (None, "gave a NoneType"),
         (5, "gave a int. Expected two datasets"),
         (np.zeros((2, 3)), "gave a ndarray of length 2. Expected"),

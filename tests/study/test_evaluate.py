@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -75,3 +76,26 @@ def test_large_training_sets_are_sampled_evenly() -> None:
     model.register_forward_hook(lambda _, args, output: seen.append(args[0]))
     assert set(scores(model, Data(x, x, x[:1], x[:1], "regression", 1))) == set(IN_EVAL_MODE)
     assert torch.equal(torch.cat(seen).unique(), x[::3].flatten())
+
+
+def language(samples: int, length: int) -> Data:
+    x = torch.randint(5, (samples, length), generator=torch.Generator().manual_seed(0))
+    return Data(x, x, x, x, "language", 5)
+
+
+def test_accuracy_of_language_is_the_share_of_characters() -> None:
+    data = language(4, 10)
+    model = nn.Embedding.from_pretrained(torch.eye(5))
+    model.weight[0], model.weight[1] = model.weight[1].clone(), model.weight[0].clone()
+    expected = (data.test_x > 1).double().mean().item()
+    found = everything(model, data, 2)
+    accuracies = [found[name] for name in found if "accuracy" in name]
+    assert accuracies == [pytest.approx(expected)] * 4
+
+
+def test_of_long_sequences_few_are_evaluated() -> None:
+    data, seen = language(25, 5000), []
+    model = nn.Embedding.from_pretrained(torch.eye(5))
+    model.register_forward_hook(lambda _, args, output: seen.append(args[0]))
+    scores(model, data)
+    assert [part.tolist() for part in seen] == [data.train_x[::13].tolist()] * 2

@@ -55,7 +55,7 @@ def test_the_order_of_the_records_does_not_change_the_numbers(full: list[dict[st
 
 def test_the_base_setting_is_the_probed_one(full: list[dict[str, Any]]) -> None:
     [runs] = studies(full)
-    assert runs.base == (0.1, 1.0, 60, "before", 300)
+    assert runs.base == (0.1, 1.0, 60, "before", 300, 0)
 
 
 def test_without_probes_the_base_setting_is_the_centre_of_the_star(
@@ -63,7 +63,7 @@ def test_without_probes_the_base_setting_is_the_centre_of_the_star(
 ) -> None:
     unprobed = [{**r, "probes": None} for r in full]
     [runs] = studies(unprobed)
-    assert runs.base == (0.1, 1.0, 60, "before", 300)
+    assert runs.base == (0.1, 1.0, 60, "before", 300, 0)
 
 
 @pytest.mark.parametrize(("factor", "count"), [("lr", 7), ("init", 7), ("placement", 2)])

@@ -37,6 +37,18 @@ def test_batch_sizes_see_as_many_samples_at_a_rate_in_proportion() -> None:
     assert not [cell for cell in cells if cell.norm == "none" and cell.batch != 60]
 
 
+def test_a_warm_up_lasts_for_as_many_samples_with_any_batch_size() -> None:
+    cells = plan(batches=(30, 120), batch_norms=("batch",), seeds=1, warmup=20).star()
+    found = {cell.batch: cell.warmup for cell in cells if cell.norm == "batch"}
+    assert found == {60: 20, 30: 40, 120: 10}
+
+
+def test_every_cell_has_the_optimizer_of_the_study() -> None:
+    settings = {"optimizer": "adamw", "weight_decay": 0.1, "warmup": 5}
+    for cell in plan(**settings, lrs=(0.1, 1.0)).star():
+        assert {name: getattr(cell, name) for name in settings} == settings
+
+
 def test_noise_control_accompanies_batch_norm_in_the_base_comparison() -> None:
     noisy = [cell for cell in plan(noise=True, lrs=(1.0,)).star() if cell.noise]
     assert [(cell.norm, cell.lr, cell.probes) for cell in noisy] == [("batch", 0.1, True)] * 2

@@ -6,24 +6,29 @@ import pytest
 import torch
 from torch import nn
 
+from anynorm.study.cell import Cell
 from anynorm.study.data import load
+from anynorm.study.norm_argument import Norms
 from anynorm.study.subjects import SUBJECTS
 
+PLACES = [(name, place) for name, subject in SUBJECTS.items() for place in subject.placements]
 
-@pytest.mark.parametrize("name", SUBJECTS)
-@pytest.mark.parametrize("placement", ["before", "after"])
+
+@pytest.mark.parametrize(("name", "placement"), PLACES)
 def test_every_subject_takes_its_own_data(name: str, placement: str) -> None:
     subject = SUBJECTS[name]
     data = load(subject.settings.data)
-    made: list[int] = []
+    norms = Norms(Cell(subject=name, data="", norm="batch", lr=1.0, steps=1, seed=0))
+    model = subject.build(data.inputs, data.outputs, norm=norms.function(), placement=placement)
+    positions = data.train_y.shape[1:] if data.task == "language" else ()
+    assert model(data.train_x[:4]).shape == (4, *positions, data.outputs)
+    assert norms.count
 
-    def norm(channels: int) -> nn.Module:
-        made.append(channels)
-        return nn.BatchNorm2d(channels) if name == "cnn" else nn.BatchNorm1d(channels)
 
-    model = subject.build(data.inputs, data.outputs, norm=norm, placement=placement)
-    assert model(data.train_x[:4]).shape == (4, data.outputs)
-    assert made
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_every_subject_has_the_places_that_it_compares(name: str) -> None:
+    subject = SUBJECTS[name]
+    assert set(subject.settings.placements) <= set(subject.placements)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("mlp-sigmoid", 3), ("mlp-relu", 8)])

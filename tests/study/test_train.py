@@ -11,6 +11,7 @@ import torch
 from anynorm.report.files import finite
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, load
+from anynorm.study.spread import score_of
 from anynorm.study.store import _checked
 from anynorm.study.train import batches, run
 
@@ -33,6 +34,7 @@ def results(record: dict[str, Any]) -> dict[str, Any]:
         {"norm": "zca", "norm_options": (("groups", 20),)},
         {"norm": "weight", "optimizer": "adam", "lr": 0.001},
         {"subject": "deep-linear", "data": "gaussian", "optimizer": "momentum"},
+        {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.1, "warmup": 5, "probes": True},
     ],
 )
 def test_equal_cells_give_equal_records(changes: dict[str, Any]) -> None:
@@ -46,12 +48,33 @@ def test_another_seed_gives_another_record() -> None:
     assert run(cell())["final"] != run(cell(seed=1))["final"]
 
 
-def test_probes_do_not_change_the_run() -> None:
-    plain, probed = run(cell()), run(cell(probes=True))
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.001, "warmup": 5}])
+def test_probes_do_not_change_the_run(changes: dict[str, Any]) -> None:
+    plain, probed = run(cell(**changes)), run(cell(**changes, probes=True))
     assert plain["probes"] is None
     assert probed["probes"]["landscape"]["step"]
     for part in ("curve", "evaluations", "final"):
         assert plain[part] == probed[part]
+
+
+def test_a_transformer_is_judged_by_nats_per_character() -> None:
+    subject = {"subject": "char-transformer", "data": "python-text", "norm": "rms", "batch": 4}
+    settings = {"norm_options": (("qk", True),), "placement": "pre", "optimizer": "adamw"}
+    record = run(cell(**subject, **settings, lr=0.01, steps=25, warmup=4, probes=True))
+    assert (record["task"], record["status"]) == ("language", "ok")
+    # A guess among the 97 symbols has 4.57 nats.
+    assert record["final"]["test_loss"] < 3.5
+    assert record["final"]["test_accuracy"] > 0.1
+    assert score_of([record]).value(record) == record["final"]["test_loss"]
+    assert record["probes"]["units"]["layers"] == [f"blocks.{i}.mlp.1" for i in range(4)]
+
+
+def test_probes_take_the_learning_rate_of_their_step() -> None:
+    probed = run(cell(steps=100, warmup=60, probes=True))["probes"]["landscape"]
+    rates = [eta / b for eta, b in zip(probed["eta_beta"], probed["beta"], strict=True)]
+    expected = [0.1 * min(1, (step + 1) / 60) for step in probed["step"]]
+    assert rates == pytest.approx(expected)
+    assert len(set(expected)) > 2
 
 
 def test_units_are_probed_on_whole_mini_batches() -> None:

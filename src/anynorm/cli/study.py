@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.status import DONE, INTERRUPTED, NOT_ALL
 from anynorm.report.files import check_target
-from anynorm.study.cell import OPTIMIZERS
+from anynorm.study.cell import OPTIMIZERS, PLACEMENTS
+from anynorm.study.data import BUILT_IN
 from anynorm.study.subjects import SUBJECTS
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ def _add_subject(study: argparse.ArgumentParser) -> None:
     add = study.add_argument
     names = ", ".join(SUBJECTS)
     add("--model", default="mlp-relu", help=f"{names}, or package.module:factory")
-    add("--data", help="digits, gaussian, torchvision:NAME or package.module:function")
-    add("--norms", nargs="+", metavar="NORM", help="such as: none batch group:groups=8")
-    add("--optimizer", default="sgd", help=", ".join(OPTIMIZERS))
+    add("--data", help=f"{', '.join(BUILT_IN)}, torchvision:NAME or package.module:function")
+    add("--norms", nargs="+", metavar="NORM", help="such as: none batch group:groups=8 rms:qk=true")
+    add("--optimizer", help=", ".join(OPTIMIZERS))
+    add("--weight-decay", type=float, metavar="X", help="of weights, not of biases, γ and β")
+    add("--warmup", type=int, metavar="N", help="steps in which the learning rate rises from 0")
     add("--lr", type=float, help="the base learning rate")
     add("--batch", type=int, help="the base batch size")
     add("--steps", type=int, help="training steps of the base runs")
@@ -83,7 +86,7 @@ def _add_grid(study: argparse.ArgumentParser) -> None:
     add("--lrs", nargs="*", type=float, metavar="LR", help="learning rates to compare")
     add("--inits", nargs="*", type=float, metavar="X", help="factors of the initial weights")
     add("--batches", nargs="*", type=int, metavar="N", help="batch sizes to compare")
-    add("--placements", nargs="+", metavar="WHERE", help="before and after the activation")
+    add("--placements", nargs="+", metavar="WHERE", help=", ".join(PLACEMENTS))
     add("--full", action="store_true", help="every combination, not one factor at a time")
     add("--noise", action=switch, default=None, help="the noisy control of batch norm")
     add("--probes", action=switch, default=True, help="measure the base runs in depth")

@@ -174,12 +174,25 @@ class Norm(shared.Sharing):
         end = plan.first + len(self.channels) if plan.names_channels else None
         found = x.shape[plan.first : end]
         if found != self.channels and not self.spec.is_identity:
-            shape = found[0] if len(found) == 1 else tuple(found)
             raise ShapeError(
                 f"{type(self).__name__}('{self.spec.pattern}') has γ of shape {self.channels} from "
                 f"axis {plan.first} on, got {tuple(found)} there in an input of shape "
-                f"{tuple(x.shape)}. Build it with channels={shape}, or permute."
+                f"{tuple(x.shape)}. {self._fix(x, plan.first, tuple(found))}"
             )
+
+    def _fix(self, x: Tensor, first: int, found: tuple[int, ...]) -> str:
+        """What to do about an input whose channels have another size than γ."""
+        shape = found[0] if len(found) == 1 else found
+        elsewhere = [
+            axis for axis in range(1, x.dim()) if x.shape[axis : axis + 1] == self.channels
+        ]
+        if not elsewhere:
+            return f"Build it with channels={shape}, or permute."
+        axis = elsewhere[-1]
+        return (
+            f"Axis {axis} has size {x.shape[axis]}: if the channels are there, give it "
+            f"x.movedim({axis}, {first}); if not, build it with channels={shape}."
+        )
 
     def extra_repr(self) -> str:
         """Return the pattern, the channels and whatever differs from the defaults."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from anynorm import lookup
 from anynorm.errors import AnynormError
 from anynorm.report.files import check_target
+from anynorm.study.build import has_attention
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
 from anynorm.study.engines import Engine, Failure, Outcome, engine, run_cells
@@ -22,7 +23,7 @@ from anynorm.study.plan import Plan, unique
 from anynorm.study.progress import bar
 from anynorm.study.remote import open_store
 from anynorm.study.store import Record, Records
-from anynorm.study.subjects import SUBJECTS, USER
+from anynorm.study.subjects import SUBJECTS, USER, USER_ATTENTION, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Study", "study"]
 
 # Usable learning rates of the optimizers, next to plain SGD's.
-_RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01}
+_RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01, "adamw": 0.01}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def study(
     placements: Sequence[str] | None = None,
     seeds: int = 3,
     steps: int | None = None,
-    optimizer: str = "sgd",
+    optimizer: str | None = None,
+    weight_decay: float | None = None,
+    warmup: int | None = None,
     noise: bool | None = None,
     full: bool = False,
     probes: bool = True,
@@ -120,15 +123,21 @@ def study(
 
     `model` is a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
     given a function from channels to a module; otherwise the normalization layers of the model it
-    returns are replaced. `data` is 'digits', 'gaussian', 'torchvision:NAME' or
+    returns are replaced. `data` is 'digits', 'gaussian', 'python-text', 'torchvision:NAME' or
     ``package.module:function`` returning a training and a held-out set. `norms` are names of the
-    catalogue, with options as in ``"group:groups=8"``. Where nothing is given, the subject's own
-    settings hold.
+    catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"`` also normalizes queries
+    and keys. Where nothing is given, the subject's own settings hold.
 
     `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
-    and `placements` are compared one at a time around them, or all combined with `full`. With
+    and `placements` ('before' and 'after' the activation, or 'pre' and 'post' in a residual
+    network) are compared one at a time around them, or all combined with `full`. With
     `probes` the base runs are measured in depth, with `noise` batch norm gets its noisy control.
     `refine` rounds then bisect the limits of the usable learning rates.
+
+    `optimizer` is 'sgd', 'momentum' (SGD with 0.9), 'adam' or 'adamw'. `weight_decay` acts on
+    weights alone. `warmup` counts the steps in which the learning rate rises from 0. A model of
+    your own is trained with SGD, or with AdamW and warm-up if it contains attention. With another
+    optimizer than the subject's own, its learning rates and weight decay are scaled to match.
 
     `on` says where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this
     machine), 'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
@@ -158,6 +167,8 @@ def study(
         seeds=seeds,
         steps=steps,
         optimizer=optimizer,
+        weight_decay=weight_decay,
+        warmup=warmup,
         noise=noise,
         probes=probes,
     )
@@ -238,14 +249,12 @@ class _Runner:
 
 def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     """The subject's own settings, with what the user gave in their place."""
-    settings = SUBJECTS[subject].settings if subject in SUBJECTS else USER
     given = {name: _listed(name, value) for name, value in given.items() if value is not None}
-    rate = _RATES.get(given.get("optimizer", "sgd"), 1.0)
+    settings = _settings(subject, given.get("placements", USER.placements)[0])
     chosen = {
         **{name: getattr(settings, name) for name in ("norms", "inits", "batch", "batches")},
         **{name: getattr(settings, name) for name in ("placements", "steps", "noise")},
-        "lrs": tuple(rate * lr for lr in settings.lrs),
-        "lr": _nearest(rate * settings.lr, given.get("lrs", ())),
+        **_training(settings, given),
         "data": data or settings.data,
         **given,
     }
@@ -256,6 +265,27 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
         source=lookup.digest(model=subject, data=chosen["data"]),
         **chosen,
     )
+
+
+def _settings(subject: str, placement: str) -> Settings:
+    if subject in SUBJECTS:
+        return SUBJECTS[subject].settings
+    return USER_ATTENTION if has_attention(subject, placement) else USER
+
+
+def _training(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The subject's own optimizer, or its settings translated to the one the user chose."""
+    optimizer = given.get("optimizer", settings.optimizer)
+    # The cell refuses a name that is not in the table.
+    rate = _RATES.get(optimizer, 1.0) / _RATES[settings.optimizer]
+    return {
+        "optimizer": optimizer,
+        # A step takes lr · weight_decay of a weight, with any learning rate.
+        "weight_decay": settings.weight_decay / rate,
+        "warmup": round(settings.warmup * given.get("steps", settings.steps) / settings.steps),
+        "lrs": tuple(rate * lr for lr in settings.lrs),
+        "lr": _nearest(rate * settings.lr, given.get("lrs", ())),
+    }
 
 
 def _listed(name: str, value: Any) -> Any:

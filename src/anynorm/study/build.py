@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from anynorm import lookup
-from anynorm.catalogue import catalogue
 from anynorm.errors import AnynormError, UnknownNameError
-from anynorm.nn import create, normalized
+from anynorm.nn import normalized
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, seeded
-from anynorm.study.noise import DistributionNoise
-from anynorm.study.subjects import SUBJECTS
+from anynorm.study.norm_argument import Norms, freeze_affine
+from anynorm.study.subjects import SUBJECTS, Subject
 from anynorm.surgery import put, replace_norms, walk
 
-__all__ = ["build"]
+__all__ = ["build", "has_attention"]
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -27,44 +27,52 @@ def build(cell: Cell, data: Data) -> nn.Module:
     """The model of `cell` as it is before training: the same cell gives the same weights.
 
     The same seed gives the same weights to every normalizer. Raises `AnynormError` when the
-    subject is unknown or its factory cannot be used.
+    subject is unknown, its factory cannot be used, or it has no place for what the cell asks.
     """
-    norms = _Norms(cell)
+    norms = Norms(cell)
     with seeded(cell.seed):
         model = _built_in(cell, data, norms) if cell.subject in SUBJECTS else _own(cell, norms)
+    if norms.qk and norms.qk_count == 0:
+        raise AnynormError(_NOTHING_TO_NORMALIZE_QK.format(name=cell.subject))
     _scale_weights(model, cell.init)
-    return model if norms.on_input else _normalize_weights(model, cell)
+    return model if norms.on_input else _normalize_weights(model, cell, norms.options)
 
 
-class _Norms:
-    """Gives each place in the model its normalizer, and counts the places."""
+def has_attention(subject: str, placement: str) -> bool:
+    """Whether a user's model contains attention, which AdamW with warm-up trains and SGD hardly.
 
-    def __init__(self, cell: Cell) -> None:
-        if cell.norm not in catalogue:
-            raise UnknownNameError("normalizer", cell.norm, catalogue)
-        self.cell = cell
-        self.on_input = catalogue[cell.norm].spec.on == "input"
-        self.count = 0
-
-    def __call__(self, channels: int) -> nn.Module:
-        self.count += 1
-        norm = _create(self.cell, channels) if self.on_input else nn.Identity()
-        if not self.cell.noise:
-            return norm
-        return nn.Sequential(norm, DistributionNoise(seed=1000 * self.cell.seed + self.count))
+    It does if the class of one of its modules has "attention" in its name: torch.nn's
+    MultiheadAttention, which every layer of torch.nn.Transformer contains, and what model
+    collections call theirs. Raises `AnynormError` when the model cannot be built.
+    """
+    cell = Cell(subject=subject, data="", norm="none", placement=placement, lr=1.0, steps=1, seed=0)
+    with seeded(0):
+        model = _own(cell, Norms(cell))
+    return any("attention" in type(module).__name__.lower() for module in model.modules())
 
 
-def _create(cell: Cell, channels: int) -> nn.Module:
-    options: dict[str, Any] = dict(cell.norm_options)
-    return create(cell.norm, channels, channels_first=True, **options)
+def _built_in(cell: Cell, data: Data, norms: Norms) -> nn.Module:
+    subject = SUBJECTS[cell.subject]
+    _check_fits(cell, subject, data)
+    return subject.build(data.inputs, data.outputs, norm=norms.function(), placement=cell.placement)
 
 
-def _built_in(cell: Cell, data: Data, norms: _Norms) -> nn.Module:
-    factory = SUBJECTS[cell.subject].build
-    return factory(data.inputs, data.outputs, norm=norms, placement=cell.placement)
+def _check_fits(cell: Cell, subject: Subject, data: Data) -> None:
+    """Refuse data of another kind than the subject reads, and places that it does not have."""
+    if subject.reads_characters != (data.task == "language"):
+        takes = "takes sequences" if subject.reads_characters else "takes no sequences"
+        raise AnynormError(
+            f"{cell.subject!r} {takes} of characters, and data {cell.data!r} is a {data.task} of "
+            f"samples of shape {data.inputs}. Its own data is {subject.settings.data!r}."
+        )
+    if cell.placement not in subject.placements:
+        own = " or ".join(map(repr, subject.placements))
+        raise AnynormError(
+            f"placement {cell.placement!r}: {cell.subject!r} has no such place. Choose {own}."
+        )
 
 
-def _own(cell: Cell, norms: _Norms) -> nn.Module:
+def _own(cell: Cell, norms: Norms) -> nn.Module:
     """The user's model: its factory takes norm=, or its normalization layers are replaced."""
     if not lookup.is_path(cell.subject):
         raise UnknownNameError("subject", cell.subject, [*SUBJECTS, "package.module:factory"])
@@ -72,7 +80,8 @@ def _own(cell: Cell, norms: _Norms) -> nn.Module:
     arguments = _arguments(factory, cell, norms)
     model = _call(arguments, cell)
     if "norm" not in arguments:
-        model, norms.count = replace_norms(model, norms)
+        # `replace_norms` gives every normalizer its channels on axis 1.
+        model, norms.count = replace_norms(model, partial(norms.make, channels_last=False))
     if norms.count == 0:
         raise AnynormError(_NOTHING_TO_NORMALIZE.format(name=cell.subject))
     return model
@@ -85,14 +94,20 @@ _NOTHING_TO_NORMALIZE = (
 )
 
 
-def _arguments(factory: Any, cell: Cell, norms: _Norms) -> dict[str, Any]:
+_NOTHING_TO_NORMALIZE_QK = (
+    "qk=true: model {name!r} has no normalizers of queries and keys. Its factory takes norm= and "
+    "applies norm(width, qk=True) to the queries and to the keys of each head; or leave qk out."
+)
+
+
+def _arguments(factory: Any, cell: Cell, norms: Norms) -> dict[str, Any]:
     taken = inspect.signature(factory).parameters
     if cell.placement != "before" and "placement" not in taken:
         raise AnynormError(
             f"placement {cell.placement!r}: the factory {cell.subject!r} takes no placement= "
             "argument, so its normalizers stay where they are; add one, or leave this out."
         )
-    offered = {"norm": norms, "placement": cell.placement}
+    offered = {"norm": norms.function(), "placement": cell.placement}
     return {name: value for name, value in offered.items() if name in taken}
 
 
@@ -118,11 +133,10 @@ def _scale(parameters: Iterable[nn.Parameter], factor: float) -> None:
             parameter.data.mul_(factor)
 
 
-def _normalize_weights(model: nn.Module, cell: Cell) -> nn.Module:
+def _normalize_weights(model: nn.Module, cell: Cell, options: Mapping[str, Any]) -> nn.Module:
     """Normalize the weights of every linear or convolutional layer but the last, the head."""
     places = [place for place in walk(model) if isinstance(place.module, _WEIGHTED)]
-    options: dict[str, Any] = dict(cell.norm_options)
     for place in places[:-1]:
         layer = normalized(place.module, cell.norm, **options)
-        model = put(model, place, layer)
+        model = put(model, place, layer if cell.affine else freeze_affine(layer))
     return model

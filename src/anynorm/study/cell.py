@@ -14,8 +14,9 @@ from anynorm.errors import AnynormError, UnknownNameError
 __all__ = ["OPTIMIZERS", "PLACEMENTS", "SCHEMA", "Cell", "Option", "label", "parse_norm"]
 
 SCHEMA = 1
-PLACEMENTS = ("before", "after")
-OPTIMIZERS = ("sgd", "momentum", "adam")
+# Before or after the activation; in front of a residual block's sublayer, or behind its sum.
+PLACEMENTS = ("before", "after", "pre", "post")
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
 Option = tuple[str, int | float | str | bool]
 
@@ -24,10 +25,13 @@ Option = tuple[str, int | float | str | bool]
 class Cell:
     """One independent, deterministic training run.
 
-    `lr` is the learning rate, `init` multiplies the initial weights, `batch` counts samples,
-    `placement` puts the normalizer before or after the activation, `noise` adds the noisy-BN
-    control behind every normalizer (Santurkar et al. 2018, arXiv:1805.11604), and `source`
-    fingerprints a user's own code. Equal cells have equal keys, whatever wrote the numbers.
+    `lr` is the learning rate, `init` multiplies the initial weights, and `batch` counts samples.
+    `placement` puts the normalizer before or after the activation, or in front of ("pre") or behind
+    ("post") the sublayers of a residual network. With `affine` off, γ stays 1 and β stays 0.
+    `noise` adds the noisy-BN control behind every normalizer (Santurkar et al. 2018,
+    arXiv:1805.11604). `warmup` counts the steps in which the learning rate rises from 0 to `lr`,
+    and `source` fingerprints a user's own code. Equal cells have equal keys, whatever wrote the
+    numbers.
 
     >>> cell = Cell(subject="mlp-relu", data="digits", norm="batch", lr=0.1, steps=150, seed=0)
     >>> cell.label, len(cell.key)
@@ -42,8 +46,11 @@ class Cell:
     init: float = 1.0
     batch: int = 60
     placement: str = "before"
+    affine: bool = True
     noise: bool = False
     optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    warmup: int = 0
     steps: int
     seed: int
     probes: bool = False
@@ -52,9 +59,9 @@ class Cell:
     def __post_init__(self) -> None:
         _check_choice("placement", self.placement, PLACEMENTS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        for name in ("lr", "init"):
-            object.__setattr__(self, name, _positive(name, getattr(self, name)))
-        for name, least in (("batch", 1), ("steps", 1), ("seed", 0)):
+        for name, zero in (("lr", False), ("init", False), ("weight_decay", True)):
+            object.__setattr__(self, name, _rounded(name, getattr(self, name), zero=zero))
+        for name, least in (("batch", 1), ("steps", 1), ("seed", 0), ("warmup", 0)):
             _check_count(name, getattr(self, name), least)
         object.__setattr__(self, "norm_options", tuple(sorted(self.norm_options)))
 
@@ -88,9 +95,12 @@ def label(cell: Mapping[str, Any]) -> str:
 
     >>> label({"norm": "group", "norm_options": [["groups", 8]]})
     'group(groups=8)'
+    >>> label({"norm": "batch", "affine": False})
+    'batch, no γ β'
     """
     options = ", ".join(f"{name}={value}" for name, value in cell.get("norm_options", ()))
     name = f"{cell['norm']}({options})" if options else str(cell["norm"])
+    name = name if cell.get("affine", True) else f"{name}, no γ β"
     return f"{name} + noise" if cell.get("noise") else name
 
 
@@ -128,11 +138,13 @@ def _number(text: str) -> int | float | str | bool:
     return text
 
 
-def _positive(name: str, value: float) -> float:
+def _rounded(name: str, value: float, *, zero: bool) -> float:
+    """Return a finite number above zero (or, if allowed, zero itself) with six digits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise AnynormError(f"{name} is {value!r}; it must be a number.")
-    if not (math.isfinite(value) and value > 0):
-        raise AnynormError(f"{name} is {value!r}; it must be positive and finite.")
+    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        rule = "0 or more" if zero else "positive"
+        raise AnynormError(f"{name} is {value!r}; it must be {rule} and finite.")
     # Six digits: 0.1 * 30 / 60 and 0.05 are the same learning rate, hence the same cell.
     return float(f"{value:.6g}")
 

@@ -88,17 +88,18 @@ def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
         kind = type(prediction).__name__
         raise AnynormError(f"the model gave a {kind}; its output must be one tensor.")
     shape = tuple(prediction.shape)
-    if data.task == "classification":
-        rule = (
-            f"(samples, classes), with {data.outputs} classes or more. "
-            "For a regression give targets that are floats"
-        )
-        fits = len(shape) == 2 and shape[0] == len(y) and shape[1] >= data.outputs
-    else:
+    if data.task == "regression":
         rule = (
             f"as many values as the targets, {tuple(y.shape)}, a row for each sample. "
             "For a classification give targets that are whole numbers"
         )
         fits = shape[:1] == y.shape[:1] and prediction.numel() == y.numel()
+    else:
+        axes = "samples, classes" if y.ndim == 1 else f"samples, {y.shape[1]} positions, classes"
+        rule = (
+            f"({axes}), with {data.outputs} classes or more. "
+            "For a regression give targets that are floats"
+        )
+        fits = shape[:-1] == y.shape and shape[-1] >= data.outputs
     if not fits:
         raise AnynormError(f"the output for {len(y)} samples has shape {shape}; it must be {rule}.")

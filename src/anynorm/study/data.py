@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from anynorm import lookup
 from anynorm.errors import AnynormError, nearest
 from anynorm.study.extras import require
+from anynorm.study.python_text import ALPHABET, python_text
 
-__all__ = ["Data", "load", "seeded"]
+__all__ = ["BUILT_IN", "Data", "load", "seeded"]
 
 _DIGITS_SPLIT = [1297, 500]
 _EXPECTED = (
@@ -31,7 +32,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Data:
-    """Samples along the first axis; `outputs` counts the classes, or the regressed values."""
+    """Samples along the first axis, and what is to be predicted of them.
+
+    `task` is "classification" (one class for each sample), "language" (one class, a character or
+    token, for each position of a sequence) or "regression". `outputs` counts the classes, or the
+    regressed values.
+    """
 
     train_x: Tensor
     train_y: Tensor
@@ -46,28 +52,37 @@ class Data:
         return tuple(self.train_x.shape[1:])
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of class scores (N, classes), or the mean squared error."""
+        """Cross-entropy of class scores in nats for each prediction, or the mean squared error.
+
+        Shape:
+            Scores (N, classes) for a classification; (N, T, classes) for language, with targets
+            (N, T); as many values as the target for a regression.
+        """
         if self.task == "classification":
             return F.cross_entropy(prediction, target)
+        if self.task == "language":
+            return F.cross_entropy(prediction.flatten(0, 1), target.flatten())
         return F.mse_loss(prediction, target.view_as(prediction))
 
 
 @lru_cache(maxsize=4)
 def load(name: str) -> Data:
-    """Load 'digits', 'gaussian', 'torchvision:NAME' or what ``package.module:function`` returns.
+    """Load a built-in data set, 'torchvision:NAME' or what ``package.module:function`` returns.
+
+    Built in are 'digits', 'gaussian' and 'python-text' (see `anynorm.study.python_text`).
 
     A user's function is called with the random generators seeded, so that every worker process
     sees the same samples. Raises `AnynormError` when the name or what it gives is not usable.
     """
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]()
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
     if name.startswith("torchvision:"):
         return _from_pair(_torchvision(name.partition(":")[2]), name)
     if lookup.is_path(name):
         return _from_pair(_call(name), name)
     raise AnynormError(
-        f"there is no data set named {name!r}.{nearest(name, _BUILT_IN)} "
-        f"Known: {', '.join(_BUILT_IN)}, torchvision:NAME, package.module:function."
+        f"there is no data set named {name!r}.{nearest(name, BUILT_IN)} "
+        f"Known: {', '.join(BUILT_IN)}, torchvision:NAME, package.module:function."
     )
 
 
@@ -110,7 +125,17 @@ def _gaussian() -> Data:
     return Data(x[:1000], y[:1000], x[1000:], y[1000:], "regression", 10)
 
 
-_BUILT_IN: dict[str, Callable[[], Data]] = {"digits": _digits, "gaussian": _gaussian}
+def _python_text() -> Data:
+    """The sources of Python's standard library; see `anynorm.study.python_text`."""
+    (train_x, train_y), (test_x, test_y) = python_text()
+    return Data(train_x, train_y, test_x, test_y, "language", len(ALPHABET) + 1)
+
+
+BUILT_IN: dict[str, Callable[[], Data]] = {
+    "digits": _digits,
+    "gaussian": _gaussian,
+    "python-text": _python_text,
+}
 
 
 def _call(name: str) -> Any:
@@ -151,7 +176,8 @@ def _from_pair(pair: Any, name: str) -> Data:
     if train_y.is_floating_point():
         return Data(train_x, train_y, test_x, test_y, "regression", max(1, train_y[0].numel()))
     classes = int(max(train_y.max(), test_y.max())) + 1
-    return Data(train_x, train_y, test_x, test_y, "classification", classes)
+    task = "language" if train_y.ndim == 2 else "classification"
+    return Data(train_x, train_y, test_x, test_y, task, classes)
 
 
 def _check_targets(train_y: Tensor, test_y: Tensor, name: str) -> None:
@@ -175,7 +201,8 @@ def _tensors(part: Any, name: str) -> tuple[Tensor, Tensor]:
     else:
         raise AnynormError(f"data {name!r} gave {_describe(part)} as a dataset. {_EXPECTED}")
     _check_samples(x, y, name)
-    return _as_input(x), _as_target(y)
+    y = _as_target(y)
+    return _as_input(x, y), y
 
 
 def _is_arrays(part: Any) -> bool:
@@ -185,6 +212,8 @@ def _is_arrays(part: Any) -> bool:
 
 
 def _tensor(array: Any, name: str) -> Tensor:
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()  # torch warns of memory that it must not write to, as of a file
     try:
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -213,10 +242,11 @@ def _check_samples(x: Tensor, y: Tensor, name: str) -> None:
             f"data {name!r} gave x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}; "
             "x needs one row of features for each sample, and y as many rows as x."
         )
-    if not y.is_floating_point() and y.numel() != len(y):
+    if not y.is_floating_point() and y.numel() != len(y) and (y.ndim != 2 or _is_one_hot(y)):
         raise AnynormError(
             f"data {name!r} gave whole-number targets of shape {tuple(y.shape)}; give one label "
-            "for each sample (not one-hot), or floats for a regression."
+            "for each sample (N,) or for each position of a sequence (N, T), not one-hot, or "
+            "floats for a regression."
         )
     for letter, values in (("x", x), ("y", y)):
         if not bool(values.isfinite().all()):
@@ -225,16 +255,21 @@ def _check_samples(x: Tensor, y: Tensor, name: str) -> None:
             )
 
 
-def _as_input(x: Tensor) -> Tensor:
-    if x.dtype == torch.uint8:
+def _is_one_hot(y: Tensor) -> bool:
+    return bool(((y == 0) | (y == 1)).all()) and bool((y.sum(dim=1) == 1).all())
+
+
+def _as_input(x: Tensor, y: Tensor) -> Tensor:
+    """Floats as float32, whole numbers as int64; bytes are pixels, unless each has a target."""
+    if x.dtype == torch.uint8 and x.shape != y.shape:
         return x.float() / 255
-    return x.float() if x.is_floating_point() else x
+    return x.float() if x.is_floating_point() else x.long()
 
 
 def _as_target(y: Tensor) -> Tensor:
     if y.is_floating_point():
         return y.float()
-    return y.long().reshape(len(y))
+    return y.long().reshape(len(y)) if y.numel() == len(y) else y.long()
 
 
 def _describe(value: Any) -> str:

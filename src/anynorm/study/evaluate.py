@@ -15,7 +15,7 @@ __all__ = ["IN_EVAL_MODE", "NOTHING", "Scores", "in_other_modes", "predict", "sc
 
 Scores = dict[str, float | None]
 
-# Samples in one forward pass, and the most that are evaluated of the training set.
+# Samples in one forward pass, and the most predictions that are evaluated of either part.
 _CHUNK, _MOST = 1000, 10_000
 
 IN_EVAL_MODE = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -25,28 +25,33 @@ NOTHING: Scores = dict.fromkeys(
 
 
 def scores(model: nn.Module, data: Data) -> Scores:
-    """Loss and accuracy in eval mode on both parts of the data; the model is left as it was."""
-    rows = _spread(len(data.train_x))
-    train_x, train_y = data.train_x[rows], data.train_y[rows]
-    train, test = predict(model, train_x), predict(model, data.test_x)
+    """Loss and accuracy in eval mode on both parts of the data; the model is left as it was.
+
+    Of a large part, 10,000 predictions that are evenly spread over it count: of a sequence, each
+    position is one.
+    """
+    (train_x, train_y), (test_x, test_y) = _training(data), _held_out(data)
+    train, test = predict(model, train_x), predict(model, test_x)
     return {
         "train_loss": data.loss(train, train_y).item(),
         "train_accuracy": _accuracy(train, train_y, data),
-        "test_loss": data.loss(test, data.test_y).item(),
-        "test_accuracy": _accuracy(test, data.test_y, data),
+        "test_loss": data.loss(test, test_y).item(),
+        "test_accuracy": _accuracy(test, test_y, data),
     }
 
 
 def in_other_modes(model: nn.Module, data: Data, size: int) -> Scores:
     """The held-out accuracy in train mode, and in eval mode with recomputed running statistics.
 
-    In train mode, and for the statistics, batches have the `size` they have in training.
+    In train mode, and for the statistics, batches have the `size` they have in training. The same
+    samples count as in `scores`.
     """
-    in_train_mode = predict(model, data.test_x, size=size, train=True)
+    x, y = _held_out(data)
+    in_train_mode = predict(model, x, size=size, train=True)
     again = recalibrate(model, _whole_batches(data, size), passes=1).model
     return {
-        "test_accuracy_train_mode": _accuracy(in_train_mode, data.test_y, data),
-        "test_accuracy_recalibrated": _accuracy(predict(again, data.test_x), data.test_y, data),
+        "test_accuracy_train_mode": _accuracy(in_train_mode, y, data),
+        "test_accuracy_recalibrated": _accuracy(predict(again, x), y, data),
     }
 
 
@@ -66,9 +71,10 @@ def predict(model: nn.Module, x: Tensor, *, size: int = _CHUNK, train: bool = Fa
 
 
 def _accuracy(prediction: Tensor, y: Tensor, data: Data) -> float | None:
-    if data.task != "classification":
+    """The share of correct predictions; of a language each character is one."""
+    if data.task == "regression":
         return None
-    return (prediction.argmax(dim=1) == y).double().mean().item()
+    return (prediction.argmax(dim=-1) == y).double().mean().item()
 
 
 def _whole_batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,6 +82,16 @@ def _whole_batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return ((x, y) for x, y in parts if len(x) == size)
 
 
-def _spread(count: int) -> Tensor:
-    """Indices of at most `_MOST` samples, evenly spread, since data may come sorted by class."""
-    return torch.arange(0, count, -(-count // _MOST))
+def _training(data: Data) -> tuple[Tensor, Tensor]:
+    return _spread(data.train_x, data.train_y, data)
+
+
+def _held_out(data: Data) -> tuple[Tensor, Tensor]:
+    return _spread(data.test_x, data.test_y, data)
+
+
+def _spread(x: Tensor, y: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+    """At most `_MOST` predictions, evenly spread, since data may come sorted by class."""
+    most = max(1, _MOST // y.shape[1]) if data.task == "language" else _MOST
+    stride = -(-len(x) // most)
+    return x[::stride], y[::stride]

@@ -33,6 +33,8 @@ class Plan:
     placements: tuple[str, ...] = ("before",)
     seeds: int = 3
     optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    warmup: int = 0
     noise: bool = True
     probes: bool = True
     source: str = ""
@@ -45,7 +47,8 @@ class Plan:
         """The base comparison, then one factor at a time; cells that coincide appear once.
 
         The base cells carry the probes. Batch sizes are compared at equal epochs and with the
-        learning rate in proportion to the batch, down from the base cell's.
+        learning rate in proportion to the batch, down from the base cell's. A warm-up lasts for
+        as many samples.
         """
         return unique(
             [
@@ -90,8 +93,8 @@ class Plan:
         if batch is None:
             return cell
         ratio = batch / self.batch
-        steps = max(1, round(cell.steps / ratio))
-        return replace(cell, batch=batch, lr=cell.lr * ratio, steps=steps)
+        steps, warmup = max(1, round(cell.steps / ratio)), round(cell.warmup / ratio)
+        return replace(cell, batch=batch, lr=cell.lr * ratio, steps=steps, warmup=warmup)
 
     def _cells(self, norms: Iterable[str]) -> list[Cell]:
         return [self._cell(norm, seed) for norm in norms for seed in range(self.seeds)]
@@ -107,6 +110,8 @@ class Plan:
             batch=self.batch,
             placement=self.placements[0],
             optimizer=self.optimizer,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
             steps=self.steps,
             seed=seed,
             source=self.source,

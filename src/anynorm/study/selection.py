@@ -13,13 +13,18 @@ from anynorm.study.spread import Record, Score, score_of
 
 __all__ = ["Runs", "by_label", "studies", "sweep"]
 
-FACTORS = ("lr", "init", "batch", "placement", "steps")
+FACTORS = ("lr", "init", "batch", "placement", "steps", "warmup")
 Setting = tuple[Any, ...]
 
 
 def setting(record: Record) -> Setting:
     """Return what a run was trained with, apart from its normalizer and seed."""
-    return tuple(_rounded(record["cell"][factor]) for factor in FACTORS)
+    return tuple(_value(record, factor) for factor in FACTORS)
+
+
+def _value(record: Record, factor: str) -> Any:
+    # Records of runs that had no warm-up may not mention it.
+    return _rounded(record["cell"].get(factor, 0))
 
 
 def _rounded(value: Any) -> Any:
@@ -29,7 +34,7 @@ def _rounded(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of one subject on one data set with one optimizer.
+    """The runs of one subject on one data set with one optimizer and one weight decay.
 
     `controls` are the runs with injected noise; they are compared, never ranked.
     """
@@ -37,6 +42,7 @@ class Runs:
     subject: str
     data: str
     optimizer: str
+    weight_decay: float
     records: Sequence[Record]
     controls: Sequence[Record]
     base: Setting
@@ -67,20 +73,23 @@ def by_label(records: Any) -> dict[str, list[Record]]:
 
 
 def studies(records: Sequence[Record]) -> list[Runs]:
-    """Split a store's records into one `Runs` for each subject, data set and optimizer."""
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    """Split records into one `Runs` for each subject, data set, optimizer and weight decay."""
+    groups: dict[tuple[str, str, str, float], list[Record]] = {}
     for record in records:
         cell = record["cell"]
-        key = (cell["subject"], cell["data"], cell.get("optimizer", "sgd"))
-        groups.setdefault(key, []).append(record)
+        optimizer = (cell.get("optimizer", "sgd"), cell.get("weight_decay", 0.0))
+        groups.setdefault((cell["subject"], cell["data"], *optimizer), []).append(record)
     return [_runs(*key, group) for key, group in groups.items()]
 
 
-def _runs(subject: str, data: str, optimizer: str, records: list[Record]) -> Runs:
+def _runs(
+    subject: str, data: str, optimizer: str, weight_decay: float, records: list[Record]
+) -> Runs:
     plain = [r for r in records if not r["cell"].get("noise")]
     noisy = [r for r in records if r["cell"].get("noise")]
     base = base_setting(plain or noisy)
-    return Runs(subject, data, optimizer, plain, noisy, base, score_of(records))
+    score = score_of(records)
+    return Runs(subject, data, optimizer, weight_decay, plain, noisy, base, score)
 
 
 def base_setting(records: Sequence[Record]) -> Setting:
@@ -110,7 +119,7 @@ def sweep(runs: Runs, factor: str) -> list[Record]:
     fixed = [name for name in FACTORS if name not in (factor, "steps")]
     groups: dict[int, list[Record]] = {}
     for record in runs.records:
-        if all(_rounded(record["cell"][name]) == runs.base_value(name) for name in fixed):
+        if all(_value(record, name) == runs.base_value(name) for name in fixed):
             groups.setdefault(record["cell"]["steps"], []).append(record)
     return _widest(runs, factor, list(groups.values()))
 
@@ -121,7 +130,7 @@ def batch_sweep(runs: Runs) -> list[Record]:
     matching = [
         record
         for record in runs.records
-        if all(_rounded(record["cell"][name]) == runs.base_value(name) for name in fixed)
+        if all(_value(record, name) == runs.base_value(name) for name in fixed)
     ]
     anchors = dict.fromkeys(_scaling(record["cell"]) for record in matching)
     groups = [[r for r in matching if _same(_scaling(r["cell"]), anchor)] for anchor in anchors]
@@ -141,7 +150,7 @@ def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 def _widest(runs: Runs, factor: str, groups: list[list[Record]]) -> list[Record]:
     def width(group: list[Record]) -> tuple[int, bool]:
-        values = {_rounded(record["cell"][factor]) for record in group}
+        values = {_value(record, factor) for record in group}
         return len(values), any(setting(record) == runs.base for record in group)
 
     widest = max(groups, key=width, default=[])

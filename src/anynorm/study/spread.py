@@ -44,7 +44,7 @@ def spread(values: Sequence[float | None], *, higher_is_better: bool) -> Spread:
 
 @dataclass(frozen=True)
 class Score:
-    """The number that normalizers are judged by: held-out accuracy, or held-out loss.
+    """The number that normalizers are judged by: held-out accuracy, or a held-out loss.
 
     `key` names it in a record's ``final``; `margin` is how far from the best still counts as
     good: points of accuracy, or a factor of the loss.
@@ -106,8 +106,16 @@ _TINY = 1e-12  # what a loss of zero counts as, since it has no logarithm
 
 ACCURACY = Score("held-out accuracy", "test_accuracy", higher_is_better=True, margin=0.05)
 LOSS = Score("held-out loss", "test_loss", higher_is_better=False, margin=2.0)
+# A regression's loss falls by orders of magnitude, one in nats by tenths: the data's entropy stays.
+NATS = Score("held-out loss, nats per character", "test_loss", higher_is_better=False, margin=1.05)
+
+_SCORES = {"classification": ACCURACY, "regression": LOSS, "language": NATS}
 
 
 def score_of(records: Sequence[Record]) -> Score:
-    """Return held-out accuracy for a classification, held-out loss for a regression."""
-    return LOSS if records[0]["task"] == "regression" else ACCURACY
+    """Return what the task of `records` is judged by.
+
+    A classification is judged by held-out accuracy, a regression by held-out loss, and language by
+    held-out loss in nats.
+    """
+    return _SCORES[records[0]["task"]]

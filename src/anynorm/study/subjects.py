@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
 from typing import Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["SUBJECTS", "USER", "Factory", "MakeNorm", "Settings", "Subject"]
+from anynorm.study.norm_argument import MakeNorm
+from anynorm.study.transformer import CharTransformer
 
-MakeNorm = Callable[[int], nn.Module]
+__all__ = ["SUBJECTS", "USER", "USER_ATTENTION", "Factory", "Settings", "Subject"]
 
 
 class Factory(Protocol):
@@ -112,6 +113,12 @@ def _rnn(
     return PixelRNN(outputs, norm(100), placement)
 
 
+def _char_transformer(
+    inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: str
+) -> nn.Module:
+    return CharTransformer(inputs[0], outputs, norm=norm, placement=placement)
+
+
 def _initialised(model: nn.Module, std: float | None) -> nn.Module:
     """Gaussian weights of the given deviation, or He's (2015, arXiv:1502.01852); zero biases."""
     for layer in model.modules():
@@ -134,6 +141,9 @@ class Settings:
     lr: float = 0.1
     steps: int = 150
     batch: int = 60
+    optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    warmup: int = 0
     lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     inits: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
     batches: tuple[int, ...] = ()
@@ -149,10 +159,12 @@ _GROUP = "group:groups=4"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with the settings of its study."""
+    """A network with the settings of its study, and the places its normalizers can have."""
 
     build: Factory
     settings: Settings = field(default_factory=Settings)
+    placements: tuple[str, ...] = ("before", "after")
+    reads_characters: bool = False
 
 
 SUBJECTS: Mapping[str, Subject] = MappingProxyType(
@@ -195,6 +207,27 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                 noise=False,
             ),
         ),
+        # Warm-up and the learning rate decide what a post-LN transformer can do (Xiong et al. 2020,
+        # arXiv:2002.04745).
+        "char-transformer": Subject(
+            _char_transformer,
+            Settings(
+                data="python-text",
+                norms=("none", "layer", "rms", "rms:qk=true"),
+                optimizer="adamw",
+                weight_decay=0.01,
+                warmup=40,
+                lr=0.01,
+                steps=400,
+                batch=16,
+                lrs=(0.001, 0.003, 0.01, 0.03, 0.1),
+                inits=(),
+                placements=("pre", "post"),
+                noise=False,
+            ),
+            placements=("pre", "post"),
+            reads_characters=True,
+        ),
         # All 1,000 samples in one batch, as Santurkar et al. 2018 (arXiv:1805.11604) train it.
         "deep-linear": Subject(
             _deep_linear,
@@ -212,3 +245,11 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
 
 # A user's own model, of which nothing is known: fewer runs, as they may be long.
 USER = Settings(inits=(0.1, 1.0, 10.0))
+USER_ATTENTION = replace(
+    USER,
+    optimizer="adamw",
+    weight_decay=0.01,
+    warmup=15,
+    lr=0.001,
+    lrs=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+)

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
 
 from anynorm.study import evaluate
 from anynorm.study.build import build
 from anynorm.study.cell import SCHEMA, Cell
 from anynorm.study.data import Data, load, seeded
+from anynorm.study.optimizers import make_optimizer, make_warmup
 from anynorm.study.probes import Recorder
 from anynorm.study.probes.cost import bytes_for_backward
 from anynorm.study.store import Record
@@ -74,7 +74,8 @@ class _Run:
     seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.optimizer = _optimizer(self.cell, self.model)
+        self.optimizer = make_optimizer(self.cell, self.model)
+        self.warmup = make_warmup(self.cell, self.optimizer)
         first, _ = next(batches(self.data, self.cell.batch, self.cell.seed))
         self.bytes = bytes_for_backward(self.model, first)
         self.recorder = self._recorder() if self.cell.probes else None
@@ -126,6 +127,7 @@ class _Run:
         loss = self.data.loss(self.model(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.warmup.step()
         self.seconds.append(time.process_time() - start)
         return loss.item()
 
@@ -159,12 +161,6 @@ class _Run:
             "train_seconds": sum(self.seconds),
             "probe_seconds": self.recorder.seconds if self.recorder else 0.0,
         }
-
-
-def _optimizer(cell: Cell, model: nn.Module) -> Optimizer:
-    if cell.optimizer == "adam":
-        return Adam(model.parameters(), cell.lr)
-    return SGD(model.parameters(), cell.lr, momentum=0.9 if cell.optimizer == "momentum" else 0.0)
 
 
 @contextmanager

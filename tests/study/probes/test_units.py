@@ -134,3 +134,15 @@ def test_measuring_leaves_the_model_as_it_was():
     assert torch.equal(torch.get_rng_state(), state)
     assert second["wasserstein"] == [0.0]
     assert second["percentiles"] == first["percentiles"]
+
+
+def test_behind_a_linear_layer_the_units_are_the_last_axis():
+    linear = nn.Linear(3, 4)
+    linear.bias.data[0] = -100.0
+    x = torch.randn(8, 5, 3)
+    assert Tracker(nn.Sequential(linear, nn.ReLU()), x).measure()["dead"] == [0.25]
+    # Of the same values with units on axis 1, no unit is always dead.
+    turned = nn.Sequential(linear, nn.Conv1d(5, 5, 1), nn.ReLU())
+    nn.init.dirac_(turned[1].weight)
+    nn.init.zeros_(turned[1].bias)
+    assert Tracker(turned, x).measure()["dead"] == [0.0]

@@ -14,7 +14,13 @@ from anynorm.study.wording import join, number, plural, score_text
 
 __all__ = ["QUESTIONS", "base_text", "final", "row", "score_panel"]
 
-OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
+OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam", "adamw": "AdamW"}
+PLACEMENTS = {
+    "before": "before the activation",
+    "after": "after the activation",
+    "pre": "before each sublayer",
+    "post": "after each residual sum",
+}
 
 
 def final(records: Sequence[Record], key: str) -> Spread:
@@ -72,9 +78,17 @@ def base_text(runs: Runs) -> str:
     value = runs.base_value
     return (
         f"learning rate {value('lr'):g}, initialization × {value('init'):g}, "
-        f"batch size {value('batch')}, normalizer {value('placement')} the activation, "
-        f"{value('steps'):,} steps of {OPTIMIZERS.get(runs.optimizer, runs.optimizer)}"
+        f"batch size {value('batch')}, normalizer {PLACEMENTS[value('placement')]}, "
+        f"{value('steps'):,} steps of {_optimizer_text(runs)}"
     )
+
+
+def _optimizer_text(runs: Runs) -> str:
+    decay, warmup = runs.weight_decay, runs.base_value("warmup")
+    added = [f"weight decay {decay:g}"] if decay else []
+    added += [f"{warmup:,} steps of warm-up"] if warmup else []
+    name = OPTIMIZERS.get(runs.optimizer, runs.optimizer)
+    return f"{name} ({', '.join(added)})" if added else name
 
 
 def _base_sentence(runs: Runs, scores: Mapping[str, Spread]) -> str:
@@ -141,12 +155,12 @@ def _placement(runs: Runs) -> Answer | str:
     groups = {
         (name, place): group
         for name, both in by_label(records).items()
-        for place in ("before", "after")
+        for place in PLACEMENTS
         if (group := [r for r in both if r["cell"]["placement"] == place])
     }
     rows = [row(n, runs.score.spread(group), place) for (n, place), group in groups.items()]
     panels = [{**score_panel(runs.score, rows), "rows": rows}]
-    named = {f"{name}, {place} the activation": group for (name, place), group in groups.items()}
+    named = {f"{name}, {PLACEMENTS[place]}": group for (name, place), group in groups.items()}
     tables = [score_table(runs.score, named, "Placement")]
     return Answer(
         _placement_sentence(runs.score, groups), {"kind": "dots", "panels": panels}, tables
@@ -155,13 +169,14 @@ def _placement(runs: Runs) -> Answer | str:
 
 def _placement_sentence(score: Score, groups: Mapping[tuple[str, str], Sequence[Record]]) -> str:
     texts = [
-        f"{name} {score_text(score, score.spread(groups[name, 'before']))} before, "
-        f"{score_text(score, score.spread(group))} after"
-        for (name, place), group in groups.items()
-        if place == "after" and (name, "before") in groups and name != "none"
+        f"{name} {score_text(score, score.spread(groups[name, first]))} {first}, "
+        f"{score_text(score, score.spread(groups[name, second]))} {second}"
+        for name in dict.fromkeys(name for name, _ in groups if name != "none")
+        for first, second in (("before", "after"), ("pre", "post"))
+        if {(name, first), (name, second)} <= groups.keys()
     ]
-    ending = f": {join(texts, most=3)}" if texts else " was measured on one side only"
-    return f"{score.name.capitalize()} around the activation{ending}."
+    ending = f": {join(texts, most=3)}" if texts else " was measured in one place only"
+    return f"{score.name.capitalize()} by place{ending}."
 
 
 QUESTIONS = (
@@ -191,8 +206,9 @@ QUESTIONS = (
     ),
     Question(
         "placement",
-        "Before or after the activation",
-        "The normalizer in front of the activation function or behind it, all else equal.",
+        "Where the normalizer stands",
+        "The normalizer before the activation function or after it; in a residual network, before "
+        "each sublayer (pre) or after each residual sum (post). All else is equal.",
         _placement,
     ),
 )

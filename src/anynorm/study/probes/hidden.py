@@ -13,7 +13,7 @@ from anynorm.study.probes.layers import called, weight_layers
 from anynorm.surgery import NORMALIZERS
 from anynorm.surgery.snapshot import preserved
 
-__all__ = ["activation_of", "hidden_layers", "pre_activations"]
+__all__ = ["activation_of", "hidden_layers", "pre_activations", "unit_axes"]
 
 _ACTIVATIONS = (
     nn.CELU,
@@ -63,6 +63,25 @@ def activation_of(module: nn.Module) -> str:
     if fused in (None, "identity") or isinstance(fused, nn.Module):
         return ""
     return fused if isinstance(fused, str) else getattr(fused, "__name__", type(fused).__name__)
+
+
+def unit_axes(model: nn.Module, x: Tensor) -> dict[str, int]:
+    """Return the axis of the units in what each module is given in its first call on `x`, by name.
+
+    It is the last axis behind a linear layer or an embedding, and otherwise axis 1.
+
+    >>> model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.ReLU(), nn.Linear(5, 4), nn.ReLU())
+    >>> unit_axes(model, torch.randn(8, 2, 5))
+    {'': 1, '0': 1, '1': 1, '2': 1, '3': -1}
+    """
+    axes, axis = {}, 1
+    for name, module in called(model, x).items():
+        axes[name] = axis
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            axis = -1
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            axis = 1
+    return axes
 
 
 def pre_activations(model: nn.Module, names: Iterable[str], x: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anynorm.study.probes.hidden import activation_of, hidden_layers, pre_activations
+from anynorm.study.probes.hidden import (
+    activation_of,
+    hidden_layers,
+    pre_activations,
+    unit_axes,
+)
 
 __all__ = ["KEYS", "PERCENTILES", "Distribution", "Tracker"]
 
@@ -56,14 +61,16 @@ class Tracker:
     """Measures the hidden units of a model on one probe batch, each time beside the last time.
 
     Watched is what each activation is given, in order of execution; in a model without
-    any, what its weight layers after the first are given. Axis 1 is the units', as everywhere in
-    anynorm. Of a module called many times in one pass, as in a recurrent net, the last call
-    counts. Layers with more than 2,048 values per unit are judged by a fixed sample of them.
+    any, what its weight layers after the first are given. The units are the last axis behind a
+    linear layer, as in (N, T, C), and otherwise axis 1. Of a module called many times in one pass,
+    as in a recurrent net, the last call counts. Layers with more than 2,048 values per unit are
+    judged by a fixed sample of them.
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self._model, self._x = model, x
         self._watched = hidden_layers(model, x)
+        self._axes = unit_axes(model, x)
         self._last: dict[str, Distribution] = {}
 
     @property
@@ -82,7 +89,7 @@ class Tracker:
         of them, constant ones left out. ``percentiles`` are those of the last layer's first unit.
         """
         inputs = pre_activations(self._model, self._watched, self._x)
-        rows = [self._measure(name, _by_unit(z)) for name, z in inputs.items()]
+        rows = [self._measure(name, _by_unit(z, self._axes[name])) for name, z in inputs.items()]
         found = {key: [row[at] for row in rows] for at, key in enumerate(KEYS)}
         unit = self._last[self.layers[-1]].values[0]
         levels = torch.tensor(list(PERCENTILES.values()), dtype=unit.dtype)
@@ -97,9 +104,9 @@ class Tracker:
         return (*shifts, _saturated(activation, z), _dead(activation, z), _whiteness(sample))
 
 
-def _by_unit(z: Tensor) -> Tensor:
-    """Bring (N, C, ...) to (C, values) in float64 on the CPU, all positions of a unit in a row."""
-    return z.double().movedim(1, 0).flatten(1).cpu().contiguous()
+def _by_unit(z: Tensor, axis: int) -> Tensor:
+    """Bring `z` to (units, values) in float64 on the CPU, all positions of a unit in a row."""
+    return z.double().movedim(axis, 0).flatten(1).cpu().contiguous()
 
 
 def _sample(z: Tensor) -> Tensor:
