@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anynorm.study.data import Data
+from anynorm.study.data import Data, load
 from anynorm.study.evaluate import IN_EVAL_MODE, Scores, in_other_modes, predict, scores
 
 
@@ -18,7 +18,7 @@ def data(task: str = "classification", samples: int = 23) -> Data:
 
 
 def everything(model: nn.Module, data: Data, size: int) -> Scores:
-    return scores(model, data) | in_other_modes(model, data, size)
+    return scores(model, data) | in_other_modes(model, data, size)[0]
 
 
 def state(model: nn.Module) -> list[torch.Tensor]:
@@ -99,3 +99,22 @@ def test_of_long_sequences_few_are_evaluated() -> None:
     model.register_forward_hook(lambda _, args, output: seen.append(args[0]))
     scores(model, data)
     assert [part.tolist() for part in seen] == [data.train_x[::13].tolist()] * 2
+
+
+def test_what_each_item_gave_agrees_with_the_score() -> None:
+    digits = load("digits")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    found, items = in_other_modes(model, digits, 60)
+    assert set(items) == {"test_accuracy", "test_accuracy_recalibrated"}
+    right = items["test_accuracy"]
+    assert len(right) == len(digits.test_x)
+    assert right.count("1") / len(right) == pytest.approx(scores(model, digits)["test_accuracy"])
+    assert found["test_loss_recalibrated"] == pytest.approx(scores(model, digits)["test_loss"])
+
+
+def test_items_of_a_regression_are_losses() -> None:
+    gaussian = load("gaussian")
+    _, items = in_other_modes(nn.Linear(10, 10), gaussian, 100)
+    losses = items["test_loss"]
+    assert isinstance(losses, list)
+    assert len(losses) == len(gaussian.test_x)

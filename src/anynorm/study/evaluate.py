@@ -11,16 +11,18 @@ from anynorm.study.data import Data
 from anynorm.surgery import recalibrate
 from anynorm.surgery.snapshot import preserved
 
-__all__ = ["IN_EVAL_MODE", "NOTHING", "Scores", "in_other_modes", "predict", "scores"]
+__all__ = ["IN_EVAL_MODE", "NOTHING", "Items", "Scores", "in_other_modes", "predict", "scores"]
 
 Scores = dict[str, float | None]
+Items = dict[str, str | list[float]]
 
 # Samples in one forward pass, and the most predictions that are evaluated of either part.
 _CHUNK, _MOST = 1000, 10_000
 
 IN_EVAL_MODE = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+_MODES = ("train_mode", "recalibrated")
 NOTHING: Scores = dict.fromkeys(
-    (*IN_EVAL_MODE, "test_accuracy_train_mode", "test_accuracy_recalibrated")
+    (*IN_EVAL_MODE, *(f"test_{kind}_{mode}" for kind in ("accuracy", "loss") for mode in _MODES))
 )
 
 
@@ -40,19 +42,37 @@ def scores(model: nn.Module, data: Data) -> Scores:
     }
 
 
-def in_other_modes(model: nn.Module, data: Data, size: int) -> Scores:
-    """The held-out accuracy in train mode, and in eval mode with recomputed running statistics.
+def in_other_modes(model: nn.Module, data: Data, size: int) -> tuple[Scores, Items]:
+    """Held-out scores in train mode, and in eval mode with recomputed running statistics.
 
     In train mode, and for the statistics, batches have the `size` they have in training. The same
-    samples count as in `scores`.
+    samples count as in `scores`. Also returned is what each held-out sample gave in eval mode, with
+    running and with recomputed statistics: "1" or "0" for a class that is right or wrong, or else
+    its loss.
     """
     x, y = _held_out(data)
-    in_train_mode = predict(model, x, size=size, train=True)
     again = recalibrate(model, _whole_batches(data, size), passes=1).model
-    return {
-        "test_accuracy_train_mode": _accuracy(in_train_mode, y, data),
-        "test_accuracy_recalibrated": _accuracy(predict(again, x), y, data),
+    recomputed = predict(again, x)
+    found: Scores = {}
+    modes = zip(_MODES, (predict(model, x, size=size, train=True), recomputed), strict=True)
+    for mode, prediction in modes:
+        found[f"test_accuracy_{mode}"] = _accuracy(prediction, y, data)
+        found[f"test_loss_{mode}"] = data.loss(prediction, y).item()
+    kind = "test_accuracy" if data.task == "classification" else "test_loss"
+    items = {
+        kind: _each(predict(model, x), y, data),
+        f"{kind}_recalibrated": _each(recomputed, y, data),
     }
+    return found, items
+
+
+def _each(prediction: Tensor, y: Tensor, data: Data) -> str | list[float]:
+    """What each sample gave, in as few characters as possible: it is kept in every record."""
+    if data.task == "classification":
+        return "".join(str(int(right)) for right in prediction.argmax(dim=1) == y)
+    pairs = zip(torch.split(prediction, 1), torch.split(y, 1), strict=True)
+    losses = [data.loss(one, target).item() for one, target in pairs]
+    return [float(f"{loss:.4g}") for loss in losses]
 
 
 @torch.no_grad()

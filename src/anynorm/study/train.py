@@ -72,6 +72,7 @@ class _Run:
         default_factory=lambda: {name: [] for name in ("step", *evaluate.IN_EVAL_MODE)}
     )
     seconds: list[float] = field(default_factory=list)
+    items: evaluate.Items = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.cell, self.model)
@@ -110,6 +111,7 @@ class _Run:
             "curve": self.curve,
             "evaluations": self.evaluations,
             "final": final,
+            "items": self.items,
             "probes": self.recorder.result() if self.recorder else None,
             "cost": self._cost(),
             "environment": _environment(),
@@ -152,7 +154,8 @@ class _Run:
         if not math.isfinite(last["train_loss"]):
             self.diverged_at = self.cell.steps
             return evaluate.NOTHING
-        return last | evaluate.in_other_modes(self.model, self.data, self.cell.batch)
+        others, self.items = evaluate.in_other_modes(self.model, self.data, self.cell.batch)
+        return last | others
 
     def _cost(self) -> dict[str, float]:
         return {

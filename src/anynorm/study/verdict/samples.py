@@ -35,7 +35,7 @@ def _items(records: Sequence[Record], score: Score) -> Any:
     kept = [(record.get("items") or {}).get(score.key, ()) for record in records]
     if len({len(row) for row in kept}) != 1 or not len(kept[0]):
         return None
-    table = np.array(kept, dtype=float)
+    table = np.array([[float(item) for item in row] for row in kept])
     if score.higher_is_better:
         return 100 * table
     # To first order, the logarithm of a mean is the mean of these.
