@@ -27,11 +27,22 @@ from scipy import stats
 
 from anynorm.bench.results import about, write
 from anynorm.study.selection import studies
+from anynorm.study.sequential import looks
 from anynorm.study.verdict import decide
 from benchmarks import RESULTS
 from benchmarks.page import line
 
-__all__ = ["FILE", "SHAPES", "TESTS", "Setting", "error_table", "main", "power_table", "simulate"]
+__all__ = [
+    "FILE",
+    "SHAPES",
+    "TESTS",
+    "Setting",
+    "error_table",
+    "growth_table",
+    "main",
+    "power_table",
+    "simulate",
+]
 
 FILE = RESULTS / "verdict.json"
 COUNTS, SEEDS = (3, 8, 12), (3, 5, 10, 20)
@@ -143,14 +154,14 @@ def verdict_now(scores: Scores) -> Scores:
     return np.array([_verdict(one)["kind"] == "use" for one in scores])
 
 
-def _verdict(scores: Scores) -> dict[str, Any]:
+def _verdict(scores: Scores, times: int = 1) -> dict[str, Any]:
     records = [
         record(name, seed, float(value))
         for name, row in zip(NORMS, scores, strict=False)
         for seed, value in enumerate(row)
     ]
     [runs] = studies(records)
-    return decide(runs)
+    return decide(runs, looks=times)
 
 
 def rule_before(scores: Scores) -> Scores:
@@ -198,6 +209,20 @@ def mann_whitney(scores: Scores) -> Scores:
     return p.min(axis=1) * p.shape[1] <= 0.05
 
 
+def grown(scores: Scores) -> Scores:
+    """Whether a study that grows until it is decided says at its end to use a normalizer."""
+    return np.array([_grow(one) for one in scores])
+
+
+def _grow(scores: Scores) -> bool:
+    counts = looks(3)
+    for count in counts:
+        found = _verdict(scores[:, :count], len(counts))
+        if all(c["answer"] != "cannot tell" for c in found["comparisons"]):
+            break
+    return bool(found["kind"] == "use")
+
+
 TESTS: dict[str, Callable[[Scores], Scores]] = {
     "before": rule_before,
     "now": verdict_now,
@@ -221,6 +246,12 @@ def simulate(setting: Setting, count: int, seed: int = 0) -> dict[str, float]:
     }
 
 
+def simulate_growth(setting: Setting, count: int, seed: int = 0) -> dict[str, float]:
+    """Return the share of `count` studies that grow until they are decided and find a benefit."""
+    key = [seed, setting.normalizers, setting.seeds]
+    return {"now": float(grown(draw(setting, count, np.random.default_rng(key))).mean())}
+
+
 def settings() -> Iterator[Setting]:
     """Every setting: without a benefit and with one."""
     for shape in SHAPES:
@@ -232,16 +263,28 @@ def settings() -> Iterator[Setting]:
                 yield Setting(shape, count, seeds, BENEFIT)
 
 
-def _job(job: tuple[Setting, int, int]) -> dict[str, Any]:
-    setting, count, seed = job
-    return {**asdict(setting), "studies": count, "found": simulate(setting, count, seed)}
+def growing() -> Iterator[Setting]:
+    """The settings of studies that grow from 3 to 32 seeds: no benefit, and one of a deviation."""
+    for count in COUNTS[:2]:
+        for benefit in (0.0, 1.0):
+            yield Setting("normal, equal spread", count, looks(3)[-1], benefit)
+
+
+def _job(job: tuple[Setting, int, int, bool]) -> dict[str, Any]:
+    setting, count, seed, grows = job
+    found = (simulate_growth if grows else simulate)(setting, count, seed)
+    return {**asdict(setting), "studies": count, "grows": grows, "found": found}
 
 
 def error_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The largest error of each test over the numbers of normalizers and seeds."""
     lines = [line(("scores", *TESTS)), "|---" * (1 + len(TESTS)) + "|"]
     for shape in SHAPES:
-        chosen = [row["found"] for row in rows if row["shape"] == shape and not row["benefit"]]
+        chosen = [
+            row["found"]
+            for row in rows
+            if row["shape"] == shape and not (row["benefit"] or row["grows"])
+        ]
         worst = {name: max((f[name] for f in chosen if name in f), default=None) for name in TESTS}
         lines.append(line((shape, *map(_percent, worst.values()))))
     return "\n".join(lines)
@@ -256,12 +299,23 @@ def power_table(rows: Sequence[Mapping[str, Any]]) -> str:
             found = {
                 row["seeds"]: row["found"]
                 for row in rows
-                if row["shape"] == shape and row["normalizers"] == count and row["benefit"]
+                if row["shape"] == shape and row["normalizers"] == count
+                if row["benefit"] and not row["grows"]
             }
             for name in TESTS:
                 values = [found[seeds].get(name) for seeds in SEEDS if seeds in found]
                 if any(value is not None for value in values):
                     lines.append(line((shape, str(count), name, *map(_percent, values))))
+    return "\n".join(lines)
+
+
+def growth_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What studies say that grow from 3 seeds to as many as it takes, at most 32."""
+    lines = [line(("normalizers", "benefit, deviations", "use, %")), "|---" * 3 + "|"]
+    for row in rows:
+        if row["grows"]:
+            cells = (str(row["normalizers"]), f"{row['benefit']:g}", _percent(row["found"]["now"]))
+            lines.append(line(cells))
     return "\n".join(lines)
 
 
@@ -277,11 +331,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=2, help="at a time (2)")
     parser.add_argument("--out", type=Path, default=FILE, help=f"the result ({FILE})")
     options = parser.parse_args(arguments)
-    jobs = [(setting, options.studies, options.seed) for setting in settings()]
+    jobs = [
+        *((setting, options.studies, options.seed, False) for setting in settings()),
+        *((setting, options.studies, options.seed, True) for setting in growing()),
+    ]
     with Pool(options.processes) as pool:
         rows = list(pool.imap(_job, jobs))
     write(options.out, {"about": about("default", {}), "rows": rows})
-    print(error_table(rows), power_table(rows), sep="\n\n")
+    print(error_table(rows), power_table(rows), growth_table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ class Study:
     """What a study found: its records, and the evidence and verdict they come to.
 
     `planned` counts the runs of the whole study, `reused` those that were in the store already.
+    `margin` is the difference that does not matter, `looks` the number of times that the study
+    may have been looked at while it grew, and `stopped` says why it stopped growing.
     """
 
     records: list[Record]
@@ -49,6 +52,9 @@ class Study:
     interrupted: bool
     title: str
     command: str
+    margin: float | None = None
+    looks: int = 1
+    stopped: str = ""
 
     @cached_property
     def evidence(self) -> dict[str, Any]:
@@ -61,11 +67,14 @@ class Study:
             command=self.command,
             planned=self.planned,
             failures=[(failure.run, failure.reason) for failure in self.failures],
+            margin=self.margin,
+            looks=self.looks,
+            stopped=self.stopped,
         )
 
     @property
     def verdict(self) -> dict[str, Any]:
-        """The ranking and what it rests on; "undecided" and "no benefit" are possible answers."""
+        """What to use and why, as plain values; see `anynorm.study.verdict.decide` for the keys."""
         found: dict[str, Any] = self.evidence["studies"][0]["verdict"]
         return found
 
@@ -112,6 +121,9 @@ def study(
     full: bool = False,
     probes: bool = True,
     refine: int = 1,
+    margin: float | None = None,
+    until_decided: bool = False,
+    minutes: float | None = None,
     store: str | os.PathLike[str] = "anynorm-study",
     report: str | os.PathLike[str] | None = None,
     on: str = "local",
@@ -139,6 +151,11 @@ def study(
     your own is trained with SGD, or with AdamW and warm-up if it contains attention. With another
     optimizer than the subject's own, its learning rates and weight decay are scaled to match.
 
+    `margin` is the difference that does not matter, in points of accuracy (0.5) or per cent of a
+    loss (2): what differs by less is called equivalent. With `until_decided` or `minutes` more
+    seeds are run after that, for those normalizers whose comparisons cannot tell yet, until all are
+    decided, 32 seeds are reached, or so many minutes are over. The error is kept all the same.
+
     `on` says where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this
     machine), 'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
     (jobs, through submitit). `workers` limits what is at work at a time: processes, tasks, jobs.
@@ -152,6 +169,9 @@ def study(
     """
     if refine < 0:
         raise AnynormError(f"refine is {refine}; it counts rounds, 0 or more.")
+    for name, value in (("margin", margin), ("minutes", minutes)):
+        if value is not None and not value > 0:
+            raise AnynormError(f"{name} is {value}; it must be positive.")
     if report is not None:
         require("plotly", "the report")
     plan = _plan(
@@ -173,11 +193,13 @@ def study(
         probes=probes,
     )
     with closing(engine(on, workers)) as chosen:
-        runner = _Runner(open_store(store), chosen, progress)
+        runner = _Runner(open_store(store), chosen, progress, minutes)
         if report is not None:
             check_target(report, "report")
         runner.run(plan.product() if full else plan.star(), refine)
-    result = runner.result(title=f"{plan.subject} on {plan.data}", command=command)
+        if until_decided or minutes is not None:
+            runner.grow(seeds, margin)
+    result = runner.result(title=f"{plan.subject} on {plan.data}", command=command, margin=margin)
     if report is not None:
         result.report(report)
     return result
@@ -186,8 +208,12 @@ def study(
 class _Runner:
     """Runs the cells that the store lacks, and those that their results ask for."""
 
-    def __init__(self, store: Records, engine: Engine, progress: bool) -> None:
+    def __init__(
+        self, store: Records, engine: Engine, progress: bool, minutes: float | None = None
+    ) -> None:
         self.store, self.engine, self.progress = store, engine, progress
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self.looks, self.stopped = 1, ""
         self.cells: list[Cell] = []
         self.found: dict[Cell, Record] = {}
         self.outcome = Outcome()
@@ -197,11 +223,32 @@ class _Runner:
         check(cells)
         self._complete(cells)
         for _ in range(refine):
-            if self.outcome.interrupted or not (added := self._refinements()):
+            if self._is_over() or not (added := self._refinements()):
                 break
             self._complete(added)
 
-    def result(self, **names: str) -> Study:
+    def grow(self, seeds: int, margin: float | None) -> None:
+        """Add seeds to those comparisons that cannot tell yet."""
+        from anynorm.study.sequential import looks, open_comparisons, seeds_to_add
+
+        counts = looks(seeds)
+        self.looks = len(counts)
+        for count in [*counts[1:], None]:
+            if self._is_over() or not (records := self._records()):
+                self.stopped = "interrupted" if self.outcome.interrupted else "out of time"
+                return
+            unsettled = open_comparisons(records, margin, self.looks)
+            if not unsettled or count is None:
+                self.stopped = "most seeds" if unsettled else "decided"
+                return
+            self._complete(seeds_to_add(records, unsettled, count))
+            if self.outcome.late:  # what time did not allow was never promised
+                self.cells = [cell for cell in self.cells if cell in self.found]
+
+    def _is_over(self) -> bool:
+        return self.outcome.interrupted or self.outcome.late
+
+    def result(self, **names: Any) -> Study:
         records = self._records()
         if not records and self.outcome.failures:
             first = self.outcome.failures[0]
@@ -214,6 +261,8 @@ class _Runner:
             reused=self.reused,
             failures=self.outcome.failures,
             interrupted=self.outcome.interrupted,
+            looks=self.looks,
+            stopped=self.stopped,
             **names,
         )
 
@@ -223,9 +272,10 @@ class _Runner:
         missing = [cell for cell in cells if cell not in self.found]
         self.reused += len(cells) - len(missing)
         with bar(len(missing), shown=self.progress) as done:
-            outcome = run_cells(self.engine, missing, self.store, done=done)
+            outcome = run_cells(self.engine, missing, self.store, done=done, deadline=self.deadline)
         self.outcome.failures += outcome.failures
         self.outcome.interrupted |= outcome.interrupted
+        self.outcome.late |= outcome.late
         self._read(missing)
 
     def _read(self, cells: list[Cell]) -> None:

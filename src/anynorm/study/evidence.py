@@ -23,6 +23,7 @@ def build(
     failures: Sequence[tuple[str, str]] = (),
     margin: float | None = None,
     looks: int = 1,
+    stopped: str = "",
 ) -> dict[str, Any]:
     """Return the evidence that `records` give, as JSON-able data for `anynorm.report`.
 
@@ -30,7 +31,7 @@ def build(
     has, a store that holds fewer gives a ``partial`` study. `failures` are the runs that ended in
     an error, in words, each with the reason; equal reasons are put together. What no run measured
     is listed under ``missing`` of each study and never stops the rest. `margin` and `looks` are
-    those of `anynorm.study.verdict.decide`.
+    those of `anynorm.study.verdict.decide`; `stopped` says why a growing study stopped.
 
     >>> build([], title="digits", command="anynorm study")["studies"]
     []
@@ -42,6 +43,7 @@ def build(
         "runs": len(records),
         "planned": planned,
         "partial": planned is not None and len(records) < planned,
+        "stopped": stopped,
         "failures": _failures(failures),
         "diverged": sum(record["status"] != "ok" for record in records),
         "seeds": sorted({record["cell"]["seed"] for record in records}),

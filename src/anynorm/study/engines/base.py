@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -56,15 +57,22 @@ class Outcome:
 
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
+    late: bool = False
 
 
 def run_cells(
-    engine: Engine, cells: Iterable[Cell], store: Records, *, done: Callable[[Cell], None]
+    engine: Engine,
+    cells: Iterable[Cell],
+    store: Records,
+    *,
+    done: Callable[[Cell], None],
+    deadline: float | None = None,
 ) -> Outcome:
     """Run every cell with `engine`, and call `done` for each one that is finished.
 
     A cell that raises, or is lost too often, is a `Failure` and stops nothing else. Ctrl-C stops
-    the cells at work and keeps what is finished.
+    the cells at work and keeps what is finished; so does the first result after `deadline`, a
+    time of `time.monotonic`.
     """
     outcome = Outcome()
     try:
@@ -73,6 +81,9 @@ def run_cells(
                 if reason is not None:
                     outcome.failures.append(Failure(cell, reason))
                 done(cell)
+                if deadline is not None and time.monotonic() > deadline:
+                    outcome.late = True
+                    break
     except KeyboardInterrupt:
         outcome.interrupted = True
     return outcome

@@ -1,0 +1,66 @@
+"""More seeds where they can still change an answer, without raising the error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from anynorm.study.cell import Cell
+from anynorm.study.ranking import chosen
+from anynorm.study.selection import studies
+from anynorm.study.spread import Record
+from anynorm.study.verdict import decide
+
+__all__ = ["looks", "open_comparisons", "seeds_to_add"]
+
+_GROWTH, _MOST_SEEDS = 1.6, 32
+
+
+def looks(seeds: int) -> list[int]:
+    """Return the numbers of seeds at which a growing study is looked at, beginning with `seeds`.
+
+    The list is fixed before the first run, and the error that is allowed is divided among its
+    looks. So the error of the whole is kept however early the study stops.
+
+    >>> looks(3)
+    [3, 5, 8, 13, 21, 32]
+    """
+    found = [seeds]
+    while found[-1] < _MOST_SEEDS:
+        found.append(min(_MOST_SEEDS, max(found[-1] + 2, round(_GROWTH * found[-1]))))
+    return found
+
+
+def open_comparisons(
+    records: Sequence[Record], margin: float | None, count: int
+) -> list[dict[str, Any]]:
+    """Return the comparisons that cannot tell yet, and that more seeds could decide."""
+    [runs] = studies(records)
+    found = decide(runs, margin=margin, looks=count)["comparisons"]
+    return [c for c in found if c["answer"] == "cannot tell" and _could_tell(c)]
+
+
+def _could_tell(comparison: dict[str, Any]) -> bool:
+    # Without an interval, as where runs diverged, nobody knows how many seeds it would take.
+    return comparison["low"] is None or (comparison["seeds"] or _MOST_SEEDS + 1) <= _MOST_SEEDS
+
+
+def seeds_to_add(
+    records: Sequence[Record], comparisons: Sequence[dict[str, Any]], seeds: int
+) -> list[Cell]:
+    """Return the cells that bring the compared normalizers to `seeds` seeds.
+
+    Each normalizer stays at the learning rate that was chosen for it.
+    """
+    [runs] = studies(records)
+    names = dict.fromkeys(name for c in comparisons for name in (c["a"], c["b"]))
+    groups = chosen(runs)
+    cells = [Cell.from_dict(groups[name][0]["cell"]) for name in names]
+    present = {name: {record["cell"]["seed"] for record in groups[name]} for name in names}
+    return [
+        replace(cell, seed=seed, probes=False)
+        for name, cell in zip(names, cells, strict=True)
+        for seed in range(seeds)
+        if seed not in present[name]
+    ]
