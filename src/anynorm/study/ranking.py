@@ -25,24 +25,25 @@ def chosen(runs: Runs) -> dict[str, list[Record]]:
 
 
 def ranking(
-    runs: Runs, groups: Mapping[str, Sequence[Record]], score: Score
+    runs: Runs, groups: Mapping[str, Sequence[Record]], scores: Mapping[str, Score]
 ) -> list[dict[str, Any]]:
     """Return one entry for each normalizer with all that was measured of it, best score first.
 
-    `groups` are the runs of each normalizer at its own learning rate, see `chosen`.
+    `groups` are the runs of each normalizer at its own learning rate, see `chosen`, and `scores`
+    what each is judged by.
     """
     side = _side_measures(runs)
     entries = [
         {
             "label": name,
             "lr": records[0]["cell"]["lr"],
-            "score": score.spread(records),
+            "score": scores[name].spread(records),
             "train_loss": final(records, "train_loss"),
             **{key: measure.get(name) for key, measure in side.items()},
         }
         for name, records in groups.items()
     ]
-    return sorted(entries, key=lambda e: -score.rank_value(e["score"]["median"]))
+    return sorted(entries, key=lambda e: -runs.score.rank_value(e["score"]["median"]))
 
 
 def _candidates(runs: Runs) -> Sequence[Record]:

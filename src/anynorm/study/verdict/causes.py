@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
+from anynorm.catalogue import catalogue
 from anynorm.study.inference import LEVEL, Comparison, Sample, against_control
 from anynorm.study.selection import Runs, by_label, sweep
 from anynorm.study.spread import Record, Score, finite
 from anynorm.study.wording import join, number, plural
 
-__all__ = ["Cause", "causes_in_comparisons", "causes_in_training", "recomputed"]
+__all__ = ["LAG", "Cause", "causes_in_comparisons", "causes_in_training", "recomputed"]
 
 Groups = Mapping[str, Sequence[Record]]
+LAG = "running statistics lag behind"
 
 # A gap between running and recomputed statistics of less than this is no cause, in points or %.
 _LAG = 1.0
@@ -70,7 +72,7 @@ def _lag(groups: Groups, score: Score) -> Cause | None:
     late = {
         name: (_middle(records, score), _middle(records, again))
         for name, records in groups.items()
-        if _lags(records, score, again)
+        if _keeps_statistics(records) and _lags(records, score, again)
     }
     if not late:
         return None
@@ -80,13 +82,17 @@ def _lag(groups: Groups, score: Score) -> Cause | None:
         for name, (before, after) in late.items()
     ]
     return Cause(
-        "running statistics lag behind",
+        LAG,
         tuple(late),
-        f"Running statistics lag behind: {join(seen)}. Scores are compared with recomputed "
-        "statistics.",
+        f"Running statistics lag behind: {join(seen)}. The recomputed ones are compared.",
         "Recompute the statistics after training (anynorm.recalibrate), train longer, or give "
         "the running statistics a larger momentum.",
     )
+
+
+def _keeps_statistics(records: Sequence[Record]) -> bool:
+    norm = records[0]["cell"]["norm"]
+    return norm in catalogue and bool(catalogue[norm].state)
 
 
 def _lags(records: Sequence[Record], score: Score, again: Score) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anynorm.study.claims.outcome import row, score_panel
@@ -11,6 +11,7 @@ from anynorm.study.ranking import chosen, ranking
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import (
+    LAG,
     Cause,
     causes_in_comparisons,
     causes_in_training,
@@ -60,12 +61,12 @@ def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[s
     """
     groups = chosen(runs)
     causes = causes_in_training(runs, groups)
-    score = _score(runs.score, causes)
-    found = samples(groups, score)
+    score, scores = runs.score, _scores(runs.score, groups, causes)
+    found = samples(groups, scores)
     margin = MARGINS[score.unit] if margin is None else margin
     comparisons = compared(found, score, margin, LEVEL / looks)
     causes += causes_in_comparisons(comparisons, found, score.unit)
-    entries = _ranked(ranking(runs, groups, score), comparisons)
+    entries = _ranked(ranking(runs, groups, scores), comparisons)
     choice = choose(entries, comparisons) if entries else Choice("undecided", None)
     return {
         "kind": choice.kind,
@@ -93,10 +94,10 @@ def compared(
     return with_none + among_best(others, **settings)
 
 
-def _score(score: Score, causes: Sequence[Cause]) -> Score:
-    """Return the score to compare: with recomputed statistics where running ones lag behind."""
-    lags = any(cause.name == "running statistics lag behind" for cause in causes)
-    return recomputed(score) if lags else score
+def _scores(score: Score, names: Iterable[str], causes: Sequence[Cause]) -> dict[str, Score]:
+    """Return what each normalizer is judged by: recomputed statistics where running ones lag."""
+    late = {name for cause in causes if cause.name == LAG for name in cause.normalizers}
+    return {name: recomputed(score) if name in late else score for name in names}
 
 
 def _ranked(

@@ -15,9 +15,9 @@ __all__ = ["sample", "samples"]
 Groups = Mapping[str, Sequence[Record]]
 
 
-def samples(groups: Groups, score: Score) -> dict[str, Sample]:
-    """Return a sample for each normalizer, in the score's unit of differences."""
-    return {name: sample(name, records, score) for name, records in groups.items()}
+def samples(groups: Groups, scores: Mapping[str, Score]) -> dict[str, Sample]:
+    """Return a sample for each normalizer by its score, in the unit of differences."""
+    return {name: sample(name, records, scores[name]) for name, records in groups.items()}
 
 
 def sample(name: str, records: Sequence[Record], score: Score) -> Sample:

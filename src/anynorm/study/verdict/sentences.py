@@ -7,7 +7,7 @@ from typing import Any
 
 from anynorm.study.inference import Comparison
 from anynorm.study.spread import Score
-from anynorm.study.verdict.causes import Cause
+from anynorm.study.verdict.causes import LAG, Cause
 from anynorm.study.verdict.recommend import NONE, Choice
 from anynorm.study.wording import fold, join, plural, score_text, signed
 
@@ -148,7 +148,7 @@ def _limit(entry: Entry) -> str:
 
 def _repair(entry: Entry, causes: Sequence[Cause]) -> str:
     for cause in causes:
-        if cause.name == "running statistics lag behind" and entry["label"] in cause.normalizers:
+        if cause.name == LAG and entry["label"] in cause.normalizers:
             return f"Its running statistics lag behind: {_lower(cause.action)}"
     return ""
 
