@@ -167,7 +167,7 @@ def _placement_sentence(score: Score, groups: Mapping[tuple[str, str], Sequence[
 QUESTIONS = (
     Question(
         "base",
-        "The same settings for all",
+        "What happens with the same settings for all?",
         "Every normalizer is trained with the same settings, data order and seeds. Dots are seeds' "
         "medians, lines their range; a run diverges when its loss stops being finite or exceeds "
         "1,000, and then counts as the worst result.",
@@ -175,13 +175,13 @@ QUESTIONS = (
     ),
     Question(
         "training",
-        "Training",
+        "Does training get faster?",
         "Loss of the mini-batches at the base setting: median over seeds and their range.",
         _training,
     ),
     Question(
         "control",
-        "Is it the distribution shift?",
+        "Does it help by keeping distributions stable?",
         "The control injects random shifts and scales, new ones at each step, behind every "
         "normalizer (Santurkar et al. 2018, 1805.11604). If stable distributions were the reason "
         "why normalization helps, the control would lose the benefit. Distribution shift is the "
@@ -191,7 +191,7 @@ QUESTIONS = (
     ),
     Question(
         "placement",
-        "Before or after the activation",
+        "Does it belong before or after the activation?",
         "The normalizer in front of the activation function or behind it, all else equal.",
         _placement,
     ),
