@@ -11,6 +11,7 @@ import pytest
 from pages import Tags
 from synthetic_records import record, star
 
+from anynorm.report.frame import asset
 from anynorm.report.html import embedded, page, write
 from anynorm.report.text import markup
 from anynorm.study.evidence import build
@@ -161,6 +162,14 @@ def test_hostile_names_are_text(name: str) -> None:
     assert [tag for tag, _ in parsed.tags if tag in allowed] == ["script"] * 3
     assert not [a for _, attributes in parsed.tags for a in attributes if a.startswith("on")]
     assert parsed.text.count(name) > 5
+
+
+def test_no_two_things_share_a_colour() -> None:
+    themes = asset("page.css").split("@media (prefers-color-scheme: dark)")
+    for theme in (themes[0], themes[1].partition("\n}\n")[0]):
+        colours = re.findall(r"--(?:hue-\d|good|bad|scale-low|scale-high|band): (#\w+)", theme)
+        assert len(colours) == 13
+        assert len(set(colours)) == 13
 
 
 def test_an_empty_store_gives_a_page() -> None:

@@ -18,7 +18,10 @@ Claim = Mapping[str, Any]
 
 
 def summary(claims: Sequence[Claim], anchor: str) -> str:
-    """Return all questions with their answers in a line each, linked to what lies behind them."""
+    """Return all questions with their answers in a line each, linked to what lies behind them.
+
+    Without any answers that is a table of contents, which a wide page has at its side already.
+    """
     if not claims:
         return ""
     answered = any(one.get("status") or one.get("statement") for one in claims)
@@ -26,9 +29,10 @@ def summary(claims: Sequence[Claim], anchor: str) -> str:
     head = '<th scope="col">question</th>'
     if answered:
         head += '<th scope="col">status</th><th scope="col">answer</th>'
+    kind = "claims" if answered else "claims plain"
     return (
-        f'<section class="claims" id="{anchor}-claims"><h2>What was asked, and what the runs say'
-        f'</h2><div class="scroll" tabindex="0" role="region" aria-label="Questions">'
+        f'<section class="{kind}" id="{anchor}-claims"><h2>What was asked</h2>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="What was asked">'
         f'<table class="prose"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         "</section>"
     )

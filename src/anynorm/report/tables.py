@@ -52,7 +52,8 @@ def _cell(value: Any, is_name: bool, labels: Sequence[str]) -> str:
         long = ' class="long"' if len(value) > LONG else ""
         return f'<th scope="row"{long}>{swatch(value, labels)}{markup(value)}</th>'
     if isinstance(value, str) and not NUMBER.fullmatch(value):
-        return f"<td>{status(value) if value in STATUS else markup(value)}</td>"
+        long = ' class="long"' if len(value) > LONG else ""
+        return f"<td{long}>{status(value) if value in STATUS else markup(value)}</td>"
     return f'<td class="number">{markup(cell(value))}</td>'
 
 

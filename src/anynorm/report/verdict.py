@@ -37,7 +37,7 @@ def verdict(found: Study, anchor: str, page: Page) -> str:
 
 def _badge(shown: Mapping[str, Any], labels: Sequence[str]) -> str:
     name = shown["recommended"] if shown["kind"] in ("use", "prefer") else None
-    named = f"{swatch(name, labels)} {markup(name)}" if name is not None else ""
+    named = f"<span>{swatch(name, labels)} {markup(name)}</span>" if name is not None else ""
     kind = markup(shown["kind"]).replace(" ", "-")
     word = markup(BADGES.get(shown["kind"], shown["kind"]))
     return f'<p class="kind"><span class="badge {kind}">{word}</span> {named}</p>'

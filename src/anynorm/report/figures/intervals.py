@@ -63,7 +63,9 @@ def _traces(
     common["name"] = plot(row["label"])
     yield {**common, **_line(row, place, span, look["color"])}
     yield {**common, **_middle(row, place, look)}
-    for symbol, end, limit in (("left", span[0], row["low"]), ("right", span[1], row["high"])):
+    inset = 0.015 * (span[1] - span[0])
+    sides = (("left", span[0] + inset, row["low"]), ("right", span[1] - inset, row["high"]))
+    for symbol, end, limit in sides:
         if limit is None:
             yield {**common, **_arrow(end, place, symbol, look["color"])}
 
@@ -114,7 +116,6 @@ def _arrow(end: float, place: int, symbol: str, color: str) -> dict[str, Any]:
         "y": [place],
         "mode": "markers",
         "marker": {"color": color, "size": 11, "symbol": f"triangle-{symbol}"},
-        "cliponaxis": False,
         "hovertemplate": "no limit on this side",
     }
 
