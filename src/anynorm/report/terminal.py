@@ -12,7 +12,6 @@ from rich.text import Text
 
 from anynorm.report import comparisons, ranking
 from anynorm.report.text import last_line, visible
-from anynorm.report.verdict import BADGES
 
 __all__ = ["show"]
 
@@ -40,9 +39,8 @@ def show(evidence: Evidence, console: Console) -> None:
 
 def _show(study: Mapping[str, Any], console: Console) -> None:
     verdict = study["verdict"]
-    kind = BADGES.get(verdict["kind"], verdict["kind"])
-    title = f"{visible(study['subject'])} on {visible(study['data'])}: {visible(kind)}"
-    console.print(Text(title, style="dim"))
+    title = f"{study['subject']} on {study['data']}: {verdict['headline']}"
+    console.print(Text(visible(title), style="dim"))
     console.print(Text(visible(verdict["recommendation"]), style="bold"))
     _show_causes(verdict["causes"], console)
     if verdict["comparisons"]:

@@ -10,7 +10,7 @@ from anynorm.report.plots import Page, plot
 from anynorm.report.tables import swatch, table
 from anynorm.report.text import markup
 
-__all__ = ["BADGES", "verdict"]
+__all__ = ["verdict"]
 
 Study = Mapping[str, Any]
 # The kinds of a verdict as a reader sees them.
