@@ -65,11 +65,19 @@ def browser() -> Iterator[Chrome]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     plain = star(["none", "batch", "layer"])
+    lost = [
+        record(norm=n, seed=s, lr=lr, probes=lr == 0.1, status="diverged" if n == "none" else "ok")
+        for n in ("none", "batch", "group", "layer")
+        for s in (0, 1, 2)
+        for lr in (0.1, 0.3)
+    ]
     hostile = star(["none", "batch", *HOSTILE], seeds=(0, 1), subject=HOSTILE[0], data=HOSTILE[3])
     regression = {"subject": "deep-linear", "data": "gaussian", "task": "regression"}
     hostile += [record(norm=n, lr=lr, **regression) for n in ("none", "batch") for lr in (0.1, 1.0)]
     found = {
         "plain": build(plain, title="mlp-relu on digits", command="anynorm study"),
+        "many": build(star(seeds=(0, 1)), title="mlp-relu on digits", command="anynorm study"),
+        "diverged": build(lost, title="diverged", command="anynorm study"),
         "hostile": build(hostile, title=HOSTILE[1], command=HOSTILE[3], planned=10_000),
     }
     for name, evidence in found.items():
@@ -180,11 +188,107 @@ def test_a_legend_hides_and_shows_a_normalizer(browser: Chrome, pages: dict[str,
     assert browser.execute_script(count) == before + 2
 
 
+def test_four_curves_are_shown_until_more_are_chosen(
+    browser: Chrome, pages: dict[str, Path]
+) -> None:
+    visit(browser, pages["many"], 1280)
+    figure = browser.find_element("css selector", "#s0-training figure")
+    count = figure.find_element("css selector", ".count")
+    assert "4 of 8 curves are shown" in count.text
+    shown = "return arguments[0].querySelectorAll('.scatterlayer .trace').length"
+    assert browser.execute_script(shown, figure) == 2 * 4
+    names = [chip.text for chip in figure.find_elements("css selector", "[aria-pressed='true']")]
+    assert {"none", "batch"} < set(names)
+    for chip in figure.find_elements("css selector", "[aria-pressed='false']"):
+        browser.execute_script("arguments[0].click()", chip)
+    assert not count.is_displayed()
+    assert browser.execute_script(shown, figure) == 2 * 8
+    browser.execute_script("window.openedAs = ''")
+
+
+def test_the_keyboard_chooses_curves(browser: Chrome, pages: dict[str, Path]) -> None:
+    visit(browser, pages["many"], 1280)
+    chip = browser.find_element("css selector", "#s0-training .chip[aria-pressed='false']")
+    browser.execute_script("arguments[0].focus()", chip)
+    chip.send_keys(" ")
+    assert chip.get_attribute("aria-pressed") == "true"
+    assert browser.switch_to.active_element == chip
+    chip.send_keys("\ue007")  # Enter
+    assert chip.get_attribute("aria-pressed") == "false"
+
+
+def test_intervals_answer_under_the_mouse(browser: Chrome, pages: dict[str, Path]) -> None:
+    visit(browser, pages["plain"], 1280)
+    assert "between" in hovered(browser, "[data-figure='s0-verdict-differences']")
+
+
+def test_differences_without_numbers_are_said_on_a_phone(
+    browser: Chrome, pages: dict[str, Path]
+) -> None:
+    visit(browser, pages["diverged"], 400)
+    plot = browser.find_element("css selector", "[data-figure='s0-verdict-differences']")
+    text = browser.execute_script("return arguments[0].textContent", plot)
+    assert "no number: runs diverged" in text
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+    box = plot.rect
+    for answer in browser.execute_script(ANNOTATIONS, plot):
+        assert answer[0] >= box["x"]
+        assert answer[1] <= box["x"] + box["width"] + 1
+
+
+# The left and right ends of the texts in a figure.
+ANNOTATIONS = """
+return [...arguments[0].querySelectorAll('.annotation-text')].map(text => {
+  const box = text.getBoundingClientRect();
+  return [box.left, box.right];
+});
+"""
+
+
+def test_links_lead_from_a_question_to_its_section(browser: Chrome, pages: dict[str, Path]) -> None:
+    visit(browser, pages["plain"], 400)
+    link = browser.find_element("css selector", ".claims a[href='#s0-lr']")
+    browser.execute_script("arguments[0].click()", link)
+    assert browser.execute_script("return document.querySelector(':target').id") == "s0-lr"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_normalizer_has_one_colour_in_the_legend_and_in_figures(
+    browser: Chrome, pages: dict[str, Path], scheme: str
+) -> None:
+    visit(browser, pages["many"], 1280, scheme)
+    pairs = browser.execute_script(COLOURS)
+    assert len(pairs) > 20
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
+
+
+# The colour of every curve beside that of its name in the legend.
+COLOURS = """
+const rgb = (color) => {
+  const probe = document.createElement('i');
+  document.body.append(probe);
+  probe.style.color = color;
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+};
+const pairs = [];
+for (const chip of document.querySelectorAll(".chip[aria-pressed='true']")) {
+  const plot = chip.closest('figure').querySelector('.plot');
+  const trace = plot._fullData.find(t => t.meta?.series === Number(chip.dataset.series)
+    && t.line.width > 0);
+  const swatch = getComputedStyle(chip.querySelector('.swatch')).borderTopColor;
+  if (trace) pairs.push([swatch, rgb(trace.line.color)]);
+}
+return pairs;
+"""
+
+
 def test_a_table_is_copied_as_tab_separated_values(browser: Chrome, pages: dict[str, Path]) -> None:
     visit(browser, pages["plain"], 1280)
     grant: dict[str, Any] = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     browser.execute_cdp_cmd("Browser.grantPermissions", grant)
-    button = browser.find_element("css selector", ".verdict .copy")
+    button = browser.find_elements("css selector", ".verdict .copy")[1]
     browser.execute_script(SHOW, button)
     button.click()
     text = browser.execute_async_script(

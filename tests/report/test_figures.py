@@ -123,6 +123,61 @@ def test_a_normalizer_keeps_its_style_and_none_its_own_colour() -> None:
     assert [name for name in labels if style(name, labels)["color"] == "@0"] == ["none"]
 
 
+@pytest.mark.parametrize("variant", [" + noise", ", no γ β", " without γ and β", "(affine=False)"])
+def test_a_variant_has_the_colour_of_its_normalizer_and_another_dash(variant: str) -> None:
+    labels = ["none", "layer", "batch", f"batch{variant}", "group"]
+    plain, other = (style(name, labels) for name in ("batch", f"batch{variant}"))
+    assert plain["color"] == other["color"]
+    assert plain["dash"] != other["dash"]
+    assert plain["symbol"] != other["symbol"]
+    assert style("group", labels)["color"] not in (plain["color"], "@0")
+
+
+def test_layers_that_have_only_a_number_are_counted() -> None:
+    curve = {"x": [1, 2], "median": [1, 2], "low": [1, 2], "high": [1, 2]}
+    panel = {"title": "t", "log": False, "series": {"batch": curve}}
+    axis = {"title": "layer, input to output", "names": ["0", "3"]}
+    drawn = draw({"kind": "series", "x": axis, "panels": [panel]}, ["batch"])
+    assert drawn["layout"]["xaxis"]["ticktext"] == ["layer 1", "layer 2"]
+    assert drawn["data"][1]["customdata"][1].endswith("layer 2")
+
+
+def intervals(*rows: tuple[float | None, float | None, float | None, str]) -> dict[str, Any]:
+    keys = ("value", "low", "high", "answer")
+    found = [{"label": f"n{i}", **dict(zip(keys, row, strict=True))} for i, row in enumerate(rows)]
+    panel = {"title": "difference", "margin": 0.5, "rows": found}
+    return draw({"kind": "intervals", "panels": [panel]}, [row["label"] for row in found])
+
+
+def test_intervals_stand_beside_zero_and_the_margin_with_the_answer_at_the_right() -> None:
+    layout = intervals((1.0, 0.6, 1.4, "better"), (-0.1, -0.4, 0.2, "equivalent"))["layout"]
+    band, zero = layout["shapes"]
+    assert (band["x0"], band["x1"], zero["x0"], zero["x1"]) == (-0.5, 0.5, 0, 0)
+    texts = [note["text"] for note in layout["annotations"][1:]]
+    assert texts == ["better", "equivalent"]
+    assert layout["xaxis"]["range"][0] < -0.5
+    assert layout["xaxis"]["range"][1] > 1.4
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "arrows"),
+    [(-1.0, 2.0, []), (None, 2.0, ["left"]), (None, None, ["left", "right"])],
+)
+def test_an_end_without_a_limit_is_an_arrow(
+    low: float | None, high: float | None, arrows: list[str]
+) -> None:
+    data = intervals((1.0, low, high, "cannot tell"))["data"]
+    symbols = [trace.get("marker", {}).get("symbol", "") for trace in data]
+    assert [s for s in symbols if s.startswith("triangle")] == [f"triangle-{a}" for a in arrows]
+
+
+def test_a_difference_without_a_number_is_said_in_words() -> None:
+    drawn = intervals((None, None, None, "better"))
+    assert drawn["data"] == []
+    texts = [note["text"] for note in drawn["layout"]["annotations"]]
+    assert texts[1:] == ["better", "no number: runs diverged"]
+
+
 @pytest.mark.parametrize("values", [[0.1, 0.2], [1e-6, 1e3], [1e-30, 1e30], [0.0, None], []])
 def test_logarithmic_axes_have_a_readable_number_of_ticks(values: list[float | None]) -> None:
     axis = log_axis(values)

@@ -11,7 +11,9 @@ import pytest
 from pages import Tags
 from synthetic_records import record, star
 
+from anynorm.report.frame import asset
 from anynorm.report.html import embedded, page, write
+from anynorm.report.text import markup
 from anynorm.study.evidence import build
 
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "</script><b>", "\"'>&"]
@@ -49,13 +51,70 @@ def test_the_policy_allows_no_request_and_no_foreign_script(parsed: Tags) -> Non
     assert "http" not in policy
 
 
-def test_the_verdict_comes_first_then_a_section_for_each_claim(
+def test_the_verdict_comes_first_then_the_questions_then_a_section_for_each(
     parsed: Tags, evidence: dict[str, Any]
 ) -> None:
     sections = [a for tag, a in parsed.tags if tag == "section"]
     assert (sections[0]["class"] or "").startswith("verdict")
     ids = [claim["id"] for claim in evidence["studies"][0]["claims"]]
-    assert [a["id"] for a in sections[1 : 1 + len(ids)]] == [f"s0-{name}" for name in ids]
+    assert sections[1]["id"] == "s0-claims"
+    assert [a["id"] for a in sections[2 : 2 + len(ids)]] == [f"s0-{name}" for name in ids]
+
+
+def test_the_verdict_goes_from_advice_to_evidence(text: str, evidence: dict[str, Any]) -> None:
+    verdict = evidence["studies"][0]["verdict"]
+    parts = [
+        verdict["recommendation"],
+        "First look at this",
+        verdict["causes"][0]["sentence"],
+        verdict["causes"][0]["action"],
+        "Is the difference in held-out accuracy real?",
+        "Comparisons",
+        "Ranking",
+        "How this verdict was reached",
+        verdict["sentences"][-1],
+    ]
+    places = [text.index(markup(part)) for part in parts]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("use", "use"), ("prefer", "prefer"), ("undecided", "cannot tell yet")],
+)
+def test_the_kind_of_the_verdict_is_a_badge(
+    evidence: dict[str, Any], kind: str, words: str
+) -> None:
+    found = {**evidence["studies"][0]["verdict"], "kind": kind}
+    shown = page({**evidence, "studies": [{**evidence["studies"][0], "verdict": found}]})
+    assert f'<span class="badge {kind}">{words}</span>' in shown
+
+
+def test_comparisons_are_a_table_with_a_word_for_every_missing_number() -> None:
+    records = [record(norm=n, seed=s) for n in ("none", "batch", "layer") for s in (0, 1)]
+    records += [record(norm="group", seed=0), record(norm="group", seed=1, status="diverged")]
+    shown = Tags(page(build(records, title="t", command=""))).text
+    for words in ("compared with", "seeds that would decide", "no limit", "not known"):
+        assert words in shown
+    assert "–" not in shown.replace("15–85%", "")
+
+
+def test_a_claim_shows_its_status_and_its_answer_in_a_line(evidence: dict[str, Any]) -> None:
+    first, *others = evidence["studies"][0]["claims"]
+    pair = evidence["studies"][0]["verdict"]["comparisons"][:1]
+    said = {"status": "contradicted", "statement": "It <does> not.", "comparisons": pair}
+    study = {**evidence["studies"][0], "claims": [{**first, **said}, *others]}
+    shown = page({**evidence, "studies": [study]})
+    assert shown.count('<span class="status bad">contradicted</span>') == 2
+    assert shown.count("It &lt;does&gt; not.") == 1
+    assert shown.count("seeds that would decide") == 2
+
+
+def test_the_questions_link_to_their_sections(parsed: Tags, evidence: dict[str, Any]) -> None:
+    links = [a["href"] for tag, a in parsed.tags if tag == "a"]
+    for claim in evidence["studies"][0]["claims"]:
+        assert claim["title"].endswith("?")
+        assert links.count(f"#s0-{claim['id']}") == 2
 
 
 def test_every_plot_has_its_data(parsed: Tags, text: str) -> None:
@@ -84,7 +143,7 @@ def test_every_claim_gives_definition_sentence_and_numbers(
         assert claim["definition"] in parsed.text
         assert claim["sentence"] in parsed.text
     tables = sum(tag == "table" for tag, _ in parsed.tags)
-    assert tables == 1 + sum(len(c["tables"]) for c in evidence["studies"][0]["claims"])
+    assert tables == 3 + sum(len(c["tables"]) for c in evidence["studies"][0]["claims"])
 
 
 def test_what_was_not_measured_is_named() -> None:
@@ -92,7 +151,7 @@ def test_what_was_not_measured_is_named() -> None:
     shown = Tags(page(found)).text
     for item in found["studies"][0]["missing"]:
         assert item["title"] in shown
-        assert item["reason"] in shown
+        assert item["reason"][1:] in shown
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -103,6 +162,14 @@ def test_hostile_names_are_text(name: str) -> None:
     assert [tag for tag, _ in parsed.tags if tag in allowed] == ["script"] * 3
     assert not [a for _, attributes in parsed.tags for a in attributes if a.startswith("on")]
     assert parsed.text.count(name) > 5
+
+
+def test_no_two_things_share_a_colour() -> None:
+    themes = asset("page.css").split("@media (prefers-color-scheme: dark)")
+    for theme in (themes[0], themes[1].partition("\n}\n")[0]):
+        colours = re.findall(r"--(?:hue-\d|good|bad|scale-low|scale-high|band): (#\w+)", theme)
+        assert len(colours) == 13
+        assert len(set(colours)) == 13
 
 
 def test_an_empty_store_gives_a_page() -> None:

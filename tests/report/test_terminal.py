@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from synthetic_records import record, star
 
+from anynorm.report.comparisons import interval, signed
 from anynorm.report.terminal import show
 from anynorm.study.evidence import build
 
@@ -29,7 +30,7 @@ def evidence() -> dict[str, Any]:
 def test_the_verdict_and_the_ranking_with_spread(evidence: dict[str, Any]) -> None:
     text = shown(evidence)
     verdict = evidence["studies"][0]["verdict"]
-    assert verdict["headline"] in text
+    assert verdict["recommendation"] in " ".join(text.split())
     for entry in verdict["ranking"]:
         low, high = (100 * entry["score"][key] for key in ("low", "high"))
         assert f"[{low:.1f}, {high:.1f}]" in text
@@ -39,6 +40,46 @@ def test_the_verdict_and_the_ranking_with_spread(evidence: dict[str, Any]) -> No
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_no_line_is_wider_than_the_console(evidence: dict[str, Any], width: int) -> None:
     assert max(map(len, shown(evidence, width).splitlines())) <= width
+
+
+def test_advice_comes_before_evidence(evidence: dict[str, Any]) -> None:
+    text = " ".join(shown(evidence, 100).split())
+    verdict = evidence["studies"][0]["verdict"]
+    parts = [verdict["recommendation"], "First look at this", verdict["causes"][0]["action"]]
+    parts += ["Comparisons", "Ranking", "How this verdict was reached"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_eighty_columns_cut_nothing_off(evidence: dict[str, Any]) -> None:
+    lines = shown(evidence, 80).splitlines()
+    assert not [line for line in lines if "…" in line]
+    for one in evidence["studies"][0]["verdict"]["comparisons"]:
+        numbers = [signed(one["difference"]), interval(one), one["answer"]]
+        assert [
+            line
+            for line in lines
+            if line.split() == " ".join([one["a"], one["b"], *numbers]).split()
+        ]
+
+
+def test_differences_without_numbers_are_words() -> None:
+    records = [record(norm=n, seed=s) for n in ("none", "batch") for s in range(3)]
+    records[0] = record(norm="none", seed=0, status="diverged")
+    [row] = [
+        line
+        for line in shown(build(records, title="t", command="c")).splitlines()
+        if " none " in line and "interval" in line
+    ]
+    assert "no interval" in row
+
+
+def test_the_answers_to_claims_are_a_list(evidence: dict[str, Any]) -> None:
+    claims = [{**claim, "status": "shown"} for claim in evidence["studies"][0]["claims"][:2]]
+    text = shown({**evidence, "studies": [{**evidence["studies"][0], "claims": claims}]}, 80)
+    assert "What was asked" in text
+    assert text.count("shown") == 2
+    assert "What was asked" not in shown(evidence, 80)
 
 
 def test_a_wide_console_shows_every_column_and_a_narrow_one_the_score(
@@ -61,7 +102,7 @@ def test_markup_and_escapes_in_names_do_nothing(name: str) -> None:
 def test_what_was_not_measured_is_named() -> None:
     text = shown(build([record()], title="t", command="c"))
     assert "Not measured:" in text
-    assert "Learning rate" in text
+    assert "Which learning rates work?" in text
 
 
 def test_an_empty_store_shows_nothing() -> None:

@@ -184,7 +184,7 @@ def test_a_regression_is_judged_by_its_held_out_loss() -> None:
     ]
     study = evidence(records)["studies"][0]
     assert study["score"] == {"name": "held-out loss", "percent": False}
-    assert {m["title"] for m in study["missing"]} >= {"Training mode against evaluation mode"}
+    assert {m["title"] for m in study["missing"]} >= {"Do training and evaluation mode agree?"}
     ranking = study["verdict"]["ranking"]
     assert ranking[0]["score"]["median"] < ranking[-1]["score"]["median"]
 

@@ -6,7 +6,8 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const hovers = matchMedia("(hover: hover)");
   const narrow = matchMedia("(max-width: 560px), (pointer: coarse)");
-  const names = { ink: "--ink", muted: "--muted", grid: "--grid", axis: "--rule", blank: "--blank", accent: "--accent" };
+  const names = { ink: "--ink", muted: "--muted", grid: "--grid", axis: "--rule", blank: "--blank", card: "--card", band: "--band",
+    good: "--good", bad: "--bad", "scale-low": "--scale-low", "scale-high": "--scale-high" };
 
   // "@3/0.18" is the third colour of the palette, with an opacity.
   function color(reference) {
@@ -17,11 +18,11 @@
   }
 
   function themed(value, key = "") {
-    if (Array.isArray(value)) return value.map((item) => themed(item));
+    if (Array.isArray(value)) return value.map((item) => themed(item, key));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v, k)]));
     }
-    const isColor = typeof value === "string" && value[0] === "@" && /color$/.test(key);
+    const isColor = typeof value === "string" && value[0] === "@" && /color(scale)?$/.test(key);
     return isColor ? color(value) : value;
   }
 
@@ -63,7 +64,12 @@
 
   function toggle(chip) {
     chip.setAttribute("aria-pressed", String(chip.getAttribute("aria-pressed") !== "true"));
-    draw(chip.closest("figure").querySelector(".plot"));
+    const figure = chip.closest("figure");
+    const [chips, count] = [figure.querySelectorAll(".chip"), figure.querySelector(".count")];
+    const shown = figure.querySelectorAll(".chip[aria-pressed='true']").length;
+    count.querySelector("b").textContent = shown;
+    count.hidden = shown === chips.length;
+    draw(figure.querySelector(".plot"));
   }
 
   async function copy(button) {

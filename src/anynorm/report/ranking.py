@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["COLUMNS", "cells"]
+__all__ = ["cells", "columns"]
 
-COLUMNS = (
-    "rank",
-    "normalizer",
-    "score",
-    "learning rate",
-    "lr tolerance, decades",
-    "init tolerance, decades",
-    "error at small batch",
-    "time × none",
-    "memory × none",
-)
+NOT_MEASURED = "not measured"
+Entry = Mapping[str, Any]
 
 
-def cells(entry: Mapping[str, Any], percent: bool) -> list[str]:
-    """Return one normalizer's row under `COLUMNS`, as text."""
+def columns(entries: Sequence[Entry], score: Mapping[str, Any]) -> list[str]:
+    """Return the names of the columns of `cells`.
+
+    Without a model without normalization there is nothing that cost could be relative to.
+    """
+    relative = any(entry["label"] == "none" for entry in entries)
+    return [
+        "rank",
+        "normalizer",
+        score["name"] + (", %" if score["percent"] else ""),
+        "learning rate",
+        "usable learning rates",
+        "usable initial scales",
+        "error at small batch",
+        "time × none" if relative else "seconds per step",
+        "memory × none" if relative else "bytes for backward",
+    ]
+
+
+def cells(entry: Entry, percent: bool) -> list[str]:
+    """Return one normalizer's row under `columns`, as text."""
     return [
         str(entry["rank"]),
         entry["label"],
@@ -44,6 +54,8 @@ def spread(seeds: Mapping[str, Any], percent: bool) -> str:
     texts = [_number(seeds[key], percent) for key in ("median", "low", "high")]
     if texts[1] == texts[2] == "diverged":
         return "diverged"
+    if seeds["n"] == 1:
+        return texts[0]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
@@ -54,18 +66,19 @@ def _number(value: float | None, percent: bool) -> str:
 
 
 def _text(tolerance: Mapping[str, Any] | None) -> str:
-    return "–" if tolerance is None else str(tolerance["text"]).replace(" decades", "")
+    return NOT_MEASURED if tolerance is None else str(tolerance["text"])
 
 
 def _small_batch(point: Mapping[str, Any] | None, percent: bool) -> str:
     if point is None:
-        return "–"
-    unit = "" if percent else " decades"
+        return NOT_MEASURED
+    unit = " points" if percent else " decades"
     if point["median"] is None:
         return f"diverged at {point['batch']}"
     # Adding zero turns the negative zero that rounding leaves into a plain one.
-    return f"{round(point['median'], 1) + 0.0:+.1f}{unit} at {point['batch']}"
+    change = f"{round(point['median'], 1) + 0.0:+.1f}".replace("-", "−")
+    return f"{change}{unit} at {point['batch']}"
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
+    return NOT_MEASURED if value is None else f"{value:.2g}"

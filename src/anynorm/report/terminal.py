@@ -1,29 +1,31 @@
-"""The verdict and the ranking on a terminal."""
+"""The verdict on a terminal: what to use, what to look at first, comparisons, ranking, claims."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from anynorm.report.ranking import COLUMNS, cells
+from anynorm.report import comparisons, ranking
 from anynorm.report.text import last_line, visible
 
 __all__ = ["show"]
 
 Evidence = Mapping[str, Any]
-# Columns that a narrow terminal does without, in the order of the widths at which they appear.
-WIDTHS = (0, 0, 0, 60, 80, 100, 110, 120, 130)
+# Columns of the ranking that a narrow terminal does without, by the widths at which they appear.
+WIDTHS = (0, 0, 0, 60, 76, 100, 116, 128, 140)
+STYLES = {"better": "green", "shown": "green", "harmful": "red", "contradicted": "red"}
 
 
 def show(evidence: Evidence, console: Console) -> None:
-    """Print each study's verdict, its ranking, and what was not measured.
+    """Print each study's verdict, its comparisons and ranking, and what was not measured.
 
-    Columns that do not fit the console's width are left out. Names are printed as they are:
-    neither rich's markup nor terminal escapes in them do anything.
+    Columns that do not fit the console's width are left out; what is shown is never cut. Names
+    are printed as they are: neither rich's markup nor terminal escapes in them do anything.
     """
     if evidence["partial"]:
         line = f"Partial study: {evidence['runs']} of {evidence['planned']} runs are finished."
@@ -37,29 +39,80 @@ def show(evidence: Evidence, console: Console) -> None:
 
 def _show(study: Mapping[str, Any], console: Console) -> None:
     verdict = study["verdict"]
-    console.print(Text(f"{visible(study['subject'])} on {visible(study['data'])}", style="dim"))
-    console.print(Text(visible(verdict["headline"]), style="bold"))
-    for cause in verdict["causes"]:
-        console.print(Text(visible(f"{cause['sentence']} {cause['action']}"), style="yellow"))
-    console.print(Text(visible(verdict["recommendation"])))
+    title = f"{study['subject']} on {study['data']}: {verdict['headline']}"
+    console.print(Text(visible(title), style="dim"))
+    console.print(Text(visible(verdict["recommendation"]), style="bold"))
+    _show_causes(verdict["causes"], console)
+    if verdict["comparisons"]:
+        _section("Comparisons", _comparisons(verdict), console)
     if verdict["ranking"]:
-        console.print(_ranking(study, console.width))
-    for sentence in verdict["sentences"]:
-        console.print(Text(visible(sentence)))
+        _section("Ranking", _ranking(study, console.width), console)
+    if verdict["sentences"]:
+        _section("How this verdict was reached", _lines(verdict["sentences"]), console)
+    _show_claims(study["claims"], console)
     if study["missing"]:
-        titles = ", ".join(item["title"] for item in study["missing"])
-        console.print(Text(f"Not measured: {titles}.", style="dim"))
+        titles = "; ".join(item["title"] for item in study["missing"])
+        console.print()
+        console.print(Text(f"Not measured: {visible(titles)}", style="dim"))
+
+
+def _section(title: str, content: Any, console: Console) -> None:
+    console.print()
+    console.print(Text(title, style="underline"))
+    console.print(content)
+
+
+def _lines(sentences: Sequence[str]) -> Text:
+    return Text("\n".join(map(visible, sentences)))
+
+
+def _show_causes(causes: Sequence[Mapping[str, Any]], console: Console) -> None:
+    if not causes:
+        return
+    console.print()
+    console.print(Text("First look at this", style="underline"))
+    for cause in causes:
+        console.print(Text(visible(cause["sentence"]), style="yellow"))
+        action = Text(visible(cause["action"]), style="bold yellow")
+        console.print(Padding(action, (0, 0, 0, 2), expand=False))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    return table
+
+
+def _comparisons(verdict: Mapping[str, Any]) -> Table:
+    difference = f"difference, {verdict['unit']}"
+    table = _table("normalizer", "compared with", difference, "interval", "answer")
+    order = [entry["label"] for entry in verdict["ranking"]]
+    for one in comparisons.ordered(verdict["comparisons"], order):
+        size = "diverged" if one["difference"] is None else comparisons.signed(one["difference"])
+        names = [Text(visible(one[key])) for key in ("a", "b")]
+        answer = Text(one["answer"], style=STYLES.get(one["answer"], ""))
+        table.add_row(*names, Text(size), Text(comparisons.interval(one)), answer)
+    return table
 
 
 def _ranking(study: Mapping[str, Any], width: int) -> Table:
-    percent = study["score"]["percent"]
+    entries, score = study["verdict"]["ranking"], study["score"]
     shown = [index for index, least in enumerate(WIDTHS) if width >= least]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for index in shown:
-        name = study["score"]["name"] if COLUMNS[index] == "score" else COLUMNS[index]
-        unit = " (%)" if COLUMNS[index] == "score" and percent else ""
-        table.add_column(Text(name + unit), overflow="fold")
-    for entry in study["verdict"]["ranking"]:
-        row = cells(entry, percent)
+    names = ranking.columns(entries, score)
+    table = _table(*(names[index] for index in shown))
+    for entry in entries:
+        row = ranking.cells(entry, score["percent"])
         table.add_row(*(Text(visible(row[index])) for index in shown))
     return table
+
+
+def _show_claims(claims: Sequence[Mapping[str, Any]], console: Console) -> None:
+    answered = [one for one in claims if one.get("status")]
+    if not answered:
+        return
+    table = _table("question", "answer")
+    for one in answered:
+        answer = Text(visible(one["status"]), style=STYLES.get(one["status"], ""))
+        table.add_row(Text(visible(one["title"])), answer)
+    _section("What was asked", table, console)

@@ -1,4 +1,4 @@
-"""Figures as plotly's plain JSON, drawn in the browser: curves, dots with ranges, heat maps."""
+"""Figures as plotly's plain JSON, drawn in the browser: curves, dots, heat maps, intervals."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 from anynorm.report.figures.dots import dots
 from anynorm.report.figures.heat import heat
+from anynorm.report.figures.intervals import intervals
 from anynorm.report.figures.series import series
 from anynorm.report.text import rounded
 
 __all__ = ["draw"]
 
-KINDS = {"series": series, "dots": dots, "heat": heat}
+KINDS = {"series": series, "dots": dots, "heat": heat, "intervals": intervals}
 
 
 def draw(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:

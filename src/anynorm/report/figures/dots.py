@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.report.figures.style import layout, log_axis, style
+from anynorm.report.figures.style import Style, layout, log_axis, style
 from anynorm.report.text import plot, wrapped
 
 __all__ = ["dots"]
@@ -50,7 +50,7 @@ def _traces(
     labels: Sequence[str],
 ) -> list[dict[str, Any]]:
     suffix = str(index + 1) if index else ""
-    color = style(row["label"], labels)["color"]
+    look = style(row["label"], labels)
     common = {
         "type": "scatter",
         "mode": "markers",
@@ -62,13 +62,13 @@ def _traces(
     seeds = {
         "x": values,
         "y": [position] * len(values),
-        "marker": {"color": f"{color}/0.45", "size": 6},
+        "marker": {"color": f"{look['color']}/0.45", "size": 6},
         # The median often lies on a seed; its own text has all the seeds.
         "hoverinfo": "x" if row["median"] is None else "skip",
     }
     found = [{**common, **seeds}]
     if row["median"] is not None:
-        found.append({**common, **_median(panel, row, position, color)})
+        found.append({**common, **_median(panel, row, position, look)})
     return found
 
 
@@ -77,10 +77,11 @@ def _scaled(panel: Mapping[str, Any], value: float) -> float:
 
 
 def _median(
-    panel: Mapping[str, Any], row: Mapping[str, Any], position: float, color: str
+    panel: Mapping[str, Any], row: Mapping[str, Any], position: float, look: Style
 ) -> dict[str, Any]:
     middle = _scaled(panel, row["median"])
     known = [_scaled(panel, value) for value in row["values"] if value is not None]
+    color = look["color"]
     ends = [_scaled(panel, row[key]) if row[key] is not None else None for key in ("low", "high")]
     return {
         "x": [middle],
@@ -88,7 +89,7 @@ def _median(
         "marker": {
             "color": color,
             "size": 11,
-            "symbol": MARKS[_marks(panel).index(row["mark"]) % len(MARKS)],
+            "symbol": _symbol(panel, row, look),
             "line": {"width": 2, "color": color},
         },
         "error_x": {
@@ -102,6 +103,12 @@ def _median(
         },
         "hovertemplate": f"%{{x:.4g}} {_ends(ends)}<br>seeds: {_listed(known)}",
     }
+
+
+def _symbol(panel: Mapping[str, Any], row: Mapping[str, Any], look: Style) -> str:
+    """Return a symbol for each of several values of a normalizer, or the normalizer's own."""
+    marks = _marks(panel)
+    return MARKS[marks.index(row["mark"]) % len(MARKS)] if len(marks) > 1 else str(look["symbol"])
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -53,7 +53,7 @@ def _map(figure: Mapping[str, Any], grid: Sequence[Sequence[Any]]) -> dict[str, 
         "customdata": [[_hover(point, figure["percent"]) for point in row] for row in grid],
         "hovertemplate": "%{customdata}<extra></extra>",
         "hoverongaps": False,
-        "colorscale": "Cividis",
+        "colorscale": [[0, "@scale-low"], [1, "@scale-high"]],
         "showscale": False,
         "xgap": 2,
         "ygap": 2,
@@ -118,7 +118,7 @@ def _outline(
         "x1": inside[-1] + 0.47,
         "y0": position - 0.45,
         "y1": position + 0.45,
-        "line": {"color": "@accent", "width": 2.5},
+        "line": {"color": "@ink", "width": 2.5},
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from anynorm.report.figures.style import Style, layout, log_axis, style
+from anynorm.report.layer_names import readable
 from anynorm.report.text import plot
 
 __all__ = ["series"]
@@ -46,7 +47,7 @@ def _traces(
     suffix = str(index + 1) if index else ""
     common = {"type": "scatter", "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "name": plot(name)}
     yield {**common, **_band(curve, look, log)}
-    yield {**common, **_line(curve, look, bool(figure.get("markers")), _x_words(figure))}
+    yield {**common, **_line(curve, look, figure)}
     if lost := _lost(curve):
         yield {**common, **_cross(lost, look)}
 
@@ -79,16 +80,35 @@ def _stretches(curve: Mapping[str, Any], log: bool) -> list[list[tuple[float, fl
     return [stretch for stretch in stretches if stretch]
 
 
-def _line(curve: Mapping[str, Any], look: Style, markers: bool, x_words: str) -> dict[str, Any]:
+def _line(curve: Mapping[str, Any], look: Style, figure: Mapping[str, Any]) -> dict[str, Any]:
+    ends = zip(curve["low"], curve["high"], strict=True)
+    places = [_place(x, figure["x"]) for x in curve["x"]]
     return {
         "x": curve["x"],
         "y": curve["median"],
-        "customdata": [_range(*ends) for ends in zip(curve["low"], curve["high"], strict=True)],
-        "mode": "lines+markers" if markers else "lines",
+        "customdata": [
+            f"{_range(*pair)}<br>{place}" for pair, place in zip(ends, places, strict=True)
+        ],
+        "mode": "lines+markers" if figure.get("markers") else "lines",
         "line": {"color": look["color"], "dash": look["dash"], "width": 2.25},
         "marker": {"color": look["color"], "symbol": look["symbol"], "size": 7},
-        "hovertemplate": f"%{{y:.3g}} %{{customdata}}<br>{x_words} %{{x}}",
+        "hovertemplate": "%{y:.3g} %{customdata}",
     }
+
+
+def _place(x: float, axis: Mapping[str, Any]) -> str:
+    """Return where a point lies in words: the name of its layer, or the value on the axis.
+
+    >>> _place(2, {"title": "layer, input to output", "names": ["0", "3"]})
+    'layer 2'
+    >>> _place(100, {"title": "step"})
+    'step 100'
+    """
+    if names := axis.get("names"):
+        name = readable(names)[round(x) - 1]
+        return plot(name)
+    words = plot(axis["title"].partition(",")[0].partition(" (")[0])
+    return f"{words} {x:.4g}"
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -115,10 +135,6 @@ def _cross(point: tuple[float, float], look: Style) -> dict[str, Any]:
     }
 
 
-def _x_words(figure: Mapping[str, Any]) -> str:
-    return plot(figure["x"]["title"].partition(",")[0].partition(" (")[0])
-
-
 def _x_axis(figure: Mapping[str, Any], panel: Mapping[str, Any]) -> dict[str, Any]:
     given = figure["x"]
     axis: dict[str, Any] = {"title": {"text": plot(given["title"]), "standoff": 8}}
@@ -130,7 +146,7 @@ def _x_axis(figure: Mapping[str, Any], panel: Mapping[str, Any]) -> dict[str, An
         axis |= {"tickmode": "array", "tickvals": ticks, "ticktext": [str(t) for t in ticks]}
     if names := given.get("names"):
         positions = list(range(1, len(names) + 1))
-        axis |= {"tickvals": positions, "ticktext": [_short(name) for name in names]}
+        axis |= {"tickvals": positions, "ticktext": [_short(name) for name in readable(names)]}
         axis |= {"tickmode": "array", "automargin": True}
     return axis
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from anynorm.report.text import plot
+from anynorm.report.text import wrapped
 
 __all__ = ["Style", "axis_name", "layout", "log_axis", "style"]
 
 Style = Mapping[str, Any]
 HUES = 8  # colours of the page's palette; the first is for the model without normalization
-DASHES = ("solid", "dash", "dot", "dashdot")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+# What a normalizer's name carries when something was added to it or left out of it.
+VARIANT = re.compile(
+    r" \+ noise$|,? (with )?no γ.*$| without γ.*$|\(affine=False\)$|, affine=False"
+)
 TITLE_HEIGHT = 34
+LINE = 38  # characters of a panel's title on one line
 FOOT = 52  # below a panel whose axis has a title
 SHORT_FOOT = 30
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
@@ -23,16 +30,40 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, 
 def style(label: str, labels: Sequence[str]) -> Style:
     """Return colour, dash and symbol of a normalizer: the same in every figure of a page.
 
-    The first colour is kept for the model without normalization. When the others run out they
-    start again with another dash and symbol.
+    The first colour is kept for the model without normalization. A normalizer with noise, or
+    without γ and β, has the colour of the normalizer itself. Names that share a colour, also
+    because there are more of them than colours, differ in dash and symbol.
+
+    >>> style("batch + noise", ["none", "batch", "batch + noise"])["color"]
+    '@1'
     """
-    index = labels.index(label)
-    turn, hue = divmod(index - 1, HUES - 1) if index else (0, -1)
+    hue, turn = _looks(tuple(labels))[label]
     return {
-        "color": f"@{hue + 1}",
+        "color": f"@{hue}",
         "dash": DASHES[turn % len(DASHES)],
         "symbol": SYMBOLS[turn % len(SYMBOLS)],
     }
+
+
+@lru_cache(maxsize=8)
+def _looks(labels: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Return every name's colour, and how many names before it have the same."""
+    families = [name for name in dict.fromkeys(map(_family, labels)) if name != "none"]
+    looks: dict[str, tuple[int, int]] = {}
+    for label in labels:
+        family = _family(label)
+        hue = 1 + families.index(family) % (HUES - 1) if family in families else 0
+        looks[label] = hue, sum(taken == hue for taken, _ in looks.values())
+    return looks
+
+
+def _family(label: str) -> str:
+    """Return the normalizer of which a name is a variant.
+
+    >>> _family("batch + noise"), _family("group(groups=8, affine=False)"), _family("batch, no γ β")
+    ('batch', 'group(groups=8)', 'batch')
+    """
+    return VARIANT.sub("", label)
 
 
 def axis_name(letter: str, index: int) -> str:
@@ -72,7 +103,8 @@ def _tick(value: float, low: int, high: int) -> str:
 def _title(text: str, top: float) -> dict[str, Any]:
     """Return the title above the left end of a panel: it takes no width, as a rotated one would."""
     return {
-        "text": plot(text),
+        "text": wrapped(text, LINE),
+        "align": "left",
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
@@ -85,13 +117,19 @@ def _title(text: str, top: float) -> dict[str, Any]:
     }
 
 
-def _domains(heights: Sequence[int], foot: int) -> list[list[float]]:
+def _title_height(panels: Sequence[Mapping[str, Any]]) -> int:
+    """Return the room for titles, which a long one needs more of."""
+    long = any("<br>" in wrapped(panel["title"], LINE) for panel in panels)
+    return TITLE_HEIGHT + (16 if long else 0)
+
+
+def _domains(heights: Sequence[int], between: int) -> list[list[float]]:
     """Return the panels' shares of the plotting area, the first panel on top."""
-    total = sum(heights) + (TITLE_HEIGHT + foot) * (len(heights) - 1)
+    total = sum(heights) + between * (len(heights) - 1)
     domains, top = [], float(total)
     for height in heights:
         domains.append([max(0.0, (top - height) / total), top / total])
-        top -= height + TITLE_HEIGHT + foot
+        top -= height + between
     return domains
 
 
@@ -100,10 +138,11 @@ def layout(
 ) -> dict[str, Any]:
     """Return a layout of stacked panels; `axes` holds each panel's ``x`` and ``y`` axis."""
     foot = FOOT if any("title" in axis["x"] for axis in axes) else SHORT_FOOT
-    domains = _domains(heights, foot)
+    head = _title_height(panels)
+    domains = _domains(heights, head + foot)
     made: dict[str, Any] = {
-        "height": sum(heights) + (TITLE_HEIGHT + foot) * len(heights),
-        "margin": {"l": 12, "r": 16, "t": TITLE_HEIGHT, "b": foot},
+        "height": sum(heights) + (head + foot) * len(heights),
+        "margin": {"l": 12, "r": 16, "t": head, "b": foot},
         "showlegend": False,
         "hovermode": "closest",
         "font": {"size": 12, "color": "@muted", "family": FONT},

@@ -169,7 +169,7 @@ def _or_worst(value: float | None) -> float:
 QUESTIONS = (
     Question(
         "generalization",
-        "Generalization gap",
+        "Is the gap between training and held-out data smaller?",
         "Training minus held-out accuracy (for a regression held-out minus training loss), at "
         "equal training loss and at equal steps. The common training loss is the lowest that "
         "all normalizers that train reach; a gap is interpolated between evaluations.",

@@ -165,7 +165,7 @@ def _saturation(runs: Runs) -> Answer | str:
 QUESTIONS = (
     Question(
         "shift-optimization",
-        "Internal covariate shift, as the optimizer sees it",
+        "Does covariate shift fall, as the optimizer sees it?",
         "G_i is the gradient of layer i at step t; G'_i is the same on the same batch, with the "
         "layers before i already at step t + 1 (Santurkar et al. 2018, definition 2.1). Shown are "
         "‖G − G'‖/‖G‖ and the cosine of G and G', median over layers. The raw distance is not "
@@ -178,7 +178,7 @@ QUESTIONS = (
     ),
     Question(
         "shift-distribution",
-        "Internal covariate shift, as distributions",
+        "Does covariate shift fall, as distributions?",
         "On one fixed probe batch, per unit and from one measurement to the next: Wasserstein-1 "
         "distance / σ, |Δμ| / σ and |Δ log σ|. Median over units, then over layers.",
         _over_training(
@@ -190,21 +190,21 @@ QUESTIONS = (
     ),
     Question(
         "unit",
-        "One unit over training",
+        "How far does one unit move during training?",
         "The 15th, 50th and 85th percentiles of one unit of the last hidden layer on a fixed "
         "batch, in one run (Ioffe & Szegedy 2015, 1502.03167).",
         _unit,
     ),
     Question(
         "saturation",
-        "Saturated and dead units",
+        "Do fewer units saturate or die?",
         "Share of |z| > 4 in front of a sigmoid or > 2 in front of a tanh; share of ReLU units "
         "that are zero on the whole probe batch. Mean over layers.",
         _saturation,
     ),
     Question(
         "whiteness",
-        "Whiteness",
+        "Are a layer's outputs less correlated?",
         "Mean absolute off-diagonal correlation of a layer's outputs on the probe batch: 0 is "
         "white. Median over layers.",
         _over_training(
@@ -214,7 +214,7 @@ QUESTIONS = (
     ),
     Question(
         "flow",
-        "Gradient flow over depth",
+        "Do all layers learn at the same speed?",
         "ρ_l = ‖∇W_l‖ / ‖W_l‖ of every layer: how fast each layer learns for its size.",
         _flow,
     ),

@@ -182,7 +182,7 @@ def _placement_sentence(score: Score, groups: Mapping[tuple[str, str], Sequence[
 QUESTIONS = (
     Question(
         "base",
-        "The same settings for all",
+        "What happens with the same settings for all?",
         "Every normalizer is trained with the same settings, data order and seeds. Dots are seeds' "
         "medians, lines their range; a run diverges when its loss stops being finite or exceeds "
         "1,000, and then counts as the worst result.",
@@ -190,13 +190,13 @@ QUESTIONS = (
     ),
     Question(
         "training",
-        "Training",
+        "Does training get faster?",
         "Loss of the mini-batches at the base setting: median over seeds and their range.",
         _training,
     ),
     Question(
         "control",
-        "Is it the distribution shift?",
+        "Does it help by keeping distributions stable?",
         "The control injects random shifts and scales, new ones at each step, behind every "
         "normalizer (Santurkar et al. 2018, 1805.11604). If stable distributions were the reason "
         "why normalization helps, the control would lose the benefit. Distribution shift is the "
@@ -206,7 +206,7 @@ QUESTIONS = (
     ),
     Question(
         "placement",
-        "Where the normalizer stands",
+        "Where should the normalizer stand?",
         "The normalizer before the activation function or after it; in a residual network, before "
         "each sublayer (pre) or after each residual sum (post). All else is equal.",
         _placement,

@@ -73,7 +73,7 @@ def _smoothness(runs: Runs) -> Answer | str:
 QUESTIONS = (
     Question(
         "loss-range",
-        "The loss along the gradient",
+        "Does the loss change less along a step?",
         "With the batch B, g = ∇L_B(θ) and the learning rate η fixed, the loss at θ − a·η·g for "
         "a in {½, 1, 2, 3, 4}. The band runs from the smallest to the largest of these losses, "
         "the line is the loss before the step; loss range = max − min (Santurkar et al. 2018, "
@@ -82,7 +82,7 @@ QUESTIONS = (
     ),
     Question(
         "predictiveness",
-        "How long a gradient stays valid",
+        "Does a gradient stay valid for longer?",
         "Gradient predictiveness: D_a = ‖∇L_B(θ − a·η·g) − g‖₂ for a in {½, 1, 2, 3, 4}, as a "
         "band from the smallest to the largest. The line and the sentence give the largest. Bands "
         "are medians over seeds.",
@@ -90,7 +90,7 @@ QUESTIONS = (
     ),
     Question(
         "smoothness",
-        "Effective smoothness",
+        "Does the loss become smoother?",
         "β = max over a of D_a / (a·η·‖g‖), the steepest change of the gradient along the step. "
         "Training regulates β near 2/η, so β at different learning rates says little by itself: "
         "η·β is shown beside it.",

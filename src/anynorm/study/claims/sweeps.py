@@ -177,19 +177,19 @@ MARGIN = "within 5 points of the best accuracy, or at most at twice the best los
 QUESTIONS = (
     Question(
         "lr",
-        "Learning rate",
+        "Which learning rates work?",
         HOLDS.format(margin=MARGIN),
         lambda runs: _tolerance(runs, "lr", "learning rate"),
     ),
     Question(
         "init",
-        "Initialization",
+        "Which scales of the initial weights work?",
         "Initial weights multiplied by a factor. " + HOLDS.format(margin=MARGIN),
         lambda runs: _tolerance(runs, "init", "initialization scale"),
     ),
     Question(
         "batch",
-        "Batch size",
+        "Which batch sizes work?",
         "err(b) − err(32): held-out error at batch size b minus the median at 32 (or at the "
         "nearest size measured), at equal epochs. The learning rate scales with the batch size, "
         "so a curve shows the effect of both.",

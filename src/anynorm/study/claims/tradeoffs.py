@@ -140,7 +140,7 @@ def _cost_sentence(found: Mapping[str, Mapping[str, Spread | None]], relative: b
 QUESTIONS = (
     Question(
         "modes",
-        "Training mode against evaluation mode",
+        "Do training and evaluation mode agree?",
         "Held-out accuracy with the statistics of the batch (training mode), with the running "
         "statistics (evaluation mode), and with statistics recomputed over the training set. "
         "Normalizers without running statistics give the same three times.",
@@ -148,7 +148,7 @@ QUESTIONS = (
     ),
     Question(
         "cost",
-        "Cost",
+        "What does it cost in time and memory?",
         "Time per training step without probes, and bytes that autograd keeps for the backward "
         "pass (parameters not counted), beside the model without normalization. Runs share "
         "the machine, so times carry its noise.",

@@ -46,6 +46,8 @@ def choose(entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> Choic
     hold at small batches; then the more familiar one.
     """
     by_name = {entry["label"]: entry for entry in entries}
+    if min(entry["score"]["n"] for entry in entries) < 2:
+        return Choice("undecided", None)  # one run shows no spread, of anything
     pool = [name for name in by_name if name not in _worse(comparisons)]
     better = [c.a for c in comparisons if c.b == NONE and c.answer == "better" and c.a in pool]
     if better:
