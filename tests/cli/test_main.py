@@ -112,6 +112,13 @@ def test_code_that_ends_the_program_is_an_error(
     assert ", in quits" in said
 
 
+def test_a_reader_may_leave_early() -> None:
+    command = f"'{sys.executable}' -m anynorm catalogue | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.split()[-1] in ("0", "141")  # 0 if all was written before
+    assert done.stderr == ""
+
+
 def test_module_runs_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "anynorm", "study", "--help"], capture_output=True, text=True

@@ -49,7 +49,7 @@ def test_without_a_terminal_there_is_a_line_for_each_tenth(
     assert out == ""
     assert lines[0] == "anynorm: 42 runs, 2 of them in the store already; 40 to train."
     assert lines[1] == "anynorm: 10% (4 of 40 runs), about 18 min 0 s left."
-    assert lines[-1] == "anynorm: 100% (40 of 40 runs), in 20 min 0 s."
+    assert lines[-1] == "anynorm: 100% (40 of 40 runs) in 20 min 0 s."
     assert len(lines) == 11
 
 
@@ -60,14 +60,20 @@ def test_a_long_study_has_an_estimate_before_its_first_tenth(
     lines = capfd.readouterr().err.splitlines()
     assert lines[:3] == [
         "anynorm: 100 runs to train.",
-        "anynorm: about 48 min 0 s left, by the first 4 runs.",
+        "anynorm: 4 runs are finished, about 48 min 0 s left.",
         "anynorm: 10% (10 of 100 runs), about 45 min 0 s left.",
     ]
 
 
 def test_long_runs_count_for_more(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
-    shown([CELL, replace(CELL, steps=2850)], 0, clock)
-    assert "anynorm: 20% (1 of 2 runs), about 1 min 30 s left." in capfd.readouterr().err
+    shown([*cells(5), replace(CELL, steps=4850)], 0, clock)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[1:4] == [
+        "anynorm: 10% (1 of 6 runs).",
+        "anynorm: 20% (2 of 6 runs).",
+        "anynorm: 30% (3 of 6 runs).",
+    ]
+    assert lines[4] == "anynorm: 40% (4 of 6 runs), about 3 min 0 s left."
 
 
 def test_what_is_in_the_store_and_what_is_refined_is_said(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import traceback
@@ -13,7 +14,7 @@ from typing import Any
 from anynorm import __version__
 from anynorm.cli import bench, doctor, listings, prune, study, verbs
 from anynorm.cli.parser import check_words
-from anynorm.cli.status import BAD_INPUT, INTERRUPTED
+from anynorm.cli.status import BAD_INPUT, CUT_OFF, INTERRUPTED
 from anynorm.errors import AnynormError
 from anynorm.lookup import ended_by
 from anynorm.report.text import visible
@@ -25,12 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.
 
     0: done, and healthy; 1: some runs failed, an edit was rolled back, or the doctor found
-    something; 2: bad input, or something broke; 130: interrupted.
+    something; 2: bad input, or something broke; 130: interrupted; 141: nobody reads the output.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
     try:
-        return _call(**vars(_parsed(words)))
+        status = _call(**vars(_parsed(words)))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads on, as after `| head`; nor does Python's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_OFF
     except AnynormError as error:
         _say(error)
     except Exception:  # Python's own status for these is 1, which says something else here

@@ -103,8 +103,8 @@ class _Lines:
     def __init__(self, missing: Sequence[Cell]) -> None:
         self.runs, self.total = len(missing), sum(map(_work, missing))
         self.finished, self.worked, self.tenths = 0, 0.0, 0
-        self.estimated = False
-        self.start = 0.0
+        # The first run waits for its process to start, so the speed is measured from its end.
+        self.start = self.first = self.before = 0.0
 
     def begin(self) -> None:
         self.start = time.monotonic()
@@ -112,22 +112,26 @@ class _Lines:
     def done(self, cell: Cell) -> None:
         self.finished += 1
         self.worked += _work(cell)
+        if self.finished == 1:
+            self.first, self.before = time.monotonic(), self.worked
         tenths = int(10 * self.worked / self.total + 1e-9)
         if tenths > self.tenths:
-            self.tenths, self.estimated = tenths, True
-            _say(f"{10 * tenths}% ({self.finished} of {_runs(self.runs)}), {self._time()}.")
-        elif self.finished >= _RUNS_FOR_AN_ESTIMATE and not self.estimated:
-            self.estimated = True
-            _say(f"{self._time()}, by the first {_runs(self.finished)}.")
+            self.tenths = tenths
+            _say(f"{10 * tenths}% ({self.finished} of {_runs(self.runs)}){self._time()}.")
+        elif self.finished == _RUNS_FOR_AN_ESTIMATE:
+            _say(f"{_runs(self.finished)} are finished{self._time()}.")
 
     def end(self) -> None:
         pass
 
     def _time(self) -> str:
-        elapsed = time.monotonic() - self.start
+        now = time.monotonic()
         if self.finished == self.runs:
-            return f"in {duration(elapsed)}"
-        return f"about {duration(elapsed * (self.total - self.worked) / self.worked)} left"
+            return f" in {duration(now - self.start)}"
+        if self.finished < _RUNS_FOR_AN_ESTIMATE:
+            return ""
+        seconds = (now - self.first) / (self.worked - self.before)
+        return f", about {duration(seconds * (self.total - self.worked))} left"
 
 
 class _Bar:
