@@ -1,9 +1,12 @@
 # Every target makes .venv when it is missing: git, make and Python are all that is needed.
+# `make study` installs what the study needs; the others add the tools of developers and the kernels.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+STUDY := $(VENV)/study
 READY := $(VENV)/ready
 KERNELS := $(VENV)/kernels
+INSTALL := ANYNORM_BUILD_KERNELS=0 $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 SOURCES := setup.py $(wildcard src/anynorm/kernels/cpu/*)
 SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
@@ -13,7 +16,7 @@ KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn) --
 
 .PHONY: study test test-all test-isa sanitize check format bench clean
 
-study: $(KERNELS)  ## The main job: which normalizer, and why.  Writes report.html.
+study: $(STUDY)  ## The main job: which normalizer, and why.  Writes report.html.
 	$(BIN)/anynorm study --report report.html
 
 test: $(KERNELS)  ## All tests but the slow ones.
@@ -51,12 +54,18 @@ format: $(READY)
 bench: $(KERNELS)  ## Speed, as ratios to torch measured side by side.
 	$(BIN)/anynorm bench --out benchmarks/results
 
-# The mark is written last, so that an installation broken off half-way is begun again.
-# torch comes first: its headers are what the kernels are built with.
-$(READY): pyproject.toml constraints.txt
+# A mark is written last, so that an interrupted installation is begun again.
+# The study runs without the kernels: building them takes longer than they could save on its small tensors.
+# Compiling every installed file takes longer than installing it, and Python compiles those that are imported.
+$(STUDY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	ANYNORM_BUILD_KERNELS=0 $(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(INSTALL) --editable ".[study]"
+	touch $(STUDY)
+
+# Compiled here, files give their SyntaxWarnings here, not in the tests, where warnings are errors.
+$(READY): $(STUDY)
+	$(INSTALL) --editable ".[dev]"
+	$(BIN)/python -W ignore -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 	touch $(READY)
 
 $(KERNELS): $(READY) $(SOURCES)

@@ -12,7 +12,7 @@ from anynorm.study.train import run
 __all__ = ["SOURCE", "built_in", "cell", "comparable", "expected"]
 
 SOURCE = """
-import os, time
+import os, signal, sys, time
 from pathlib import Path
 from torch import nn
 from anynorm.errors import AnynormError
@@ -28,6 +28,20 @@ def raises(norm):
 
 def dies(norm):
     os._exit(7)
+
+def leaves_a_child(norm):
+    if (child := os.fork()) == 0:
+        time.sleep(600)
+        os._exit(0)
+    Path(f"child-{child}").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Quits(nn.Module):
+    def forward(self, x):
+        sys.exit(0)
+
+def quits(norm):
+    return nn.Sequential(well(norm), Quits())
 
 def dies_once(norm):
     try:

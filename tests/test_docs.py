@@ -14,12 +14,13 @@ import anynorm
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+# Code, and what it prints if that is shown behind it.
+CODE = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 BLOCKS = [
-    (page, index, block)
+    (page, index, *found.groups())
     for page in PAGES
-    for index, block in enumerate(
-        re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-    )
+    for index, found in enumerate(CODE.finditer(page.read_text("utf-8")))
 ]
 MODULES = [
     info.name
@@ -30,13 +31,16 @@ MODULES = [
 
 
 @pytest.mark.parametrize(
-    ("page", "block"),
-    [pytest.param(p, b, id=f"{p.name}-{i}") for p, i, b in BLOCKS],
+    ("page", "block", "output"),
+    [pytest.param(page, *both, id=f"{page.name}-{index}") for page, index, *both in BLOCKS],
 )
-def test_the_code_blocks_run(page, block, tmp_path, monkeypatch):
+def test_the_code_blocks_run(page, block, output, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     exec(compile(dedent(block), page.name, "exec"), {"__name__": "__main__"})
+    if output is not None:
+        printed = capsys.readouterr().out
+        assert doctest.OutputChecker().check_output(output, printed, FLAGS), printed
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -44,6 +48,5 @@ def test_the_docstring_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     torch.manual_seed(0)
-    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    results = doctest.testmod(module, extraglobs={"torch": torch}, optionflags=flags)
+    results = doctest.testmod(module, extraglobs={"torch": torch}, optionflags=FLAGS)
     assert results.failed == 0

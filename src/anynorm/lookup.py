@@ -7,6 +7,8 @@ import importlib
 import inspect
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -15,7 +17,11 @@ from typing import Any
 
 from anynorm.errors import AnynormError, nearest
 
-__all__ = ["called", "digest", "is_path", "path_of", "resolve"]
+__all__ = ["called", "digest", "ended_by", "is_path", "path_of", "resolve"]
+
+# Files of Python, of installed packages, and of the machinery of imports.
+_INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_NOT_THE_USERS = ("<frozen", str(Path(__file__).parent), *_INSTALLED)
 
 
 def is_path(name: str) -> bool:
@@ -64,6 +70,8 @@ def called(name: str, kind: str, *values: Any, **arguments: Any) -> Any:
         return function(*values, **arguments)
     except AnynormError:
         raise
+    except SystemExit as error:
+        raise AnynormError(f"{kind} {name!r}: {ended_by(error)}") from error
     except Exception as error:
         raise AnynormError(f"{kind} {name!r}: calling it with {given} raised {error!r}.") from error
 
@@ -115,16 +123,44 @@ def _source(name: str, kind: str) -> bytes:
     return Path(file).read_bytes() if file else b""
 
 
+def _missing(error: ModuleNotFoundError, module_name: str) -> str:
+    """Say which module is missing: the one that was named, or one that it imports."""
+    if f"{module_name}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module named {error.name!r} here (searched from {os.getcwd()}); "
+            "write package.module:function."
+        )
+    return (
+        f"module {module_name!r} imports {error.name!r}, which is not installed ({_place(error)}). "
+        "Install it in the environment of anynorm."
+    )
+
+
+def ended_by(error: SystemExit) -> str:
+    """Say where a user's code called ``sys.exit``, and what to do instead."""
+    return (
+        f"the program was ended by sys.exit({error.code!r}) in {_place(error)}. "
+        "Remove that call, or raise another exception there."
+    )
+
+
+def _place(error: BaseException) -> str:
+    """The innermost place in the user's own files."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+
+
 def _import(module_name: str, name: str, kind: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise AnynormError(
-            f"{kind} {name!r}: there is no module named {error.name!r} here "
-            f"(searched from {os.getcwd()}); write package.module:function."
-        ) from error
+        raise AnynormError(f"{kind} {name!r}: {_missing(error, module_name)}") from error
+    except SystemExit as error:
+        raise AnynormError(f"{kind} {name!r}: {ended_by(error)}") from error
     except Exception as error:
         raise AnynormError(
             f"{kind} {name!r}: importing {module_name!r} failed with {error!r}."

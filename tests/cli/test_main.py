@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import anynorm
 from anynorm import cli
 from anynorm.errors import AnynormError
 
@@ -30,6 +31,92 @@ def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path
     assert shown.startswith("anynorm: ")
     assert 'Did you mean "mlp-relu"' in shown
     assert "Traceback" not in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["--version"])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == f"anynorm {anynorm.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("stduy", "there is no command 'stduy'. Did you mean \"study\"?"),
+        ("xyzzy", "there is no command 'xyzzy'. `anynorm --help` lists all commands."),
+        ("study --sedes 3", "`anynorm study` has no option '--sedes'. Did you mean \"--seeds\"?"),
+        ("doctor --modle=m:f", "has no option '--modle'. Did you mean \"--model\"?"),
+        ("--verison", "`anynorm` has no option '--verison'. Did you mean \"--version\"?"),
+    ],
+)
+def test_what_is_mistyped_gets_the_nearest(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_options_may_be_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["study", "--mod", "cnn", "--hel"])
+    assert "--model" in capsys.readouterr().out
+
+
+def test_help_shows_every_default() -> None:
+    _, commands = cli._parser("anynorm")
+    for name, parser in commands.items():
+        groups = parser._mutually_exclusive_groups
+        one_of = [option for group in groups for option in group._group_actions if group.required]
+        for option in set(parser._actions) - set(one_of):
+            if not (option.required or "--help" in option.option_strings):
+                assert (option.help or "").endswith(")"), (name, option.dest)
+
+
+def test_a_module_that_imports_what_is_not_installed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "lacks.py").write_text("import no_such_package\n")
+    assert cli.main(["doctor", "--model", "lacks:net"]) == 2
+    said = capsys.readouterr().err
+    assert "'lacks' imports 'no_such_package', which is not installed" in said
+    assert "lacks.py, line 1" in said
+    assert "package.module" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study --model nets:quits --data digits",
+        "study --data nets:quits",
+        "doctor --model nets:quits",
+        "doctor --model nets:net --data nets:quits",
+        "doctor --model nets:net --data nets:quits_later",
+        "doctor --model nets:net --data nets:pairs --forward nets:quits_on",
+        "doctor --model nets:net --data nets:pairs --loss nets:quits_on",
+        "doctor --model nets:net --data nets:pairs --optimizer nets:quits_on",
+        "recalibrate --model nets:net --data nets:quits_later",
+        "fold --model nets:net --data nets:pairs --forward nets:quits_on",
+        "prune --model nets:net --data nets:quits --ratio 0.5",
+        "convert --model nets:quits --to group:groups=2",
+        "freeze --model nets:quits",
+    ],
+)
+def test_code_that_ends_the_program_is_an_error(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert "the program was ended by sys.exit(0) in " in said
+    assert "nets.py, line" in said
+    assert ", in quits" in said
+
+
+def test_a_reader_may_leave_early() -> None:
+    command = f"'{sys.executable}' -m anynorm catalogue | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.split()[-1] in ("0", "141")  # 0 if all was written before
+    assert done.stderr == ""
 
 
 def test_module_runs_as_the_command() -> None:

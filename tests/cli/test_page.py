@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
@@ -18,12 +17,8 @@ COMMON = re.findall(r"^\| `(--[\w-]+)", SECTIONS["What all of them take"], re.MU
 
 def options_of(command: str) -> set[str]:
     """The options that the parser knows."""
-    commands = next(
-        action
-        for action in cli._parser("anynorm")._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    every = commands.choices[command]._option_string_actions
+    _, commands = cli._parser("anynorm")
+    every = commands[command]._option_string_actions
     return {name for name in every if name.startswith("--") and not name.startswith("--no-")}
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from anynorm.cli.sources import batches_from, function_from, model_from
 from anynorm.errors import AnynormError
+from anynorm.study.data import load
 
 
 def test_a_model_with_its_weights(here: Path) -> None:
@@ -50,6 +51,27 @@ def test_a_list_is_given_as_it_is(here: Path) -> None:
     assert isinstance(batches_from("nets:pairs"), list)  # a DataLoader knows its data set's size
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("sets", [64]), ("datasets", [64]), ("loaders", [13] * 5)]
+)
+def test_of_a_training_and_a_held_out_set_the_first_gives_batches(
+    name: str, sizes: list[int], here: Path
+) -> None:
+    batches = list(batches_from(f"nets:{name}"))
+    assert [len(x) for x, _ in batches] == sizes
+    assert all(x.shape[1:] == (1, 6, 6) and len(x) == len(y) for x, y in batches)
+
+
+def test_built_in_data_of_the_study() -> None:
+    assert [tuple(x.shape) for x, _ in batches_from("gaussian")][:2] == [(64, 10), (64, 10)]
+
+
+@pytest.mark.parametrize("name", ["stream", "tensor", "loaders"])
+def test_a_study_says_what_it_needs_instead_of_batches(name: str, here: Path) -> None:
+    with pytest.raises(AnynormError, match=r"Expected two datasets \(training, held-out\)"):
+        load(f"nets:{name}")
+
+
 def test_an_iterator_that_is_made_once_runs_dry(here: Path) -> None:
     batches = batches_from("nets:dry")
     assert len(list(batches)) == 2
@@ -60,7 +82,7 @@ def test_an_iterator_that_is_made_once_runs_dry(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("digit", "there are no batches named 'digit'. Did you mean \"digits\""),
+        ("digit", "there is no data set named 'digit'. Did you mean \"digits\""),
         ("nets:number", "gave a int; return an iterable of batches"),
         ("nets:tensor", r"gave a Tensor; .* A single batch goes into a list: \[batch\]"),
         ("nets:broken", "raised RuntimeError"),

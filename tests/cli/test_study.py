@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,16 @@ def test_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> N
 def test_parquet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     status, _ = call(monkeypatch, f"study --parquet {tmp_path / 'runs.parquet'}")
     assert (status, (tmp_path / "runs.parquet").read_text()) == (0, "parquet")
+
+
+def test_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / "study.json"
+    status, _ = call(monkeypatch, f"study --json {file}")
+    assert status == 0
+    assert json.loads(file.read_text())["studies"] == []
+    assert f"JSON: {file}" in capsys.readouterr().out
 
 
 def test_parquet_that_has_nowhere_to_go_is_refused_before_the_study(

@@ -102,6 +102,7 @@ def test_the_receipt_is_printed_and_both_files_are_written(
     shown = capsys.readouterr().out
     assert "fold: 1 changed, 0 refused" in shown
     assert "weights: new/a.safetensors" in shown
+    assert "receipt: new/a.json" in shown
     assert json.loads(Path("new/a.json").read_text())["changed"][0]["layer"] == "1"
     folded = fold(model_from("nets:net").eval(), torch.randn(2, 1, 6, 6)).model
     load_into(folded, "new/a.safetensors")

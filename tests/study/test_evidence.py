@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic_records import record, star
 
+from anynorm.report import html
 from anynorm.study.cell import label
 from anynorm.study.claims import QUESTIONS
+from anynorm.study.claims.curves import probe
 from anynorm.study.evidence import build
 from anynorm.study.selection import setting, studies, sweep
 
@@ -272,3 +275,41 @@ def test_a_study_in_which_everything_diverged_has_evidence_too() -> None:
     study = evidence(records)["studies"][0]
     assert study["verdict"]["recommendation"].startswith("Most runs of every normalizer diverged")
     assert study["verdict"]["recommended"] is None
+
+
+def truncated(values: dict[str, Any], length: int) -> dict[str, Any]:
+    """A record's lists of values by step, cut after `length` steps."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found[key] = truncated(value, length)
+        else:
+            found[key] = value if key == "layers" else value[:length]
+    return found
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+@pytest.mark.parametrize("part", ["landscape", "shift", "units", "flow", "curve", "evaluations"])
+@pytest.mark.parametrize("status", ["ok", "diverged"])
+def test_runs_that_end_early_do_not_cost_the_study_its_report(
+    length: int, part: str, status: str, tmp_path: Path
+) -> None:
+    for count in (1, 3, 6):  # one seed, one normalizer, all
+        records = star(["none", "batch"])
+        for run in [run for run in records if run["probes"]][:count]:
+            if status == "diverged":
+                run |= {"status": status, "diverged_at": length}
+                run["final"] = dict.fromkeys(run["final"])
+            parts = run if part in run else run["probes"]
+            parts[part] = truncated(parts[part], length)
+        html.write(evidence(records), tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 0
+
+
+def test_a_run_that_ended_before_its_second_probe_has_no_curve_of_changes() -> None:
+    run = record(probes=True)
+    run["probes"] = truncated(run["probes"], 1)
+    pick = probe("units", "wasserstein")
+    assert pick(run) is None
+    steps, values = pick({**run, "status": "diverged"}) or (None, None)
+    assert (steps, values) == ([], [])

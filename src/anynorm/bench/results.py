@@ -22,7 +22,7 @@ from anynorm.info import processor
 from anynorm.report.files import write_whole
 from anynorm.report.text import rounded
 
-__all__ = ["SCHEMA", "about", "file_name", "load", "read", "write"]
+__all__ = ["SCHEMA", "about", "file_name", "load", "read", "target", "write"]
 
 SCHEMA = 1
 # Where the source is, if this runs from a checkout of the repository.
@@ -107,6 +107,11 @@ def file_name(described: Result, kind: str = "layers") -> str:
     if gpu := described.get("gpu"):
         words = f"{kind} {gpu['name']}"
     return "-".join(re.findall("[a-z0-9]+", words.lower())) + ".json"
+
+
+def target(out: Path, described: Result) -> Path:
+    """The file that is written: `out`, or one in that folder."""
+    return out if out.suffix == ".json" else out / file_name(described)
 
 
 def write(path: Path, result: Result) -> None:

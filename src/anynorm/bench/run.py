@@ -106,8 +106,7 @@ def _add(found: results.Result, row: Row) -> None:
 
 def _write(found: results.Result | None, out: Path | None) -> None:
     if found is not None and out is not None:
-        folder = out.suffix != ".json"
-        results.write(out / results.file_name(found["about"]) if folder else out, found)
+        results.write(results.target(out, found["about"]), found)
 
 
 def lines(

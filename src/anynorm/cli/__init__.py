@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from anynorm import __version__
 from anynorm.cli import bench, doctor, listings, prune, study, verbs
-from anynorm.cli.status import BAD_INPUT, INTERRUPTED
+from anynorm.cli.parser import check_words
+from anynorm.cli.status import BAD_INPUT, CUT_OFF, INTERRUPTED
 from anynorm.errors import AnynormError
+from anynorm.lookup import ended_by
 from anynorm.report.text import visible
 
 __all__ = ["main"]
@@ -22,24 +26,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.
 
     0: done, and healthy; 1: some runs failed, an edit was rolled back, or the doctor found
-    something; 2: bad input, or something broke; 130: interrupted.
+    something; 2: bad input, or something broke; 130: interrupted; 141: nobody reads the output.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options = vars(_parser(shlex.join(["anynorm", *words])).parse_args(words))
-    call, resumes = options.pop("call"), options.pop("resumes", False)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
     try:
-        status: int = call(**options)
+        status = _call(**vars(_parsed(words)))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads on, as after `| head`; nor does Python's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_OFF
     except AnynormError as error:
         _say(error)
-        return BAD_INPUT
+    except Exception:  # Python's own status for these is 1, which says something else here
+        _say(traceback.format_exc())
+    return BAD_INPUT
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser, commands = _parser(shlex.join(["anynorm", *words]))
+    check_words(words, parser, commands)
+    return parser.parse_args(words)
+
+
+def _call(*, call: Callable[..., int], resumes: bool = False, **options: Any) -> int:
+    try:
+        return call(**options)
+    except SystemExit as error:  # of the user's code: nothing of ours calls sys.exit
+        raise AnynormError(ended_by(error)) from error
     except KeyboardInterrupt:
         _say(f"interrupted{'; the same command resumes' if resumes else ''}.")
         return INTERRUPTED
-    except Exception:  # Python's own status for these is 1, which says something else here
-        _say(traceback.format_exc())
-        return BAD_INPUT
-    return status
 
 
 def _say(message: object) -> None:
@@ -51,10 +69,14 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _say(message)
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
+def _parser(command: str) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of the commands by their names."""
     parser = argparse.ArgumentParser(
-        prog="anynorm", description="Choose, use and understand normalization in PyTorch."
+        prog="anynorm",
+        description="Choose, use and understand normalization in PyTorch.",
+        epilog="`anynorm COMMAND --help` describes a command.",
     )
+    parser.add_argument("--version", action="version", version=f"anynorm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     study.add(commands, command)
     doctor.add(commands)
@@ -62,4 +84,4 @@ def _parser(command: str) -> argparse.ArgumentParser:
     prune.add(commands)
     bench.add(commands)
     listings.add(commands)
-    return parser
+    return parser, commands.choices

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.status import DONE, NOT_ALL
+from anynorm.cli.written import say_written
 from anynorm.errors import AnynormError
 from anynorm.report.files import check_target, write_whole
 
@@ -38,27 +39,35 @@ def add(commands: Any) -> None:
 
 def _add_cases(bench: argparse.ArgumentParser) -> None:
     add = bench.add_argument
-    add("--grid", help="full (a processor's), small, rows, images, launch, goals (a GPU's)")
+    grid = "full, small, rows, images, launch, goals (full on a processor, goals on a GPU)"
+    add("--grid", help=grid)
     for name in _FIELDS:
-        add(f"--{name}", nargs="+", metavar=name.upper(), help="these alone")
-    add("--only", default="", metavar="REGEX", help="cases in whose names this is found")
-    add("--list", action="store_true", help="print the names of the cases, and end")
+        add(f"--{name}", nargs="+", metavar=name.upper(), help="only cases with these (all)")
+    add("--only", default="", metavar="REGEX", help="only cases in whose names this is found (all)")
+    add("--list", action="store_true", help="print the names of the cases, and end (no)")
 
 
 def _add_run(bench: argparse.ArgumentParser) -> None:
     add = bench.add_argument
-    add("--device", default="auto", help="cpu, cuda, cuda:N or auto")
-    add("--peers", nargs="+", metavar="PEER", help="by default all that are installed")
-    add("--allocator", nargs="+", choices=("default", "kept"), help="of a processor (both)")
-    add("--threads", type=int, help="by default as many as torch takes")
-    add("--seconds", type=float, help="for each case")
+    seconds = "seconds to time a case (0.4; 0.25 on a GPU; 0.1 for the grid small)"
+    add("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto: a GPU if there is one)")
+    add("--peers", nargs="+", metavar="PEER", help="the others (all that are installed)")
+    add("--allocator", nargs="+", choices=("default", "kept"), help="on a processor (both)")
+    add("--threads", type=int, help="threads of torch (its own default)")
+    add(
+        "--seconds",
+        type=float,
+        help=seconds,
+    )
 
 
 def _add_files(bench: argparse.ArgumentParser) -> None:
     add = bench.add_argument
-    add("--out", metavar="FILE.json", help="write the results; a folder names the file itself")
-    add("--picture", metavar="FILE.svg", help="draw the ratios to torch.nn")
-    add("--goals", nargs="+", metavar="FILE.json", help="compare results with the goals, and end")
+    out = "write the results; in a folder the file is named by the machine (no)"
+    goals = "compare results with the goals, and end (no)"
+    add("--out", metavar="FILE.json", help=out)
+    add("--picture", metavar="FILE.svg", help="draw the ratios to torch.nn (no)")
+    add("--goals", nargs="+", metavar="FILE.json", help=goals)
 
 
 def _bench(*, goals: list[str] | None, list: bool, **options: Any) -> int:  # noqa: A002
@@ -117,6 +126,7 @@ def _measure(
     settings = allocator or (["default", "kept"] if device == "cpu" else ["default"])
     found = []
     for setting in settings:
+        file = _file(out, setting, settings)
         result = bench(
             cases,
             device=device,
@@ -124,10 +134,12 @@ def _measure(
             budget=budget,
             allocator=setting,
             threads=threads,
-            out=_file(out, setting, settings),
+            out=file,
             tell=_tell,
         )
-        found += [] if result is None else [result]
+        if result is not None:
+            found.append(result)
+            _say_results(result, file)
     return _end(found, picture)
 
 
@@ -138,6 +150,13 @@ def _file(out: str | None, setting: str, settings: Sequence[str]) -> Path | None
     path = Path(out)
     several = len(settings) > 1 and path.suffix == ".json"
     return path.with_name(f"{path.stem}-{setting}.json") if several else path
+
+
+def _say_results(result: Result, file: Path | None) -> None:
+    from anynorm.bench.results import target
+
+    if file is not None:
+        say_written({"results": str(target(file, result["about"]))})
 
 
 def _tell(line: Any) -> None:
@@ -164,6 +183,7 @@ def _end(found: Sequence[Result], picture: str | None) -> int:
         )
     if picture is not None and found:
         write_whole(picture, draw(found))
+        say_written({"picture": picture})
     failures = sum(len(result["failed"]) for result in found)
     if failures:
         print(f"anynorm: {failures} contestants failed, see above.", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anynorm.cli.edit import OURS, add_files, check_files, finish
 from anynorm.cli.status import NOT_ALL
 from anynorm.cli.subject import NAMES, Subject, add_options, opened
+from anynorm.cli.written import say_written
 from anynorm.errors import AnynormError
 from anynorm.report.files import check_target, write_json
 
@@ -33,22 +34,34 @@ def add(commands: Any) -> None:
 
 def _add_evidence(doctor: argparse.ArgumentParser) -> None:
     add, path = doctor.add_argument, "package.module:function"
-    add("--target", metavar="DATA", help="batches of another domain, named as --data are")
-    add("--loss", metavar=path, help="(output, batch) to a number")
-    add("--optimizer", metavar=path, help="the model to the optimizer it is trained with")
-    add("--averaged", metavar="FILE", help="averaged weights (EMA, SWA) of the same model")
-    add("--source", metavar="package.module:factory", help="the model before a conversion")
-    add("--source-weights", metavar="FILE", help="its weights")
+    loss = "(output, batch) to a number (by the targets: cross entropy or squared error)"
+    optimizer = "makes from the model the optimizer of its training (none)"
+    source = "makes the model before a conversion (none)"
+    checks = "only the checks with these numbers (all)"
+    add("--target", metavar="DATA", help="batches of another domain, named as --data are (none)")
+    add("--loss", metavar=path, help=loss)
+    add("--optimizer", metavar=path, help=optimizer)
+    add("--averaged", metavar="FILE", help="averaged weights (EMA, SWA) of the same model (none)")
+    add("--source", metavar="package.module:factory", help=source)
+    add("--source-weights", metavar="FILE", help="its weights (as the factory makes it)")
     add("--accumulation", type=int, default=OURS, help="batches to a training step (1)")
-    add("--steps", type=int, default=OURS, help="training steps so far")
-    add("--checks", nargs="+", type=int, default=OURS, metavar="N", help="these alone")
+    add("--steps", type=int, default=OURS, help="training steps so far (unknown)")
+    add(
+        "--checks",
+        nargs="+",
+        type=int,
+        default=OURS,
+        metavar="N",
+        help=checks,
+    )
 
 
 def _add_outcome(doctor: argparse.ArgumentParser) -> None:
     add = doctor.add_argument
-    add("--html", metavar="FILE", help="write the diagnosis as a page")
-    add("--json", metavar="FILE", help="write the diagnosis as plain values")
-    add("--fix", action="store_true", help="apply the repairs that are safe, and print the receipt")
+    fix = "apply the repairs that are safe, and print the receipt (no)"
+    add("--html", metavar="FILE", help="write the diagnosis as a page (no)")
+    add("--json", metavar="FILE", help="write the diagnosis as plain values (no)")
+    add("--fix", action="store_true", help=fix)
     add_files(doctor)
 
 
@@ -76,6 +89,7 @@ def _doctor(
             diagnosis.report(html)
         if json is not None:
             write_json(json, diagnosis.to_dict())
+        say_written({"page": html, "JSON": json})
         rolled_back = fix and finish(subject, diagnosis.fix(inplace=True), out, receipt)
         return NOT_ALL if rolled_back else diagnosis.status
 

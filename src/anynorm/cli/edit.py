@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.status import DONE, NOT_ALL
 from anynorm.cli.subject import NAMES, Subject, add_options, opened
+from anynorm.cli.written import say_written
 from anynorm.report.files import check_target
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def add_edit(
 
 def add_files(parser: argparse.ArgumentParser) -> None:
     """Add the files that an edit writes."""
-    parser.add_argument("--out", metavar="FILE.safetensors", help="write the changed weights")
-    parser.add_argument("--receipt", metavar="FILE.json", help="write the receipt")
+    add = parser.add_argument
+    add("--out", metavar="FILE.safetensors", help="write the changed weights (no)")
+    add("--receipt", metavar="FILE.json", help="write the receipt (no)")
 
 
 def _run(
@@ -72,6 +74,7 @@ def finish(subject: Subject, result: Result, out: str | None, receipt: str | Non
     print(result.receipt)
     if receipt is not None:
         result.receipt.write(receipt)
+    say_written({"receipt": receipt})
     if result.receipt.rolled_back:
         print("anynorm: rolled back, so no weights were written.", file=sys.stderr)
         return NOT_ALL

@@ -13,6 +13,10 @@ from anynorm.spec import SCALES, Spec
 
 __all__ = ["add"]
 
+_WIDE = ("name", "pattern", "statistic", "state", "invariant to", "torch twin", "paper")
+_NARROW = ("name", "pattern", "statistic", "paper")
+_WIDTH = 100
+
 
 def add(commands: Any) -> None:
     """Add the commands to the parser's."""
@@ -23,18 +27,25 @@ def add(commands: Any) -> None:
 
 
 def _catalogue() -> int:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="anynorm catalogue", show_lines=True)
-    for heading in ("name", "pattern", "statistic", "state", "invariant to", "torch twin", "paper"):
+    from anynorm.report.console import console
+
+    output = console()
+    wide = output.width >= _WIDTH
+    headings = list(_WIDE if wide else _NARROW)
+    frame: dict[str, Any] = {} if wide else {"box": None, "padding": (0, 2, 0, 0)}
+    table = Table(title="anynorm catalogue", show_lines=wide, **frame)
+    for heading in headings:
         table.add_column(heading, no_wrap=heading in ("name", "pattern"))
     for entry in catalogue.values():
-        table.add_row(*map(escape, _row(entry)))
-    console = Console()
-    console.width = max(console.width, 100 if console.is_terminal else 160)
-    console.print(table)
+        row = dict(zip(_WIDE, _row(entry), strict=True))
+        table.add_row(*(escape(row[heading]) for heading in headings))
+    output.print(table)
+    if not wide:
+        left_out = ", ".join(heading for heading in _WIDE if heading not in headings)
+        print(f"At {_WIDTH} columns or more (COLUMNS=160), also: {left_out}.")
     return DONE
 
 
@@ -58,13 +69,14 @@ def _statistic(spec: Spec) -> str:
 
 
 def _info() -> int:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from anynorm.report.console import console
 
     table = Table(title="anynorm info", show_header=False)
     table.add_column(no_wrap=True)
     for name, value in asdict(info()).items():
         table.add_row(name.replace("_", " "), escape(value))
-    Console().print(table)
+    console().print(table)
     return DONE

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.edit import OURS, SWITCH, add_edit
 from anynorm.cli.subject import Subject
+from anynorm.cli.written import say_written
 from anynorm.errors import AnynormError
 from anynorm.report.files import check_target
 
@@ -26,14 +27,15 @@ def add(commands: Any) -> None:
     parser = add_edit(commands, "prune", _prune, "cut the channels whose γ is smallest", data=True)
     _add_amount(parser)
     add = parser.add_argument
+    tolerance = "roll back above this relative difference of the outputs (none)"
     add("--min-channels", dest="least", type=int, default=OURS, help="keep so many a layer (1)")
     add("--multiple", type=int, default=OURS, help="keep a multiple of so many a layer (1)")
-    add("--ignore", nargs="+", default=OURS, metavar="PREFIX", help="layers that stay whole")
+    add("--ignore", nargs="+", default=OURS, metavar="PREFIX", help="layers that stay whole (none)")
     add("--absorb", action=SWITCH, default=OURS, help="give β to the next layer (yes)")
-    add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data")
-    add("--tolerance", type=float, default=OURS, help="roll back above this output difference")
-    add("--plan-out", metavar="FILE.json", help="write which channels were cut")
-    add("--picture", metavar="FILE.svg", help="draw the |γ| of all channels and their gap")
+    add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data (yes)")
+    add("--tolerance", type=float, default=OURS, help=tolerance)
+    add("--plan-out", metavar="FILE.json", help="write which channels were cut (no)")
+    add("--picture", metavar="FILE.svg", help="draw the |γ| of all channels and their gap (no)")
 
 
 def _add_amount(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +71,7 @@ def _prune(
     result = prune(model, example, recalibrate=batches, forward=forward, inplace=True, **options)
     if plan_out is not None and not result.receipt.rolled_back:
         result.plan.write(plan_out)
+        say_written({"plan": plan_out})
     return result
 
 
@@ -77,6 +80,7 @@ def _draw(subject: Subject, picture: str) -> None:
 
     check_target(picture, "picture")
     Gammas.of(subject.model).picture(picture)
+    say_written({"picture": picture})
 
 
 def _refuse(options: dict[str, Any]) -> None:

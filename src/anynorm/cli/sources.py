@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from anynorm import lookup
-from anynorm.errors import AnynormError, nearest
+from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch
 
 __all__ = ["batches_from", "function_from", "model_from"]
 
-_DIGITS_BATCH = 64
+_BATCH = 64
 
 
 def model_from(
@@ -48,30 +49,49 @@ def model_from(
 
 
 def batches_from(name: str) -> Iterable[Batch]:
-    """Return what can be gone through again and again: 'digits', or what a function returns.
+    """Return what can be gone through again and again, a batch at a time.
 
-    A function that returns an iterator (a generator function does) is called anew for each pass.
+    The names and functions that a study takes give the batches of their training set.  Of a
+    function that returns two data loaders, the first is taken.  One that returns an iterator (a
+    generator function does) is called anew for each pass.
 
     >>> len(batches_from("digits")), batches_from("digits")[0][0].shape
     (21, torch.Size([64, 1, 8, 8]))
     """
-    if name == "digits":
-        return _digits()
     if not lookup.is_path(name):
-        raise AnynormError(
-            f"there are no batches named {name!r}.{nearest(name, ['digits'])} Write digits, or "
-            "package.module:function."
-        )
+        return _training_batches(name)
     found = lookup.called(name, "data")
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], DataLoader):
+        found = found[0]
+    if _is_two_sets(found):
+        return _training_batches(name)
     return _Anew(name, found) if isinstance(found, Iterator) else _iterable(found, name)
 
 
-def _digits() -> list[Batch]:
+def _is_two_sets(found: Any) -> bool:
+    """Whether these are a training and a held-out set; a list of two pairs is two batches."""
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        return False
+    batches = isinstance(found, list) and isinstance(found[0], (tuple, list))
+    return not batches and all(map(_is_set, found))
+
+
+def _is_set(part: Any) -> bool:
+    """Whether this is one of the two sets that a study takes: a dataset, or a pair of arrays."""
+    if isinstance(part, (tuple, list)):
+        return len(part) == 2 and all(hasattr(item, "shape") for item in part)
+    has_samples = hasattr(part, "__getitem__") and hasattr(part, "__len__")
+    return has_samples and not isinstance(part, (Tensor, Mapping, str))
+
+
+def _training_batches(name: str) -> list[Batch]:
+    """Pairs (inputs, targets); a last batch of one sample, which has no variance, is left out."""
     from anynorm.study.data import load
 
-    data = load("digits")
-    both = (torch.split(part, _DIGITS_BATCH) for part in (data.train_x, data.train_y))
-    return list(zip(*both, strict=True))
+    data = load(name)
+    both = (torch.split(part, _BATCH) for part in (data.train_x, data.train_y))
+    batches = list(zip(*both, strict=True))
+    return batches[:-1] if len(batches) > 1 and len(batches[-1][0]) == 1 else batches
 
 
 def _iterable(found: Any, name: str) -> Iterable[Batch]:

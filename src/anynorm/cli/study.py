@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.status import DONE, INTERRUPTED, NOT_ALL
-from anynorm.report.files import check_target
+from anynorm.cli.written import say_written
+from anynorm.report.files import check_target, write_json
 from anynorm.study.cell import OPTIMIZERS, PLACEMENTS
 from anynorm.study.data import BUILT_IN
-from anynorm.study.subjects import SUBJECTS
+from anynorm.study.subjects import SUBJECTS, USER
 
 if TYPE_CHECKING:
     from anynorm.study.api import Study
@@ -24,28 +25,35 @@ def add(commands: Any, command: str) -> None:
     study = commands.add_parser(
         "study",
         help="train a model with each normalizer and say which suits it, and why",
-        description="Values that are not given are the model's own settings. Every run is kept "
-        "in the store; the same command resumes where it was stopped.",
+        description="Every run is kept in the store; the same command resumes where it was "
+        "stopped. Defaults are in parentheses.",
     )
     study.set_defaults(call=_study, command=command, resumes=True)
     _add_subject(study)
     _add_grid(study)
+    _add_decision(study)
     _add_files(study)
 
 
-def _study(*, store: str, report: str | None, parquet: str | None, **options: Any) -> int:
+def _study(
+    *, store: str, report: str | None, parquet: str | None, json: str | None, **options: Any
+) -> int:
     from anynorm.study.api import study
     from anynorm.study.extras import require
 
     if parquet:
         check_target(parquet, "Parquet file")
         require("pyarrow", "a Parquet file")
+    if json:
+        check_target(json, "JSON file")
     report = report or str(Path("" if "://" in store else store) / "report.html")
     result = study(store=store, report=report, **options)
     if parquet:
         result.to_parquet(parquet)
+    if json:
+        write_json(json, result.evidence)
     result.table()
-    print(f"report: {report}\nrecords: {store}")
+    say_written({"report": report, "records": store, "Parquet": parquet, "JSON": json})
     return _say_what_is_missing(result)
 
 
@@ -67,44 +75,68 @@ def _say_what_is_missing(result: Study) -> int:
 
 
 def _add_subject(study: argparse.ArgumentParser) -> None:
-    add = study.add_argument
+    add, own = study.add_argument, _own
     names = ", ".join(SUBJECTS)
-    add("--model", default="mlp-relu", help=f"{names}, or package.module:factory")
-    add("--data", help=f"{', '.join(BUILT_IN)}, torchvision:NAME or package.module:function")
-    add("--norms", nargs="+", metavar="NORM", help="such as: none batch group:groups=8 rms:qk=true")
-    add("--optimizer", help=", ".join(OPTIMIZERS))
-    add("--weight-decay", type=float, metavar="X", help="of weights, not of biases, γ and β")
-    add("--warmup", type=int, metavar="N", help="steps in which the learning rate rises from 0")
-    add("--lr", type=float, help="the base learning rate")
-    add("--batch", type=int, help="the base batch size")
-    add("--steps", type=int, help="training steps of the base runs")
-    add("--seeds", type=int, default=3, help="runs of each cell (3)")
+    add("--model", default="mlp-relu", help=f"{names}, or package.module:factory (mlp-relu)")
+    data = f"{', '.join(BUILT_IN)}, torchvision:NAME, or package.module:function, which returns a "
+    add("--data", help=f"{data}training and a held-out set {own('data')}")
+    add("--norms", nargs="+", metavar="NORM", help=f"such as group:groups=8 {own('norms')}")
+    add("--optimizer", help=f"{', '.join(OPTIMIZERS)} {own('optimizer')}")
+    decay = f"weight decay, not of biases, γ and β {own('weight_decay')}"
+    add("--weight-decay", type=float, metavar="X", help=decay)
+    warmup = f"steps in which the learning rate rises from 0 {own('warmup')}"
+    add("--warmup", type=int, metavar="N", help=warmup)
+    add("--lr", type=float, help=f"the base learning rate {own('lr')}")
+    add("--batch", type=int, help=f"the base batch size {own('batch')}")
+    add("--steps", type=int, help=f"training steps of the base runs {own('steps')}")
+    add("--seeds", type=int, default=3, help="runs of each setting, with different seeds (3)")
+
+
+def _own(name: str) -> str:
+    """The default of an option, as help shows it."""
+    value = getattr(USER, name)
+    values = value if isinstance(value, tuple) else (value,)
+    shown = " ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in values)
+    return f"({shown or 'none'}, or the built-in model's own)"
 
 
 def _add_grid(study: argparse.ArgumentParser) -> None:
-    add, switch = study.add_argument, argparse.BooleanOptionalAction
-    add("--lrs", nargs="*", type=float, metavar="LR", help="learning rates to compare")
-    add("--inits", nargs="*", type=float, metavar="X", help="factors of the initial weights")
-    add("--batches", nargs="*", type=int, metavar="N", help="batch sizes to compare")
-    add("--placements", nargs="+", metavar="WHERE", help=", ".join(PLACEMENTS))
-    add("--full", action="store_true", help="every combination, not one factor at a time")
-    add("--noise", action=switch, default=None, help="the noisy control of batch norm")
-    add("--probes", action=switch, default=True, help="measure the base runs in depth")
+    add, switch, own = study.add_argument, argparse.BooleanOptionalAction, _own
+    add("--lrs", nargs="*", type=float, metavar="LR", help=f"learning rates {own('lrs')}")
+    inits = f"factors of the initial weights {own('inits')}"
+    add("--inits", nargs="*", type=float, metavar="X", help=inits)
+    add("--batches", nargs="*", type=int, metavar="N", help=f"batch sizes {own('batches')}")
+    where = f"{', '.join(PLACEMENTS)} {own('placements')}"
+    add("--placements", nargs="+", metavar="WHERE", help=where)
+    add("--full", action="store_true", help="every combination, not one factor at a time (no)")
+    noise = "the noisy control of batch norm (yes, or the built-in model's own)"
+    add("--noise", action=switch, default=None, help=noise)
+    add("--probes", action=switch, default=True, help="measure the base runs in depth (yes)")
     add("--refine", type=int, default=1, help="rounds that bisect the usable learning rates (1)")
+
+
+def _add_decision(study: argparse.ArgumentParser) -> None:
+    add = study.add_argument
+    margin = "difference that does not matter, in points or per cent of a loss (0.5 or 2)"
+    add("--margin", type=float, metavar="X", help=margin)
+    decided = "add seeds, up to 32, where comparisons cannot tell yet (no)"
+    add("--until-decided", action="store_true", help=decided)
+    add("--minutes", type=float, metavar="M", help="the same, and stop after this time (no limit)")
 
 
 def _add_files(study: argparse.ArgumentParser) -> None:
     add = study.add_argument
     add("--store", default="anynorm-study", help="folder or URL of the records (anynorm-study)")
-    add("--report", help="the HTML report (report.html in the store, of a URL in this folder)")
-    add("--parquet", help="write the records as a Parquet file, too")
-    add(
-        "--on", default="local", help="local, ray, ray://host:port, ray:ADDRESS, slurm:option=value"
-    )
-    add("--workers", type=int, help="processes, tasks or jobs at a time (as many as CPUs, or more)")
+    report = "the HTML report (report.html in the store; here if the store is a URL)"
+    add("--report", metavar="FILE.html", help=report)
+    add("--json", metavar="FILE.json", help="write the verdict and its evidence, too (no)")
+    add("--parquet", metavar="FILE.parquet", help="write the records as one table, too (no)")
+    where = "local, ray, ray://host:port, ray:ADDRESS, slurm:option=value (local)"
+    add("--on", default="local", help=where)
+    add("--workers", type=int, help="processes, tasks or jobs at a time (locally as many as CPUs)")
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        default=sys.stderr.isatty(),
-        help="show the progress bar",
+        default=True,
+        help="say on the error stream how far the study is (yes)",
     )

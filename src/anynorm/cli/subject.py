@@ -39,12 +39,17 @@ class Subject:
 def add_options(parser: argparse.ArgumentParser, *, data: bool) -> None:
     """Add what names a model and its batches; `data` says whether these are required."""
     add = parser.add_argument
+    weights = "its weights: safetensors, or a state dict of torch.save (as the factory makes it)"
+    batches = "digits, gaussian, torchvision:NAME, or package.module:function, which returns "
+    batches += f"batches, or a training and a held-out set {'' if data else '(none)'}"
+    finite = "load weights with NaN or infinite values (no; the doctor does)"
+    forward = "calls the model on a batch: (model, batch) (on the batch, or its first item)"
     add("--model", required=True, metavar="package.module:factory", help="makes the model")
-    add("--weights", metavar="FILE", help="its weights: safetensors, or a state dict of torch.save")
-    add("--pruned-by", metavar="PLAN", help="the plan that the weights were pruned by")
-    add("--allow-non-finite", action="store_true", help="load weights with NaN or infinite values")
-    add("--data", required=data, help="digits, or package.module:function that returns batches")
-    add("--forward", metavar="package.module:function", help="calls the model: (model, batch)")
+    add("--weights", metavar="FILE", help=weights)
+    add("--pruned-by", metavar="PLAN", help="the plan that the weights were pruned by (none)")
+    add("--allow-non-finite", action="store_true", help=finite)
+    add("--data", required=data, help=batches.strip())
+    add("--forward", metavar="package.module:function", help=forward)
 
 
 @contextmanager

@@ -20,37 +20,46 @@ def add(commands: Any) -> None:
     _add_freeze(commands)
     _add_recalibrate(commands)
     fold = add_edit(commands, "fold", _fold, "fold normalizers into their neighbours", data=True)
-    _add_tolerance(fold)
+    _add_tolerance(fold, "1e-4")
 
 
 def _add_convert(commands: Any) -> None:
     convert = add_edit(commands, "convert", _convert, "replace normalizers by others", data=False)
     add = convert.add_argument
     add("--to", required=True, metavar="NORM", help="torch, anynorm, or such as group:groups=8")
-    add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace, as batch")
-    _add_tolerance(convert)
+    add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace (batch)")
+    _add_tolerance(convert, "1e-4 to torch, anynorm and frozen; otherwise none")
 
 
 def _add_freeze(commands: Any) -> None:
     freeze = add_edit(commands, "freeze", _freeze, "make running statistics constant", data=False)
     freeze.add_argument("--affine", action=SWITCH, default=OURS, help="freeze γ and β, too (yes)")
     _add_layers(freeze)
-    _add_tolerance(freeze)
+    _add_tolerance(freeze, "1e-5")
 
 
 def _add_recalibrate(commands: Any) -> None:
     words = "recompute running statistics from data"
     recalibrate = add_edit(commands, "recalibrate", _recalibrate, words, data=True)
-    recalibrate.add_argument("--passes", type=int, default=OURS, help="at most so many (settled)")
+    recalibrate.add_argument(
+        "--passes", type=int, default=OURS, help="at most so many (until the statistics stay)"
+    )
     _add_layers(recalibrate)
 
 
 def _add_layers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layers", nargs="+", default=OURS, metavar="NAME", help="these alone")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=OURS,
+        metavar="NAME",
+        help="only the layers with these names (all)",
+    )
 
 
-def _add_tolerance(parser: argparse.ArgumentParser) -> None:
+def _add_tolerance(parser: argparse.ArgumentParser, default: str) -> None:
     words = "the largest relative difference of the outputs; above it nothing is changed"
+    words = f"{words} ({default})"
     parser.add_argument("--tolerance", type=float, default=OURS, help=words)
 
 

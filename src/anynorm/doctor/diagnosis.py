@@ -127,9 +127,9 @@ class Diagnosis:
 
     def table(self, console: Console | None = None) -> None:
         """Print the findings on a terminal."""
-        from rich.console import Console as Terminal
+        from anynorm.report.console import console as standard
 
-        show(self.to_dict(), console or Terminal())
+        show(self.to_dict(), console or standard())
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write the diagnosis as one HTML page that opens without a network."""

@@ -21,7 +21,7 @@ from anynorm.study.engines import Engine, Failure, Outcome, engine, run_cells
 from anynorm.study.extras import require
 from anynorm.study.frame import frame, write_parquet
 from anynorm.study.plan import Plan, unique
-from anynorm.study.progress import bar
+from anynorm.study.progress import show_progress
 from anynorm.study.remote import open_store
 from anynorm.study.store import Record, Records
 from anynorm.study.subjects import SUBJECTS, USER, USER_ATTENTION, Settings
@@ -94,11 +94,10 @@ class Study:
 
     def table(self, console: Console | None = None) -> None:
         """Print the verdict and its tables on a terminal."""
-        from rich.console import Console
-
         from anynorm.report import terminal
+        from anynorm.report.console import console as standard
 
-        terminal.show(self.evidence, console or Console())
+        terminal.show(self.evidence, console or standard())
 
 
 def study(
@@ -267,11 +266,13 @@ class _Runner:
         )
 
     def _complete(self, cells: list[Cell]) -> None:
+        refining = bool(self.cells)
         self.cells += cells
         self._read(cells)
         missing = [cell for cell in cells if cell not in self.found]
-        self.reused += len(cells) - len(missing)
-        with bar(len(missing), shown=self.progress) as done:
+        stored = len(cells) - len(missing)
+        self.reused += stored
+        with show_progress(missing, stored, shown=self.progress, refining=refining) as done:
             outcome = run_cells(self.engine, missing, self.store, done=done, deadline=self.deadline)
         self.outcome.failures += outcome.failures
         self.outcome.interrupted |= outcome.interrupted

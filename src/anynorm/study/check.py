@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
+from anynorm.lookup import ended_by
 from anynorm.study.build import build
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, load, seeded
@@ -50,6 +51,8 @@ def _try(cell: Cell, data: Data) -> None:
         _use_once(cell, data)
     except AnynormError as error:
         raise AnynormError(f"{cell.label} in {cell.subject}: {error}") from error
+    except SystemExit as error:
+        raise AnynormError(f"{cell.label} in {cell.subject}: {ended_by(error)}") from error
     except Exception as error:
         shape = (cell.batch, *data.inputs)
         raise AnynormError(

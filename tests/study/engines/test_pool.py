@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,27 @@ def test_failures_and_deaths_stop_nothing_else(store: Store) -> None:
     assert "on purpose" in reasons[bad[0]]
     assert reasons[bad[2]] == "this is the rule"
     assert reasons[bad[1]] == "its process ended with exit code 7, 2 times"
+
+
+def test_a_run_that_calls_sys_exit_has_failed(store: Store) -> None:
+    [(_, reason)] = engine("local", 1).run([cell("quits")], store)
+    assert reason is not None
+    assert reason.startswith("the program was ended by sys.exit(0) in ")
+    assert "pool_models.py, line" in reason
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a run cannot fork here")
+def test_the_death_of_a_run_is_noticed_while_its_child_lives(store: Store) -> None:
+    begin = time.monotonic()
+    try:
+        results = list(engine("local", 1).run([cell("leaves_a_child")], store))
+    finally:
+        for file in Path().glob("child-*"):
+            os.kill(int(file.name.removeprefix("child-")), signal.SIGKILL)
+    assert time.monotonic() - begin < 300  # its child sleeps for 600 seconds
+    [(lost, reason)] = results
+    assert lost == cell("leaves_a_child")
+    assert reason == "its process was killed by signal 9, 2 times (out of memory?)"
 
 
 def test_nothing_to_run_starts_no_process(store: Store) -> None:

@@ -25,7 +25,8 @@ def probe(part: str, key: str) -> Pick:
     """Return a function that picks one probed quantity of a run: its steps and its values.
 
     A quantity measured for every layer gives the median over the layers. A change since the
-    last measurement, which the first one cannot have, starts with the second.
+    last measurement, which the first one cannot have, starts with the second: a run that diverged
+    before it has an empty curve, and one that ended before it has none.
     """
 
     def pick(record: Record) -> Curve | None:
@@ -34,6 +35,8 @@ def probe(part: str, key: str) -> Pick:
         if not steps or not values:
             return None
         first = 1 if key in CHANGES else 0
+        if len(steps) <= first and record["status"] == "ok":
+            return None
         return steps[first:], per_layer_median(values[first:])
 
     return pick
@@ -90,7 +93,7 @@ def _merge(
 
 
 def _over(record: Record, lookup: Mapping[float, Any], step: float) -> bool:
-    return record["status"] != "ok" and step > max(lookup)
+    return record["status"] != "ok" and step > max(lookup, default=-math.inf)
 
 
 def thin(values: Sequence[float], points: int) -> list[float]:

@@ -23,6 +23,7 @@ _CONTEXT = get_context("spawn")
 _READY = "ready"
 # A process that dies without a word was killed (out of memory, say): its cell gets another try.
 _TRIES = 2
+_SECONDS_BETWEEN_CHECKS = 1.0
 
 _NO_START = (
     "a worker process could not start. In a script, call the study under "
@@ -74,8 +75,9 @@ class _Processes:
             self._start()
         while self.pending or any(worker.cell for worker in self.workers):
             pipes = {worker.pipe: worker for worker in self.workers}
-            for pipe in connection.wait(list(pipes)):
+            for pipe in connection.wait(list(pipes), _SECONDS_BETWEEN_CHECKS):
                 yield from self._hear(pipes[pipe])
+            yield from self._bury_the_silent()
 
     def close(self) -> None:
         """End every process at once; records are written atomically, so none is left half."""
@@ -104,6 +106,12 @@ class _Processes:
         self._give(worker)
         if cell is not None:
             yield cell, message
+
+    def _bury_the_silent(self) -> Results:
+        """Bury the dead whose pipe does not say so: a child that a run forked keeps it open."""
+        for worker in list(self.workers):
+            if not worker.process.is_alive() and not worker.pipe.poll():
+                yield from self._bury(worker)
 
     def _give(self, worker: _Worker) -> None:
         if self.pending:

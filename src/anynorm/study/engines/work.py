@@ -6,6 +6,7 @@ import traceback
 from typing import Any
 
 from anynorm.errors import AnynormError
+from anynorm.lookup import ended_by
 from anynorm.study.cell import Cell
 from anynorm.study.engines.versions import Versions, differences
 from anynorm.study.store import Record, Records
@@ -22,6 +23,8 @@ def attempt(cell: Cell) -> Record | str:
         from anynorm.study.train import run
 
         return run(cell)
+    except SystemExit as error:
+        return ended_by(error)
     except Exception as error:
         return _reason(error)
 
