@@ -40,6 +40,7 @@ __all__ = [
     "error_table",
     "growth_table",
     "main",
+    "margin_table",
     "power_table",
     "simulate",
 ]
@@ -50,6 +51,7 @@ BENEFIT = 2.0  # in deviations over seeds
 DEVIATION = 0.01
 NORMS = ("none", "batch", "layer", "group", "rms", "instance", "weight", "l1-batch")
 NORMS += ("linf-batch", "filter-response", "zca", "cosine")
+MARGIN = 3.0  # in points, and so in deviations: what studies of equivalence call no difference
 LOST = 0.2  # share of runs that diverge, where runs do
 
 Scores = np.ndarray  # of shape (normalizers, seeds); NaN is a run that diverged
@@ -112,6 +114,11 @@ def _ladder(count: int) -> np.ndarray:
     return np.geomspace(4.0, 1.0, count)
 
 
+def _skewed_and_spread(random: Random, count: int, seeds: int) -> Scores:
+    values = _lognormal(-1.0)(random, count, seeds)
+    return values * _every_second(count)[:, None]
+
+
 SHAPES: dict[str, Callable[[Random, int, int], Scores]] = {
     "normal, equal spread": _normal,
     "none spreads 3 times as far": _spread(_first(3.0)),
@@ -120,6 +127,7 @@ SHAPES: dict[str, Callable[[Random, int, int], Scores]] = {
     "spreads fall from 4 to 1": _spread(_ladder),
     "skewed to the right (log-normal)": _lognormal(1.0),
     "skewed to the left (log-normal)": _lognormal(-1.0),
+    "skewed to the left, every second one spreads 3 times as far": _skewed_and_spread,
     "half of the variance shared by seeds": _paired,
     "one run in five diverges": _censored,
 }
@@ -154,14 +162,14 @@ def verdict_now(scores: Scores) -> Scores:
     return np.array([_verdict(one)["kind"] == "use" for one in scores])
 
 
-def _verdict(scores: Scores, times: int = 1) -> dict[str, Any]:
+def _verdict(scores: Scores, times: int = 1, margin: float | None = None) -> dict[str, Any]:
     records = [
         record(name, seed, float(value))
         for name, row in zip(NORMS, scores, strict=False)
         for seed, value in enumerate(row)
     ]
     [runs] = studies(records)
-    return decide(runs, looks=times)
+    return decide(runs, looks=times, margin=margin)
 
 
 def rule_before(scores: Scores) -> Scores:
@@ -209,6 +217,12 @@ def mann_whitney(scores: Scores) -> Scores:
     return p.min(axis=1) * p.shape[1] <= 0.05
 
 
+def equivalent_at_the_margin(scores: Scores) -> Scores:
+    """Whether batch norm is called equivalent to none, in a study whose margin is `MARGIN`."""
+    found = [_verdict(one, margin=MARGIN)["comparisons"][0] for one in scores]
+    return np.array([comparison["answer"] == "equivalent" for comparison in found])
+
+
 def grown(scores: Scores) -> Scores:
     """Whether a study that grows until it is decided says at its end to use a normalizer."""
     return np.array([_grow(one) for one in scores])
@@ -246,10 +260,12 @@ def simulate(setting: Setting, count: int, seed: int = 0) -> dict[str, float]:
     }
 
 
-def simulate_growth(setting: Setting, count: int, seed: int = 0) -> dict[str, float]:
-    """Return the share of `count` studies that grow until they are decided and find a benefit."""
+def simulate_one(
+    setting: Setting, count: int, seed: int, test: Callable[[Scores], Scores]
+) -> dict[str, float]:
+    """Return the share of `count` studies in which a test of ours alone says yes."""
     key = [seed, setting.normalizers, setting.seeds]
-    return {"now": float(grown(draw(setting, count, np.random.default_rng(key))).mean())}
+    return {"now": float(test(draw(setting, count, np.random.default_rng(key))).mean())}
 
 
 def settings() -> Iterator[Setting]:
@@ -270,10 +286,20 @@ def growing() -> Iterator[Setting]:
             yield Setting("normal, equal spread", count, looks(3)[-1], benefit)
 
 
-def _job(job: tuple[Setting, int, int, bool]) -> dict[str, Any]:
-    setting, count, seed, grows = job
-    found = (simulate_growth if grows else simulate)(setting, count, seed)
-    return {**asdict(setting), "studies": count, "grows": grows, "found": found}
+def at_the_margin() -> Iterator[Setting]:
+    """The settings in which batch norm is worse by just the margin: "equivalent" is wrong."""
+    for seeds in SEEDS:
+        yield Setting("normal, equal spread", COUNTS[1], seeds, -MARGIN)
+
+
+def _job(job: tuple[str, Setting, int, int]) -> dict[str, Any]:
+    part, setting, count, seed = job
+    if part == "once":
+        found = simulate(setting, count, seed)
+    else:
+        test = grown if part == "grows" else equivalent_at_the_margin
+        found = simulate_one(setting, count, seed, test)
+    return {**asdict(setting), "part": part, "studies": count, "found": found}
 
 
 def error_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -283,7 +309,7 @@ def error_table(rows: Sequence[Mapping[str, Any]]) -> str:
         chosen = [
             row["found"]
             for row in rows
-            if row["shape"] == shape and not (row["benefit"] or row["grows"])
+            if row["part"] == "once" and row["shape"] == shape and not row["benefit"]
         ]
         worst = {name: max((f[name] for f in chosen if name in f), default=None) for name in TESTS}
         lines.append(line((shape, *map(_percent, worst.values()))))
@@ -300,7 +326,7 @@ def power_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 row["seeds"]: row["found"]
                 for row in rows
                 if row["shape"] == shape and row["normalizers"] == count
-                if row["benefit"] and not row["grows"]
+                if row["part"] == "once" and row["benefit"]
             }
             for name in TESTS:
                 values = [found[seeds].get(name) for seeds in SEEDS if seeds in found]
@@ -313,10 +339,20 @@ def growth_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What studies say that grow from 3 seeds to as many as it takes, at most 32."""
     lines = [line(("normalizers", "benefit, deviations", "use, %")), "|---" * 3 + "|"]
     for row in rows:
-        if row["grows"]:
+        if row["part"] == "grows":
             cells = (str(row["normalizers"]), f"{row['benefit']:g}", _percent(row["found"]["now"]))
             lines.append(line(cells))
     return "\n".join(lines)
+
+
+def margin_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How often equivalence is claimed where the difference is just the margin."""
+    cells = [
+        (str(row["seeds"]), _percent(row["found"]["now"]))
+        for row in rows
+        if row["part"] == "margin"
+    ]
+    return "\n".join([line(("seeds", "called equivalent, %")), "|---|---|", *map(line, cells)])
 
 
 def _percent(share: float | None) -> str:
@@ -331,14 +367,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=2, help="at a time (2)")
     parser.add_argument("--out", type=Path, default=FILE, help=f"the result ({FILE})")
     options = parser.parse_args(arguments)
+    parts = {"once": settings, "grows": growing, "margin": at_the_margin}
     jobs = [
-        *((setting, options.studies, options.seed, False) for setting in settings()),
-        *((setting, options.studies, options.seed, True) for setting in growing()),
+        (part, setting, options.studies, options.seed)
+        for part, made in parts.items()
+        for setting in made()
     ]
     with Pool(options.processes) as pool:
         rows = list(pool.imap(_job, jobs))
     write(options.out, {"about": about("default", {}), "rows": rows})
-    print(error_table(rows), power_table(rows), growth_table(rows), sep="\n\n")
+    print(error_table(rows), power_table(rows), growth_table(rows), margin_table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":
