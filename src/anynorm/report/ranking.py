@@ -7,13 +7,15 @@ from typing import Any
 
 __all__ = ["COLUMNS", "cells"]
 
+NOT_MEASURED = "not measured"
+
 COLUMNS = (
     "rank",
     "normalizer",
     "score",
     "learning rate",
-    "lr tolerance, decades",
-    "init tolerance, decades",
+    "usable learning rates",
+    "usable initial scales",
     "error at small batch",
     "time × none",
     "memory × none",
@@ -54,12 +56,12 @@ def _number(value: float | None, percent: bool) -> str:
 
 
 def _text(tolerance: Mapping[str, Any] | None) -> str:
-    return "–" if tolerance is None else str(tolerance["text"]).replace(" decades", "")
+    return NOT_MEASURED if tolerance is None else str(tolerance["text"])
 
 
 def _small_batch(point: Mapping[str, Any] | None, percent: bool) -> str:
     if point is None:
-        return "–"
+        return NOT_MEASURED
     unit = "" if percent else " decades"
     if point["median"] is None:
         return f"diverged at {point['batch']}"
@@ -68,4 +70,4 @@ def _small_batch(point: Mapping[str, Any] | None, percent: bool) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
+    return NOT_MEASURED if value is None else f"{value:.2g}"

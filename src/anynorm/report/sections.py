@@ -132,12 +132,22 @@ def _claim(
 ) -> str:
     tables = "".join(_table(table, labels) for table in claim["tables"])
     return (
-        f'<section class="claim" id="{markup(anchor)}"><h3>{markup(claim["title"])}</h3>'
+        f'<section class="claim" id="{markup(anchor)}"><h3>{markup(claim["title"])}'
+        f"{_status(claim['status'])}</h3>{_statement(claim['statement'])}"
         f'<p class="finding">{markup(claim["sentence"])}</p>'
         f"{_figure(claim['figure'], f'{anchor}-figure', labels, figures)}"
         f'<p class="definition">{markup(claim["definition"])}</p>'
         f"<details><summary>Numbers</summary>{tables}</details></section>"
     )
+
+
+def _status(status: str) -> str:
+    kind = markup(status).replace(" ", "-")
+    return f' <span class="status {kind}">{markup(status)}</span>' if status else ""
+
+
+def _statement(statement: str) -> str:
+    return f'<p class="statement">{markup(statement)}</p>' if statement else ""
 
 
 def _figure(
@@ -156,7 +166,10 @@ def _legend(figure: Mapping[str, Any], labels: Sequence[str]) -> str:
     if figure["kind"] == "series":
         return _toggles(figure, labels)
     if figure["kind"] == "heat":
-        return '<p class="key">Outlined: within tolerance. ✕: a seed diverged.</p>'
+        return (
+            '<p class="key">Outlined: every seed trains well. Dotted: every seed trains at all. '
+            "✕: a seed diverged.</p>"
+        )
     marks = dict.fromkeys(row["mark"] for panel in figure["panels"] for row in panel["rows"])
     signs = zip(("●", "◇", "□"), marks, strict=False)
     shown = "".join(f"<span>{sign} {markup(mark)}</span>" for sign, mark in signs if mark)

@@ -44,6 +44,10 @@ def _show(study: Mapping[str, Any], console: Console) -> None:
         console.print(_ranking(study, console.width))
     for sentence in verdict["sentences"]:
         console.print(Text(visible(sentence)))
+    for claim in study["claims"]:
+        if claim["status"]:
+            line = f"{claim['title']}: {claim['status']}. {claim['statement']}"
+            console.print(Text(visible(line)))
     if study["missing"]:
         titles = ", ".join(item["title"] for item in study["missing"])
         console.print(Text(f"Not measured: {titles}.", style="dim"))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from anynorm.study.claims.outcome import final
-from anynorm.study.claims.sweeps import batch_effects, decades_text
+from anynorm.study.chosen import at_own_rate
+from anynorm.study.claims.sweeps import batch_effects, range_text
 from anynorm.study.claims.tradeoffs import cost_ratios
-from anynorm.study.selection import Runs, by_label, sweep
-from anynorm.study.spread import Record, Score, Spread
+from anynorm.study.selection import Runs
+from anynorm.study.spread import Score, Spread, final
 from anynorm.study.tolerance import tolerances
 
 __all__ = ["CRITERIA", "LARGEST_NULL", "null_probability", "preference", "ranking", "separated"]
@@ -53,7 +53,7 @@ def ranking(runs: Runs) -> list[dict[str, Any]]:
     seeds diverged. Its ``rank`` is one more than the number of normalizers that are separated
     above it, so those that the seeds cannot tell apart share a rank.
     """
-    chosen = {name: _chosen(records) for name, records in by_label(_candidates(runs)).items()}
+    chosen = at_own_rate(runs)
     scores = {name: runs.score.spread(records) for name, records in chosen.items()}
     side = _side_measures(runs)
     entries = [
@@ -70,26 +70,6 @@ def ranking(runs: Runs) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda e: (e["rank"], -runs.score.rank_value(e["score"]["median"])))
 
 
-def _candidates(runs: Runs) -> Sequence[Record]:
-    found = sweep(runs, "lr")
-    return found or [record for records in runs.at_base().values() for record in records]
-
-
-def _chosen(records: Sequence[Record]) -> list[Record]:
-    rates: dict[float, list[Record]] = {}
-    for record in records:
-        rates.setdefault(record["cell"]["lr"], []).append(record)
-    # A rate with a seed or two of a study that was interrupted must not win by luck.
-    most = max(map(len, rates.values()))
-    enough = [group for group in rates.values() if 2 * len(group) >= most]
-    return min(enough, key=_training_order)
-
-
-def _training_order(records: Sequence[Record]) -> tuple[int, float]:
-    loss = final(records, "train_loss")
-    return loss["diverged"], math.inf if loss["median"] is None else loss["median"]
-
-
 def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
     """Return what breaks ties: tolerances, loss at small batches, and cost, by normalizer."""
     costs = cost_ratios(runs)
@@ -104,7 +84,7 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def _tolerances(runs: Runs, factor: str) -> dict[str, Any]:
     found = tolerances(runs, factor)
-    return {n: {"decades": t["decades"], "text": decades_text(t)} for n, t in found.items()}
+    return {n: {"decades": t["decades"], "text": range_text(t)} for n, t in found.items()}
 
 
 def _small_batches(runs: Runs) -> dict[str, Any]:
