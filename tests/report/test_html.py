@@ -87,6 +87,15 @@ def test_every_claim_gives_definition_sentence_and_numbers(
     assert tables == 1 + sum(len(c["tables"]) for c in evidence["studies"][0]["claims"])
 
 
+def test_a_judged_claim_shows_its_statement_and_status(
+    parsed: Tags, evidence: dict[str, Any]
+) -> None:
+    judged = [claim for claim in evidence["studies"][0]["claims"] if claim["status"]]
+    shown = [a["class"] for _, a in parsed.tags if (a.get("class") or "").startswith("status ")]
+    assert shown == [f"status {claim['status'].replace(' ', '-')}" for claim in judged]
+    assert all(claim["statement"] in parsed.text for claim in judged)
+
+
 def test_what_was_not_measured_is_named() -> None:
     found = build([record(norm=n) for n in ("none", "batch")], title="t", command="c")
     shown = Tags(page(found)).text

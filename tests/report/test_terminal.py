@@ -58,6 +58,13 @@ def test_markup_and_escapes_in_names_do_nothing(name: str) -> None:
     assert "\x1b" not in text
 
 
+def test_each_judged_claim_has_a_line(evidence: dict[str, Any]) -> None:
+    text = shown(evidence, 300)
+    for claim in evidence["studies"][0]["claims"]:
+        line = f"{claim['title']}: {claim['status']}. {claim['statement']}"
+        assert (line in text) == bool(claim["status"])
+
+
 def test_what_was_not_measured_is_named() -> None:
     text = shown(build([record()], title="t", command="c"))
     assert "Not measured:" in text
