@@ -122,7 +122,7 @@ def test_early_means_are_over_steps_not_over_measurements() -> None:
             column[:] = column[:4]
         r["probes"]["landscape"] |= {"step": [0, 1, 2, 100], "loss_range": [9.0, 9.0, 1.0, 1.0]}
     expected = (9.0 + 5.0 + 98.0) / 100
-    assert rows(claims(records)["loss-range"])["none"]["median"] == pytest.approx(expected)
+    assert rows(claims(records)["loss-range"])["none"]["geometric mean"] == pytest.approx(expected)
 
 
 def test_early_means_stop_at_step_100() -> None:
@@ -130,7 +130,7 @@ def test_early_means_stop_at_step_100() -> None:
     for r in records:
         landscape = r["probes"]["landscape"]
         landscape["loss_range"] = [1.0 if s <= 100 else 1e6 for s in landscape["step"]]
-    assert rows(claims(records)["loss-range"])["none"]["median"] == 1.0
+    assert rows(claims(records)["loss-range"])["none"]["geometric mean"] == pytest.approx(1.0)
 
 
 def test_beta_is_never_shown_without_eta_beta(full: list[dict[str, Any]]) -> None:
@@ -173,7 +173,7 @@ def test_a_first_measurement_without_a_predecessor_is_no_divergence() -> None:
         r["probes"]["units"]["wasserstein"][0] = [None] * 3
     row = rows(claims(records)["shift-distribution"])["batch"]
     assert row["diverged"] == 0
-    assert row["median"] > 0
+    assert row["geometric mean"] > 0
 
 
 def test_a_regression_is_judged_by_its_held_out_loss() -> None:

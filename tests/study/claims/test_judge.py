@@ -90,7 +90,10 @@ def test_a_diverged_run_counts_as_the_worst_and_leaves_no_interval() -> None:
     assert found.status == "shown"
     cells = row(found, "batch")
     assert cells["interval from"] == cells["interval to"] == "diverged in some runs"
-    assert row(found, "none")["median"] == "diverged"
+    assert (
+        row(found, "none")["geometric mean; the median of all where a run is diverged"]
+        == "diverged"
+    )
     assert "no ratio (diverged in some runs)" in found.sentence
 
 

@@ -65,6 +65,17 @@ class Statement:
         # Zero has no logarithm: it counts as the smallest value that was seen.
         return math.log(max(value, floor))
 
+    def centre(self, values: PerSeed, floor: float) -> float | None:
+        """Return what comparisons compare: the mean, geometric for a ratio; else the median.
+
+        It is the median where runs have no value, and None where the median has none either.
+        """
+        middle = self.sample("", values, floor).middle
+        if middle is None:
+            return None
+        signed = middle if self.larger_is_better else -middle
+        return signed if self.unit else math.exp(min(signed, 700.0))
+
     def status(self, answer: str) -> str:
         """Return "shown", "contradicted" or "cannot tell"."""
         if answer in self.shown_by:
@@ -101,7 +112,7 @@ class Statement:
         return f"{text} ({interval_text(found.low, found.high, self.unit, self.better)})"
 
     def spread_text(self, seeds: Spread) -> str:
-        """Return a median with its range, in the unit of the quantity."""
+        """Return a centre with its range, in the unit of the quantity."""
         return spread_text(seeds, "%" if self.percent else self.unit, lost=self.lost)
 
     def lack(self, found: Comparison) -> str:
@@ -174,8 +185,7 @@ def _comparisons(
 ) -> list[Comparison]:
     if control not in values:
         return []
-    known = [v for seeds in values.values() for v in seeds.values() if finite(v) is not None]
-    floor = min((v for v in known if v is not None and v > 0), default=1.0)
+    floor = _floor(values)
     samples = {name: statement.sample(name, seeds, floor) for name, seeds in values.items()}
     reference = samples.pop(control)
     # One normalizer with a single seed must not keep the others from being compared.
@@ -201,7 +211,7 @@ def _sentence(
     found: Sequence[Comparison],
     judged: Comparison | None,
 ) -> str:
-    seeds = spreads(values, higher_is_better=statement.larger_is_better)
+    seeds = _centred(values, statement)
     if judged is None:
         return _without_comparison(statement, seeds, control)
     rest = [c for c in found if c is not judged]
@@ -214,6 +224,22 @@ def _sentence(
         _untold([c.a for c in rest if c.answer == "cannot tell"]),
     ]
     return " ".join(part for part in parts if part)
+
+
+def _centred(values: Values, statement: Statement) -> dict[str, Spread]:
+    """Return spreads whose middle is what the comparisons compare."""
+    found = spreads(values, higher_is_better=statement.larger_is_better)
+    floor = _floor(values)
+    return {
+        name: {**seeds, "median": statement.centre(values[name], floor)}
+        for name, seeds in found.items()
+    }
+
+
+def _floor(values: Values) -> float:
+    """Return the smallest positive value of all."""
+    known = [finite(value) for seeds in values.values() for value in seeds.values()]
+    return min((value for value in known if value is not None and value > 0), default=1.0)
 
 
 def _without_comparison(statement: Statement, seeds: Mapping[str, Spread], control: str) -> str:
@@ -269,9 +295,12 @@ def _table(
     found: Sequence[Comparison],
     more: Mapping[str, Mapping[str, Any]],
 ) -> Table:
-    """Return medians and ranges, and the comparison of each normalizer with the control."""
+    """Return means and ranges, and the comparison of each normalizer with the control."""
     compared = {c.a: c for c in found}
-    columns = ["normalizer", "seeds", statement.lost, "median", "lowest", "highest"]
+    mean = "mean" if statement.unit else "geometric mean"
+    if any(None in seeds.values() for seeds in values.values()):
+        mean += f"; the median of all where a run is {statement.lost}"
+    columns = ["normalizer", "seeds", statement.lost, mean, "lowest", "highest"]
     columns += [statement.effect]
     columns += ["interval from", "interval to", "answer", "seeds to decide", "test", *more]
     rows = [
@@ -282,7 +311,7 @@ def _table(
             *_compared(compared.get(name), name == control, statement),
             *(column.get(name, "not measured") for column in more.values()),
         ]
-        for name, seeds in spreads(values, higher_is_better=statement.larger_is_better).items()
+        for name, seeds in _centred(values, statement).items()
     ]
     return table(_capital(statement.quantity), columns, rows)
 

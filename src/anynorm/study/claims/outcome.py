@@ -99,7 +99,7 @@ def _base(runs: Runs) -> Answer | str:
     )
     judged = judge(judged_scores(runs.score, groups), statement)
     answer = judged.answer({"kind": "dots", "panels": panels}, tables)
-    return answer._replace(sentence=f"{_base_sentence(runs, scores)} {answer.sentence}")
+    return answer._replace(sentence=answer.sentence + _diverged(scores))
 
 
 def base_text(runs: Runs) -> str:
@@ -112,16 +112,13 @@ def base_text(runs: Runs) -> str:
     )
 
 
-def _base_sentence(runs: Runs, scores: Mapping[str, Spread]) -> str:
-    ordered = sorted(scores, key=lambda n: runs.score.rank_value(scores[n]["median"]), reverse=True)
-    texts = [f"{name} {score_text(runs.score, scores[name])}" for name in ordered]
-    diverged = [
+def _diverged(scores: Mapping[str, Spread]) -> str:
+    texts = [
         f"{name} in {seeds['diverged']} of {plural(seeds['n'], 'run')}"
         for name, seeds in scores.items()
         if seeds["diverged"]
     ]
-    sentence = f"{runs.score.name.capitalize()} with the same settings: {join(texts, most=4)}."
-    return sentence + (f" Diverged: {join(diverged)}." if diverged else "")
+    return f" Diverged: {join(texts)}." if texts else ""
 
 
 def _training_curve(record: Record) -> Curve | None:
