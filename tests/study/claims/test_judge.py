@@ -131,6 +131,11 @@ def test_zero_counts_as_the_smallest_value_that_was_seen() -> None:
     assert row(found, "batch")["reference / normalizer"] == pytest.approx(403, rel=0.01)
 
 
+def test_a_name_may_hold_braces() -> None:
+    found = judge({"none": NONE, "{x}": NONE}, RANGE)
+    assert found.statement == "The normalizer {x} makes the loss vary less."
+
+
 def test_a_greek_letter_stays_what_it_is() -> None:
     found = judge({"none": NONE, "batch": NONE}, Statement("{name} is.", "η·β"))
     assert found.sentence.startswith("η·β without normalization")

@@ -164,7 +164,8 @@ def judge(
     return Judgement(
         statement,
         statement.status(judged.answer) if judged else "cannot tell",
-        statement.text.format(name=subject(name)),
+        # Names may hold braces, which `format` would try to fill.
+        statement.text.replace("{name}", subject(name)),
         _sentence(values, statement, control, found, judged),
         found,
         _table(values, statement, control, found, more_columns or {}),

@@ -17,7 +17,7 @@ from anynorm.study.claims.question import Answer, Question, table
 from anynorm.study.inference import LEVEL
 from anynorm.study.selection import Runs, by_label, sweep
 from anynorm.study.spread import Record, Score
-from anynorm.study.wording import join
+from anynorm.study.wording import join, plural
 
 __all__ = ["QUESTIONS"]
 
@@ -105,7 +105,8 @@ def _placement_answer(
     ]
     rows = [cells for one in judged for cells in one.table["rows"]]
     compared = table("Before beside after", judged[0].table["columns"], rows)
-    rest = f"; {len(texts) - NAMED} others are in the table" if len(texts) > NAMED else ""
+    more = len(texts) - NAMED
+    rest = f"; the table has {plural(more, 'other')}" if more > 0 else ""
     return Answer(
         f"Before instead of after the activation: {'; '.join(texts[:NAMED])}{rest}.",
         figure,
