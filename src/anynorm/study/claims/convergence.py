@@ -50,13 +50,13 @@ def _final_losses(records: Sequence[Record]) -> list[float]:
 
 SAME = Statement(
     "{name} trains faster at the same learning rate.",
-    "steps to the common training loss, same learning rate",
+    "steps to the common training loss",
     ("fewer", "more"),
     lost="not reached",
 )
 OWN = Statement(
     "{name} trains faster, each at its own learning rate.",
-    "steps to the common training loss, own learning rates",
+    "steps to the common training loss",
     ("fewer", "more"),
     lost="not reached",
 )

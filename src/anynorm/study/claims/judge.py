@@ -286,7 +286,7 @@ def _group(statement: Statement, answer: str, rest: Sequence[Comparison]) -> str
 
 
 def _untold(names: Sequence[str]) -> str:
-    return f"Cannot tell: {join(names, most=NAMED)}." if names else ""
+    return f"These seeds cannot tell for {join(names, most=NAMED)}." if names else ""
 
 
 def _table(

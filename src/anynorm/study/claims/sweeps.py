@@ -79,7 +79,10 @@ def _ranges_sentence(found: Mapping[str, Mapping[str, Any]]) -> str:
     named = [n for at, n in enumerate(ordered) if at < NAMED or n in (NONE, "batch")]
     good = [f"{name} {range_text(found[name])}" for name in named]
     at_all = [f"{name} {range_text(found[name]['trains'])}" for name in named]
-    return f"Every seed trains well: {'; '.join(good)}. At all: {'; '.join(at_all)}."
+    return (
+        f"Every seed trains well with {'; '.join(good)}. "
+        f"Every seed trains at all with {'; '.join(at_all)}."
+    )
 
 
 def _heat_row(tolerance: Mapping[str, Any], score: Score) -> dict[str, Any]:
