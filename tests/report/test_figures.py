@@ -65,11 +65,27 @@ def test_a_seed_that_diverged_is_a_cross_on_the_heat_map(evidence: dict[str, Any
 def test_the_heat_map_outlines_the_tolerance(evidence: dict[str, Any]) -> None:
     drawn = figure(evidence, "lr")
     row = evidence["labels"].index("batch")
-    [shape] = [s for s in drawn["layout"]["shapes"] if s["y0"] == row - 0.45]
+    shapes = [s for s in drawn["layout"]["shapes"] if s["y0"] == row - 0.45]
+    [shape] = [s for s in shapes if "dash" not in s["line"]]
     inside = drawn["data"][0]["z"][row][round(shape["x0"] + 0.47) : round(shape["x1"] - 0.47) + 1]
     best = max(z for cells in drawn["data"][0]["z"] for z in cells if z is not None)
     assert inside
     assert all(z >= best - 0.05 for z in inside)
+
+
+def test_the_heat_map_shows_where_every_seed_trains_at_all(evidence: dict[str, Any]) -> None:
+    drawn = figure(evidence, "lr")
+    row = evidence["labels"].index("batch")
+    shapes = [s for s in drawn["layout"]["shapes"] if s["y0"] == row - 0.45]
+    [dotted] = [s for s in shapes if s["line"].get("dash") == "dot"]
+    assert dotted["x0"] < dotted["x1"]
+    assert "3 of 3 seeds train at all" in "".join(strings(drawn["data"][0]["customdata"]))
+
+
+def test_the_common_loss_is_a_line_that_no_legend_hides(evidence: dict[str, Any]) -> None:
+    [line] = [t for t in figure(evidence, "convergence")["data"] if t["name"] == "L*"]
+    assert line["y"][0] == line["y"][1] > 0
+    assert "meta" not in line
 
 
 def test_bisected_values_of_a_few_normalizers_are_no_columns() -> None:

@@ -8,7 +8,7 @@ import pytest
 from synthetic_records import record
 
 from anynorm.study.selection import studies
-from anynorm.study.tolerance import Refinement, refinements, tolerances
+from anynorm.study.tolerance import Refinement, refinements, tolerances, widths
 
 GRID = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -124,3 +124,33 @@ def test_a_finer_step_asks_for_more() -> None:
     scores = {"batch": {0.1: [0.95], 0.17: [0.95], 0.3: [None]}}
     assert refinements(runs(scores)) == []
     assert [one.lr for one in refinements(runs(scores), finest=0.1)] == [0.23]
+
+
+def test_the_range_in_which_every_seed_trains_at_all() -> None:
+    records = runs({"batch": row(0.5, 0.91, 0.95, 0.92, None)})
+    for r in records:
+        lr = r["cell"]["lr"]
+        # A rate of 0.01 leaves the loss where it was.
+        losses = [2.3] + [2.25 if lr == 0.01 else 0.5] * 20
+        r["curve"] = {"step": list(range(21)), "train_loss": losses}
+    [found] = studies(records)
+    trains = tolerances(found, "lr")["batch"]["trains"]
+    assert (trains["low"], trains["high"]) == (0.03, 0.3)
+    assert [p["trained"] for p in tolerances(found, "lr")["batch"]["points"]] == [0, 2, 2, 2, 0]
+
+
+def test_the_width_of_single_seeds_ends_where_the_score_crosses_the_limit() -> None:
+    scores = {"batch": row(0.8, 0.95, 0.95, 0.95, None)}
+    [found] = studies(runs(scores))
+    # The limit of 0.9 is a third of the way down to 0.8; beyond 0.3 it is in the middle.
+    low, high = 0.03 * (0.01 / 0.03) ** (1 / 3), 0.3 * (1.0 / 0.3) ** 0.5
+    assert widths(found, "lr")["batch"] == {
+        0: pytest.approx(high / low),
+        1: pytest.approx(high / low),
+    }
+
+
+def test_a_seed_that_holds_nowhere_has_no_width() -> None:
+    scores = {"batch": row(0.9, 0.9, 0.97, 0.9, 0.9), "none": row(0.1, 0.1, 0.1, 0.1, 0.1)}
+    [found] = studies(runs(scores))
+    assert widths(found, "lr")["none"] == {0: None, 1: None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.report import comparisons
 from anynorm.report.layer_names import readable
 from anynorm.report.missing import explained
 from anynorm.report.plots import Page, plot
@@ -60,9 +59,6 @@ def claim(one: Claim, anchor: str, page: Page) -> str:
 
 def _tables(one: Claim, labels: Sequence[str]) -> str:
     found = ""
-    if compared := one.get("comparisons"):
-        columns = comparisons.columns("")
-        found = table("Comparisons", columns, comparisons.rows(compared), labels)
     for numbers in one["tables"]:
         rows = _with_layers(numbers, explained(numbers, one["figure"]), one["figure"])
         found += table(numbers["caption"], numbers["columns"], rows, labels)

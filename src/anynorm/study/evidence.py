@@ -99,13 +99,15 @@ def _environment(records: Sequence[Record]) -> dict[str, list[str]]:
 
 def _probing(records: Sequence[Record]) -> dict[str, float | None]:
     """Return the seconds spent on probes beside those of the training that they measured."""
-    probed = [record["cost"] for record in records if record.get("probes")]
+    probed = [record.get("cost") or {} for record in records if record.get("probes")]
     seconds = _total(probed, "probe_seconds")
     training = _total(probed, "train_seconds")
     return {
         "probe_seconds": seconds,
         "train_seconds": training,
-        "all_train_seconds": _total([record["cost"] for record in records], "train_seconds"),
+        "all_train_seconds": _total(
+            [record.get("cost") or {} for record in records], "train_seconds"
+        ),
         "share": seconds / training if training else None,
     }
 

@@ -6,22 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.study.claims.outcome import final
-from anynorm.study.claims.sweeps import batch_effects, decades_text
+from anynorm.study.claims.convergence import convergence_ratios
+from anynorm.study.claims.sweeps import batch_effects, range_text
 from anynorm.study.claims.tradeoffs import cost_ratios
-from anynorm.study.selection import Runs, by_label, sweep
-from anynorm.study.spread import Record, Score, Spread
+from anynorm.study.selection import Runs
+from anynorm.study.spread import Record, Score, Spread, final
 from anynorm.study.tolerance import tolerances
 
-__all__ = ["chosen", "ranking"]
-
-
-def chosen(runs: Runs) -> dict[str, list[Record]]:
-    """Return each normalizer's runs at its own learning rate.
-
-    That is the rate with the lowest training loss among those at which the fewest seeds diverged.
-    """
-    return {name: _chosen(records) for name, records in by_label(_candidates(runs)).items()}
+__all__ = ["ranking"]
 
 
 def ranking(
@@ -29,8 +21,8 @@ def ranking(
 ) -> list[dict[str, Any]]:
     """Return one entry for each normalizer with all that was measured of it, best score first.
 
-    `groups` are the runs of each normalizer at its own learning rate, see `chosen`, and `scores`
-    what each is judged by.
+    `groups` are the runs of each normalizer at its own learning rate, see `at_own_rate`;
+    `scores` is what each is judged by.
     """
     side = _side_measures(runs)
     entries = [
@@ -46,26 +38,6 @@ def ranking(
     return sorted(entries, key=lambda e: -runs.score.rank_value(e["score"]["median"]))
 
 
-def _candidates(runs: Runs) -> Sequence[Record]:
-    found = sweep(runs, "lr")
-    return found or [record for records in runs.at_base().values() for record in records]
-
-
-def _chosen(records: Sequence[Record]) -> list[Record]:
-    rates: dict[float, list[Record]] = {}
-    for record in records:
-        rates.setdefault(record["cell"]["lr"], []).append(record)
-    # A rate with a seed or two of a study that was interrupted must not win by luck.
-    most = max(map(len, rates.values()))
-    enough = [group for group in rates.values() if 2 * len(group) >= most]
-    return min(enough, key=_training_order)
-
-
-def _training_order(records: Sequence[Record]) -> tuple[int, float]:
-    loss = final(records, "train_loss")
-    return loss["diverged"], math.inf if loss["median"] is None else loss["median"]
-
-
 def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
     """Return what breaks ties: tolerances, loss at small batches, and cost, by normalizer."""
     costs = cost_ratios(runs)
@@ -74,6 +46,7 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
         "init_tolerance": _tolerances(runs, "init"),
         "small_batch": _small_batches(runs),
         "batch_sizes": _batch_sizes(runs),
+        "convergence": _convergence(runs),
         "time": {name: _median(c["seconds_per_step"]) for name, c in costs.items()},
         "memory": {name: _median(c["bytes_for_backward"]) for name, c in costs.items()},
     }
@@ -81,9 +54,20 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def _tolerances(runs: Runs, factor: str) -> dict[str, Any]:
     found = tolerances(runs, factor)
-    keys = ("decades", "low", "high", "open_low", "open_high")
+    keys = ("decades", "low", "high", "open_low", "open_high", "trains")
     return {
-        n: {**{key: t.get(key) for key in keys}, "text": decades_text(t)} for n, t in found.items()
+        n: {**{key: t.get(key) for key in keys}, "text": range_text(t)} for n, t in found.items()
+    }
+
+
+def _convergence(runs: Runs) -> dict[str, dict[str, Any]]:
+    """Return the steps to the common training loss beside those without normalization."""
+    return {
+        name: {
+            "answer": found.answer,
+            "ratio": None if found.difference is None else math.exp(-found.difference),
+        }
+        for name, found in convergence_ratios(runs).items()
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from anynorm.study.cell import Cell
-from anynorm.study.ranking import chosen
+from anynorm.study.chosen import at_own_rate
 from anynorm.study.selection import studies
 from anynorm.study.spread import Record
 from anynorm.study.verdict import decide
@@ -55,7 +55,7 @@ def seeds_to_add(
     """
     [runs] = studies(records)
     names = dict.fromkeys(name for c in comparisons for name in (c["a"], c["b"]))
-    groups = chosen(runs)
+    groups = at_own_rate(runs)
     cells = [Cell.from_dict(groups[name][0]["cell"]) for name in names]
     present = {name: {record["cell"]["seed"] for record in groups[name]} for name in names}
     return [

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-__all__ = ["Record", "Score", "Spread", "score_of", "spread"]
+__all__ = [
+    "PerSeed",
+    "Record",
+    "Score",
+    "Spread",
+    "by_seed",
+    "final",
+    "final_value",
+    "score_of",
+    "spread",
+]
 
 Record = Mapping[str, Any]
 Spread = dict[str, Any]
+PerSeed = Mapping[int, float | None]  # a value for each seed; None is a run that diverged
+
+
+def by_seed(
+    records: Sequence[Record], value: Callable[[Record], float | None]
+) -> dict[int, float | None]:
+    """Return the value of each run under its seed, in order of seed."""
+    ordered = sorted(records, key=lambda record: record["cell"]["seed"])
+    return {record["cell"]["seed"]: finite(value(record)) for record in ordered}
 
 
 def finite(value: float | None) -> float | None:
@@ -42,6 +61,16 @@ def spread(values: Sequence[float | None], *, higher_is_better: bool) -> Spread:
     }
 
 
+def final(records: Sequence[Record], key: str) -> Spread:
+    """Return the spread of a loss at the end of training."""
+    return spread([final_value(record, key) for record in records], higher_is_better=False)
+
+
+def final_value(record: Record, key: str) -> float | None:
+    """Return what a run ended with; ``None`` where it diverged."""
+    return finite((record.get("final") or {}).get(key)) if record["status"] == "ok" else None
+
+
 @dataclass(frozen=True)
 class Score:
     """The number that normalizers are judged by: held-out accuracy, or a held-out loss.
@@ -57,9 +86,7 @@ class Score:
 
     def value(self, record: Record) -> float | None:
         """Return the score of one run; ``None`` where it diverged."""
-        if record["status"] != "ok":
-            return None
-        return finite(record["final"].get(self.key))
+        return final_value(record, self.key)
 
     def spread(self, records: Sequence[Record]) -> Spread:
         """Return the spread of the score over `records`."""
@@ -98,8 +125,12 @@ class Score:
             return False
         # A rounding error must not put a run that is exactly on the margin outside it.
         if self.higher_is_better:
-            return value >= best - self.margin - 1e-9
-        return value <= best * self.margin * (1 + 1e-9)
+            return value >= self.limit(best) - 1e-9
+        return value <= self.limit(best) * (1 + 1e-9)
+
+    def limit(self, best: float) -> float:
+        """Return the score that is just within the margin of `best`."""
+        return best - self.margin if self.higher_is_better else best * self.margin
 
 
 _TINY = 1e-12  # what a loss of zero counts as, since it has no logarithm

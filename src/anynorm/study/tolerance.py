@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from anynorm.study.losses import guessing_loss, trains
 from anynorm.study.selection import Runs, by_label, studies, sweep
 from anynorm.study.spread import Record, Score
 
-__all__ = ["Refinement", "points", "refinements", "tolerances"]
+__all__ = ["Refinement", "points", "refinements", "tolerances", "widths"]
 
 
 class Refinement(NamedTuple):
@@ -22,47 +23,120 @@ class Refinement(NamedTuple):
 
 def points(records: Sequence[Record], factor: str, score: Score) -> dict[str, list[dict[str, Any]]]:
     """Return each normalizer's spread of the score at each value of `factor`, in order."""
-    return {name: _points(group, factor, score) for name, group in by_label(records).items()}
+    return {
+        name: [{"value": value, **score.spread(group)} for value, group in groups]
+        for name, groups in _by_value(records, factor).items()
+    }
 
 
-def _points(records: Sequence[Record], factor: str, score: Score) -> list[dict[str, Any]]:
-    groups: dict[float, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record["cell"][factor], []).append(record)
-    return [{"value": value, **score.spread(groups[value])} for value in sorted(groups)]
+def _by_value(
+    records: Sequence[Record], factor: str
+) -> dict[str, list[tuple[float, list[Record]]]]:
+    found = {}
+    for name, group in by_label(records).items():
+        groups: dict[float, list[Record]] = {}
+        for record in group:
+            groups.setdefault(record["cell"][factor], []).append(record)
+        found[name] = [(value, groups[value]) for value in sorted(groups)]
+    return found
 
 
 def tolerances(runs: Runs, factor: str) -> dict[str, dict[str, Any]]:
-    """Return for each normalizer the decades of `factor` over which training holds.
+    """Return for each normalizer the range of `factor` over which training holds.
 
     It holds at a value where the worst of the seeds does not diverge and stays within the
     score's margin of the best: the highest worst-of-seeds score that any normalizer reaches in
-    the sweep. The decades are those of the longest unbroken interval of such values; where it
-    ends at the end of the grid they are a lower bound (``open_low``, ``open_high``). A
-    normalizer that holds nowhere has ``decades`` of ``None``. Nothing measured gives ``{}``.
+    the sweep. The range is the longest unbroken one, from ``low`` to ``high``, with the
+    ``decades`` between them; where it ends at the end of the grid it is a lower bound
+    (``open_low``, ``open_high``). A normalizer that holds nowhere has ``None`` there.
+    ``trains`` is the range over which every seed trains at all. Nothing measured gives ``{}``.
     """
-    found = points(sweep(runs, factor), factor, runs.score)
+    records = sweep(runs, factor)
+    found, best = points(records, factor, runs.score), _best(runs, records, factor)
+    guessing = guessing_loss(runs)
+    trained = {
+        name: [sum(trains(record, guessing) for record in group) for _, group in groups]
+        for name, groups in _by_value(records, factor).items()
+    }
+    return {name: _tolerance(row, trained[name], best, runs.score) for name, row in found.items()}
+
+
+def _best(runs: Runs, records: Sequence[Record], factor: str) -> float:
+    """Return the highest worst-of-seeds score that any normalizer reaches."""
+    found = points(records, factor, runs.score)
     worst = [runs.score.worst(point) for row in found.values() for point in row]
     reached = [value for value in worst if value is not None]
-    best = max(reached, key=runs.score.rank_value) if reached else math.nan
-    return {name: _tolerance(row, best, runs.score) for name, row in found.items()}
+    return max(reached, key=runs.score.rank_value) if reached else math.nan
 
 
-def _tolerance(row: list[dict[str, Any]], best: float, score: Score) -> dict[str, Any]:
-    good = [score.close(score.worst(point), best) for point in row]
-    first, last = _longest([point["value"] for point in row], good)
-    if first is None or last is None:
-        return {"points": row, "best": best, "decades": None, "low": None, "high": None}
-    low, high = row[first]["value"], row[last]["value"]
+def _tolerance(
+    row: Sequence[dict[str, Any]], trained: Sequence[int], best: float, score: Score
+) -> dict[str, Any]:
+    values = [point["value"] for point in row]
+    all_train = [count == point["n"] for count, point in zip(trained, row, strict=True)]
     return {
-        "points": row,
+        "points": [{**p, "trained": count} for p, count in zip(row, trained, strict=True)],
         "best": best,
-        "decades": math.log10(high / low),
-        "low": low,
-        "high": high,
-        "open_low": first == 0,
-        "open_high": last == len(row) - 1,
+        **_range(values, [score.close(score.worst(point), best) for point in row]),
+        "trains": _range(values, all_train),
     }
+
+
+def _range(values: Sequence[float], good: Sequence[bool]) -> dict[str, Any]:
+    first, last = _longest(values, good)
+    if first is None or last is None:
+        return {"decades": None, "low": None, "high": None, "open_low": False, "open_high": False}
+    return {
+        "decades": math.log10(values[last] / values[first]),
+        "low": values[first],
+        "high": values[last],
+        "open_low": first == 0,
+        "open_high": last == len(values) - 1,
+    }
+
+
+def widths(runs: Runs, factor: str) -> dict[str, dict[int, float | None]]:
+    """Return the highest over the lowest value at which one seed holds, by normalizer and seed.
+
+    An end between two values that were tried is put where the score crosses the limit, in the
+    middle if the run beyond diverged. A seed that holds nowhere has None.
+    """
+    records = sweep(runs, factor)
+    best = _best(runs, records, factor)
+    found: dict[str, dict[int, float | None]] = {}
+    for name, group in by_label(records).items():
+        seeds: dict[int, list[Record]] = {}
+        for record in group:
+            seeds.setdefault(record["cell"]["seed"], []).append(record)
+        found[name] = {seed: _width(own, factor, best, runs.score) for seed, own in seeds.items()}
+    return found
+
+
+def _width(records: Sequence[Record], factor: str, best: float, score: Score) -> float | None:
+    ordered = sorted(records, key=lambda record: record["cell"][factor])
+    values = [float(record["cell"][factor]) for record in ordered]
+    scores = [score.value(record) for record in ordered]
+    first, last = _longest(values, [score.close(value, best) for value in scores])
+    if first is None or last is None:
+        return None
+    low, high = values[first], values[last]
+    if first:
+        low *= (values[first - 1] / low) ** _share(scores[first], scores[first - 1], best, score)
+    if last < len(values) - 1:
+        high *= (values[last + 1] / high) ** _share(scores[last], scores[last + 1], best, score)
+    return high / low
+
+
+def _share(good: float | None, bad: float | None, best: float, score: Score) -> float:
+    """Return how far between two values the score crosses the limit, from 0 to 1."""
+    if good is None or bad is None:
+        return 0.5
+    levels = [_level(value, score) for value in (good, score.limit(best), bad)]
+    return min(1.0, max(0.0, (levels[0] - levels[1]) / (levels[0] - levels[2])))
+
+
+def _level(value: float, score: Score) -> float:
+    return value if score.higher_is_better else -math.log(max(value, 1e-300))
 
 
 def _longest(values: Sequence[float], good: Sequence[bool]) -> tuple[int | None, int | None]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
 from anynorm.study.spread import Score, Spread
 
 __all__ = [
+    "difference_text",
     "fold",
+    "interval_text",
     "join",
     "number",
     "percent",
@@ -38,13 +40,15 @@ def percent(value: float | None) -> str:
     return "diverged" if value is None else f"{100 * value:.1f}"
 
 
-def spread_text(seeds: Spread) -> str:
-    """A median with its range.
+def spread_text(seeds: Spread, unit: str = "", *, lost: str = "diverged") -> str:
+    """A median with its range; `lost` is what happened to a run without a value.
 
-    >>> spread_text({"n": 3, "median": 2.0, "low": 1.5, "high": 2.5})
-    '2 [1.5, 2.5]'
+    >>> spread_text({"n": 3, "median": 2.0, "low": 1.5, "high": 2.5}, "points")
+    '2 points [1.5, 2.5]'
     """
-    return _bracketed([number(seeds[key]) for key in ("median", "low", "high")], "", seeds["n"])
+    found = (seeds[key] for key in ("median", "low", "high"))
+    texts = [lost if value is None else number(value) for value in found]
+    return _bracketed(texts, unit if unit in ("", "%") else f" {unit}", seeds["n"], lost)
 
 
 def score_text(score: Score, seeds: Spread) -> str:
@@ -54,12 +58,59 @@ def score_text(score: Score, seeds: Spread) -> str:
     return _bracketed([percent(seeds[key]) for key in ("median", "low", "high")], "%", seeds["n"])
 
 
-def _bracketed(texts: Sequence[str], unit: str, n: int) -> str:
+def _bracketed(texts: Sequence[str], unit: str, n: int, lost: str = "diverged") -> str:
     middle, low, high = texts
-    if low == high == "diverged":
-        return "diverged"
-    shown = middle if middle == "diverged" else middle + unit
+    if low == high == lost:
+        return lost
+    shown = middle if middle == lost else middle + unit
     return shown if n == 1 else f"{shown} [{low}, {high}]"
+
+
+def difference_text(difference: float, unit: str, words: tuple[str, str]) -> str:
+    """A difference in its unit or, without one, a ratio given as its logarithm.
+
+    `words` are those for a positive and for a negative difference.
+
+    >>> difference_text(-7.24, "points", ("higher", "lower"))
+    '7.2 points lower'
+    >>> difference_text(1.25, "", ("smaller", "larger"))
+    '3.5 times smaller'
+    """
+    word = words[0] if difference >= 0 else words[1]
+    return f"{_size(difference, unit)} {unit or 'times'} {word}"
+
+
+def interval_text(low: float, high: float, unit: str, words: tuple[str, str]) -> str:
+    """An interval of differences; both sides are named where it holds zero.
+
+    >>> interval_text(1.06, 1.44, "", ("smaller", "larger"))
+    '2.9 to 4.2 times'
+    >>> interval_text(-0.3, 1.2, "points", ("higher", "lower"))
+    'between 0.3 points lower and 1.2 points higher'
+    """
+    if low < 0 < high:
+        sides = [difference_text(end, unit, words) for end in (low, high)]
+        return f"between {sides[0]} and {sides[1]}"
+    sizes = [_size(end, unit) for end in sorted((low, high), key=abs)]
+    return f"{sizes[0]} to {sizes[1]} {unit or 'times'}"
+
+
+def _size(difference: float, unit: str) -> str:
+    size = abs(difference)
+    if unit:
+        return f"{size:.3g}" if size >= 10 else f"{size:.2g}"
+    return fold(math.exp(min(size, 700.0)))
+
+
+def fold(ratio: float) -> str:
+    """A ratio above 1.
+
+    >>> fold(21.27), fold(3.461), fold(1.043), fold(12345.0)
+    ('21', '3.5', '1.04', '12,345')
+    """
+    if ratio >= 1e6:
+        return f"{ratio:.1g}"
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 2 else f"{ratio:.2f}"
 
 
 def times(ratio: float) -> str:
@@ -80,27 +131,6 @@ def signed(value: float) -> str:
     # Adding zero turns the negative zero that rounding leaves into a plain one.
     rounded = round(value, 1) + 0.0
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
-
-
-def _factor(ratio: float) -> str:
-    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
-
-
-def fold(found: Mapping[str, Any]) -> str:
-    """A range of usable values, such as learning rates.
-
-    >>> fold({"low": 0.03, "high": 1.0, "open_low": False, "open_high": False})
-    'from 0.03 to 1 (33-fold)'
-    >>> fold({"low": None, "high": None})
-    'nowhere'
-    """
-    if found["low"] is None:
-        return "nowhere"
-    low, high = found["low"], found["high"]
-    if low == high:
-        return f"at {number(low)} only"
-    least = "at least " if found["open_low"] or found["open_high"] else ""
-    return f"from {number(low)} to {number(high)} ({least}{_factor(high / low)}-fold)"
 
 
 def plural(count: int, noun: str) -> str:

@@ -94,15 +94,15 @@ def result():
 def test_the_layout_of_the_result(result):
     assert {name: set(table) for name, table in result.items()} == {
         "landscape": {
-            *("step", "loss", "loss_low", "loss_high", "loss_range", "log_ratio"),
+            *("step", "weight", "loss", "loss_low", "loss_high", "loss_range", "log_ratio"),
             *("distance_low", "distance_high", "relative_distance", "cosine", "beta", "eta_beta"),
         },
-        "shift": {"step", "layers", "distance", "relative", "cosine"},
+        "shift": {"step", "weight", "layers", "distance", "relative", "cosine"},
         "units": {
             *("step", "layers", "percentiles", "mean_shift", "log_std_shift", "wasserstein"),
             *("saturated", "dead", "whiteness"),
         },
-        "flow": {"step", "layers", "ratio", "max_over_min", "log_slope"},
+        "flow": {"step", "weight", "layers", "ratio", "max_over_min", "log_slope"},
     }
     assert set(result["units"]["percentiles"]) == {"p15", "p50", "p85"}
 
@@ -129,6 +129,27 @@ def test_probing_is_repeatable_and_its_time_is_counted(result):
     # As text, since nan equals itself there.
     assert json.dumps(again.result()) == json.dumps(result)
     assert again.seconds > 0
+
+
+def test_the_seed_of_the_run_draws_the_steps():
+    def steps(seed):
+        torch.manual_seed(seed)
+        model = nn.Linear(400, 400)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        x = torch.randn(4, 400)
+        recorder = Recorder(model, nn.MSELoss(), optimizer, x, steps=40)
+        for step in range(40):
+            recorder.before_step(step, x, x)
+        return recorder.result()["landscape"]["step"]
+
+    assert steps(1) == steps(1)
+    assert steps(1) != steps(2)
+    assert len(steps(1)) < 10
+
+
+def test_a_small_model_is_probed_at_every_step(result):
+    assert result["landscape"]["step"] == list(range(STEPS))
+    assert result["landscape"]["weight"] == [1] * STEPS
 
 
 def test_adaptive_optimizers_add_the_columns_of_their_own_update():

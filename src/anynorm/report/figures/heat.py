@@ -12,6 +12,11 @@ from anynorm.report.text import plot, wrapped
 __all__ = ["heat"]
 
 ROW = 34
+# Where every seed trains at all, and, drawn over it, where every seed trains well.
+OUTLINES = {
+    "trains": {"color": "@muted", "width": 1.5, "dash": "dot"},
+    "holds": {"color": "@accent", "width": 2.5},
+}
 
 
 def heat(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
@@ -25,7 +30,8 @@ def heat(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     made["shapes"] = [
         shape
         for position, name in enumerate(names)
-        if (shape := _outline(figure["rows"][name]["holds"], columns, position)) is not None
+        for key, line in OUTLINES.items()
+        if (shape := _outline(figure["rows"][name].get(key), columns, position, line))
     ]
     return {"data": data, "layout": {**made, "plot_bgcolor": "@blank"}}
 
@@ -80,6 +86,8 @@ def _hover(point: Mapping[str, Any] | None, percent: bool) -> str:
     keys = ("median", "low", "high")
     texts = ["diverged" if point[k] is None else f"{scale * point[k]:.3g}" for k in keys]
     seeds = f"{point['diverged']} of {point['n']} seeds diverged"
+    if "trained" in point:
+        seeds += f"<br>{point['trained']} of {point['n']} seeds train at all"
     return f"{texts[0]} [{texts[1]}, {texts[2]}]<br>{seeds}"
 
 
@@ -104,9 +112,12 @@ def _crosses(grid: Sequence[Sequence[Any]]) -> dict[str, Any]:
 
 
 def _outline(
-    holds: Sequence[float | None], columns: Sequence[float], position: int
+    holds: Sequence[float | None] | None,
+    columns: Sequence[float],
+    position: int,
+    line: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    low, high = holds
+    low, high = holds or (None, None)
     if low is None or high is None:
         return None
     inside = [index for index, value in enumerate(columns) if low <= value <= high]
@@ -118,7 +129,7 @@ def _outline(
         "x1": inside[-1] + 0.47,
         "y0": position - 0.45,
         "y1": position + 0.45,
-        "line": {"color": "@ink", "width": 2.5},
+        "line": dict(line),
     }
 
 

@@ -31,9 +31,30 @@ def series(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
         for name, curve in panel["series"].items()
         for trace in _traces(curve, style(name, labels), panel["log"], figure, index, name)
     ]
+    data += [_level(panel, index) for index, panel in enumerate(panels) if "line" in panel]
     heights = [HEIGHTS[min(len(panels), len(HEIGHTS)) - 1]] * len(panels)
     axes = [{"x": _x_axis(figure, panel), "y": _y_axis(panel)} for panel in panels]
     return {"data": data, "layout": layout(panels, heights, axes)}
+
+
+def _level(panel: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return a level that curves are compared with, as a dashed line over all their steps."""
+    suffix = str(index + 1) if index else ""
+    steps = [x for curve in panel["series"].values() for x in curve["x"]]
+    at, words = panel["line"]["at"], panel["line"]["words"]
+    return {
+        "type": "scatter",
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "name": plot(words),
+        "x": [min(steps, default=0), max(steps, default=1)],
+        "y": [at, at],
+        "mode": "lines+text",
+        "text": ["", plot(words)],
+        "textposition": "top left",
+        "line": {"color": "@muted", "dash": "dash", "width": 1.5},
+        "hovertemplate": f"{plot(words)} %{{y:.3g}}",
+    }
 
 
 def _traces(

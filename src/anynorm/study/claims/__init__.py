@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anynorm.study.claims.convergence import QUESTIONS as CONVERGENCE
 from anynorm.study.claims.generalization import QUESTIONS as GENERALIZATION
 from anynorm.study.claims.layers import QUESTIONS as LAYERS
 from anynorm.study.claims.outcome import QUESTIONS as OUTCOME
@@ -9,14 +10,17 @@ from anynorm.study.claims.question import Answer, Question, ask
 from anynorm.study.claims.smoothness import QUESTIONS as SMOOTHNESS
 from anynorm.study.claims.sweeps import QUESTIONS as SWEEPS
 from anynorm.study.claims.tradeoffs import QUESTIONS as TRADEOFFS
+from anynorm.study.claims.variants import QUESTIONS as VARIANTS
 
 __all__ = ["QUESTIONS", "Answer", "Question", "ask"]
 
 QUESTIONS: tuple[Question, ...] = (
     *OUTCOME,
+    *CONVERGENCE,
     *SWEEPS,
     *SMOOTHNESS,
     *LAYERS,
     *GENERALIZATION,
+    *VARIANTS,
     *TRADEOFFS,
 )

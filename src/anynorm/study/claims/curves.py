@@ -6,18 +6,43 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from anynorm.study.claims.question import Table, table
-from anynorm.study.spread import Record, Spread, spread
+from anynorm.study.claims.judge import spreads
+from anynorm.study.claims.question import Table, ends, table
+from anynorm.study.spread import Record, Spread, finite, spread
 
-__all__ = ["EARLY", "early", "merge", "panel", "per_layer_median", "probe", "series_table"]
+__all__ = [
+    "EARLY",
+    "Curve",
+    "early",
+    "early_errors",
+    "early_values",
+    "has_values",
+    "merge",
+    "panel",
+    "per_layer_median",
+    "probe",
+    "series_table",
+]
 
 EARLY = 100
 POINTS = 48
 CHANGES = ("mean_shift", "log_std_shift", "wasserstein")
 
-Curve = tuple[Sequence[float], Sequence[float | None]]
+
+class Curve(NamedTuple):
+    """One quantity of a run at its steps.
+
+    `weights` are the numbers of early steps that the values stand for, where these steps were
+    drawn at random; see `anynorm.study.probes.schedule`.
+    """
+
+    steps: Sequence[float]
+    values: Sequence[float | None]
+    weights: Sequence[int] = ()
+
+
 Pick = Callable[[Record], Curve | None]
 
 
@@ -35,9 +60,16 @@ def probe(part: str, key: str) -> Pick:
         if not steps or not values:
             return None
         first = 1 if key in CHANGES else 0
-        if len(steps) <= first and record["status"] == "ok":
+        # A record that was cut short may have columns of different lengths.
+        count = min(len(steps), len(values))
+        weights = found.get("weight") or ()
+        if first >= count and record["status"] == "ok":
             return None
-        return steps[first:], per_layer_median(values[first:])
+        return Curve(
+            steps[first:count],
+            per_layer_median(values[first:count]),
+            weights[first:count] if len(weights) >= count else (),
+        )
 
     return pick
 
@@ -76,8 +108,10 @@ def merge(
 def _merge(
     curves: Sequence[tuple[Record, Curve]], higher_is_better: bool, points: int
 ) -> dict[str, list[Any]]:
-    steps = thin(sorted({step for _, (steps, _) in curves for step in steps}), points)
-    lookups = [(record, dict(zip(*curve, strict=True))) for record, curve in curves]
+    steps = thin(sorted({step for _, curve in curves for step in curve.steps}), points)
+    lookups = [
+        (record, dict(zip(curve.steps, curve.values, strict=True))) for record, curve in curves
+    ]
     merged: dict[str, list[Any]] = {"x": [], "median": [], "low": [], "high": []}
     for step in steps:
         values = [
@@ -108,15 +142,38 @@ def thin(values: Sequence[float], points: int) -> list[float]:
     return [values[round(index * scale)] for index in range(points)]
 
 
+def early_values(
+    groups: Mapping[str, Sequence[Record]], pick: Pick
+) -> dict[str, dict[int, float | None]]:
+    """Return each run's mean over the first 100 steps, by normalizer and seed."""
+    found = {
+        name: {
+            record["cell"]["seed"]: _early_mean(record, curve)
+            for record in records
+            if (curve := pick(record)) is not None
+        }
+        for name, records in groups.items()
+    }
+    return {name: values for name, values in found.items() if values}
+
+
 def early(groups: Mapping[str, Sequence[Record]], pick: Pick) -> dict[str, Spread]:
     """Return the spread over seeds of each run's mean over the first 100 steps."""
+    return spreads(early_values(groups, pick))
+
+
+def early_errors(groups: Mapping[str, Sequence[Record]], pick: Pick) -> dict[str, float]:
+    """Return the standard error of one run's early mean that comes from drawing steps.
+
+    It is zero where every step was measured. The seeds draw different steps, so that this error
+    is part of the spread over seeds too.
+    """
     found = {}
     for name, records in groups.items():
-        means = [
-            _early_mean(record, curve) for record in records if (curve := pick(record)) is not None
-        ]
-        if means:
-            found[name] = spread(means, higher_is_better=False)
+        curves = [curve for record in records if (curve := pick(record)) is not None]
+        errors = [error for curve in curves if (error := _sampling_error(curve)) is not None]
+        if errors:
+            found[name] = math.hypot(*errors) / math.sqrt(len(errors))
     return found
 
 
@@ -124,9 +181,36 @@ def _early_mean(record: Record, curve: Curve) -> float | None:
     diverged_at = record.get("diverged_at")
     if record["status"] != "ok" and (diverged_at is None or diverged_at < EARLY):
         return None
-    points = [(step, value) for step, value in zip(*curve, strict=True) if step <= EARLY]
+    if curve.weights:
+        return _weighted_mean(_drawn(curve))
+    points = [(x, y) for x, y in zip(curve.steps, curve.values, strict=True) if x <= EARLY]
     known = [(step, value) for step, value in points if value is not None]
     return _mean_over_steps(known) if known and len(known) == len(points) else None
+
+
+def _drawn(curve: Curve) -> list[tuple[int, float | None]]:
+    """Return weight and value of each early step that was drawn; none where none was drawn."""
+    pairs = zip(curve.weights, curve.values, strict=bool(curve.weights))
+    return [(weight, value) for weight, value in pairs if weight]
+
+
+def _weighted_mean(drawn: Sequence[tuple[int, float | None]]) -> float | None:
+    known = [(weight, value) for weight, value in drawn if value is not None]
+    if not known or len(known) < len(drawn):
+        return None
+    return sum(weight * value for weight, value in known) / sum(weight for weight, _ in known)
+
+
+def _sampling_error(curve: Curve) -> float | None:
+    """Estimate it from the differences of successive strata, which overstates it a little."""
+    drawn = _drawn(curve)
+    values = [value for _, value in drawn if value is not None]
+    count = len(values)
+    if count < 2 or count < len(drawn):
+        return None
+    unmeasured = 1 - count / sum(weight for weight, _ in drawn)
+    distance = math.dist(values[1:], values[:-1])
+    return finite(distance * math.sqrt(unmeasured / (2 * (count - 1) * count)))
 
 
 def _mean_over_steps(points: Sequence[tuple[float, float]]) -> float:
@@ -142,6 +226,11 @@ def panel(title: str, series: Mapping[str, Any], *, log: bool = False) -> dict[s
     return {"title": title, "log": log, "series": dict(series)}
 
 
+def has_values(shown: Mapping[str, Any]) -> bool:
+    """Say whether a panel of curves has anything to draw."""
+    return any(y is not None for curve in shown["series"].values() for y in curve["median"])
+
+
 def series_table(x_title: str, panels: Sequence[Mapping[str, Any]]) -> Table:
     """Return the curves of all panels as one table, a row for each normalizer and x."""
     columns = ["normalizer", x_title]
@@ -149,8 +238,10 @@ def series_table(x_title: str, panels: Sequence[Mapping[str, Any]]) -> Table:
     for index, shown in enumerate(panels):
         columns += [f"{shown['title']}: {key}" for key in ("median", "low", "high")]
         for name, curve in shown["series"].items():
-            for x, *values in zip(*(curve[k] for k in ("x", "median", "low", "high")), strict=True):
+            for at, x in enumerate(curve["x"]):
                 row = rows.setdefault((name, x), [name, x])
-                row += [None] * (2 + 3 * index - len(row)) + values
+                row += ["not measured"] * (2 + 3 * index - len(row))
+                row += ends({key: curve[key][at] for key in ("median", "low", "high")})
     width = len(columns)
-    return table("Curves", columns, [row + [None] * (width - len(row)) for row in rows.values()])
+    filled = [row + ["not measured"] * (width - len(row)) for row in rows.values()]
+    return table("Curves", columns, filled)

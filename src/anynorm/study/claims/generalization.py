@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from anynorm.study.claims.question import Answer, Question, table
+from anynorm.study.claims.curves import panel
+from anynorm.study.claims.judge import Statement, judge
+from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.selection import Runs, by_label, sweep
-from anynorm.study.spread import Record, Score, Spread, finite, spread
-from anynorm.study.wording import join, number, spread_text
+from anynorm.study.spread import PerSeed, Record, Score, finite, spread
+from anynorm.study.wording import number
 
 __all__ = ["QUESTIONS", "gap_at"]
 
+Points = Sequence[tuple[float, float]]
 LEVELS = 9  # training losses at which a curve of generalization gaps is drawn
 
 
-def _gap_points(record: Record, score: Score) -> list[tuple[float, float]]:
+def _gap_points(record: Record, score: Score) -> Points:
     """Return training loss and generalization gap at every evaluation of a run."""
     found = record.get("evaluations") or {}
     kind = "accuracy" if score.higher_is_better else "loss"
@@ -25,7 +28,7 @@ def _gap_points(record: Record, score: Score) -> list[tuple[float, float]]:
     sign = 100 if score.higher_is_better else -1
     return [
         (loss, sign * (seen - unseen))
-        for loss, seen, unseen in zip(*columns, strict=True)
+        for loss, seen, unseen in zip(*columns, strict=False)  # a record may be cut short
         if None not in (finite(loss), finite(seen), finite(unseen)) and loss > 0
     ]
 
@@ -46,55 +49,88 @@ def gap_at(record_points: Sequence[tuple[float, float]], level: float) -> float 
 def _generalization(runs: Runs) -> Answer | str:
     groups = runs.at_base()
     found = {
-        name: [points for r in records if (points := _gap_points(r, runs.score))]
+        name: {r["cell"]["seed"]: pts for r in records if (pts := _gap_points(r, runs.score))}
         for name, records in groups.items()
     }
     found = {name: curves for name, curves in found.items() if curves}
     if not found:
-        return "no run at the base setting was evaluated during training."
+        return (
+            "no run at the base setting was evaluated during training: all of them diverged. A "
+            "smaller --lr may measure it."
+        )
     level = _common_level(found)
-    unit = "points" if runs.score.higher_is_better else "loss"
-    spreads = {
-        name: (_gaps_at(found.get(name, []), level), _last_gaps(records, runs.score))
-        for name, records in groups.items()
-    }
-    spreads = {name: both for name, both in spreads.items() if both[1]["n"]}
-    series = {name: _gap_curve(curves) for name, curves in found.items()}
-    panels = [{"title": f"generalization gap, {unit}", "log": False, "series": series}]
-    axis = {"title": "training loss (training goes right)", "log": True, "reversed": True}
-    figure = {"kind": "series", "x": axis, "panels": panels, "markers": True}
-    tables = [_gap_table(spreads, level, unit), _batch_gap_table(runs, unit)]
-    return Answer(_gap_sentence(spreads, level, unit), figure, [t for t in tables if t["rows"]])
+    at_loss = {name: _gaps_at(curves, level) for name, curves in found.items()}
+    at_end = {name: _last_gaps(records, runs.score) for name, records in groups.items()}
+    judged = [
+        judge(known, _statement(runs.score, where, equal))
+        for values, where, equal in (
+            (at_loss, f"a training loss of {number(level)}", "equal training loss"),
+            (at_end, "the last step", "equal steps"),
+        )
+        if (known := {name: gaps for name, gaps in values.items() if gaps})
+    ]
+    tables = [*(one.table for one in judged[1:]), *_batch_gap_tables(runs), _level_table(level)]
+    figure = {"kind": "series", "x": AXIS, "panels": [_gap_panel(found, runs.score)]}
+    more = " ".join(f"At equal steps: {one.status}. {one.sentence}" for one in judged[1:])
+    answer = judged[0].answer({**figure, "markers": True}, tables, more=more)
+    return answer._replace(comparisons=[c.to_dict() for one in judged for c in one.comparisons])
 
 
-def _common_level(found: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> float:
+def _level_table(level: float) -> Table:
+    shown = level if math.isfinite(level) else "no normalizer halved its loss"
+    return table("Common training loss", ["loss"], [[shown]])
+
+
+AXIS = {"title": "training loss (training goes right)", "log": True, "reversed": True}
+
+
+def _statement(score: Score, where: str, equal: str) -> Statement:
+    return Statement(
+        f"{{name}} regularizes: its generalization gap is smaller at {equal}.",
+        f"generalization gap at {where}",
+        unit=_unit(score),
+        margin=0.5 if score.higher_is_better else 0.05,
+    )
+
+
+def _unit(score: Score) -> str:
+    return "points" if score.higher_is_better else "of the loss"
+
+
+def _gap_panel(found: Mapping[str, Mapping[int, Points]], score: Score) -> dict[str, Any]:
+    series = {name: _gap_curve(list(curves.values())) for name, curves in found.items()}
+    return panel(f"generalization gap, {_unit(score)}", series)
+
+
+def _common_level(found: Mapping[str, Mapping[int, Points]]) -> float:
     """Return the lowest training loss that every normalizer that trains reaches in every run.
 
     One that never halves its first loss would put the level where nothing has been learned yet.
     """
     lowest = []
     for curves in found.values():
-        reached = max(min(loss for loss, _ in curve) for curve in curves)
-        if reached < 0.5 * max(curve[0][0] for curve in curves):
+        reached = max(min(loss for loss, _ in curve) for curve in curves.values())
+        if reached < 0.5 * max(curve[0][0] for curve in curves.values()):
             lowest.append(reached)
     return max(lowest, default=math.nan)
 
 
-def _gaps_at(curves: Sequence[Sequence[tuple[float, float]]], level: float) -> Spread:
-    gaps = [gap for curve in curves if (gap := gap_at(curve, level)) is not None]
-    return spread(gaps, higher_is_better=False)
+def _gaps_at(curves: Mapping[int, Points], level: float) -> PerSeed:
+    """Return the gap of each run where its loss falls to `level`, without those that stay above."""
+    gaps = {seed: gap_at(curve, level) for seed, curve in curves.items()}
+    return {seed: gap for seed, gap in gaps.items() if gap is not None}
 
 
-def _last_gaps(records: Sequence[Record], score: Score) -> Spread:
-    """Return the spread of the gap at the last step; a diverged run has none and is censored."""
-    ends: list[float | None] = []
+def _last_gaps(records: Sequence[Record], score: Score) -> PerSeed:
+    """Return the gap of each run at its last step; a diverged run has none and is censored."""
+    found: dict[int, float | None] = {}
     for record in records:
         points = _gap_points(record, score)
         if record["status"] != "ok":
-            ends.append(None)
+            found[record["cell"]["seed"]] = None
         elif points:
-            ends.append(points[-1][1])
-    return spread(ends, higher_is_better=False)
+            found[record["cell"]["seed"]] = points[-1][1]
+    return found
 
 
 def _gap_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
@@ -114,56 +150,45 @@ def _gap_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any
         spread([gap_at(curve, level) for curve in curves], higher_is_better=False)
         for level in levels
     ]
-    ends = {key: [gap[key] for gap in gaps] for key in ("median", "low", "high")}
-    return {"x": levels, **ends}
+    return {"x": levels, **{k: [gap[k] for gap in gaps] for k in ("median", "low", "high")}}
 
 
-def _gap_table(
-    spreads: Mapping[str, tuple[Spread, Spread]], level: float, unit: str
-) -> dict[str, Any]:
-    columns = ["normalizer"]
-    for words in (f"at training loss {number(level)}", "at the last step"):
-        columns += [f"{words}: {key}" for key in ("seeds", "median", "low", "high")]
-    rows = [
-        [name, *(s[key] for s in both for key in ("n", "median", "low", "high"))]
-        for name, both in spreads.items()
+def _batch_gap_tables(runs: Runs) -> list[Table]:
+    """Return the gap at the last step by batch size, the learning rate scaled and held."""
+    sweeps = {
+        "learning rate in proportion to the batch, equal epochs": sweep(runs, "batch"),
+        "the same learning rate": _at_held_rate(runs),
+    }
+    made = [_batch_gap_table(records, runs.score, words) for words, records in sweeps.items()]
+    return [found for found in made if found["rows"]]
+
+
+def _at_held_rate(runs: Runs) -> list[Record]:
+    """Return the runs at the base learning rate, if they have more than one batch size."""
+    fixed = ("lr", "init", "placement")
+    found = [
+        record
+        for record in runs.records
+        if all(record["cell"][name] == runs.base_value(name) for name in fixed)
     ]
-    return table(f"Gap, {unit}", columns, rows)
+    return found if len({record["cell"]["batch"] for record in found}) > 1 else []
 
 
-def _batch_gap_table(runs: Runs, unit: str) -> dict[str, Any]:
-    """Return the gap at equal epochs for every normalizer and batch size."""
-    groups: dict[tuple[str, int], list[Record]] = {}
-    for name, records in by_label(sweep(runs, "batch")).items():
-        for record in records:
-            groups.setdefault((name, record["cell"]["batch"]), []).append(record)
-    found = {key: _last_gaps(records, runs.score) for key, records in sorted(groups.items())}
-    rows = [
-        [*key, *(gaps[k] for k in ("n", "median", "low", "high"))]
-        for key, gaps in found.items()
-        if gaps["n"]
-    ]
-    columns = ["normalizer", "batch size", "seeds", "median", "low", "high"]
-    return table(f"Gap at equal epochs, {unit}", columns, rows)
-
-
-def _gap_sentence(spreads: Mapping[str, tuple[Spread, Spread]], level: float, unit: str) -> str:
-    reached = {name: both[0] for name, both in spreads.items() if both[0]["n"]}
-    parts = [
-        _listed(f"Gap ({unit}) at a training loss of {number(level)}", reached),
-        _listed("At the last step", {name: both[1] for name, both in spreads.items()}),
-    ]
-    return " ".join(part for part in parts if part)
-
-
-def _listed(words: str, spreads: Mapping[str, Spread]) -> str:
-    ordered = sorted(spreads, key=lambda name: _or_worst(spreads[name]["median"]))
-    texts = [f"{name} {spread_text(spreads[name])}" for name in ordered]
-    return f"{words}: {join(texts, most=4)}." if texts else ""
-
-
-def _or_worst(value: float | None) -> float:
-    return math.inf if value is None else value
+def _batch_gap_table(records: Sequence[Record], score: Score, words: str) -> Table:
+    groups: dict[tuple[str, int, int], list[Record]] = {}
+    for name, runs in by_label(records).items():
+        for record in runs:
+            cell = record["cell"]
+            groups.setdefault((name, cell["batch"], cell["steps"]), []).append(record)
+    gaps = {key: _last_gaps(group, score) for key, group in sorted(groups.items())}
+    found = {
+        key: spread(list(values.values()), higher_is_better=False)
+        for key, values in gaps.items()
+        if values
+    }
+    columns = ["normalizer", "batch size", "steps", "seeds", "diverged", "median", "low", "high"]
+    rows = [[*key, s["n"], s["diverged"], *ends(s)] for key, s in found.items()]
+    return table(f"Gap at the last step, {_unit(score)}: {words}", columns, rows)
 
 
 QUESTIONS = (
@@ -172,7 +197,8 @@ QUESTIONS = (
         "Is the gap between training and held-out data smaller?",
         "Training minus held-out accuracy (for a regression held-out minus training loss), at "
         "equal training loss and at equal steps. The common training loss is the lowest that "
-        "all normalizers that train reach; a gap is interpolated between evaluations.",
+        "all normalizers that train reach; a gap is interpolated between evaluations. A smaller "
+        "gap is regularization.",
         _generalization,
     ),
 )

@@ -6,42 +6,47 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from anynorm.study.claims.compare import compare, comparison_table
-from anynorm.study.claims.curves import Pick, early, merge, panel, probe, series_table
-from anynorm.study.claims.question import Answer, Question
-from anynorm.study.claims.smoothness import NOT_PROBED, focus
+from anynorm.study.claims.curves import (
+    Curve,
+    Pick,
+    has_values,
+    merge,
+    panel,
+    probe,
+    series_table,
+)
+from anynorm.study.claims.judge import Statement
+from anynorm.study.claims.question import Answer, Question, table
+from anynorm.study.claims.smoothness import NOT_PROBED, focus, judge_early
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Spread, finite, spread
-from anynorm.study.wording import join
+from anynorm.study.wording import join, number
 
 __all__ = ["QUESTIONS"]
 
 Measured = tuple[str, Pick, bool]
 
 
-def _over_training(words: str, *measured: Measured) -> Callable[[Runs], Answer | str]:
-    """Answer with curves over the steps; `words` names the first, which the sentence compares.
+def _over_training(
+    statement: Statement, *measured: Measured, more: str = ""
+) -> Callable[[Runs], Answer | str]:
+    """Answer with curves over the steps; `statement` is judged on the first of them.
 
     Each of `measured` is a title, what to pick from a run, and whether its axis is logarithmic.
+    `more` is added to the sentence.
     """
 
     def answer(runs: Runs) -> Answer | str:
         groups = runs.at_base()
         panels = [panel(title, merge(groups, pick), log=log) for title, pick, log in measured]
-        panels = [shown for shown in panels if _has_values(shown)]
-        means = early(groups, measured[0][1])
-        if not panels or not means:
+        panels = [shown for shown in panels if has_values(shown)]
+        judged = judge_early(runs, measured[0][1], statement)
+        if not panels or not judged:
             return NOT_PROBED
         figure = {"kind": "series", "x": {"title": "step"}, "panels": panels}
-        tables = [comparison_table(f"{words}, mean of the first 100 steps", means)]
-        sentence = compare(f"{words} over the first 100 steps", means)
-        return Answer(sentence, figure, [*tables, series_table("step", panels)])
+        return judged.answer(figure, [series_table("step", panels)], more=more)
 
     return answer
-
-
-def _has_values(shown: Mapping[str, Any]) -> bool:
-    return any(y is not None for curve in shown["series"].values() for y in curve["median"])
 
 
 def _unit(runs: Runs) -> Answer | str:
@@ -54,12 +59,15 @@ def _unit(runs: Runs) -> Answer | str:
         return NOT_PROBED
     panels = [panel("output of the unit", series)]
     figure = {"kind": "series", "x": {"title": "step"}, "panels": panels, "focus": focus(runs)}
-    texts = [f"{name} by {_travel(curve):.2g}" for name, curve in series.items()]
+    moved = {name: _travel(curve) for name, curve in series.items()}
+    texts = [f"{name} by {number(by)}" for name, by in moved.items() if by is not None]
     sentence = (
         "Over training the median of one unit moves, in widths of its 15–85% band: "
-        f"{join(texts, most=4)}."
+        f"{join(texts, most=4) or 'not known'}."
     )
-    return Answer(sentence, figure, [series_table("step", panels)])
+    columns = ["normalizer", "movement of the median, in widths of the band"]
+    tables = [table("Movement", columns, list(moved.items())), series_table("step", panels)]
+    return Answer(sentence, figure, tables)
 
 
 def _percentiles(records: Sequence[Record]) -> dict[str, Any] | None:
@@ -67,14 +75,16 @@ def _percentiles(records: Sequence[Record]) -> dict[str, Any] | None:
     for record in records:
         units = (record.get("probes") or {}).get("units") or {}
         found = units.get("percentiles") or {}
-        if found.get("p50"):
-            ends = {"median": found["p50"], "low": found["p15"], "high": found["p85"]}
-            return {"x": units["step"], **ends}
+        columns = [units.get("step") or [], *(found.get(k) or [] for k in ("p50", "p15", "p85"))]
+        if all(columns):
+            count = min(len(column) for column in columns)
+            names = ("x", "median", "low", "high")
+            return {name: col[:count] for name, col in zip(names, columns, strict=True)}
     return None
 
 
-def _travel(curve: Mapping[str, Sequence[float | None]]) -> float:
-    """Return how far the median wanders, over the median width of the band."""
+def _travel(curve: Mapping[str, Sequence[float | None]]) -> float | None:
+    """Return how far the median moves, over the median width of the band."""
     middle = [value for value in curve["median"] if value is not None]
     widths = [
         high - low
@@ -82,7 +92,7 @@ def _travel(curve: Mapping[str, Sequence[float | None]]) -> float:
         if low is not None and high is not None
     ]
     width = median(widths) if widths else 0.0
-    return (max(middle) - min(middle)) / width if middle and width > 0 else float("nan")
+    return (max(middle) - min(middle)) / width if middle and width > 0 else None
 
 
 def _flow(runs: Runs) -> Answer | str:
@@ -90,24 +100,23 @@ def _flow(runs: Runs) -> Answer | str:
     names = _layer_names(groups)
     if not names:
         return NOT_PROBED
+    judged = judge_early(runs, probe("flow", "max_over_min"), EVEN_FLOW)
+    if judged is None:
+        return NOT_PROBED
     panels = [
         panel(f"‖∇W‖ / ‖W‖, {when}", _depth(groups, index), log=True)
         for when, index in (("first probe", 0), ("last probe", -1))
     ]
     ticks = {"title": "layer, input to output", "names": names}
     figure = {"kind": "series", "x": ticks, "panels": panels, "markers": True}
-    means = early(groups, probe("flow", "max_over_min"))
-    words = "Largest over smallest ‖∇W‖ / ‖W‖ of the layers"
-    tables = [comparison_table(f"{words}, mean of the first 100 steps", means)]
-    sentence = compare(f"{words}, over the first 100 steps,", means)
-    return Answer(sentence, figure, [*tables, series_table("layer", panels)])
+    return judged.answer(figure, [series_table("layer", panels)])
 
 
 def _layer_names(groups: Mapping[str, Sequence[Record]]) -> list[str]:
     for records in groups.values():
         for record in records:
             flow = (record.get("probes") or {}).get("flow") or {}
-            if flow.get("ratio"):
+            if flow.get("ratio") and flow.get("layers"):
                 return [str(name) for name in flow["layers"]]
     return []
 
@@ -119,7 +128,8 @@ def _depth(groups: Mapping[str, Sequence[Record]], index: int) -> dict[str, Any]
         flows = [(record.get("probes") or {}).get("flow") or {} for record in records]
         rows = [flow["ratio"][index] for flow in flows if flow.get("ratio")]
         if rows:
-            layers = [spread(layer, higher_is_better=False) for layer in zip(*rows, strict=True)]
+            # Rows of a record that was cut short may have fewer layers.
+            layers = [spread(layer, higher_is_better=False) for layer in zip(*rows, strict=False)]
             found[name] = _as_curve(layers)
     return found
 
@@ -132,11 +142,14 @@ def _as_curve(layers: Sequence[Spread]) -> dict[str, Any]:
 def _share(key: str) -> Pick:
     """Pick the mean share over the layers that have one, in per cent."""
 
-    def pick(record: Record) -> tuple[Sequence[float], Sequence[float | None]] | None:
+    def pick(record: Record) -> Curve | None:
         units = (record.get("probes") or {}).get("units") or {}
-        if not units.get(key):
+        if not units.get(key) or not units.get("step"):
             return None
-        return units["step"], [_mean_percent(layers) for layers in units[key]]
+        count = min(len(units["step"]), len(units[key]))
+        return Curve(
+            units["step"][:count], [_mean_percent(layers) for layers in units[key][:count]]
+        )
 
     return pick
 
@@ -150,16 +163,59 @@ SATURATED = ("saturated, % of values", _share("saturated"), False)
 DEAD = ("dead, % of units", _share("dead"), False)
 
 
+FEWER_SATURATED = Statement(
+    "{name} keeps units out of saturation.",
+    "saturated values over the first 100 steps",
+    ("fewer", "more"),
+    unit="points",
+    percent=True,
+    margin=1.0,
+)
+FEWER_DEAD = Statement(
+    "{name} keeps units from dying.",
+    "dead units over the first 100 steps",
+    ("fewer", "more"),
+    unit="points",
+    percent=True,
+    margin=1.0,
+)
+EVEN_FLOW = Statement(
+    "{name} makes the layers learn at more equal rates.",
+    "largest over smallest ‖∇W‖ / ‖W‖ of the layers over the first 100 steps",
+)
+STEADY_GRADIENTS = Statement(
+    "{name} does not reduce the internal covariate shift that the optimizer sees.",
+    "relative gradient shift over the first 100 steps",
+    shown_by=("equivalent", "harmful"),
+    contradicted_by=("better",),
+)
+BY_CONSTRUCTION = (
+    "Units are measured in training mode, in front of the activation. Behind a batch norm their "
+    "mean and deviation on the probe batch are then β and |γ|, so their shift is small by "
+    "construction."
+)
+STEADY_UNITS = Statement(
+    "{name} makes the distributions of the units' inputs shift less.",
+    "Wasserstein-1 shift over the first 100 steps",
+)
+WHITER = Statement(
+    "{name} makes the outputs of a layer less correlated.",
+    "mean absolute correlation over the first 100 steps",
+)
+
+
 def _saturation(runs: Runs) -> Answer | str:
     groups = runs.at_base()
-    for words, (title, pick, log) in (
-        ("Saturated values (%)", SATURATED),
-        ("Dead units (%)", DEAD),
+    for statement, shown, other in (
+        (FEWER_SATURATED, SATURATED, DEAD),
+        (FEWER_DEAD, DEAD, SATURATED),
     ):
-        if _has_values(panel(title, merge(groups, pick))):
-            other = DEAD if pick is SATURATED[1] else SATURATED
-            return _over_training(words, (title, pick, log), other)(runs)
-    return "no probed layer has an activation that saturates or dies."
+        if has_values(panel(shown[0], merge(groups, shown[1]))):
+            return _over_training(statement, shown, other)(runs)
+    return (
+        "no probed layer has an activation that saturates or dies, or no run was probed. Probes "
+        "are on by default: leave out --no-probes."
+    )
 
 
 QUESTIONS = (
@@ -169,9 +225,10 @@ QUESTIONS = (
         "G_i is the gradient of layer i at step t; G'_i is the same on the same batch, with the "
         "layers before i already at step t + 1 (Santurkar et al. 2018, definition 2.1). Shown are "
         "‖G − G'‖/‖G‖ and the cosine of G and G', median over layers. The raw distance is not "
-        "comparable: scale-invariant weights have gradients ∝ 1/‖W‖.",
+        "comparable: scale-invariant weights have gradients ∝ 1/‖W‖. The published finding is that "
+        "batch norm does not reduce it.",
         _over_training(
-            "Relative gradient shift",
+            STEADY_GRADIENTS,
             ("‖G − G'‖ / ‖G‖", probe("shift", "relative"), True),
             ("cosine of G and G'", probe("shift", "cosine"), False),
         ),
@@ -182,10 +239,11 @@ QUESTIONS = (
         "On one fixed probe batch, per unit and from one measurement to the next: Wasserstein-1 "
         "distance / σ, |Δμ| / σ and |Δ log σ|. Median over units, then over layers.",
         _over_training(
-            "Wasserstein-1 shift",
+            STEADY_UNITS,
             ("Wasserstein-1 / σ", probe("units", "wasserstein"), True),
             ("|Δμ| / σ", probe("units", "mean_shift"), True),
             ("|Δ log σ|", probe("units", "log_std_shift"), True),
+            more=BY_CONSTRUCTION,
         ),
     ),
     Question(
@@ -208,7 +266,7 @@ QUESTIONS = (
         "Mean absolute off-diagonal correlation of a layer's outputs on the probe batch: 0 is "
         "white. Median over layers.",
         _over_training(
-            "Mean absolute correlation",
+            WHITER,
             ("mean |correlation|", probe("units", "whiteness"), False),
         ),
     ),

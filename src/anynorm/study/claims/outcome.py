@@ -1,19 +1,28 @@
-"""How the normalizers end: scores, training loss, diverged runs, the control, the placement."""
+"""How the normalizers end: scores, training loss, diverged runs, the control."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.study.claims.compare import compare
 from anynorm.study.claims.curves import Curve, early, merge, panel, probe, series_table
-from anynorm.study.claims.question import Answer, Question, Table, table
-from anynorm.study.selection import Runs, by_label, setting, sweep
-from anynorm.study.spread import Record, Score, Spread, spread
+from anynorm.study.claims.judge import Statement, judge
+from anynorm.study.claims.question import Answer, Question, Table, ends, table
+from anynorm.study.selection import Runs, by_label, setting
+from anynorm.study.spread import PerSeed, Record, Score, Spread, by_seed, final, final_value
 from anynorm.study.wording import join, number, plural, score_text
 
-__all__ = ["QUESTIONS", "base_text", "final", "row", "score_panel"]
+__all__ = [
+    "QUESTIONS",
+    "base_text",
+    "judged_scores",
+    "row",
+    "score_panel",
+    "score_statement",
+    "score_table",
+]
 
+POINTS = 0.5  # of accuracy: differences up to this are called equal
 OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam", "adamw": "AdamW"}
 PLACEMENTS = {
     "before": "before the activation",
@@ -21,12 +30,6 @@ PLACEMENTS = {
     "pre": "before each sublayer",
     "post": "after each residual sum",
 }
-
-
-def final(records: Sequence[Record], key: str) -> Spread:
-    """Return the spread of a loss at the end of training."""
-    values = [r["final"].get(key) if r["status"] == "ok" else None for r in records]
-    return spread(values, higher_is_better=False)
 
 
 def row(name: str, seeds: Spread, mark: str = "") -> dict[str, Any]:
@@ -55,22 +58,54 @@ def score_table(score: Score, groups: Mapping[str, Sequence[Record]], caption: s
     rows = []
     for name, records in groups.items():
         spreads = [score.spread(records), *(final(records, key) for key in losses)]
-        ends = [s[key] for s in spreads for key in ("median", "low", "high")]
-        rows.append([name, spreads[0]["n"], spreads[0]["diverged"], *ends])
+        cells = [cell for seeds in spreads for cell in ends(seeds)]
+        rows.append([name, spreads[0]["n"], spreads[0]["diverged"], *cells])
     return table(caption, columns, rows)
+
+
+def score_statement(score: Score, text: str, **changes: Any) -> Statement:
+    """Return a statement about the score: points of accuracy, or ratios of the loss."""
+    if score.higher_is_better:
+        return Statement(
+            text,
+            score.name,
+            ("higher", "lower"),
+            larger_is_better=True,
+            unit="points",
+            percent=True,
+            margin=POINTS,
+            **changes,
+        )
+    return Statement(text, score.name, ("lower", "higher"), **changes)
+
+
+def judged_scores(score: Score, groups: Mapping[str, Sequence[Record]]) -> dict[str, PerSeed]:
+    """Return the score of each run as a statement judges it, by normalizer and seed."""
+    scale = 100 if score.higher_is_better else 1
+
+    def value(record: Record) -> float | None:
+        found = score.value(record)
+        return None if found is None else scale * found
+
+    return {name: by_seed(records, value) for name, records in groups.items()}
 
 
 def _base(runs: Runs) -> Answer | str:
     groups = runs.at_base()
     if not groups:
-        return "no run at the base setting has finished."
+        return "no run at the base setting has finished. The same command again will run them."
     scores = {name: runs.score.spread(records) for name, records in groups.items()}
     shown = score_panel(runs.score, [row(name, seeds) for name, seeds in scores.items()])
     order = [found["label"] for found in shown["rows"]]
     losses = [row(name, final(groups[name], "train_loss")) for name in order]
     panels = [shown, {"title": "training loss", "log": True, "rows": losses}]
     tables = [score_table(runs.score, groups, base_text(runs))]
-    return Answer(_base_sentence(runs, scores), {"kind": "dots", "panels": panels}, tables)
+    statement = score_statement(
+        runs.score, f"{{name}} reaches a better {runs.score.name} with the same settings."
+    )
+    judged = judge(judged_scores(runs.score, groups), statement)
+    answer = judged.answer({"kind": "dots", "panels": panels}, tables)
+    return answer._replace(sentence=answer.sentence + _diverged(scores))
 
 
 def base_text(runs: Runs) -> str:
@@ -91,31 +126,40 @@ def _optimizer_text(runs: Runs) -> str:
     return f"{name} ({', '.join(added)})" if added else name
 
 
-def _base_sentence(runs: Runs, scores: Mapping[str, Spread]) -> str:
-    ordered = sorted(scores, key=lambda n: runs.score.rank_value(scores[n]["median"]), reverse=True)
-    texts = [f"{name} {score_text(runs.score, scores[name])}" for name in ordered]
-    diverged = [
+def _diverged(scores: Mapping[str, Spread]) -> str:
+    texts = [
         f"{name} in {seeds['diverged']} of {plural(seeds['n'], 'run')}"
         for name, seeds in scores.items()
         if seeds["diverged"]
     ]
-    sentence = f"{runs.score.name.capitalize()} with the same settings: {join(texts, most=4)}."
-    return sentence + (f" Diverged: {join(diverged)}." if diverged else "")
+    return f" Diverged: {join(texts)}." if texts else ""
 
 
 def _training_curve(record: Record) -> Curve | None:
     curve = record.get("curve") or {}
-    return (curve["step"], curve["train_loss"]) if curve.get("step") else None
+    steps, losses = curve.get("step") or [], curve.get("train_loss") or []
+    count = min(len(steps), len(losses))
+    return Curve(steps[:count], losses[:count]) if count else None
+
+
+LOWER_LOSS = Statement(
+    "{name} reaches a lower training loss with the same settings.",
+    "final training loss",
+    ("lower", "higher"),
+)
 
 
 def _training(runs: Runs) -> Answer | str:
     groups = runs.at_base()
     panels = [panel("training loss", merge(groups, _training_curve), log=True)]
     if not panels[0]["series"]:
-        return "no run at the base setting recorded its training loss."
-    losses = {name: final(records, "train_loss") for name, records in groups.items()}
+        return "no run at the base setting recorded its loss; run it again in a new --store."
+    losses = {
+        name: by_seed(records, lambda record: final_value(record, "train_loss"))
+        for name, records in groups.items()
+    }
     figure = {"kind": "series", "x": {"title": "step"}, "panels": panels}
-    return Answer(compare("Final training loss", losses), figure, [series_table("step", panels)])
+    return judge(losses, LOWER_LOSS).answer(figure, [series_table("step", panels)])
 
 
 def _control(runs: Runs) -> Answer | str:
@@ -148,37 +192,6 @@ def _control_sentence(
     return f"{score.name.capitalize()}: {join(texts)}."
 
 
-def _placement(runs: Runs) -> Answer | str:
-    records = sweep(runs, "placement")
-    if not records:
-        return "only one placement was run."
-    groups = {
-        (name, place): group
-        for name, both in by_label(records).items()
-        for place in PLACEMENTS
-        if (group := [r for r in both if r["cell"]["placement"] == place])
-    }
-    rows = [row(n, runs.score.spread(group), place) for (n, place), group in groups.items()]
-    panels = [{**score_panel(runs.score, rows), "rows": rows}]
-    named = {f"{name}, {PLACEMENTS[place]}": group for (name, place), group in groups.items()}
-    tables = [score_table(runs.score, named, "Placement")]
-    return Answer(
-        _placement_sentence(runs.score, groups), {"kind": "dots", "panels": panels}, tables
-    )
-
-
-def _placement_sentence(score: Score, groups: Mapping[tuple[str, str], Sequence[Record]]) -> str:
-    texts = [
-        f"{name} {score_text(score, score.spread(groups[name, first]))} {first}, "
-        f"{score_text(score, score.spread(groups[name, second]))} {second}"
-        for name in dict.fromkeys(name for name, _ in groups if name != "none")
-        for first, second in (("before", "after"), ("pre", "post"))
-        if {(name, first), (name, second)} <= groups.keys()
-    ]
-    ending = f": {join(texts, most=3)}" if texts else " was measured in one place only"
-    return f"{score.name.capitalize()} by place{ending}."
-
-
 QUESTIONS = (
     Question(
         "base",
@@ -190,7 +203,7 @@ QUESTIONS = (
     ),
     Question(
         "training",
-        "Does training get faster?",
+        "Does the training loss end lower?",
         "Loss of the mini-batches at the base setting: median over seeds and their range.",
         _training,
     ),
@@ -203,12 +216,5 @@ QUESTIONS = (
         "Wasserstein-1 distance of a unit's outputs on a fixed batch between measurements, in "
         "standard deviations.",
         _control,
-    ),
-    Question(
-        "placement",
-        "Where should the normalizer stand?",
-        "The normalizer before the activation function or after it; in a residual network, before "
-        "each sublayer (pre) or after each residual sum (post). All else is equal.",
-        _placement,
     ),
 )

@@ -8,17 +8,25 @@ from typing import Any, NamedTuple
 
 from anynorm.study.selection import Runs
 
-__all__ = ["Answer", "Question", "ask", "table"]
+__all__ = ["Answer", "Question", "Table", "ask", "ends", "table"]
 
 Table = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """One sentence computed from the runs, the figure it describes, and the numbers behind it."""
+    """One sentence computed from the runs, the figure it describes, and the numbers behind it.
+
+    `statement` is what is judged, in one short sentence, and `status` the judgement: "shown",
+    "contradicted" or "cannot tell". Both are empty where a claim only describes. `comparisons`
+    are the tests behind it.
+    """
 
     sentence: str
     figure: Mapping[str, Any]
     tables: Sequence[Table]
+    status: str = ""
+    statement: str = ""
+    comparisons: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,25 @@ def ask(question: Question, runs: Runs) -> dict[str, Any]:
     answer = question.answer(runs)
     if isinstance(answer, str):
         return {**claim, "missing": answer}
-    return {**claim, "missing": None, **answer._asdict()}
+    found = {**answer._asdict(), "comparisons": list(answer.comparisons)}
+    return {**claim, "missing": None, **found}
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Return a table whose cells are names, numbers or ``None``."""
-    return {"caption": caption, "columns": list(columns), "rows": [list(row) for row in rows]}
+    """Return a table whose cells are names, numbers, or words where there is no number."""
+    filled = [["not measured" if value is None else value for value in row] for row in rows]
+    return {"caption": caption, "columns": list(columns), "rows": filled}
+
+
+def ends(seeds: Mapping[str, Any] | None, lost: str = "diverged") -> list[float | str]:
+    """Return median, lowest and highest of a spread as the cells of a table.
+
+    `lost` is what happened to a run without a value.
+
+    >>> ends({"n": 2, "median": 0.5, "low": 0.4, "high": None}), ends(None)[0]
+    ([0.5, 0.4, 'diverged'], 'not measured')
+    """
+    if seeds is None or not seeds.get("n", 1):
+        return ["not measured"] * 3
+    found = (seeds[key] for key in ("median", "low", "high"))
+    return [lost if value is None else value for value in found]

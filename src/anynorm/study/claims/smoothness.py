@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.study.claims.compare import compare, comparison_table
-from anynorm.study.claims.curves import early, merge, panel, probe, series_table
-from anynorm.study.claims.question import Answer, Question
+from anynorm.study.claims.curves import (
+    Pick,
+    early_errors,
+    early_values,
+    merge,
+    panel,
+    probe,
+    series_table,
+)
+from anynorm.study.claims.judge import Judgement, Statement, judge, spreads
+from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.selection import Runs
+from anynorm.study.spread import PerSeed
 
-__all__ = ["NOT_PROBED", "QUESTIONS", "focus"]
+__all__ = ["NOT_PROBED", "QUESTIONS", "focus", "judge_early"]
 
-NOT_PROBED = "no run at the base setting was probed for it."
+NOT_PROBED = (
+    "no run at the base setting was probed for it. Probes are on by default: leave out --no-probes."
+)
 PART = "landscape"
+
+
+def judge_early(runs: Runs, pick: Pick, statement: Statement) -> Judgement | None:
+    """Judge a statement on the means over the first 100 steps; None if there are none."""
+    groups = runs.at_base()
+    means = early_values(groups, pick)
+    errors = early_errors(groups, pick)
+    column = {"standard error of drawn steps": errors} if errors else {}
+    return judge(means, statement, more_columns=column) if means else None
 
 
 def focus(runs: Runs) -> list[str]:
@@ -23,51 +43,72 @@ def focus(runs: Runs) -> list[str]:
     return pair if set(pair) <= set(labels) else labels[:2]
 
 
-def _band(runs: Runs, keys: Sequence[str], quantity: str, mean_of: str, title: str) -> Answer | str:
+def _band(
+    runs: Runs, keys: Sequence[str], statement: Statement, of: str, title: str
+) -> Answer | str:
     """Answer with the band between the smallest and the largest value over the multipliers."""
     groups = runs.at_base()
     middle, low, high = (merge(groups, probe(PART, key)) for key in keys)
-    means = early(groups, probe(PART, mean_of))
-    if not middle or not means:
+    judged = judge_early(runs, probe(PART, of), statement)
+    if not judged or not set(middle) <= set(low) & set(high):
         return NOT_PROBED
     series: dict[str, Any] = {
-        name: {**curve, "low": low[name]["median"], "high": high[name]["median"]}
+        name: {**curve, "low": _medians(low[name], curve), "high": _medians(high[name], curve)}
         for name, curve in middle.items()
     }
     panels = [panel(title, series, log=True)]
     figure = {"kind": "series", "x": {"title": "step"}, "panels": panels, "focus": focus(runs)}
-    tables = [comparison_table(f"{quantity}, mean of the first 100 steps", means)]
-    sentence = compare(f"{quantity} over the first 100 steps", means)
-    return Answer(sentence, figure, [*tables, series_table("step", panels)])
+    return judged.answer(figure, [series_table("step", panels)])
+
+
+def _medians(curve: Mapping[str, Any], at: Mapping[str, Any]) -> list[float | None]:
+    """Return the medians of a curve at the steps of another one."""
+    found = dict(zip(curve["x"], curve["median"], strict=True))
+    return [found.get(step) for step in at["x"]]
+
+
+LOSS_RANGE = Statement(
+    "{name} makes the loss along the gradient vary less.",
+    "loss range over the first 100 steps",
+)
+GRADIENT_DISTANCE = Statement(
+    "{name} makes the gradient change less along a step.",
+    "gradient distance over the first 100 steps",
+)
+ETA_BETA = Statement(
+    "{name} makes the gradient change less for its length: η·β is smaller.",
+    "η·β over the first 100 steps",
+)
 
 
 def _loss_bands(runs: Runs) -> Answer | str:
     keys = ("loss", "loss_low", "loss_high")
-    return _band(runs, keys, "Loss range", "loss_range", "loss along the gradient")
+    return _band(runs, keys, LOSS_RANGE, "loss_range", "loss along the gradient")
 
 
 def _predictiveness(runs: Runs) -> Answer | str:
     keys = ("distance_high", "distance_low", "distance_high")
     title = "gradient distance ‖∇L(θ_a) − g‖"
-    return _band(runs, keys, "Gradient distance", "distance_high", title)
+    return _band(runs, keys, GRADIENT_DISTANCE, "distance_high", title)
 
 
 def _smoothness(runs: Runs) -> Answer | str:
     groups = runs.at_base()
     beta = merge(groups, probe(PART, "beta"))
     eta_beta = merge(groups, probe(PART, "eta_beta"))
-    if not beta or not eta_beta:
+    judged = judge_early(runs, probe(PART, "eta_beta"), ETA_BETA)
+    if not beta or not judged:
         return NOT_PROBED
     panels = [panel("β", beta, log=True), panel("η·β", eta_beta, log=True)]
-    means = [early(groups, probe(PART, key)) for key in ("beta", "eta_beta")]
-    names = ("β", "η·β")
-    sentence = " ".join(
-        compare(f"{name} over the first 100 steps", mean)
-        for name, mean in zip(names, means, strict=True)
-    )
-    tables = [comparison_table(name, mean) for name, mean in zip(names, means, strict=True)]
     figure = {"kind": "series", "x": {"title": "step"}, "panels": panels}
-    return Answer(sentence, figure, [*tables, series_table("step", panels)])
+    means = early_values(groups, probe(PART, "beta"))
+    return judged.answer(figure, [_means_table(means), series_table("step", panels)])
+
+
+def _means_table(means: Mapping[str, PerSeed]) -> Table:
+    columns = ["normalizer", "seeds", "diverged", "median", "lowest", "highest"]
+    rows = [[n, s["n"], s["diverged"], *ends(s)] for n, s in spreads(means).items()]
+    return table("β over the first 100 steps", columns, rows)
 
 
 QUESTIONS = (
@@ -92,8 +133,8 @@ QUESTIONS = (
         "smoothness",
         "Does the loss become smoother?",
         "β = max over a of D_a / (a·η·‖g‖), the steepest change of the gradient along the step. "
-        "Training regulates β near 2/η, so β at different learning rates says little by itself: "
-        "η·β is shown beside it.",
+        "Only η·β is judged: training with the learning rate η drives β to about 2/η, whatever the "
+        "normalizer, so that β alone says little.",
         _smoothness,
     ),
 )

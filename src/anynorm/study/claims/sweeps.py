@@ -7,37 +7,59 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anynorm.study.claims.curves import panel, series_table
-from anynorm.study.claims.question import Answer, Question, Table, table
+from anynorm.study.claims.judge import NAMED, NONE, Statement, judge
+from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.selection import Runs, sweep
 from anynorm.study.spread import Score, Spread, spread
-from anynorm.study.tolerance import points, tolerances
-from anynorm.study.wording import join, number, plural
+from anynorm.study.tolerance import points, tolerances, widths
+from anynorm.study.wording import fold, join, number, plural
 
-__all__ = ["QUESTIONS", "batch_effects", "decades_text"]
+__all__ = ["QUESTIONS", "batch_effects", "range_text"]
 
 REFERENCE_BATCH = 32
 
 
-def decades_text(tolerance: Mapping[str, Any]) -> str:
-    """Return a tolerance in words: ``≥ 1.5 decades (0.03 to 1)``.
+def range_text(found: Mapping[str, Any]) -> str:
+    """Return a range in words; "at least" where it reaches an end of what was tried.
 
-    >>> decades_text({"decades": 1.0, "low": 0.1, "high": 1.0, "open_low": False, "open_high": 1})
-    '≥ 1.0 decades (0.1 to 1)'
+    >>> range_text({"low": 0.1, "high": 1.0, "open_low": False, "open_high": True})
+    'from 0.1 to 1 (at least 10-fold)'
+    >>> range_text({"low": 0.1, "high": 0.1, "open_low": False, "open_high": False})
+    '0.1 only'
     """
-    if tolerance["decades"] is None:
+    if found["low"] is None:
         return "nowhere"
-    bound = "≥ " if tolerance["open_low"] or tolerance["open_high"] else ""
-    low, high = number(tolerance["low"]), number(tolerance["high"])
-    interval = low if low == high else f"{low} to {high}"
-    return f"{bound}{tolerance['decades']:.1f} decades ({interval})"
+    bounded = not (found["open_low"] or found["open_high"])
+    if found["low"] == found["high"]:
+        return f"{number(found['low'])} only" + ("" if bounded else ", the end of what was tried")
+    bound = "" if bounded else "at least "
+    width = fold(found["high"] / found["low"])
+    return f"from {number(found['low'])} to {number(found['high'])} ({bound}{width}-fold)"
 
 
-def _tolerance(runs: Runs, factor: str, words: str) -> Answer | str:
+WIDER = ("wider", "narrower")
+RANGES = {
+    "lr": Statement(
+        "{name} trains well over a wider range of learning rates.",
+        "highest over lowest usable learning rate",
+        WIDER,
+        larger_is_better=True,
+        lost="usable nowhere",
+    ),
+    "init": Statement(
+        "{name} trains well over a wider range of initial scales.",
+        "highest over lowest usable initial scale",
+        WIDER,
+        larger_is_better=True,
+        lost="usable nowhere",
+    ),
+}
+
+
+def _tolerance(runs: Runs, factor: str, words: str, option: str) -> Answer | str:
     found = tolerances(runs, factor)
     if not found:
-        return f"only one {words} was run."
-    ordered = sorted(found, key=lambda name: found[name]["decades"] or 0.0, reverse=True)
-    texts = [f"{name} {decades_text(found[name])}" for name in ordered]
+        return f"only one {words} was run. {option} with two values or more would measure it."
     figure = {
         "kind": "heat",
         "x": {"title": words, "log": True},
@@ -46,30 +68,54 @@ def _tolerance(runs: Runs, factor: str, words: str) -> Answer | str:
         "higher_is_better": runs.score.higher_is_better,
         "rows": {name: _heat_row(found[name], runs.score) for name in found},
     }
-    sentence = f"{words.capitalize()} tolerance: {join(texts, most=4)}."
-    return Answer(sentence, figure, [_tolerance_table(found), _points_table(found, words)])
+    judged = judge(widths(runs, factor), RANGES[factor])
+    tables = [_tolerance_table(found), _points_table(found, words)]
+    answer = judged.answer(figure, tables)
+    return answer._replace(sentence=f"{_ranges_sentence(found)} {answer.sentence}")
+
+
+def _ranges_sentence(found: Mapping[str, Mapping[str, Any]]) -> str:
+    ordered = sorted(found, key=lambda name: found[name]["decades"] or 0.0, reverse=True)
+    named = [n for at, n in enumerate(ordered) if at < NAMED or n in (NONE, "batch")]
+    good = [f"{name} {range_text(found[name])}" for name in named]
+    at_all = [f"{name} {range_text(found[name]['trains'])}" for name in named]
+    return (
+        f"Every seed trains well with {'; '.join(good)}. "
+        f"Every seed trains at all with {'; '.join(at_all)}."
+    )
 
 
 def _heat_row(tolerance: Mapping[str, Any], score: Score) -> dict[str, Any]:
-    keys = ("value", "n", "diverged", "median", "low", "high")
+    keys = ("value", "n", "diverged", "median", "low", "high", "trained")
     points = [{**{k: p[k] for k in keys}, "worst": score.worst(p)} for p in tolerance["points"]]
-    return {"points": points, "holds": [tolerance["low"], tolerance["high"]]}
+    trains = tolerance["trains"]
+    return {
+        "points": points,
+        "holds": [tolerance["low"], tolerance["high"]],
+        "trains": [trains["low"], trains["high"]],
+    }
 
 
 def _tolerance_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
-    columns = ["normalizer", "decades", "from", "to", "reaches the lowest", "reaches the highest"]
-    rows = [[name, t["decades"], t["low"], t["high"], *_reaches(t)] for name, t in found.items()]
-    return table("Tolerance", columns, rows)
+    columns = ["normalizer"]
+    for words in ("trains well", "trains at all"):
+        columns += [f"{words}: {key}" for key in ("from", "to", "fold", "ends with the grid")]
+    rows = [[name, *_range_cells(t), *_range_cells(t["trains"])] for name, t in found.items()]
+    return table("Ranges in which every seed trains", columns, rows)
 
 
-def _reaches(tolerance: Mapping[str, Any]) -> list[str]:
-    return ["yes" if tolerance.get(key) else "no" for key in ("open_low", "open_high")]
+def _range_cells(found: Mapping[str, Any]) -> list[float | str]:
+    if found["low"] is None:
+        return ["nowhere", "nowhere", "nowhere", "not applicable"]
+    sides = {"lowest": found["open_low"], "highest": found["open_high"]}
+    reached = " and ".join(side for side, open_end in sides.items() if open_end)
+    return [found["low"], found["high"], found["high"] / found["low"], reached or "no"]
 
 
 def _points_table(found: Mapping[str, Mapping[str, Any]], words: str) -> Table:
-    keys = ("value", "n", "diverged", "median", "low", "high")
-    rows = [[name, *(p[key] for key in keys)] for name in found for p in found[name]["points"]]
-    columns = ["normalizer", words, "seeds", "diverged", "median", "low", "high"]
+    keys = ("value", "n", "diverged", "trained")
+    rows = [[n, *(p[key] for key in keys), *ends(p)] for n in found for p in found[n]["points"]]
+    columns = ["normalizer", words, "seeds", "diverged", "train at all", "median", "low", "high"]
     return table("Every value", columns, rows)
 
 
@@ -113,7 +159,10 @@ def _rise(value: float | None, reference: float, score: Score) -> float | None:
 def _batch(runs: Runs) -> Answer | str:
     reference, effects = batch_effects(runs)
     if not effects:
-        return "only one batch size was run, or none at equal epochs with a scaled learning rate."
+        return (
+            "only one batch size was run, or none at equal epochs with a scaled learning rate. "
+            "--batches with two values or more would measure it."
+        )
     unit = "points" if runs.score.higher_is_better else "decades of loss"
     panels = [
         panel(f"change of error from batch size {reference}, {unit}", _effect_series(effects))
@@ -121,7 +170,28 @@ def _batch(runs: Runs) -> Answer | str:
     figure = {"kind": "series", "panels": panels, "markers": True}
     figure["x"] = {"title": "batch size", "log": True, "ticks": _sizes(effects)}
     sentence = _batch_sentence(effects, reference, unit)
-    return Answer(sentence, figure, [series_table("batch size", panels)])
+    answer = _judged_at_smallest(effects, runs, unit)
+    tables = [*answer.tables, series_table("batch size", panels)]
+    return answer._replace(sentence=f"{sentence} {answer.sentence}", figure=figure, tables=tables)
+
+
+def _judged_at_smallest(
+    effects: Mapping[str, Sequence[Mapping[str, Any]]], runs: Runs, unit: str
+) -> Answer:
+    smallest = min(_sizes(effects))
+    found = {name: row[0] for name, row in effects.items() if row[0]["value"] == smallest}
+    values = {name: dict(enumerate(point["values"])) for name, point in found.items()}
+    others = [name for name in values if name != "batch"]
+    control = NONE if NONE in values else others[0] if others else NONE
+    statement = Statement(
+        f"{{name}} loses more than {control} when the batch gets small.",
+        f"change of error at batch size {smallest}",
+        unit=unit,
+        margin=0.5 if runs.score.higher_is_better else 0.05,
+        shown_by=("harmful",),
+        contradicted_by=("better", "equivalent"),
+    )
+    return judge(values, statement, control=control).answer({})
 
 
 def _sizes(effects: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[int]:
@@ -168,9 +238,13 @@ def _plus(value: float) -> str:
 
 
 HOLDS = (
-    "Decades over which the worst of the seeds does not diverge and stays {margin} that any "
-    "normalizer reaches in this sweep. Cells show the worst seed; a cross marks values at which "
-    "a seed diverged. A tolerance that reaches the end of the grid is a lower bound (≥)."
+    "A run trains well if it does not diverge and stays {margin} that any normalizer reaches in "
+    "this sweep with its worst seed. It trains at all if it does not diverge and its last ten "
+    "losses are on average a tenth or more below the loss of guessing, which is the smallest first "
+    "loss at the base initial scale. A range is the widest without a gap; one that reaches an end "
+    "of what was tried is a lower bound. The claim compares the ranges of single seeds within what "
+    "was tried. The end of such a range is put between two values, where the score crosses the "
+    "limit, or in the middle if the run diverged."
 )
 MARGIN = "within 5 points of the best accuracy, or at most at twice the best loss,"
 
@@ -179,13 +253,13 @@ QUESTIONS = (
         "lr",
         "Which learning rates work?",
         HOLDS.format(margin=MARGIN),
-        lambda runs: _tolerance(runs, "lr", "learning rate"),
+        lambda runs: _tolerance(runs, "lr", "learning rate", "--lrs"),
     ),
     Question(
         "init",
         "Which scales of the initial weights work?",
         "Initial weights multiplied by a factor. " + HOLDS.format(margin=MARGIN),
-        lambda runs: _tolerance(runs, "init", "initialization scale"),
+        lambda runs: _tolerance(runs, "init", "initial scale", "--inits"),
     ),
     Question(
         "batch",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from anynorm.study.claims.compare import NONE
+from anynorm.study.claims.judge import NONE
 from anynorm.study.claims.outcome import row
-from anynorm.study.claims.question import Answer, Question, table
+from anynorm.study.claims.question import Answer, Question, ends, table
 from anynorm.study.selection import Runs
-from anynorm.study.spread import Record, Spread, spread
+from anynorm.study.spread import Record, Spread, final_value, spread
 from anynorm.study.wording import join, number, percent, plural, times
 
 __all__ = ["QUESTIONS", "cost_ratios"]
@@ -23,25 +22,27 @@ MODES = {
 
 def _modes(runs: Runs) -> Answer | str:
     if not runs.score.higher_is_better:
-        return "the task is a regression: it has no accuracy."
+        return "the task is a regression: it has no accuracy. --data with classes has one."
     found = {name: _mode_spreads(records) for name, records in runs.at_base().items()}
     found = {name: modes for name, modes in found.items() if modes}
     if not found:
-        return "no run at the base setting was evaluated in both modes."
+        return (
+            "no run at the base setting was evaluated in both modes: all of them diverged. A "
+            "smaller --lr may measure it."
+        )
     rows = [row(name, s, mark) for name, modes in found.items() for mark, s in modes.items()]
     panels = [{"title": "held-out accuracy", "log": False, "percent": True, "rows": rows}]
     columns = ["normalizer", "statistics", "seeds", "diverged", "median", "low", "high"]
-    keys = ("n", "diverged", "median", "low", "high")
-    cells = [[r["label"], r["mark"], *(r[key] for key in keys)] for r in rows]
+    cells = [[r["label"], r["mark"], r["n"], r["diverged"], *ends(r)] for r in rows]
     tables = [table("Held-out accuracy", columns, cells)]
     return Answer(_modes_sentence(found), {"kind": "dots", "panels": panels}, tables)
 
 
 def _mode_spreads(records: Sequence[Record]) -> dict[str, Spread]:
     return {
-        mark: spread([r["final"].get(key) for r in records], higher_is_better=True)
+        mark: spread([final_value(r, key) for r in records], higher_is_better=True)
         for key, mark in MODES.items()
-        if any(r["final"].get(key) is not None for r in records)
+        if any(final_value(r, key) is not None for r in records)
     }
 
 
@@ -91,7 +92,7 @@ def _unit(records: Sequence[Record], key: str) -> float:
 def _cost(runs: Runs) -> Answer | str:
     found = cost_ratios(runs)
     if not any(seeds for costs in found.values() for seeds in costs.values()):
-        return "no run at the base setting recorded what it cost."
+        return "no run at the base setting recorded what it cost; run it again in a new --store."
     relative = NONE in found
     titles = _cost_titles(relative)
     panels = [
@@ -102,17 +103,11 @@ def _cost(runs: Runs) -> Answer | str:
         }
         for key in titles
     ]
-    columns = ["normalizer", *(f"{t}: {k}" for t in titles.values() for k in ENDS)]
-    rows = [[name, *(_end(c[key], k) for key in titles for k in ENDS)] for name, c in found.items()]
+    keys = ("median", "low", "high")
+    columns = ["normalizer", *(f"{title}: {key}" for title in titles.values() for key in keys)]
+    rows = [[name, *(x for key in titles for x in ends(c[key]))] for name, c in found.items()]
     figure = {"kind": "dots", "panels": panels}
     return Answer(_cost_sentence(found, relative), figure, [table("Cost", columns, rows)])
-
-
-ENDS = ("median", "low", "high")
-
-
-def _end(seeds: Spread | None, key: str) -> Any:
-    return None if seeds is None else seeds[key]
 
 
 def _cost_titles(relative: bool) -> dict[str, str]:
@@ -126,8 +121,8 @@ def _cost_titles(relative: bool) -> dict[str, str]:
 def _cost_sentence(found: Mapping[str, Mapping[str, Spread | None]], relative: bool) -> str:
     texts = []
     for name, costs in found.items():
-        medians = [_end(costs[key], "median") for key in costs]
-        if name == NONE or None in medians:
+        medians = [seeds["median"] for seeds in costs.values() if seeds is not None]
+        if name == NONE or None in medians or len(medians) < len(costs):
             continue
         values = [times(m) if relative else number(m) for m in medians]
         texts.append(f"{name} {values[0]} / {values[1]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from anynorm.surgery import NORMALIZERS
 from anynorm.surgery.snapshot import preserved
 
-__all__ = ["WeightLayer", "called", "weight_layers"]
+__all__ = ["WeightLayer", "called", "multiplications", "weight_layers"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,28 @@ def called(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
                 )
         model(x)
     return order
+
+
+def multiplications(model: nn.Module, x: Tensor) -> int:
+    """Return about how many multiplications by weights a forward pass takes for each sample.
+
+    >>> multiplications(nn.Conv1d(2, 3, kernel_size=1), torch.randn(4, 2, 10))
+    60
+    """
+    total = 0
+
+    def count(module: nn.Module, _: Any, output: Any) -> None:
+        nonlocal total
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim >= 2 and isinstance(output, Tensor):
+            # Each output value takes as many as there are weights to one output channel.
+            total += output.numel() * weight[0].numel() // len(x)
+
+    with preserved(model), torch.no_grad():
+        for module in model.modules():
+            module.register_forward_hook(count)
+        model(x)
+    return total
 
 
 def _own(module: nn.Module, called: set[nn.Module]) -> Iterator[nn.Parameter]:

@@ -2,54 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-__all__ = ["Schedule"]
+import numpy as np
+
+__all__ = ["EARLY", "Schedule"]
 
 # "Early in training", in steps: where published effects of normalization are measured.
-_EARLY = 100
+EARLY = 100
 # From this length on a run is measured at the full number of points; shorter ones in proportion.
 _FULL = 200
+_LANDSCAPES, _SHIFTS, _UNITS, _LATE = 16, 8, 20, 3
+
+Weights = Mapping[int, int]
+Stratum = Sequence[int]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps, counted from 0, at which each probe is due: a function of the run's length alone.
+    """Steps, counted from 0, at which each probe is due: a function of run length and seed.
 
-    The landscape is probed mostly early, in the first 100 steps, and then sparsely to the end;
-    covariate shift and gradient flow share some of those steps and with them
-    the gradient. Units are sampled evenly, so that successive samples are the same number of
-    steps apart.
+    `landscape`, `shift` and `flow` give each step its weight. The steps from 0 to 100 are cut
+    into equal strata. One step of each stratum is drawn at random, and its weight is the number
+    of steps in the stratum, so that the weighted mean is an unbiased estimate of the mean over
+    all these steps. Later steps have the weight 0. `units` are sampled evenly, so that
+    successive samples are the same number of steps apart.
 
-    >>> Schedule.of(300).landscape
-    (0, 11, 22, 33, 44, 55, 66, 77, 88, 100, 166, 232, 299)
+    >>> Schedule.of(300, seed=0, every_step=True).landscape[17]
+    1
+    >>> sum(Schedule.of(300, seed=0).landscape.values())
+    101
     """
 
-    landscape: tuple[int, ...]
-    shift: tuple[int, ...]
-    flow: tuple[int, ...]
+    landscape: Weights
+    shift: Weights
+    flow: Weights
     units: tuple[int, ...]
 
     @classmethod
-    def of(cls, steps: int) -> Schedule:
-        """Return the schedule of a run of `steps` steps."""
-        last = steps - 1
+    def of(cls, steps: int, seed: int, *, every_step: bool = False) -> Schedule:
+        """Return the schedule of a run of `steps` steps.
+
+        With `every_step` the landscape is probed at each early step, which takes 600 gradients.
+        """
         share = min(1.0, steps / _FULL)
-        early = _even(0, min(_EARLY, last), round(10 * share))
-        late = _even(min(_EARLY, last), last, round(4 * share))
-        landscape = tuple(sorted({*early, *late}))
+        generator = np.random.default_rng(seed)
+        first = range(min(EARLY + 1, steps))
+        late = dict.fromkeys(_even(len(first), steps - 1, round(_LATE * share)), 0)
+        count = len(first) if every_step else round(_LANDSCAPES * share)
+        landscape = _draw(_cut(first, count), generator)
+        # A probe of the shift needs the landscape's gradient, so it draws among those steps.
+        groups = _cut(sorted(landscape), round(_SHIFTS * share))
+        shift = _draw(groups, generator, landscape)
         return cls(
-            landscape=landscape,
-            shift=_thinned(landscape, 4),
-            flow=_thinned(landscape, 10),
-            units=tuple(_even(0, last, round(20 * share))),
+            landscape={**landscape, **late},
+            shift={**shift, **late},
+            flow={**landscape, **late},
+            units=tuple(_even(0, steps - 1, round(_UNITS * share))),
         )
 
 
 def _even(first: int, last: int, count: int) -> list[int]:
+    """`count` steps from `first` to `last`, at least the last; none where there are none."""
+    if first > last:
+        return []
     gaps = max(count - 1, 1)
     return sorted({first + (last - first) * i // gaps for i in range(gaps + 1)})
 
 
-def _thinned(steps: tuple[int, ...], count: int) -> tuple[int, ...]:
-    return tuple(steps[i] for i in _even(0, len(steps) - 1, count))
+def _cut(steps: Stratum, count: int) -> list[Stratum]:
+    """`steps` in `count` parts whose sizes differ by one at most."""
+    count = min(max(count, 1), len(steps))
+    ends = [len(steps) * part // count for part in range(count + 1)]
+    return [steps[low:high] for low, high in pairwise(ends)]
+
+
+def _draw(
+    strata: Sequence[Stratum], generator: np.random.Generator, sizes: Weights | None = None
+) -> dict[int, int]:
+    """One step of each stratum, with the number of training steps that it stands for."""
+    return {
+        int(generator.choice(np.asarray(stratum))): sum(
+            1 if sizes is None else sizes[step] for step in stratum
+        )
+        for stratum in strata
+    }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from anynorm.study.chosen import at_own_rate
 from anynorm.study.claims.outcome import row, score_panel
 from anynorm.study.inference import LEVEL, Comparison, Sample, against_control, among_best
-from anynorm.study.ranking import chosen, ranking
+from anynorm.study.ranking import ranking
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import (
@@ -59,7 +60,7 @@ def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[s
         - ``margin``, ``unit``: of the differences.
         - ``ranking``, ``figure``, ``differences``, ``sentences``: what the report shows.
     """
-    groups = chosen(runs)
+    groups = at_own_rate(runs)
     causes = causes_in_training(runs, groups)
     score, scores = runs.score, _scores(runs.score, groups, causes)
     found = samples(groups, scores)

@@ -8,8 +8,8 @@ from typing import Any
 from anynorm.study.inference import Comparison
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import LAG, Cause
-from anynorm.study.verdict.recommend import NONE, Choice
-from anynorm.study.wording import fold, join, plural, score_text, signed
+from anynorm.study.verdict.recommend import NONE, Choice, wider
+from anynorm.study.wording import join, plural, score_text, signed
 
 __all__ = ["recommendation", "sentences"]
 
@@ -133,7 +133,7 @@ def _reasons(entry: Entry, none: Entry | None) -> list[str]:
     rates = entry["lr_tolerance"]
     if none is None or not rates or rates["low"] is None or not none["lr_tolerance"]:
         return []
-    return [f"it trains at learning rates {fold(rates)}, none {fold(none['lr_tolerance'])}"]
+    return [wider("lr_tolerance", entry, none)]
 
 
 def _limit(entry: Entry) -> str:
@@ -193,7 +193,7 @@ def _noted(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _range_sentence(entries: Sequence[Entry], key: str, words: str) -> str:
-    texts = [f"{entry['label']} {fold(entry[key])}" for entry in _noted(entries) if entry[key]]
+    texts = [f"{entry['label']} {entry[key]['text']}" for entry in _noted(entries) if entry[key]]
     return f"Usable {words}: {join(texts)}." if texts else ""
 
 
