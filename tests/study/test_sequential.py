@@ -57,6 +57,14 @@ def test_seeds_are_added_at_the_chosen_rate_to_what_is_open() -> None:
     assert not any(cell.probes for cell in cells)
 
 
+def test_more_seeds_follow_the_first_one() -> None:
+    records = runs({"none": 0.9, "batch": 0.97}, 0.01)
+    for one in records:
+        one["cell"]["seed"] += 10
+    cells = seeds_to_add(records, [{"a": "batch", "b": "none"}], 5)
+    assert {cell.seed for cell in cells} == {13, 14}
+
+
 SMALL: dict[str, Any] = {"norms": ["none", "batch"], "lrs": [], "inits": [], "batches": []}
 SMALL |= {"steps": 5, "seeds": 2, "placements": ["before"], "refine": 0, "noise": False}
 SMALL |= {"workers": 2, "probes": False}

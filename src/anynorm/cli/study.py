@@ -90,6 +90,7 @@ def _add_subject(study: argparse.ArgumentParser) -> None:
     add("--batch", type=int, help=f"the base batch size {own('batch')}")
     add("--steps", type=int, help=f"training steps of the base runs {own('steps')}")
     add("--seeds", type=int, default=3, help="runs of each setting, with different seeds (3)")
+    add("--first-seed", type=int, default=0, metavar="N", help="the first of these seeds (0)")
 
 
 def _own(name: str) -> str:

@@ -112,6 +112,7 @@ def study(
     batches: Sequence[int] | None = None,
     placements: Sequence[str] | None = None,
     seeds: int = 3,
+    first_seed: int = 0,
     steps: int | None = None,
     optimizer: str | None = None,
     weight_decay: float | None = None,
@@ -139,6 +140,7 @@ def study(
     catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"`` also normalizes queries
     and keys. Where nothing is given, the subject's own settings hold.
 
+    Each setting is run with the `seeds` seeds from `first_seed` on, the same for every normalizer.
     `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
     and `placements` ('before' and 'after' the activation, or 'pre' and 'post' in a residual
     network) are compared one at a time around them, or all combined with `full`. With
@@ -184,6 +186,7 @@ def study(
         batches=batches,
         placements=placements,
         seeds=seeds,
+        first_seed=first_seed,
         steps=steps,
         optimizer=optimizer,
         weight_decay=weight_decay,

@@ -32,6 +32,7 @@ class Plan:
     batch_norms: tuple[str, ...] = ()
     placements: tuple[str, ...] = ("before",)
     seeds: int = 3
+    first_seed: int = 0
     optimizer: str = "sgd"
     weight_decay: float = 0.0
     warmup: int = 0
@@ -40,6 +41,8 @@ class Plan:
     source: str = ""
 
     def __post_init__(self) -> None:
+        if self.first_seed < 0:
+            raise AnynormError(f"first_seed is {self.first_seed}; it must be 0 or more.")
         if self.seeds < 1:
             raise AnynormError(f"seeds is {self.seeds}; it counts the runs of a cell, 1 or more.")
 
@@ -97,7 +100,10 @@ class Plan:
         return replace(cell, batch=batch, lr=cell.lr * ratio, steps=steps, warmup=warmup)
 
     def _cells(self, norms: Iterable[str]) -> list[Cell]:
-        return [self._cell(norm, seed) for norm in norms for seed in range(self.seeds)]
+        return [self._cell(norm, seed) for norm in norms for seed in self._seeds()]
+
+    def _seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     def _cell(self, norm: str, seed: int) -> Cell:
         name, options = parse_norm(norm)

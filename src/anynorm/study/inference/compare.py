@@ -25,13 +25,13 @@ _MOST_SEEDS = 1000
 
 _NAMES = {
     ("control", "pooled"): "Dunnett's test",
-    ("control", "pooled, seeds as blocks"): "Dunnett's test, seeds as blocks",
-    ("control", "separate"): "Welch's test, adjusted for all comparisons",
-    ("control", "paired"): "paired t test, adjusted for all comparisons",
+    ("control", "pooled, seeds as blocks"): "Dunnett's test with seeds as blocks",
+    ("control", "separate"): "Welch's test adjusted for all comparisons",
+    ("control", "paired"): "paired t test adjusted for all comparisons",
     ("best", "pooled"): "Tukey's test",
-    ("best", "pooled, seeds as blocks"): "Tukey's test, seeds as blocks",
+    ("best", "pooled, seeds as blocks"): "Tukey's test with seeds as blocks",
     ("best", "separate"): "Games-Howell test",
-    ("best", "paired"): "paired t test, adjusted for all pairs",
+    ("best", "paired"): "paired t test adjusted for all pairs",
 }
 
 
@@ -205,7 +205,7 @@ class _Family:
                 else "harmful"
                 if harmful[a, b] <= self.level
                 else "cannot tell",
-                test="permutation test of ranks, diverged runs last",
+                test="permutation test of ranks with diverged runs last",
             )
             for a, b in lost
         }

@@ -172,13 +172,13 @@ def _undertrained(groups: Groups) -> Cause | None:
     name = max(found, key=lambda label: found[label][2])
     before, after, rate = found[name]
     steps = max(record["cell"]["steps"] for record in groups[name])
-    more = f" ({join(list(found), most=4)})" if len(found) > 1 else ""
+    whose = "its" if len(found) == 1 else f"{name}'s"
     return Cause(
         "undertraining",
         tuple(found),
-        f"Training has not ended for {plural(len(found), 'normalizer')}{more}: with {name} the "
-        f"training loss still fell from {number(before)} to {number(after)} in the last sixth of "
-        f"the steps ({number(rate)} per 100 steps).",
+        f"Training has not ended with {join(list(found), most=4)}: {whose} training loss still "
+        f"fell from {number(before)} to {number(after)} in the last sixth of the steps "
+        f"({number(rate)} per 100 steps).",
         f"Train longer: --steps {2 * steps}.",
     )
 

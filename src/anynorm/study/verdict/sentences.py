@@ -61,7 +61,8 @@ def _compared_with_none(found: Comparison, score: Score, margin: float) -> str:
     if found.answer == "equivalent":
         return f"Equivalent {about} (within {margin:g} {score.unit}: {_interval(found)})."
     if found.low is None:
-        return f"No detectable difference in {about} (runs diverged or seeds are too few)."
+        reason = "there is one seed" if found.test.startswith("none") else "runs diverged"
+        return f"No detectable difference in {about} (no interval, since {reason})."
     return f"No detectable difference in {about} ({_interval(found)} {score.unit})."
 
 
@@ -205,8 +206,8 @@ def _method_sentence(comparisons: Sequence[Comparison], looks: int) -> str:
         f" The study is looked at up to {looks} times, which is allowed for." if looks > 1 else ""
     )
     return (
-        "Learning rates were chosen by training loss. Each end of an interval holds with 95% "
-        f"confidence for all comparisons together ({join(tests)}).{repeated}"
+        f"Learning rates were chosen by training loss. Compared by: {join(tests)}. Each end of an "
+        f"interval holds with 95% confidence for all comparisons together.{repeated}"
     )
 
 
