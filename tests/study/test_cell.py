@@ -29,6 +29,7 @@ def test_every_field_changes_the_key() -> None:
         "batch": 32,
         "placement": "after",
         "noise": True,
+        "affine": False,
         "optimizer": "adam",
         "steps": 11,
         "seed": 1,

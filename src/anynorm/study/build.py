@@ -56,7 +56,13 @@ class _Norms:
 
 def _create(cell: Cell, channels: int) -> nn.Module:
     options: dict[str, Any] = dict(cell.norm_options)
-    return create(cell.norm, channels, channels_first=True, **options)
+    norm = create(cell.norm, channels, channels_first=True, **options)
+    return norm if cell.affine else _freeze_affine(norm)
+
+
+def _freeze_affine(norm: nn.Module) -> nn.Module:
+    """Keep γ = 1 and β = 0, as they begin."""
+    return norm.requires_grad_(False)
 
 
 def _built_in(cell: Cell, data: Data, norms: _Norms) -> nn.Module:

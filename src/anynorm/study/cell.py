@@ -25,8 +25,8 @@ class Cell:
     """One independent, deterministic training run.
 
     `lr` is the learning rate, `init` multiplies the initial weights, `batch` counts samples,
-    `placement` puts the normalizer before or after the activation, `noise` adds the noisy-BN
-    control behind every normalizer (Santurkar et al. 2018, arXiv:1805.11604), and `source`
+    `placement` puts the normalizer before or after the activation, with `affine` off γ stays 1 and
+    β stays 0, `noise` adds the noisy-BN control behind every normalizer (Santurkar et al. 2018, arXiv:1805.11604), and `source`
     fingerprints a user's own code. Equal cells have equal keys, whatever wrote the numbers.
 
     >>> cell = Cell(subject="mlp-relu", data="digits", norm="batch", lr=0.1, steps=150, seed=0)
@@ -43,6 +43,7 @@ class Cell:
     batch: int = 60
     placement: str = "before"
     noise: bool = False
+    affine: bool = True
     optimizer: str = "sgd"
     steps: int
     seed: int
@@ -88,9 +89,12 @@ def label(cell: Mapping[str, Any]) -> str:
 
     >>> label({"norm": "group", "norm_options": [["groups", 8]]})
     'group(groups=8)'
+    >>> label({"norm": "batch", "affine": False})
+    'batch, no γ β'
     """
     options = ", ".join(f"{name}={value}" for name, value in cell.get("norm_options", ()))
     name = f"{cell['norm']}({options})" if options else str(cell["norm"])
+    name = name if cell.get("affine", True) else f"{name}, no γ β"
     return f"{name} + noise" if cell.get("noise") else name
 
 
