@@ -20,12 +20,14 @@ BEHAVIOUR: dict[str, tuple[float, float, float, float, float, float]] = {
 }
 LAYERS = ["hidden.0", "hidden.3", "hidden.6", "head"]
 STEPS = 300
+SIZES = (2, 4, 8, 16, 32, 120)
 
 
 def cell(**changes: Any) -> dict[str, Any]:
     """Return a cell as a plain dict."""
     base = {"subject": "mlp-relu", "data": "digits", "norm": "batch", "norm_options": []}
     base |= {"lr": 0.1, "init": 1.0, "batch": 60, "placement": "before", "noise": False}
+    base |= {"affine": True}
     base |= {"optimizer": "sgd", "steps": STEPS, "seed": 0, "probes": False}
     return {**base, **changes}
 
@@ -72,14 +74,57 @@ def star(
 
 def _changes(norm: str) -> Iterator[dict[str, Any]]:
     yield {"probes": True}
-    yield from ({"lr": lr} for lr in (0.01, 0.03, 0.3, 1.0, 3.0, 10.0))
+    yield from ({"lr": lr} for lr in (0.01, 0.03, 0.3, 3.0, 10.0))
     yield from ({"init": init} for init in (0.01, 0.03, 0.1, 0.3, 3.0, 10.0))
-    for batch in (2, 4, 8, 16, 32, 120):
+    for batch in SIZES:
         yield {"batch": batch, "lr": 0.1 * batch / 60, "steps": STEPS * 60 // batch}
+        yield {"batch": batch, "lr": 0.1 * batch / 60}
     if norm != "none":
         yield {"placement": "after"}
     if norm == "batch":
-        yield {"noise": True, "probes": True}
+        yield {"affine": False}
+    if norm in ("none", "batch"):
+        yield from ({"lr": 1.0, "noise": noise, "probes": True} for noise in (False, True))
+    else:
+        yield {"lr": 1.0}
+
+
+def control_arms(lr: float = 1.0, seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:
+    """Return the four arms of the noisy control, probed."""
+    return [
+        record(norm=norm, noise=noise, lr=lr, seed=seed, probes=True)
+        for norm in ("none", "batch")
+        for noise in (False, True)
+        for seed in seeds
+    ]
+
+
+def batch_sweep(
+    budget: str, norms: Sequence[str] = ("batch", "group"), seeds: Sequence[int] = (0, 1, 2)
+) -> list[dict[str, Any]]:
+    """Return batch sizes at equal ``"epochs"`` or ``"steps"``, the base's 60 among them."""
+    return [
+        record(
+            norm=norm,
+            batch=batch,
+            lr=0.1 * batch / 60,
+            steps=STEPS * 60 // batch if budget == "epochs" else STEPS,
+            seed=seed,
+        )
+        for norm in norms
+        for batch in (*SIZES, 60)
+        for seed in seeds
+    ]
+
+
+def saturation(seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:
+    """Return probed runs of a sigmoid net at its own initial weights and at 100 times those."""
+    return [
+        record(subject="mlp-sigmoid", norm=norm, init=init, seed=seed, probes=True, status="ok")
+        for norm in ("none", "batch")
+        for init in (1.0, 100.0)
+        for seed in seeds
+    ]
 
 
 def _outcome(made: dict[str, Any], rng: random.Random) -> tuple[float, int | None]:
@@ -91,7 +136,10 @@ def _outcome(made: dict[str, Any], rng: random.Random) -> tuple[float, int | Non
     accuracy -= 0.3 * max(0.0, math.log10(least / made["init"]))
     if made["norm"].endswith("batch"):
         accuracy -= 0.45 * max(0.0, math.log2(8 / made["batch"]) / 2) ** 2
-    accuracy -= 0.01 * made["noise"] + 0.005 * (made["placement"] == "after")
+    if made["steps"] * made["batch"] < STEPS * 60:
+        accuracy -= 0.01 * math.log2(STEPS * 60 / (made["steps"] * made["batch"]))
+    accuracy -= 0.01 * made["noise"] + 0.02 * (not made["affine"])
+    accuracy -= 0.005 * (made["placement"] == "after")
     return max(0.1, min(1.0, accuracy + rng.uniform(-0.006, 0.006))), None
 
 

@@ -25,9 +25,10 @@ class Cell:
     """One independent, deterministic training run.
 
     `lr` is the learning rate, `init` multiplies the initial weights, `batch` counts samples,
-    `placement` puts the normalizer before or after the activation, with `affine` off γ stays 1 and
-    β stays 0, `noise` adds the noisy-BN control behind every normalizer (Santurkar et al. 2018, arXiv:1805.11604), and `source`
-    fingerprints a user's own code. Equal cells have equal keys, whatever wrote the numbers.
+    `placement` puts the normalizer before or after the activation. With `affine` off, γ stays 1
+    and β stays 0. `noise` adds the noisy-BN control behind every normalizer (Santurkar et al. 2018,
+    arXiv:1805.11604), and `source` fingerprints a user's own code. Equal cells have equal keys,
+    whatever wrote the numbers.
 
     >>> cell = Cell(subject="mlp-relu", data="digits", norm="batch", lr=0.1, steps=150, seed=0)
     >>> cell.label, len(cell.key)

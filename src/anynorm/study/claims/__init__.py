@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anynorm.study.claims.control import QUESTIONS as CONTROL
 from anynorm.study.claims.generalization import QUESTIONS as GENERALIZATION
 from anynorm.study.claims.layers import QUESTIONS as LAYERS
 from anynorm.study.claims.outcome import QUESTIONS as OUTCOME
@@ -14,6 +15,7 @@ __all__ = ["QUESTIONS", "Answer", "Question", "ask"]
 
 QUESTIONS: tuple[Question, ...] = (
     *OUTCOME,
+    *CONTROL,
     *SWEEPS,
     *SMOOTHNESS,
     *LAYERS,

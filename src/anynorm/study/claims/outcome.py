@@ -1,4 +1,4 @@
-"""How the normalizers end: scores, training loss, diverged runs, the control, the placement."""
+"""How the normalizers end: scores, training loss, diverged runs, the placement."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anynorm.study.claims.compare import compare
-from anynorm.study.claims.curves import Curve, early, merge, panel, probe, series_table
+from anynorm.study.claims.curves import Curve, merge, panel, series_table
 from anynorm.study.claims.question import Answer, Question, Table, table
-from anynorm.study.selection import Runs, by_label, setting, sweep
+from anynorm.study.selection import Runs, by_label, sweep
 from anynorm.study.spread import Record, Score, Spread, spread
-from anynorm.study.wording import join, number, plural, score_text
+from anynorm.study.wording import join, plural, score_text
 
-__all__ = ["QUESTIONS", "base_text", "final", "row", "score_panel"]
+__all__ = ["QUESTIONS", "base_text", "final", "row", "score_panel", "score_table"]
 
 OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
 
@@ -104,36 +104,6 @@ def _training(runs: Runs) -> Answer | str:
     return Answer(compare("Final training loss", losses), figure, [series_table("step", panels)])
 
 
-def _control(runs: Runs) -> Answer | str:
-    noisy = by_label(r for r in runs.controls if setting(r) == runs.base)
-    if not noisy:
-        return "the noisy control was not run."
-    base = runs.at_base()
-    twins = [name.removesuffix(" + noise") for name in noisy]
-    shown = {name: base[name] for name in ("none", *twins) if name in base} | noisy
-    shift = early(shown, probe("units", "wasserstein"))
-    panels = [
-        score_panel(runs.score, [row(n, runs.score.spread(group)) for n, group in shown.items()])
-    ]
-    if shift:
-        title = "distribution shift, first 100 steps"
-        panels.append({"title": title, "log": True, "rows": [row(*item) for item in shift.items()]})
-    tables = [score_table(runs.score, shown, "Control")]
-    return Answer(
-        _control_sentence(runs.score, shown, shift), {"kind": "dots", "panels": panels}, tables
-    )
-
-
-def _control_sentence(
-    score: Score, shown: Mapping[str, Sequence[Record]], shift: Mapping[str, Spread]
-) -> str:
-    texts = []
-    for name, records in shown.items():
-        moved = f" with a shift of {number(shift[name]['median'])}" if name in shift else ""
-        texts.append(f"{name} {score_text(score, score.spread(records))}{moved}")
-    return f"{score.name.capitalize()}: {join(texts)}."
-
-
 def _placement(runs: Runs) -> Answer | str:
     records = sweep(runs, "placement")
     if not records:
@@ -178,16 +148,6 @@ QUESTIONS = (
         "Training",
         "Loss of the mini-batches at the base setting: median over seeds and their range.",
         _training,
-    ),
-    Question(
-        "control",
-        "Is it the distribution shift?",
-        "The control injects random shifts and scales, new ones at each step, behind every "
-        "normalizer (Santurkar et al. 2018, 1805.11604). If stable distributions were the reason "
-        "why normalization helps, the control would lose the benefit. Distribution shift is the "
-        "Wasserstein-1 distance of a unit's outputs on a fixed batch between measurements, in "
-        "standard deviations.",
-        _control,
     ),
     Question(
         "placement",
