@@ -48,6 +48,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "key": f"{rng.getrandbits(96):024x}",
         "cell": made,
         "task": task,
+        "chance": None if task == "regression" else 0.1,
         "status": "ok" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
         "curve": _curve(accuracy, diverged_at, rng),

@@ -11,7 +11,7 @@ from anynorm.study.data import Data
 from anynorm.surgery import recalibrate
 from anynorm.surgery.snapshot import preserved
 
-__all__ = ["IN_EVAL_MODE", "NOTHING", "Scores", "in_other_modes", "predict", "scores"]
+__all__ = ["IN_EVAL_MODE", "NOTHING", "Scores", "chance", "in_other_modes", "predict", "scores"]
 
 Scores = dict[str, float | None]
 
@@ -22,6 +22,13 @@ IN_EVAL_MODE = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 NOTHING: Scores = dict.fromkeys(
     (*IN_EVAL_MODE, "test_accuracy_train_mode", "test_accuracy_recalibrated")
 )
+
+
+def chance(data: Data) -> float | None:
+    """The held-out accuracy of always naming the most frequent class; None for a regression."""
+    if data.task != "classification":
+        return None
+    return data.test_y.bincount().max().item() / len(data.test_y)
 
 
 def scores(model: nn.Module, data: Data) -> Scores:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-__all__ = ["Record", "Score", "Spread", "score_of", "spread"]
+__all__ = ["ACCURACY", "LOSS", "Record", "Score", "Spread", "finite", "score_of", "spread"]
 
 Record = Mapping[str, Any]
 Spread = dict[str, Any]

@@ -104,6 +104,7 @@ class _Run:
             "key": self.cell.key,
             "cell": self.cell.to_dict(),
             "task": self.data.task,
+            "chance": evaluate.chance(self.data),
             "status": "ok" if self.diverged_at is None else "diverged",
             "diverged_at": self.diverged_at,
             "curve": self.curve,
