@@ -209,6 +209,51 @@ def _probes(made: dict[str, Any], diverged_at: int | None, rng: random.Random) -
         "shift": _shift(steps, size, rng),
         "units": _units(steps, size, made, rng),
         "flow": _flow(steps, size, rng),
+        **(_after_training(rng) if _is_measured(made, diverged_at) else {}),
+    }
+
+
+def _is_measured(made: dict[str, Any], diverged_at: int | None) -> bool:
+    return made["norm"] == "batch" and not made["noise"] and diverged_at is None
+
+
+def _after_training(rng: random.Random) -> dict[str, Any]:
+    """Return γ and β as a probe finds them; |γ| orders channels within layers, not across."""
+    gamma = [[rng.uniform(0.5, 1.5) / (1 + layer) for _ in range(20)] for layer in range(3)]
+    beta = [[rng.uniform(-0.5, 0.5) for _ in row] for row in gamma]
+    rise = [
+        [0.01 * (1 + layer) ** 2 * g + rng.uniform(0, 0.01) for g in row]
+        for layer, row in enumerate(gamma)
+    ]
+    return {
+        "affine": {
+            "layers": LAYERS[:-1],
+            "gamma": gamma,
+            "beta": beta,
+            "mean": [[b + 1e-7 for b in row] for row in beta],
+            "deviation": [[g * (1 - 1e-5) for g in row] for row in gamma],
+        },
+        "importance": {
+            "loss": 0.02,
+            "layers": LAYERS[:-1],
+            "channels": [20, 20, 20],
+            "gamma": gamma,
+            "rise": rise,
+            "within": [rng.uniform(0.3, 0.6) for _ in gamma],
+            "across": rng.uniform(-0.5, -0.3),
+            "shares": [0.1, 0.3, 0.5],
+            "by_layer": _constant_channels(0.5, rng),
+            "overall": _constant_channels(2.0, rng),
+        },
+    }
+
+
+def _constant_channels(smallest: float, rng: random.Random) -> dict[str, list[Any]]:
+    losses = (0.1, 0.6, 1.5)
+    return {
+        "smallest": [smallest * loss * rng.uniform(0.9, 1.1) for loss in losses],
+        "random": [[loss * rng.uniform(0.8, 1.2) for _ in range(20)] for loss in losses],
+        "largest": [2 * loss * rng.uniform(0.9, 1.1) for loss in losses],
     }
 
 
@@ -269,10 +314,20 @@ def _units(
         "mean_shift": _layered(steps, 0.1 * size**0.4, rng),
         "log_std_shift": _layered(steps, 0.05 * size**0.4, rng),
         "wasserstein": _layered(steps, 0.12 * size**0.4, rng),
-        "saturated": [[None] * 3 for _ in steps],
-        "dead": [[min(1.0, 0.05 * size)] * 3 for _ in steps],
+        "saturated": [[_saturated(made)] * 3 for _ in steps],
+        "dead": [[None if _is_sigmoid(made) else min(1.0, 0.05 * size)] * 3 for _ in steps],
         "whiteness": _layered(steps, 0.3, rng),
     }
+
+
+def _is_sigmoid(made: dict[str, Any]) -> bool:
+    return bool(made["subject"] == "mlp-sigmoid")
+
+
+def _saturated(made: dict[str, Any]) -> float | None:
+    if not _is_sigmoid(made):
+        return None
+    return 0.55 if made["norm"] == "none" and made["init"] > 10 else 0.0
 
 
 def _flow(steps: Sequence[int], size: float, rng: random.Random) -> dict[str, Any]:

@@ -11,7 +11,16 @@ from anynorm.study.data import Data
 from anynorm.surgery import recalibrate
 from anynorm.surgery.snapshot import preserved
 
-__all__ = ["IN_EVAL_MODE", "NOTHING", "Scores", "chance", "in_other_modes", "predict", "scores"]
+__all__ = [
+    "IN_EVAL_MODE",
+    "NOTHING",
+    "Scores",
+    "chance",
+    "in_other_modes",
+    "predict",
+    "scores",
+    "spread",
+]
 
 Scores = dict[str, float | None]
 
@@ -33,7 +42,7 @@ def chance(data: Data) -> float | None:
 
 def scores(model: nn.Module, data: Data) -> Scores:
     """Loss and accuracy in eval mode on both parts of the data; the model is left as it was."""
-    rows = _spread(len(data.train_x))
+    rows = spread(len(data.train_x), _MOST)
     train_x, train_y = data.train_x[rows], data.train_y[rows]
     train, test = predict(model, train_x), predict(model, data.test_x)
     return {
@@ -83,6 +92,6 @@ def _whole_batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return ((x, y) for x, y in parts if len(x) == size)
 
 
-def _spread(count: int) -> Tensor:
-    """Indices of at most `_MOST` samples, evenly spread, since data may come sorted by class."""
-    return torch.arange(0, count, -(-count // _MOST))
+def spread(count: int, most: int) -> Tensor:
+    """Indices of at most `most` samples, evenly spread, since data may come sorted by class."""
+    return torch.arange(0, count, -(-count // most))

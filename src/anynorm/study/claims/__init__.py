@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from anynorm.study.claims.affine import QUESTIONS as AFFINE
 from anynorm.study.claims.control import QUESTIONS as CONTROL
 from anynorm.study.claims.generalization import QUESTIONS as GENERALIZATION
+from anynorm.study.claims.importance import QUESTIONS as IMPORTANCE
 from anynorm.study.claims.layers import QUESTIONS as LAYERS
 from anynorm.study.claims.outcome import QUESTIONS as OUTCOME
 from anynorm.study.claims.question import Answer, Question, ask
@@ -19,6 +21,8 @@ QUESTIONS: tuple[Question, ...] = (
     *SWEEPS,
     *SMOOTHNESS,
     *LAYERS,
+    *AFFINE,
+    *IMPORTANCE,
     *GENERALIZATION,
     *TRADEOFFS,
 )

@@ -1,4 +1,4 @@
-"""What happens inside: covariate shift in both senses, a unit, saturation, whiteness, gradients."""
+"""What happens inside: covariate shift in both senses, a unit, whiteness, gradients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from anynorm.study.claims.compare import compare, comparison_table
 from anynorm.study.claims.curves import Pick, early, merge, panel, probe, series_table
 from anynorm.study.claims.question import Answer, Question
+from anynorm.study.claims.saturation import QUESTIONS as SATURATION
 from anynorm.study.claims.smoothness import NOT_PROBED, focus
 from anynorm.study.selection import Runs
-from anynorm.study.spread import Record, Spread, finite, spread
+from anynorm.study.spread import Record, Spread, spread
 from anynorm.study.wording import join
 
 __all__ = ["QUESTIONS"]
@@ -129,39 +130,6 @@ def _as_curve(layers: Sequence[Spread]) -> dict[str, Any]:
     return {"x": list(range(1, len(layers) + 1)), **ends}
 
 
-def _share(key: str) -> Pick:
-    """Pick the mean share over the layers that have one, in per cent."""
-
-    def pick(record: Record) -> tuple[Sequence[float], Sequence[float | None]] | None:
-        units = (record.get("probes") or {}).get("units") or {}
-        if not units.get(key):
-            return None
-        return units["step"], [_mean_percent(layers) for layers in units[key]]
-
-    return pick
-
-
-def _mean_percent(layers: Sequence[float | None]) -> float | None:
-    known = [value for value in layers if value is not None and finite(value) is not None]
-    return 100 * sum(known) / len(known) if known else None
-
-
-SATURATED = ("saturated, % of values", _share("saturated"), False)
-DEAD = ("dead, % of units", _share("dead"), False)
-
-
-def _saturation(runs: Runs) -> Answer | str:
-    groups = runs.at_base()
-    for words, (title, pick, log) in (
-        ("Saturated values (%)", SATURATED),
-        ("Dead units (%)", DEAD),
-    ):
-        if _has_values(panel(title, merge(groups, pick))):
-            other = DEAD if pick is SATURATED[1] else SATURATED
-            return _over_training(words, (title, pick, log), other)(runs)
-    return "no probed layer has an activation that saturates or dies."
-
-
 QUESTIONS = (
     Question(
         "shift-optimization",
@@ -195,13 +163,7 @@ QUESTIONS = (
         "batch, in one run (Ioffe & Szegedy 2015, 1502.03167).",
         _unit,
     ),
-    Question(
-        "saturation",
-        "Saturated and dead units",
-        "Share of |z| > 4 in front of a sigmoid or > 2 in front of a tanh; share of ReLU units "
-        "that are zero on the whole probe batch. Mean over layers.",
-        _saturation,
-    ),
+    *SATURATION,
     Question(
         "whiteness",
         "Whiteness",
