@@ -203,6 +203,12 @@ def _as_curve(groups: Groups, mode: str, score: Score) -> dict[str, Any]:
     return {"x": list(groups), **ends}
 
 
+_TOO_LITTLE = (
+    "none of them trains, with batch statistics or without, so this budget is too small to tell "
+    "what the batch size does"
+)
+
+
 def _sentence(sweep: _Sweep, score: Score) -> str:
     """Say for one sweep what happens from the reference to the smallest batch size, and why."""
     found = {name: _parts_at(groups, sweep) for name, groups in sweep.runs.items()}
@@ -211,6 +217,8 @@ def _sentence(sweep: _Sweep, score: Score) -> str:
         for name, known in found.items()
         if known
     ]
+    if found and not any(known and known.trains for known in found.values()):
+        texts.append(_TOO_LITTLE)
     ends = f"From batch size {sweep.reference} to {sweep.smallest} at equal {sweep.budget}"
     if score.higher_is_better:
         return f"{ends} the error changes, in points: {'; '.join(texts)}."
@@ -229,7 +237,7 @@ def _parts_text(found: Parts, here: Sequence[Record], beyond: Comparison | None)
         return f"diverged in {lost} of {plural(len(here), 'run')}"
     rise = interval_text(found.rise, sign=True)
     if not found.trains:
-        return f"{rise}, because it does not train at all: it is bad in every mode"
+        return f"{rise}: it does not train at all, being bad in every mode"
     causes = [*_lagging_text(found), *_noise_text(found, beyond)]
     return f"{rise}: {join(causes)}" if causes else rise
 
