@@ -24,10 +24,10 @@ def test_each_initialization_has_its_panel_and_its_sentence() -> None:
         "saturated, % of values, initial weights × 100",
     ]
     assert (
-        "initial weights × 100, from the first to the last measurement: none 55.0"
+        "initial weights × 100, from the first to the last measurement: none 55.0%"
         in (found["sentence"])
     )
-    assert "% right" in found["sentence"]
+    assert "right in" in found["sentence"]
 
 
 def test_intervals_stand_in_the_table() -> None:

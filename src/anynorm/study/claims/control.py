@@ -162,8 +162,9 @@ def _arms_text(
 ) -> str:
     texts = []
     for name, seeds in scores.items():
-        moved = f" with a shift of {number(shift[name]['median'])}" if name in shift else ""
-        texts.append(f"{name} {score_text(runs.score, seeds)}{moved}")
+        moved = shift[name]["median"] if name in shift else None
+        words = "" if moved is None else f" with a shift of {number(moved)}"
+        texts.append(f"{name} {score_text(runs.score, seeds)}{words}")
     return f"{runs.score.name.capitalize()} at learning rate {found.lr:g}: {join(texts)}."
 
 

@@ -13,7 +13,7 @@ from anynorm.study.claims.question import Answer, Question, Table, table
 from anynorm.study.claims.samples import Interval, interval, interval_text
 from anynorm.study.selection import Runs
 from anynorm.study.spread import finite, spread
-from anynorm.study.wording import join, number, percent
+from anynorm.study.wording import join, number
 
 __all__ = ["QUESTIONS"]
 
@@ -150,7 +150,7 @@ def _choices_text(runs: Sequence[Found], way: str) -> str:
         else f"{number(seeds['median'])} with random ones"
         for choice, seeds in zip(CHOICES, medians, strict=True)
     ]
-    return f"with {percent(share)}% {WAYS[way]} constant the loss is {join(texts)}"
+    return f"with {100 * share:.0f}% {WAYS[way]} constant the loss is {join(texts)}"
 
 
 def _correlation_table(groups: Mapping[str, Sequence[Found]]) -> Table:

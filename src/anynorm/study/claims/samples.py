@@ -79,15 +79,18 @@ def interval(values: Sequence[float | None]) -> Interval | None:
     return Interval(mean, mean - half, mean + half)
 
 
-def interval_text(found: Interval | None, digits: int = 1, *, sign: bool = False) -> str:
+def interval_text(
+    found: Interval | None, digits: int = 1, *, sign: bool = False, unit: str = ""
+) -> str:
     """Return a mean with its interval in words.
 
-    >>> interval_text(Interval(2.04, 1.5, 2.5)), interval_text(None)
-    ('2.0 (1.5 to 2.5)', 'diverged')
+    >>> interval_text(Interval(2.04, 1.5, 2.5), unit="%"), interval_text(None)
+    ('2.0% (1.5 to 2.5)', 'diverged')
     """
     if found is None:
         return "diverged"
-    return _with_ends(found, digits, sign)
+    mean, *ends = [_rounded(value, digits, sign) for value in found if value is not None]
+    return f"{mean}{unit} ({ends[0]} to {ends[1]})" if ends else f"{mean}{unit}"
 
 
 def difference_text(found: Comparison, unit: str) -> str:
@@ -98,15 +101,8 @@ def difference_text(found: Comparison, unit: str) -> str:
     """
     if found.difference is None:
         return "no difference that is a number, since runs diverged"
-    mean, ends = _with_ends(Interval(found.difference, None, None), 1, True), ""
-    if found.low is not None and found.high is not None:
-        ends = f" ({found.low:+.1f} to {found.high:+.1f})"
-    return f"{mean} {unit}{ends}"
-
-
-def _with_ends(found: Interval, digits: int, sign: bool) -> str:
-    shown = [_rounded(value, digits, sign) for value in found if value is not None]
-    return shown[0] if len(shown) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+    shown = Interval(found.difference, found.low, found.high)
+    return interval_text(shown, sign=True, unit=f" {unit}")
 
 
 def _rounded(value: float, digits: int, sign: bool) -> str:

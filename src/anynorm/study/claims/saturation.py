@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from anynorm.study.claims.curves import Pick, merge, panel, series_table
 from anynorm.study.claims.question import Answer, Question, Table, table
 from anynorm.study.claims.samples import Interval, interval, interval_text, scaled
+from anynorm.study.experiments import PAIR
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Score, finite
-from anynorm.study.wording import join
 
 __all__ = ["QUESTIONS"]
 
@@ -107,17 +107,17 @@ def _shares(records: Sequence[Record], key: str, score: Score) -> _Shares:
 
 
 def _sentence(words: str, found: Mapping[str, _Shares], score: Score) -> str:
-    """Say the shares of none and batch first, since they are what is compared."""
-    names = sorted(found, key=lambda name: (name != "none", name != "batch"))
+    """Say the shares of none and batch, since they are what is compared; the table has all."""
+    names = PAIR if set(PAIR) <= found.keys() else tuple(found)
     texts = [f"{name} {_shares_text(found[name], score)}" for name in names]
-    return f"{words}, from the first to the last measurement: {join(texts, most=4)}."
+    return f"{words}, from the first to the last measurement: {'; '.join(texts)}."
 
 
 def _shares_text(found: _Shares, score: Score) -> str:
-    moved = f"{interval_text(found.first)}% to {interval_text(found.last)}%"
+    moved = " to ".join(interval_text(end, unit="%") for end in (found.first, found.last))
     if not score.higher_is_better:
         return moved
-    return f"{moved} with {interval_text(found.score)}% right"
+    return f"{moved}, right in {interval_text(found.score, unit='%')}"
 
 
 def _table(shares: Mapping[float, Mapping[str, _Shares]], score: Score) -> Table:
