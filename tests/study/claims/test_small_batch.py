@@ -14,9 +14,9 @@ from anynorm.study.selection import studies
 SEEDS = range(3)
 
 
-def claim(records: list[dict[str, Any]]) -> dict[str, Any]:
+def claim(records: list[dict[str, Any]], budget: str = "steps") -> dict[str, Any]:
     [runs] = studies(records)
-    return ask(QUESTIONS[0], runs)
+    return ask(QUESTIONS[("epochs", "steps").index(budget)], runs)
 
 
 def runs_at(size: int, evaluation: float, training: float, recomputed: float) -> Any:
@@ -65,13 +65,19 @@ def test_half_way_from_a_guess_decides(reference: Any) -> None:
     assert not parts(runs_at(2, 0.7, 0.6, 0.7), coin).trains
 
 
-def test_both_sweeps_are_shown_in_three_modes() -> None:
-    found = claim([*batch_sweep("epochs"), *batch_sweep("steps")])
+@pytest.mark.parametrize("budget", ["epochs", "steps"])
+def test_each_sweep_is_shown_in_three_modes(budget: str) -> None:
+    found = claim([*batch_sweep("epochs"), *batch_sweep("steps")], budget)
     titles = [panel["title"] for panel in found["figure"]["panels"]]
-    assert len(titles) == 6
-    assert sum(title.startswith("equal epochs: error") for title in titles) == 3
-    assert "at equal epochs" in found["sentence"]
-    assert "at equal steps" in found["sentence"]
+    modes = ("evaluation mode", "training mode", "recomputed statistics")
+    assert titles == [f"error, {mode}, %" for mode in modes]
+    assert f"From batch size 32 to 2 at equal {budget}" in found["sentence"]
+    steps = {row[3] for row in found["tables"][1]["rows"]}
+    assert steps == ({300} if budget == "steps" else {9000, 4500, 2250, 1125, 562, 300, 150})
+
+
+def test_a_sweep_that_was_not_run_is_missing() -> None:
+    assert claim(batch_sweep("steps"), "epochs")["missing"].startswith("only one batch size")
 
 
 def test_the_sentence_names_the_cause() -> None:
@@ -111,10 +117,8 @@ def test_a_regression_is_compared_by_its_loss() -> None:
         record(**{**r["cell"], "subject": "deep-linear"}, task="regression")
         for r in batch_sweep("epochs")
     ]
-    found = claim(records)
-    assert [panel["title"] for panel in found["figure"]["panels"]] == [
-        "equal epochs: held-out loss"
-    ]
+    found = claim(records, "epochs")
+    assert [panel["title"] for panel in found["figure"]["panels"]] == ["held-out loss"]
     assert "decades of loss" in found["sentence"]
 
 

@@ -17,7 +17,6 @@ from anynorm.study.claims.samples import (
     scaled,
     unit,
 )
-from anynorm.study.experiments import BUDGETS
 from anynorm.study.inference import Comparison, Sample, against_control
 from anynorm.study.selection import Runs, batch_sweep, by_label
 from anynorm.study.spread import ACCURACY, LOSS, Record, Score, Spread, spread
@@ -142,17 +141,16 @@ class _Sweep(NamedTuple):
     smallest: int
 
 
-def _sweeps(runs: Runs) -> list[_Sweep]:
-    found = []
-    for budget in BUDGETS:
-        records = batch_sweep(runs, budget)
-        sizes = {record["cell"]["batch"] for record in records}
-        if records and min(sizes) < _reference(sizes):
-            groups = {name: _by_size(group) for name, group in by_label(records).items()}
-            # A normalizer that ran at the base's batch size alone has nothing to compare.
-            groups = {name: by_size for name, by_size in groups.items() if len(by_size) > 1}
-            found.append(_Sweep(budget, groups, _reference(sizes), min(sizes)))
-    return found
+def _sweep(runs: Runs, budget: str) -> _Sweep | None:
+    """Return the sweep if it goes below its reference."""
+    records = batch_sweep(runs, budget)
+    sizes = {record["cell"]["batch"] for record in records}
+    if not records or min(sizes) >= _reference(sizes):
+        return None
+    groups = {name: _by_size(group) for name, group in by_label(records).items()}
+    # A normalizer that ran at the base's batch size alone has nothing to compare.
+    groups = {name: by_size for name, by_size in groups.items() if len(by_size) > 1}
+    return _Sweep(budget, groups, _reference(sizes), min(sizes))
 
 
 def _by_size(records: Sequence[Record]) -> Groups:
@@ -162,29 +160,24 @@ def _by_size(records: Sequence[Record]) -> Groups:
     return groups
 
 
-def _batch(runs: Runs) -> Answer | str:
-    sweeps = _sweeps(runs)
-    if not sweeps:
-        return "only one batch size was run, or none with a learning rate in proportion to it."
-    panels = [panel(*item) for sweep in sweeps for item in _curves(sweep, runs.score)]
-    sizes = sorted({size for s in sweeps for groups in s.runs.values() for size in groups})
+def _batch(runs: Runs, budget: str) -> Answer | str:
+    sweep = _sweep(runs, budget)
+    if sweep is None:
+        return f"only one batch size was run at equal {budget} with a rate in proportion to it."
+    panels = [panel(*item) for item in _curves(sweep, runs.score)]
+    sizes = sorted({size for groups in sweep.runs.values() for size in groups})
     axis = {"title": "batch size", "log": True, "ticks": sizes}
     figure = {"kind": "series", "x": axis, "panels": panels, "markers": True}
-    sentence = " ".join(_sentence(sweep, runs.score) for sweep in sweeps)
-    tables = [_parts_table(sweeps, runs.score), _modes_table(sweeps, runs.score)]
+    tables = [_parts_table(sweep, runs.score), _modes_table(sweep, runs.score)]
+    sentence = _sentence(sweep, runs.score)
     return Answer(sentence, figure, [found for found in tables if found["rows"]])
 
 
 def _curves(sweep: _Sweep, score: Score) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the title and the curves of every panel of one sweep."""
+    """Yield the title and the curves of every panel."""
     for mode in _modes(score):
-        title = f"equal {sweep.budget}: error in {mode}, %".replace(
-            "in recomputed", "with recomputed"
-        )
-        if not score.higher_is_better:
-            title = f"equal {sweep.budget}: held-out loss"
-        curves = {name: _as_curve(groups, mode, score) for name, groups in sweep.runs.items()}
-        yield title, curves
+        title = f"error, {mode}, %" if score.higher_is_better else "held-out loss"
+        yield title, {name: _as_curve(groups, mode, score) for name, groups in sweep.runs.items()}
 
 
 def _modes(score: Score) -> list[str]:
@@ -303,50 +296,50 @@ def _loss_text(found: Comparison) -> str:
     return f"{found.a} {words} {found.b} ({difference_text(found, unit(LOSS))})"
 
 
-def _parts_table(sweeps: Sequence[_Sweep], score: Score) -> Table:
-    columns = ["normalizer", "equal", "batch size", "trains"]
+def _parts_table(sweep: _Sweep, score: Score) -> Table:
+    columns = ["normalizer", "batch size", "trains"]
     for words in ("rise of error", "from lagging statistics", "left with recomputed statistics"):
         columns += [f"{words}: {key}" for key in ("mean", "low", "high")]
     rows: list[list[Any]] = []
-    for sweep in sweeps if score.higher_is_better else ():
-        for name, groups in sweep.runs.items():
-            for size in groups:
-                if found := _parts_at(groups, sweep, size):
-                    ends = [end for part in found[:3] for end in part or (None,) * 3]
-                    trains = "yes" if found.trains else "no"
-                    rows.append([name, sweep.budget, size, trains, *ends])
+    for name, groups in sweep.runs.items() if score.higher_is_better else ():
+        for size in groups:
+            if found := _parts_at(groups, sweep, size):
+                ends = [end for part in found[:3] for end in part or (None,) * 3]
+                rows.append([name, size, "yes" if found.trains else "no", *ends])
     return table("Parts of the rise, points", columns, rows)
 
 
-def _modes_table(sweeps: Sequence[_Sweep], score: Score) -> Table:
-    columns = ["normalizer", "equal", "batch size", "learning rate", "steps", "seeds", "diverged"]
+def _modes_table(sweep: _Sweep, score: Score) -> Table:
+    columns = ["normalizer", "batch size", "learning rate", "steps", "seeds", "diverged"]
     for mode in _modes(score):
         columns += [f"{mode}: {key}" for key in ("median", "low", "high")]
     rows = []
-    for sweep in sweeps:
-        for name, groups in sweep.runs.items():
-            for size, records in groups.items():
-                spreads = [_spread(records, mode, score) for mode in _modes(score)]
-                ends = [s[key] for s in spreads for key in ("median", "low", "high")]
-                cell, seeds = records[0]["cell"], spreads[0]
-                counts = [cell["lr"], cell["steps"], seeds["n"], seeds["diverged"]]
-                rows.append([name, sweep.budget, size, *counts, *ends])
-    words = "Error, %" if score.higher_is_better else "Held-out loss"
-    return table(words, columns, rows)
+    for name, groups in sweep.runs.items():
+        for size, records in groups.items():
+            spreads = [_spread(records, mode, score) for mode in _modes(score)]
+            ends = [s[key] for s in spreads for key in ("median", "low", "high")]
+            cell, seeds = records[0]["cell"], spreads[0]
+            counts = [cell["lr"], cell["steps"], seeds["n"], seeds["diverged"]]
+            rows.append([name, size, *counts, *ends])
+    return table("Error, %" if score.higher_is_better else "Held-out loss", columns, rows)
+
+
+def _question(claim: str, budget: str, effect: str) -> Question:
+    return Question(
+        claim,
+        f"Small batches at equal {budget}",
+        "Held-out error at each batch size, with the learning rate in proportion to it (after Wu & "
+        f"He 2018, 1803.08494). At equal {budget}, small batches {effect}. Three ways to evaluate "
+        "tell three causes apart. What goes away with recomputed statistics came from running "
+        "statistics that lag. What stays, beyond what a normalizer without batch statistics "
+        "loses, came from noise in training. A net that is bad in all three does not train at "
+        "all: in a fully connected net at batch size 2 each statistic rests on two values, which "
+        "is another thing than noise. A convolution also averages over positions.",
+        lambda runs: _batch(runs, budget),
+    )
 
 
 QUESTIONS = (
-    Question(
-        "batch",
-        "Small batches",
-        "Held-out error at each batch size, with the learning rate in proportion to it: once at "
-        "equal epochs, where small batches take more steps, and once at equal steps, where they "
-        "see fewer samples (after Wu & He 2018, 1803.08494). Three ways to evaluate tell three "
-        "causes apart. What goes away with recomputed statistics came from running statistics "
-        "that lag. What stays came from noise in training, beyond what a normalizer without batch "
-        "statistics loses as well. A net that is bad in all three does not train at all: in a "
-        "fully connected net at batch size 2 each statistic rests on two values, which is another "
-        "thing than noise. A convolution also averages over positions.",
-        _batch,
-    ),
+    _question("batch", "epochs", "take more steps"),
+    _question("batch-steps", "steps", "see fewer samples"),
 )
