@@ -166,7 +166,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
             Settings(
                 lr=1.0,
                 steps=600,
-                lrs=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+                lrs=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
                 inits=(),
                 # A deviation of 1 saturates the net from the start.
                 experiments=Experiments(probed_inits=(100.0,), fixed_affine=True),

@@ -28,7 +28,7 @@ def base(**changes: Any) -> list[dict[str, Any]]:
 
 def test_within_and_across_are_judged_on_their_own() -> None:
     sentence = claim(base())["sentence"]
-    assert sentence.startswith("Within a layer of batch, |γ| orders the channels: mean rank")
+    assert sentence.startswith("Within a layer of batch, |γ| orders the channels: rank")
     assert "Across layers |γ| is not comparable" in sentence
 
 
@@ -43,7 +43,12 @@ def test_a_correlation_alone_does_not_make_layers_comparable() -> None:
 
 
 def test_the_wrong_order_is_said() -> None:
-    assert "the wrong way" in claim(base(within=[-0.5, -0.4, -0.6]))["sentence"]
+    assert "does not order the channels" in claim(base(within=[-0.5, -0.4, -0.6]))["sentence"]
+
+
+def test_a_weak_order_that_costs_more_than_chance_is_none() -> None:
+    harmful = {"smallest": [2.0] * 3, "random": [[1.0] * 20] * 3, "largest": [3.0] * 3}
+    assert "does not order" in claim(base(within=[0.1] * 3, by_layer=harmful))["sentence"]
 
 
 def test_seeds_that_disagree_do_not_tell() -> None:

@@ -91,33 +91,33 @@ def _correlation_panels(groups: Mapping[str, Sequence[Found]]) -> Iterator[dict[
 
 
 def _judgement(name: str, runs: Sequence[Found]) -> str:
-    found = {words: interval(values) for words, values in _correlations(runs).items()}
-    within, across = (found[words] for words in SCOPES)
-    return f"{_within_text(name, within, runs)} {_across_text(across, runs)}"
+    """Judge both scopes by the correlation and by whether |γ| beats a random choice."""
+    texts = []
+    for (words, values), way in zip(_correlations(runs).items(), WAYS, strict=True):
+        found = interval(values)
+        value = f"rank correlation {interval_text(found, 2, sign=True)}"
+        answer = _both(_sign(found), _beats_random(runs, way))
+        texts.append(f"{ANSWERS[words][answer]}: {value}; {_choices_text(runs, way)}.")
+    return " ".join(texts).replace("NAME", name)
 
 
-def _within_text(name: str, found: Interval | None, runs: Sequence[Found]) -> str:
-    value = f"mean rank correlation {interval_text(found, 2, sign=True)}"
-    words = {
-        "yes": f"Within a layer of {name}, |γ| orders the channels: {value}",
-        "no": f"Within a layer of {name}, |γ| orders the channels the wrong way: {value}",
-        "unclear": f"Within a layer of {name}, the seeds do not tell whether |γ| orders the "
-        f"channels: {value}",
-    }[_sign(found)]
-    return f"{words}; {_choices_text(runs, 'by_layer')}."
+ANSWERS = {
+    "within a layer": {
+        "yes": "Within a layer of NAME, |γ| orders the channels",
+        "no": "Within a layer of NAME, |γ| does not order the channels",
+        "unclear": "Within a layer of NAME, the seeds do not tell whether |γ| orders the channels",
+    },
+    "over all layers": {
+        "yes": "Across layers |γ| is comparable",
+        "no": "Across layers |γ| is not comparable",
+        "unclear": "The seeds do not tell whether |γ| is comparable across layers",
+    },
+}
 
 
-def _across_text(found: Interval | None, runs: Sequence[Found]) -> str:
-    """Judge by the correlation, and by whether one threshold beats a random choice."""
-    value = f"rank correlation {interval_text(found, 2, sign=True)}"
-    better = _beats_random(runs)
-    if _sign(found) == "yes" and better == "yes":
-        words = "Across layers |γ| is comparable"
-    elif _sign(found) == "no" or better == "no":
-        words = "Across layers |γ| is not comparable"
-    else:
-        words = "The seeds do not tell whether |γ| is comparable across layers"
-    return f"{words}: {value}; {_choices_text(runs, 'overall')}."
+def _both(*answers: str) -> str:
+    """Return yes if all say so, and no if one does."""
+    return "no" if "no" in answers else "yes" if set(answers) == {"yes"} else "unclear"
 
 
 def _sign(found: Interval | None) -> str:
@@ -126,12 +126,12 @@ def _sign(found: Interval | None) -> str:
     return "yes" if found.low > 0 else "no" if found.high < 0 else "unclear"
 
 
-def _beats_random(runs: Sequence[Found]) -> str:
-    """Say whether the smallest |γ| of all layers can go at less loss than random channels."""
+def _beats_random(runs: Sequence[Found], way: str) -> str:
+    """Say whether channels with the smallest |γ| can go at less loss than random ones."""
     share = _shown_share({"": runs})
     gains = []
     for found in runs:
-        small, random = (_loss(found, "overall", choice, share) for choice in CHOICES[:2])
+        small, random = (_loss(found, way, choice, share) for choice in CHOICES[:2])
         known = small is not None and random is not None and min(small, random) > 0
         gains.append(math.log(random / small) if known else None)  # type: ignore[operator]
     return _sign(interval(gains))
@@ -193,7 +193,8 @@ QUESTIONS = (
         "over the channels of all layers. At most 400 channels of a model are measured, evenly "
         "spread. Then 10, 30 or 50% of the channels are made constant together: those with the "
         "smallest |γ|, random ones (median of 20 draws), those with the largest, of each layer or "
-        "of all layers together.",
+        "of all layers together. |γ| orders the channels if the correlation is above zero and the "
+        "smallest do less harm than random ones.",
         _importance,
     ),
 )
