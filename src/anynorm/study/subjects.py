@@ -220,6 +220,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                 data="gaussian",
                 norms=("none", "batch", "layer"),
                 lr=0.01,
+                steps=1000,
                 lrs=(0.001, 0.003, 0.01, 0.03, 0.1),
                 inits=(),
                 batch=1000,
