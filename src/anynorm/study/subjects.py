@@ -207,8 +207,9 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
             _rnn,
             Settings(
                 norms=("none", "batch", "layer"),
+                lr=0.03,
                 steps=600,
-                lrs=(0.03, 0.1, 0.3),
+                lrs=(0.01, 0.03, 0.1, 0.3),
                 inits=(),
                 noise=False,
             ),
