@@ -20,12 +20,14 @@ BEHAVIOUR: dict[str, tuple[float, float, float, float, float, float]] = {
 }
 LAYERS = ["hidden.0", "hidden.3", "hidden.6", "head"]
 STEPS = 300
+SIZES = (2, 4, 8, 16, 32, 120)
 
 
 def cell(**changes: Any) -> dict[str, Any]:
     """Return a cell as a plain dict."""
     base = {"subject": "mlp-relu", "data": "digits", "norm": "batch", "norm_options": []}
     base |= {"lr": 0.1, "init": 1.0, "batch": 60, "placement": "before", "noise": False}
+    base |= {"affine": True}
     base |= {"optimizer": "sgd", "steps": STEPS, "seed": 0, "probes": False}
     return {**base, **changes}
 
@@ -46,6 +48,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "key": f"{rng.getrandbits(96):024x}",
         "cell": made,
         "task": task,
+        "chance": None if task == "regression" else 0.1,
         "status": "ok" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
         "curve": _curve(accuracy, diverged_at, rng),
@@ -72,14 +75,57 @@ def star(
 
 def _changes(norm: str) -> Iterator[dict[str, Any]]:
     yield {"probes": True}
-    yield from ({"lr": lr} for lr in (0.01, 0.03, 0.3, 1.0, 3.0, 10.0))
+    yield from ({"lr": lr} for lr in (0.01, 0.03, 0.3, 3.0, 10.0))
     yield from ({"init": init} for init in (0.01, 0.03, 0.1, 0.3, 3.0, 10.0))
-    for batch in (2, 4, 8, 16, 32, 120):
+    for batch in SIZES:
         yield {"batch": batch, "lr": 0.1 * batch / 60, "steps": STEPS * 60 // batch}
+        yield {"batch": batch, "lr": 0.1 * batch / 60}
     if norm != "none":
         yield {"placement": "after"}
     if norm == "batch":
-        yield {"noise": True, "probes": True}
+        yield {"affine": False}
+    if norm in ("none", "batch"):
+        yield from ({"lr": 1.0, "noise": noise, "probes": True} for noise in (False, True))
+    else:
+        yield {"lr": 1.0}
+
+
+def control_arms(lr: float = 1.0, seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:
+    """Return the four arms of the noisy control, probed."""
+    return [
+        record(norm=norm, noise=noise, lr=lr, seed=seed, probes=True)
+        for norm in ("none", "batch")
+        for noise in (False, True)
+        for seed in seeds
+    ]
+
+
+def batch_sweep(
+    budget: str, norms: Sequence[str] = ("batch", "group"), seeds: Sequence[int] = (0, 1, 2)
+) -> list[dict[str, Any]]:
+    """Return batch sizes at equal ``"epochs"`` or ``"steps"``, the base's 60 among them."""
+    return [
+        record(
+            norm=norm,
+            batch=batch,
+            lr=0.1 * batch / 60,
+            steps=STEPS * 60 // batch if budget == "epochs" else STEPS,
+            seed=seed,
+        )
+        for norm in norms
+        for batch in (*SIZES, 60)
+        for seed in seeds
+    ]
+
+
+def saturation(seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:
+    """Return probed runs of a sigmoid net at its own initial weights and at 100 times those."""
+    return [
+        record(subject="mlp-sigmoid", norm=norm, init=init, seed=seed, probes=True, status="ok")
+        for norm in ("none", "batch")
+        for init in (1.0, 100.0)
+        for seed in seeds
+    ]
 
 
 def _outcome(made: dict[str, Any], rng: random.Random) -> tuple[float, int | None]:
@@ -91,7 +137,10 @@ def _outcome(made: dict[str, Any], rng: random.Random) -> tuple[float, int | Non
     accuracy -= 0.3 * max(0.0, math.log10(least / made["init"]))
     if made["norm"].endswith("batch"):
         accuracy -= 0.45 * max(0.0, math.log2(8 / made["batch"]) / 2) ** 2
-    accuracy -= 0.01 * made["noise"] + 0.005 * (made["placement"] == "after")
+    if made["steps"] * made["batch"] < STEPS * 60:
+        accuracy -= 0.01 * math.log2(STEPS * 60 / (made["steps"] * made["batch"]))
+    accuracy -= 0.01 * made["noise"] + 0.02 * (not made["affine"])
+    accuracy -= 0.005 * (made["placement"] == "after")
     return max(0.1, min(1.0, accuracy + rng.uniform(-0.006, 0.006))), None
 
 
@@ -160,6 +209,51 @@ def _probes(made: dict[str, Any], diverged_at: int | None, rng: random.Random) -
         "shift": _shift(steps, size, rng),
         "units": _units(steps, size, made, rng),
         "flow": _flow(steps, size, rng),
+        **(_after_training(rng) if _is_measured(made, diverged_at) else {}),
+    }
+
+
+def _is_measured(made: dict[str, Any], diverged_at: int | None) -> bool:
+    return made["norm"] == "batch" and not made["noise"] and diverged_at is None
+
+
+def _after_training(rng: random.Random) -> dict[str, Any]:
+    """Return γ and β as a probe finds them; |γ| orders channels within layers, not across."""
+    gamma = [[rng.uniform(0.5, 1.5) / (1 + layer) for _ in range(20)] for layer in range(3)]
+    beta = [[rng.uniform(-0.5, 0.5) for _ in row] for row in gamma]
+    rise = [
+        [0.01 * (1 + layer) ** 2 * g + rng.uniform(0, 0.01) for g in row]
+        for layer, row in enumerate(gamma)
+    ]
+    return {
+        "affine": {
+            "layers": LAYERS[:-1],
+            "gamma": gamma,
+            "beta": beta,
+            "mean": [[b + 1e-7 for b in row] for row in beta],
+            "deviation": [[g * (1 - 1e-5) for g in row] for row in gamma],
+        },
+        "importance": {
+            "loss": 0.02,
+            "layers": LAYERS[:-1],
+            "channels": [20, 20, 20],
+            "gamma": gamma,
+            "rise": rise,
+            "within": [rng.uniform(0.3, 0.6) for _ in gamma],
+            "across": rng.uniform(-0.5, -0.3),
+            "shares": [0.1, 0.3, 0.5],
+            "by_layer": _constant_channels(0.5, rng),
+            "overall": _constant_channels(2.0, rng),
+        },
+    }
+
+
+def _constant_channels(smallest: float, rng: random.Random) -> dict[str, list[Any]]:
+    losses = (0.1, 0.6, 1.5)
+    return {
+        "smallest": [smallest * loss * rng.uniform(0.9, 1.1) for loss in losses],
+        "random": [[loss * rng.uniform(0.8, 1.2) for _ in range(20)] for loss in losses],
+        "largest": [2 * loss * rng.uniform(0.9, 1.1) for loss in losses],
     }
 
 
@@ -220,10 +314,20 @@ def _units(
         "mean_shift": _layered(steps, 0.1 * size**0.4, rng),
         "log_std_shift": _layered(steps, 0.05 * size**0.4, rng),
         "wasserstein": _layered(steps, 0.12 * size**0.4, rng),
-        "saturated": [[None] * 3 for _ in steps],
-        "dead": [[min(1.0, 0.05 * size)] * 3 for _ in steps],
+        "saturated": [[_saturated(made)] * 3 for _ in steps],
+        "dead": [[None if _is_sigmoid(made) else min(1.0, 0.05 * size)] * 3 for _ in steps],
         "whiteness": _layered(steps, 0.3, rng),
     }
+
+
+def _is_sigmoid(made: dict[str, Any]) -> bool:
+    return bool(made["subject"] == "mlp-sigmoid")
+
+
+def _saturated(made: dict[str, Any]) -> float | None:
+    if not _is_sigmoid(made):
+        return None
+    return 0.55 if made["norm"] == "none" and made["init"] > 10 else 0.0
 
 
 def _flow(steps: Sequence[int], size: float, rng: random.Random) -> dict[str, Any]:

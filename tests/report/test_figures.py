@@ -39,7 +39,7 @@ def strings(value: Any) -> Iterator[str]:
 def test_every_claim_is_drawn(evidence: dict[str, Any]) -> None:
     for claim in evidence["studies"][0]["claims"]:
         drawn = draw(claim["figure"], evidence["labels"])
-        assert any(len(trace.get("x") or trace.get("z")) for trace in drawn["data"])
+        assert any(len(trace.get("x") or trace.get("z") or ()) for trace in drawn["data"])
         json.dumps(drawn, allow_nan=False)
 
 

@@ -34,7 +34,7 @@ def test_the_verdict_and_the_ranking_with_spread(evidence: dict[str, Any]) -> No
     for entry in verdict["ranking"]:
         low, high = (100 * entry["score"][key] for key in ("low", "high"))
         assert f"[{low:.1f}, {high:.1f}]" in text
-    assert "480 of 1000 runs" in text
+    assert "630 of 1000 runs" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])

@@ -211,3 +211,9 @@ def test_models_that_cannot_be_used(subject: str, words: str) -> None:
 def test_unknown_normalizer_suggests_the_nearest() -> None:
     with pytest.raises(AnynormError, match='Did you mean "batch"'):
         make(norm="bacth")
+
+
+def test_fixed_gamma_and_beta_stay_out_of_training() -> None:
+    model = make(affine=False)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in make(norm="none").named_parameters()}

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from anynorm.study.data import Data, load
-from anynorm.study.evaluate import IN_EVAL_MODE, Scores, in_other_modes, predict, scores
+from anynorm.study.evaluate import (
+    IN_EVAL_MODE,
+    Scores,
+    chance,
+    in_other_modes,
+    predict,
+    scores,
+)
 
 
 def data(task: str = "classification", samples: int = 23) -> Data:
@@ -36,6 +43,12 @@ def test_regression_has_losses_and_no_accuracies() -> None:
     found = everything(nn.Identity(), data("regression"), 5)
     assert found["train_loss"] == data("regression").train_x.square().mean().item()
     assert {found[name] for name in found if "accuracy" in name} == {None}
+
+
+def test_chance_is_the_share_of_the_most_frequent_class() -> None:
+    found = data()
+    assert chance(found) == max(found.test_y.tolist().count(k) for k in range(4)) / 23
+    assert chance(data("regression")) is None
 
 
 def test_the_model_is_left_as_it_was() -> None:

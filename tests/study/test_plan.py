@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anynorm.errors import AnynormError
+from anynorm.study.experiments import Experiments
 from anynorm.study.plan import Plan
 
 
@@ -27,18 +28,24 @@ def test_no_run_appears_twice() -> None:
     cells = plan(lrs=(0.05, 0.1), batches=(60, 30), batch_norms=("batch",)).star()
     configurations = [{**cell.to_dict(), "probes": None} for cell in cells]
     assert all(configurations.count(one) == 1 for one in configurations)
-    assert len({cell.key for cell in cells}) == len(cells) == 2 * 2 * 2 + 2
+    # base, lr 0.05, and batch 30 for batch norm at equal epochs and at equal steps
+    assert len({cell.key for cell in cells}) == len(cells) == 2 * 2 * 2 + 2 * 2
 
 
-def test_batch_sizes_see_as_many_samples_at_a_rate_in_proportion() -> None:
-    cells = plan(batches=(30, 4, 2), batch_norms=("batch",), seeds=1).star()
-    found = {cell.batch: (cell.lr, cell.steps) for cell in cells if cell.norm == "batch"}
-    assert found == {60: (0.1, 100), 30: (0.05, 200), 4: (0.00666667, 1500), 2: (0.00333333, 3000)}
-    assert not [cell for cell in cells if cell.norm == "none" and cell.batch != 60]
+def sizes(**changes: Any) -> dict[int, set[tuple[float, int]]]:
+    """Return the learning rates and steps of batch norm at each batch size."""
+    found: dict[int, set[tuple[float, int]]] = {}
+    for cell in plan(batches=(30, 4, 2), batch_norms=("batch",), seeds=1, **changes).star():
+        if cell.norm == "batch":
+            found.setdefault(cell.batch, set()).add((cell.lr, cell.steps))
+        assert cell.norm == "batch" or cell.batch == 60
+    return found
 
 
 def test_a_warm_up_lasts_for_as_many_samples_with_any_batch_size() -> None:
-    cells = plan(batches=(30, 120), batch_norms=("batch",), seeds=1, warmup=20).star()
+    budget = Experiments(budgets=("epochs",))
+    changes = {"batches": (30, 120), "batch_norms": ("batch",), "experiments": budget}
+    cells = plan(**changes, seeds=1, warmup=20).star()
     found = {cell.batch: cell.warmup for cell in cells if cell.norm == "batch"}
     assert found == {60: 20, 30: 40, 120: 10}
 
@@ -49,9 +56,33 @@ def test_every_cell_has_the_optimizer_of_the_study() -> None:
         assert {name: getattr(cell, name) for name in settings} == settings
 
 
-def test_noise_control_accompanies_batch_norm_in_the_base_comparison() -> None:
-    noisy = [cell for cell in plan(noise=True, lrs=(1.0,)).star() if cell.noise]
-    assert [(cell.norm, cell.lr, cell.probes) for cell in noisy] == [("batch", 0.1, True)] * 2
+def test_batch_sizes_at_equal_epochs_see_as_many_samples() -> None:
+    found = sizes(experiments=Experiments(budgets=("epochs",)))
+    assert found[60] == {(0.1, 100)}
+    assert found[30] == {(0.05, 200)}
+    assert found[4] == {(0.00666667, 1500)}
+    assert found[2] == {(0.00333333, 3000)}
+
+
+def test_batch_sizes_at_equal_steps_have_the_same_rates() -> None:
+    found = sizes(experiments=Experiments(budgets=("steps",)))
+    assert found[2] == {(0.00333333, 100)}
+    both = sizes()
+    assert both[60] == {(0.1, 100)}
+    assert both[2] == {(0.00333333, 100), (0.00333333, 3000)}
+
+
+def test_the_noisy_control_has_four_probed_arms_at_a_large_rate() -> None:
+    cells = plan(noise=True, seeds=1, experiments=Experiments(control=3.0)).star()
+    arms = [(cell.norm, cell.noise) for cell in cells if cell.lr == 0.3 and cell.probes]
+    assert arms == [("none", False), ("none", True), ("batch", False), ("batch", True)]
+    assert not [cell for cell in cells if cell.noise and cell.lr != 0.3]
+
+
+def test_the_control_probes_the_runs_of_the_sweep_at_its_rate() -> None:
+    cells = plan(noise=True, lrs=(0.1, 1.0), norms=("none", "batch", "layer"), seeds=1).star()
+    at_control = {cell.norm: cell.probes for cell in cells if cell.lr == 1.0 and not cell.noise}
+    assert at_control == {"none": True, "batch": True, "layer": False}
 
 
 def test_placements_vary_around_the_first() -> None:
@@ -64,7 +95,7 @@ def test_product_has_every_combination() -> None:
         lrs=(0.1, 1.0), inits=(1.0, 2.0, 3.0), batches=(60, 30), placements=("before", "after")
     )
     cells = chosen.product()
-    assert len(cells) == 2 * 3 * 2 * 2 * 2 * 2
+    assert len([cell for cell in cells if cell.steps == 200 or cell.batch == 60]) == 96
     assert sum(cell.probes for cell in cells) == 4
     assert {cell.lr for cell in cells if cell.batch == 30} == {0.05, 0.5}
 

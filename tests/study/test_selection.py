@@ -8,7 +8,9 @@ import pytest
 from synthetic_records import record, star
 
 from anynorm.study.evidence import build
-from anynorm.study.selection import studies, sweep
+from anynorm.study.selection import batch_sweep, studies, sweep
+
+PAIR = ("none", "batch")
 
 
 def base_text(records: list[dict[str, Any]]) -> list[str]:
@@ -50,14 +52,49 @@ def test_residual_placements_are_named_as_such() -> None:
     both = [record(placement=name, probes=name == "pre") for name in ("pre", "post")]
     [text] = base_text(both)
     assert "normalizer before each sublayer" in text
-    [claim] = [
-        claim
-        for claim in build(both, title="", command="")["studies"][0]["claims"]
-        if claim["id"] == "placement"
+    found = build(both, title="", command="")["studies"][0]["claims"]
+    [claim] = [claim for claim in found if claim["id"] == "placement"]
+    assert claim["sentence"].startswith("Before each sublayer instead of after each residual sum:")
+    named = [row[0] for table in claim["tables"] for row in table["rows"]]
+    assert {"batch, pre", "batch, post"} <= set(named)
+
+
+def test_the_base_is_where_most_normalizers_were_probed() -> None:
+    base = [record(norm=norm, probes=True) for norm in (*PAIR, "layer")]
+    control = [record(norm=n, lr=1.0, probes=True, seed=s) for n in PAIR for s in range(3)]
+    [runs] = studies([*control, *base])
+    assert runs.base_value("lr") == 0.1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_normalizers_with_a_control_have_a_base_too(turned: bool) -> None:
+    records = [
+        record(norm=norm, lr=lr, noise=noise, probes=True)
+        for norm in PAIR
+        for lr, noise in ((0.1, False), (1.0, False), (1.0, True))
     ]
-    assert " pre, " in claim["sentence"]
-    assert claim["sentence"].endswith(" post.")
-    assert [row[0] for row in claim["tables"][0]["rows"]] == [
-        "batch, before each sublayer",
-        "batch, after each residual sum",
-    ]
+    [runs] = studies(records[::-1] if turned else records)
+    assert runs.base_value("lr") == 0.1
+
+
+def test_scaled_weights_are_not_the_base() -> None:
+    [runs] = studies(
+        [record(norm=n, init=init, probes=True) for init in (100.0, 1.0) for n in PAIR]
+    )
+    assert runs.base_value("init") == 1.0
+
+
+def test_changed_normalizers_are_controls() -> None:
+    [runs] = studies([record(), record(noise=True), record(affine=False)])
+    assert list(runs.at_base()) == ["batch"]
+    assert list(runs.controls_at()) == ["batch + noise", "batch, no γ β"]
+    assert runs.controls_at(lr=1.0) == {}
+
+
+def test_the_two_sweeps_over_batch_sizes_are_told_apart() -> None:
+    epochs = [record(batch=b, lr=0.1 * b / 60, steps=18000 // b) for b in (2, 4, 60)]
+    steps = [record(batch=b, lr=0.1 * b / 60) for b in (2, 4, 8)]
+    [runs] = studies([*steps, *epochs])
+    assert {r["cell"]["steps"] for r in batch_sweep(runs)} == {9000, 4500, 300}
+    assert {r["cell"]["batch"] for r in batch_sweep(runs, "steps")} == {2, 4, 8, 60}
+    assert {r["cell"]["steps"] for r in batch_sweep(runs, "steps")} == {300}

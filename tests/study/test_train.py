@@ -105,6 +105,24 @@ def test_record_is_whole() -> None:
     assert record["cost"]["bytes_for_backward"] > 60 * 64 * 4
 
 
+def test_a_probed_run_of_batch_norm_ends_with_a_look_at_its_channels() -> None:
+    probes = run(cell(steps=6, probes=True))["probes"]
+    assert probes["importance"]["channels"] == [100] * 8
+    assert [len(gammas) for gammas in probes["affine"]["gamma"]] == [50] * 8
+
+
+@pytest.mark.parametrize("changes", [{"noise": True}, {"norm": "layer"}, {"norm": "none"}])
+def test_other_runs_have_no_channels_to_look_at(changes: dict[str, Any]) -> None:
+    assert (
+        not {"importance", "affine"} & run(cell(steps=2, probes=True, **changes))["probes"].keys()
+    )
+
+
+def test_gamma_and_beta_are_not_trained_when_fixed() -> None:
+    record = run(cell(affine=False, probes=True, steps=3))
+    assert {*record["probes"]["affine"]["gamma"][0]} == {1.0}
+
+
 def test_long_curves_are_thinned() -> None:
     record = run(cell(subject="mlp-sigmoid", steps=450, norm="none"))
     assert record["curve"]["step"] == list(range(0, 450, 3))

@@ -307,7 +307,10 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     settings = _settings(subject, given.get("placements", USER.placements)[0])
     chosen = {
         **{name: getattr(settings, name) for name in ("norms", "inits", "batch", "batches")},
-        **{name: getattr(settings, name) for name in ("placements", "steps", "noise")},
+        **{
+            name: getattr(settings, name)
+            for name in ("placements", "steps", "noise", "experiments")
+        },
         **_training(settings, given),
         "data": data or settings.data,
         **given,

@@ -11,7 +11,17 @@ from anynorm.study.data import Data
 from anynorm.surgery import recalibrate
 from anynorm.surgery.snapshot import preserved
 
-__all__ = ["IN_EVAL_MODE", "NOTHING", "Items", "Scores", "in_other_modes", "predict", "scores"]
+__all__ = [
+    "IN_EVAL_MODE",
+    "NOTHING",
+    "Items",
+    "Scores",
+    "chance",
+    "in_other_modes",
+    "predict",
+    "scores",
+    "spread",
+]
 
 Scores = dict[str, float | None]
 Items = dict[str, str | list[float]]
@@ -24,6 +34,13 @@ _MODES = ("train_mode", "recalibrated")
 NOTHING: Scores = dict.fromkeys(
     (*IN_EVAL_MODE, *(f"test_{kind}_{mode}" for kind in ("accuracy", "loss") for mode in _MODES))
 )
+
+
+def chance(data: Data) -> float | None:
+    """The held-out accuracy of always naming the most frequent class; None for a regression."""
+    if data.task != "classification":
+        return None
+    return data.test_y.bincount().max().item() / len(data.test_y)
 
 
 def scores(model: nn.Module, data: Data) -> Scores:
@@ -103,15 +120,20 @@ def _whole_batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _training(data: Data) -> tuple[Tensor, Tensor]:
-    return _spread(data.train_x, data.train_y, data)
+    return _part(data.train_x, data.train_y, data)
 
 
 def _held_out(data: Data) -> tuple[Tensor, Tensor]:
-    return _spread(data.test_x, data.test_y, data)
+    return _part(data.test_x, data.test_y, data)
 
 
-def _spread(x: Tensor, y: Tensor, data: Data) -> tuple[Tensor, Tensor]:
-    """At most `_MOST` predictions, evenly spread, since data may come sorted by class."""
+def _part(x: Tensor, y: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+    """At most `_MOST` predictions."""
     most = max(1, _MOST // y.shape[1]) if data.task == "language" else _MOST
-    stride = -(-len(x) // most)
-    return x[::stride], y[::stride]
+    rows = spread(len(x), most)
+    return x[rows], y[rows]
+
+
+def spread(count: int, most: int) -> Tensor:
+    """Indices of at most `most` samples, evenly spread, since data may come sorted by class."""
+    return torch.arange(0, count, -(-count // most))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell, parse_norm
+from anynorm.study.experiments import Experiments, resized
 
 __all__ = ["Plan", "unique"]
 
@@ -17,7 +18,8 @@ class Plan:
     """The values to compare, and the base values that hold where nothing else is said.
 
     `norms` are names with options, such as ``"group:groups=4"``; `batch_norms` are those of them
-    that are compared over batch sizes.
+    that are compared over batch sizes. `experiments` says what is run beside the comparisons, and
+    `noise` whether the noisy control is among it.
     """
 
     subject: str
@@ -38,6 +40,7 @@ class Plan:
     warmup: int = 0
     noise: bool = True
     probes: bool = True
+    experiments: Experiments = field(default_factory=Experiments)
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -49,9 +52,9 @@ class Plan:
     def star(self) -> list[Cell]:
         """The base comparison, then one factor at a time; cells that coincide appear once.
 
-        The base cells carry the probes. Batch sizes are compared at equal epochs and with the
-        learning rate in proportion to the batch, down from the base cell's. A warm-up lasts for
-        as many samples.
+        The base cells carry the probes. Batch sizes are compared with the learning rate in
+        proportion to the batch, down from the base cell's, at equal epochs and at equal steps; at
+        equal epochs a warm-up lasts for as many samples. The experiments come last.
         """
         return unique(
             [
@@ -60,26 +63,32 @@ class Plan:
                 *self._vary("init", self.inits),
                 *self._vary("placement", self.placements),
                 *self._batch_sizes(),
+                *self._experiments(),
             ]
         )
 
     def product(self) -> list[Cell]:
-        """The base comparison and every combination of all the values."""
+        """The base comparison, every combination of all the values, and the experiments."""
         grid = product(
-            self.lrs or (self.lr,), self.inits or (1.0,), self.placements, self.batches or (None,)
+            self.lrs or (self.lr,),
+            self.inits or (1.0,),
+            self.placements,
+            self.batches or (self.batch,),
         )
         varied = [
-            self._at_batch(replace(cell, lr=lr, init=init, placement=placement), batch)
+            resized(replace(cell, lr=lr, init=init, placement=placement), batch, "epochs")
             for lr, init, placement, batch in grid
             for cell in self._cells(self.norms)
         ]
-        return unique([*self._base(), *varied])
+        return unique([*self._base(), *varied, *self._batch_sizes(), *self._experiments()])
 
     def _base(self) -> Iterator[Cell]:
-        cells = self._cells(self.norms)
-        noisy = [replace(cell, noise=True) for cell in cells if cell.norm == "batch"]
-        for cell in [*cells, *(noisy if self.noise else [])]:
+        for cell in self._cells(self.norms):
             yield replace(cell, probes=self.probes)
+
+    def _experiments(self) -> Iterator[Cell]:
+        cells = self._cells(self.norms)
+        return self.experiments.cells(cells, noise=self.noise, probes=self.probes)
 
     def _vary(self, name: str, values: Iterable[float | str]) -> Iterator[Cell]:
         for value in values:
@@ -87,17 +96,9 @@ class Plan:
                 yield Cell(**{**vars(cell), name: value})
 
     def _batch_sizes(self) -> Iterator[Cell]:
-        for batch in self.batches:
+        for batch, budget in product(self.batches, self.experiments.budgets):
             for cell in self._cells(self.batch_norms):
-                yield self._at_batch(cell, batch)
-
-    def _at_batch(self, cell: Cell, batch: int | None) -> Cell:
-        """`cell` with another batch size, as many samples seen and a learning rate to match."""
-        if batch is None:
-            return cell
-        ratio = batch / self.batch
-        steps, warmup = max(1, round(cell.steps / ratio)), round(cell.warmup / ratio)
-        return replace(cell, batch=batch, lr=cell.lr * ratio, steps=steps, warmup=warmup)
+                yield resized(cell, batch, budget)
 
     def _cells(self, norms: Iterable[str]) -> list[Cell]:
         return [self._cell(norm, seed) for norm in norms for seed in self._seeds()]

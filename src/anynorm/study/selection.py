@@ -11,7 +11,7 @@ from typing import Any
 from anynorm.study.cell import label
 from anynorm.study.spread import Record, Score, score_of
 
-__all__ = ["Runs", "by_label", "studies", "sweep"]
+__all__ = ["Runs", "batch_sweep", "by_label", "setting", "studies", "sweep"]
 
 FACTORS = ("lr", "init", "batch", "placement", "steps", "warmup")
 Setting = tuple[Any, ...]
@@ -36,7 +36,8 @@ def _rounded(value: Any) -> Any:
 class Runs:
     """The runs of one subject on one data set with one optimizer and one weight decay.
 
-    `controls` are the runs with injected noise; they are compared, never ranked.
+    `controls` are the runs of normalizers that were changed for an experiment, by injected noise
+    or by fixed γ and β; they are compared, never ranked.
     """
 
     subject: str
@@ -51,13 +52,23 @@ class Runs:
     @property
     def labels(self) -> list[str]:
         """The normalizers in order of appearance, ``none`` first."""
-        found = list(by_label(self.records))
-        return sorted(found, key=lambda name: name != "none")
+        return list(_none_first(by_label(self.records)))
 
     def at_base(self) -> dict[str, list[Record]]:
         """Return the runs at the base setting, for each normalizer."""
-        found = by_label(r for r in self.records if setting(r) == self.base)
-        return {name: found[name] for name in self.labels if name in found}
+        return self.at()
+
+    def at(self, **changes: Any) -> dict[str, list[Record]]:
+        """Return the runs at the base setting but for `changes`, for each normalizer."""
+        return _in_order(self.records, self._setting(changes))
+
+    def controls_at(self, **changes: Any) -> dict[str, list[Record]]:
+        """Return the controls at the base setting but for `changes`, for each of them."""
+        return _in_order(self.controls, self._setting(changes))
+
+    def _setting(self, changes: Mapping[str, Any]) -> Setting:
+        pairs = zip(FACTORS, self.base, strict=True)
+        return tuple(_rounded(changes.get(factor, value)) for factor, value in pairs)
 
     def base_value(self, factor: str) -> Any:
         """Return the base setting's value of `factor`."""
@@ -70,6 +81,14 @@ def by_label(records: Any) -> dict[str, list[Record]]:
     for record in sorted(records, key=lambda r: r["cell"]["seed"]):
         groups.setdefault(label(record["cell"]), []).append(record)
     return groups
+
+
+def _in_order(records: Sequence[Record], wanted: Setting) -> dict[str, list[Record]]:
+    return _none_first(by_label(r for r in records if setting(r) == wanted))
+
+
+def _none_first(groups: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
+    return dict(sorted(groups.items(), key=lambda item: item[0] != "none"))
 
 
 def studies(records: Sequence[Record]) -> list[Runs]:
@@ -85,27 +104,38 @@ def studies(records: Sequence[Record]) -> list[Runs]:
 def _runs(
     subject: str, data: str, optimizer: str, weight_decay: float, records: list[Record]
 ) -> Runs:
-    plain = [r for r in records if not r["cell"].get("noise")]
-    noisy = [r for r in records if r["cell"].get("noise")]
-    base = base_setting(plain or noisy)
+    plain = [r for r in records if not is_control(r)]
+    changed = [r for r in records if is_control(r)]
+    base = base_setting(plain or changed, changed)
     score = score_of(records)
-    return Runs(subject, data, optimizer, weight_decay, plain, noisy, base, score)
+    return Runs(subject, data, optimizer, weight_decay, plain, changed, base, score)
 
 
-def base_setting(records: Sequence[Record]) -> Setting:
+def is_control(record: Record) -> bool:
+    """Say whether the normalizer of a run was changed for an experiment."""
+    cell = record["cell"]
+    return bool(cell.get("noise")) or not cell.get("affine", True)
+
+
+def base_setting(records: Sequence[Record], controls: Sequence[Record] = ()) -> Setting:
     """Return the setting that the sweeps start from.
 
-    That is the probed one or, where nothing or everything was probed, the one that shares most
-    of its values with the other runs: the centre of a star-shaped grid.
+    That is the one at which most normalizers were probed: experiments probe two of them elsewhere.
+    If that leaves several, it is one with unscaled weights, then the one that shares most of its
+    values with the other runs, which is the centre of a star-shaped grid, then one at which the
+    noisy control was not run.
     """
     counts = [Counter(values) for values in zip(*map(setting, records), strict=True)]
-    probed = Counter(setting(r) for r in records if r.get("probes"))
+    probed = {(setting(r), label(r["cell"])) for r in records if r.get("probes")}
+    normalizers = Counter(where for where, _ in probed)
+    noisy = {setting(r) for r in controls if r["cell"].get("noise")}
 
-    def centrality(candidate: Setting) -> tuple[int, int]:
+    def rank(candidate: Setting) -> tuple[int, bool, int, bool]:
+        unscaled = candidate[FACTORS.index("init")] == 1
         shared = sum(count[value] for count, value in zip(counts, candidate, strict=True))
-        return probed[candidate], shared
+        return normalizers[candidate], unscaled, shared, candidate not in noisy
 
-    return max(dict.fromkeys(map(setting, records)), key=centrality)
+    return max(dict.fromkeys(map(setting, records)), key=rank)
 
 
 def sweep(runs: Runs, factor: str) -> list[Record]:
@@ -124,21 +154,24 @@ def sweep(runs: Runs, factor: str) -> list[Record]:
     return _widest(runs, factor, list(groups.values()))
 
 
-def batch_sweep(runs: Runs) -> list[Record]:
-    """Return the runs whose learning rate scales with the batch size, at equal epochs."""
+def batch_sweep(runs: Runs, budget: str = "epochs") -> list[Record]:
+    """Return the runs whose learning rate scales with the batch size, at equal epochs or steps."""
     fixed = ("init", "placement")
     matching = [
         record
         for record in runs.records
         if all(_value(record, name) == runs.base_value(name) for name in fixed)
     ]
-    anchors = dict.fromkeys(_scaling(record["cell"]) for record in matching)
-    groups = [[r for r in matching if _same(_scaling(r["cell"]), anchor)] for anchor in anchors]
+    scalings = [(_scaling(record["cell"], budget), record) for record in matching]
+    anchors = dict.fromkeys(scaling for scaling, _ in scalings)
+    groups = [[r for scaling, r in scalings if _same(scaling, anchor)] for anchor in anchors]
     return _widest(runs, "batch", groups)
 
 
-def _scaling(cell: Mapping[str, Any]) -> tuple[float, float]:
-    return cell["lr"] / cell["batch"], cell["steps"] * cell["batch"]
+def _scaling(cell: Mapping[str, Any], budget: str) -> tuple[float, float]:
+    """Return what a sweep over batch sizes holds: the scaled learning rate, and epochs or steps."""
+    held = cell["steps"] * cell["batch"] if budget == "epochs" else cell["steps"]
+    return cell["lr"] / cell["batch"], held
 
 
 def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:

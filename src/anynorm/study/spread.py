@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 __all__ = [
+    "ACCURACY",
+    "LOSS",
     "PerSeed",
     "Record",
     "Score",
@@ -16,6 +18,7 @@ __all__ = [
     "by_seed",
     "final",
     "final_value",
+    "finite",
     "score_of",
     "spread",
 ]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from anynorm.study.experiments import Experiments
 from anynorm.study.norm_argument import MakeNorm
 from anynorm.study.transformer import CharTransformer
 
@@ -139,7 +140,7 @@ class Settings:
     data: str = "digits"
     norms: tuple[str, ...] = ("none", "batch", "layer", "group:groups=4", "rms", "weight")
     lr: float = 0.1
-    steps: int = 150
+    steps: int = 300
     batch: int = 60
     optimizer: str = "sgd"
     weight_decay: float = 0.0
@@ -151,6 +152,7 @@ class Settings:
     batch_norms: tuple[str, ...] = ("batch", "group:groups=4")
     placements: tuple[str, ...] = ("before",)
     noise: bool = True
+    experiments: Experiments = field(default_factory=lambda: Experiments(fixed_affine=True))
 
 
 _HALVES = (32, 16, 8, 4, 2)
@@ -171,7 +173,15 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
     {
         # The 3x100 net of Ioffe & Szegedy 2015 (arXiv:1502.03167), with small Gaussian weights.
         "mlp-sigmoid": Subject(
-            _mlp(3, nn.Sigmoid, std=0.01), Settings(steps=1500, lrs=(0.1, 1.0), inits=())
+            _mlp(3, nn.Sigmoid, std=0.01),
+            Settings(
+                lr=1.0,
+                steps=600,
+                lrs=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+                inits=(),
+                # A deviation of 1 saturates the net from the start.
+                experiments=Experiments(probed_inits=(100.0,), fixed_affine=True),
+            ),
         ),
         "mlp-relu": Subject(
             _mlp(8, nn.ReLU, std=None),
@@ -188,12 +198,19 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                 ),
                 batches=_HALVES,
                 placements=("before", "after"),
+                # At equal epochs, a batch of 2 alone would take longer than all other runs.
+                experiments=Experiments(budgets=("steps",), fixed_affine=True),
             ),
         ),
         "cnn": Subject(
             _cnn,
             Settings(
-                norms=("none", "batch", "layer", _GROUP), steps=200, inits=(), batches=_HALVES
+                norms=("none", "batch", "layer", _GROUP),
+                lr=0.3,
+                steps=400,
+                lrs=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+                inits=(),
+                batches=(32, 8, 4, 2),
             ),
         ),
         # Batch statistics shared by all time steps against none shared (Ba et al. 2016).
@@ -201,8 +218,9 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
             _rnn,
             Settings(
                 norms=("none", "batch", "layer"),
+                lr=0.03,
                 steps=600,
-                lrs=(0.03, 0.1, 0.3),
+                lrs=(0.01, 0.03, 0.1, 0.3),
                 inits=(),
                 noise=False,
             ),
@@ -235,6 +253,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                 data="gaussian",
                 norms=("none", "batch", "layer"),
                 lr=0.01,
+                steps=1000,
                 lrs=(0.001, 0.003, 0.01, 0.03, 0.1),
                 inits=(),
                 batch=1000,

@@ -32,6 +32,8 @@ _CURVE_POINTS = 200
 _EVALUATIONS = 6
 # Held-out samples of the fixed batch on which units are watched, about.
 _PROBED = 200
+# Training samples on which the channels are measured after training, at most.
+_MEASURED = 256
 
 
 def run(cell: Cell) -> Record:
@@ -97,6 +99,9 @@ class _Run:
                 self._log(step, loss)
             if self._due(step + 1):
                 self._evaluate(step + 1)
+        if self.recorder and self.diverged_at is None and not self.cell.noise:
+            rows = evaluate.spread(len(self.data.train_x), _MEASURED)
+            self.recorder.after_training(self.data.train_x[rows], self.data.train_y[rows])
 
     def record(self) -> Record:
         """Everything measured, as the store keeps it."""
@@ -106,6 +111,7 @@ class _Run:
             "key": self.cell.key,
             "cell": self.cell.to_dict(),
             "task": self.data.task,
+            "chance": evaluate.chance(self.data),
             "status": "ok" if self.diverged_at is None else "diverged",
             "diverged_at": self.diverged_at,
             "curve": self.curve,

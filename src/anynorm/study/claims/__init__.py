@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from anynorm.study.claims.affine import QUESTIONS as AFFINE
+from anynorm.study.claims.control import QUESTIONS as CONTROL
 from anynorm.study.claims.convergence import QUESTIONS as CONVERGENCE
 from anynorm.study.claims.generalization import QUESTIONS as GENERALIZATION
+from anynorm.study.claims.importance import QUESTIONS as IMPORTANCE
 from anynorm.study.claims.layers import QUESTIONS as LAYERS
 from anynorm.study.claims.outcome import QUESTIONS as OUTCOME
 from anynorm.study.claims.question import Answer, Question, ask
@@ -17,9 +20,12 @@ __all__ = ["QUESTIONS", "Answer", "Question", "ask"]
 QUESTIONS: tuple[Question, ...] = (
     *OUTCOME,
     *CONVERGENCE,
+    *CONTROL,
     *SWEEPS,
     *SMOOTHNESS,
     *LAYERS,
+    *AFFINE,
+    *IMPORTANCE,
     *GENERALIZATION,
     *VARIANTS,
     *TRADEOFFS,

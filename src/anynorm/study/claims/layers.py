@@ -1,4 +1,4 @@
-"""What happens inside: covariate shift in both senses, a unit, saturation, whiteness, gradients."""
+"""What happens inside: covariate shift in both senses, a unit, whiteness, gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 from anynorm.study.claims.curves import (
-    Curve,
     Pick,
     has_values,
     merge,
@@ -17,9 +16,10 @@ from anynorm.study.claims.curves import (
 )
 from anynorm.study.claims.judge import Statement
 from anynorm.study.claims.question import Answer, Question, table
+from anynorm.study.claims.saturation import QUESTIONS as SATURATION
 from anynorm.study.claims.smoothness import NOT_PROBED, focus, judge_early
 from anynorm.study.selection import Runs
-from anynorm.study.spread import Record, Spread, finite, spread
+from anynorm.study.spread import Record, Spread, spread
 from anynorm.study.wording import join, number
 
 __all__ = ["QUESTIONS"]
@@ -139,46 +139,6 @@ def _as_curve(layers: Sequence[Spread]) -> dict[str, Any]:
     return {"x": list(range(1, len(layers) + 1)), **ends}
 
 
-def _share(key: str) -> Pick:
-    """Pick the mean share over the layers that have one, in per cent."""
-
-    def pick(record: Record) -> Curve | None:
-        units = (record.get("probes") or {}).get("units") or {}
-        if not units.get(key) or not units.get("step"):
-            return None
-        count = min(len(units["step"]), len(units[key]))
-        return Curve(
-            units["step"][:count], [_mean_percent(layers) for layers in units[key][:count]]
-        )
-
-    return pick
-
-
-def _mean_percent(layers: Sequence[float | None]) -> float | None:
-    known = [value for value in layers if value is not None and finite(value) is not None]
-    return 100 * sum(known) / len(known) if known else None
-
-
-SATURATED = ("saturated, % of values", _share("saturated"), False)
-DEAD = ("dead, % of units", _share("dead"), False)
-
-
-FEWER_SATURATED = Statement(
-    "{name} keeps units out of saturation.",
-    "saturated values over the first 100 steps",
-    ("fewer", "more"),
-    unit="points",
-    percent=True,
-    margin=1.0,
-)
-FEWER_DEAD = Statement(
-    "{name} keeps units from dying.",
-    "dead units over the first 100 steps",
-    ("fewer", "more"),
-    unit="points",
-    percent=True,
-    margin=1.0,
-)
 EVEN_FLOW = Statement(
     "{name} makes the layers learn at more equal rates.",
     "largest over smallest ‖∇W‖ / ‖W‖ of the layers over the first 100 steps",
@@ -202,20 +162,6 @@ WHITER = Statement(
     "{name} makes the outputs of a layer less correlated.",
     "mean absolute correlation over the first 100 steps",
 )
-
-
-def _saturation(runs: Runs) -> Answer | str:
-    groups = runs.at_base()
-    for statement, shown, other in (
-        (FEWER_SATURATED, SATURATED, DEAD),
-        (FEWER_DEAD, DEAD, SATURATED),
-    ):
-        if has_values(panel(shown[0], merge(groups, shown[1]))):
-            return _over_training(statement, shown, other)(runs)
-    return (
-        "no probed layer has an activation that saturates or dies, or no run was probed. Probes "
-        "are on by default: leave out --no-probes."
-    )
 
 
 QUESTIONS = (
@@ -253,13 +199,7 @@ QUESTIONS = (
         "batch, in one run (Ioffe & Szegedy 2015, 1502.03167).",
         _unit,
     ),
-    Question(
-        "saturation",
-        "Do fewer units saturate or die?",
-        "Share of |z| > 4 in front of a sigmoid or > 2 in front of a tanh; share of ReLU units "
-        "that are zero on the whole probe batch. Mean over layers.",
-        _saturation,
-    ),
+    *SATURATION,
     Question(
         "whiteness",
         "Are a layer's outputs less correlated?",

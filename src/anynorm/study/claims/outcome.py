@@ -1,16 +1,16 @@
-"""How the normalizers end: scores, training loss, diverged runs, the control."""
+"""How the normalizers end: scores, training loss, diverged runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.study.claims.curves import Curve, early, merge, panel, probe, series_table
+from anynorm.study.claims.curves import Curve, merge, panel, series_table
 from anynorm.study.claims.judge import Statement, judge
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
-from anynorm.study.selection import Runs, by_label, setting
+from anynorm.study.selection import Runs
 from anynorm.study.spread import PerSeed, Record, Score, Spread, by_seed, final, final_value
-from anynorm.study.wording import join, number, plural, score_text
+from anynorm.study.wording import join, plural
 
 __all__ = [
     "QUESTIONS",
@@ -162,36 +162,6 @@ def _training(runs: Runs) -> Answer | str:
     return judge(losses, LOWER_LOSS).answer(figure, [series_table("step", panels)])
 
 
-def _control(runs: Runs) -> Answer | str:
-    noisy = by_label(r for r in runs.controls if setting(r) == runs.base)
-    if not noisy:
-        return "the noisy control was not run."
-    base = runs.at_base()
-    twins = [name.removesuffix(" + noise") for name in noisy]
-    shown = {name: base[name] for name in ("none", *twins) if name in base} | noisy
-    shift = early(shown, probe("units", "wasserstein"))
-    panels = [
-        score_panel(runs.score, [row(n, runs.score.spread(group)) for n, group in shown.items()])
-    ]
-    if shift:
-        title = "distribution shift, first 100 steps"
-        panels.append({"title": title, "log": True, "rows": [row(*item) for item in shift.items()]})
-    tables = [score_table(runs.score, shown, "Control")]
-    return Answer(
-        _control_sentence(runs.score, shown, shift), {"kind": "dots", "panels": panels}, tables
-    )
-
-
-def _control_sentence(
-    score: Score, shown: Mapping[str, Sequence[Record]], shift: Mapping[str, Spread]
-) -> str:
-    texts = []
-    for name, records in shown.items():
-        moved = f" with a shift of {number(shift[name]['median'])}" if name in shift else ""
-        texts.append(f"{name} {score_text(score, score.spread(records))}{moved}")
-    return f"{score.name.capitalize()}: {join(texts)}."
-
-
 QUESTIONS = (
     Question(
         "base",
@@ -206,15 +176,5 @@ QUESTIONS = (
         "Does the training loss end lower?",
         "Loss of the mini-batches at the base setting: median over seeds and their range.",
         _training,
-    ),
-    Question(
-        "control",
-        "Does it help by keeping distributions stable?",
-        "The control injects random shifts and scales, new ones at each step, behind every "
-        "normalizer (Santurkar et al. 2018, 1805.11604). If stable distributions were the reason "
-        "why normalization helps, the control would lose the benefit. Distribution shift is the "
-        "Wasserstein-1 distance of a unit's outputs on a fixed batch between measurements, in "
-        "standard deviations.",
-        _control,
     ),
 )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from anynorm.errors import UnknownNameError
-from anynorm.study.probes import flow, landscape, shift, units
+from anynorm.study.probes import affine, flow, importance, landscape, shift, units
+from anynorm.study.probes.channels import channels_of
 from anynorm.study.probes.layers import WeightLayer, multiplications, weight_layers
 from anynorm.study.probes.objective import Loss, Objective
 from anynorm.study.probes.schedule import Schedule
@@ -74,6 +75,7 @@ class Recorder:
         self._shift: dict[str, list[Any]] = _columns(["weight", *shift.KEYS])
         self._flow: dict[str, list[Any]] = _columns(["weight", *flow.KEYS])
         self._distributions: dict[str, list[Any]] = _columns([*units.KEYS, "percentiles"])
+        self._afterwards: dict[str, Any] = {}
 
     def before_step(self, step: int, x: Tensor, y: Tensor) -> None:
         """Measure what is due at `step` (from 0) on the mini-batch `x`, `y` of that step.
@@ -96,6 +98,17 @@ class Recorder:
             if step in due.shift:
                 _append(self._shift, step, shift.measure(objective, self._shifted), due.shift)
 
+    def after_training(self, x: Tensor, y: Tensor) -> None:
+        """Measure γ and β of batch norm, and the importance of its channels, on `x`, `y`.
+
+        Models without batch norm, or with one that has no γ and β, are left out.
+        """
+        with self._timed():
+            if layers := channels_of(self._model):
+                found = importance.measure(self._model, layers, self._loss_fn, x, y)
+                self._afterwards["importance"] = found
+                self._afterwards["affine"] = affine.measure(self._model, layers, x)
+
     def result(self) -> dict[str, Any]:
         """Return what was measured so far, as plain lists: one entry per measured step.
 
@@ -112,6 +125,7 @@ class Recorder:
             "shift": {"layers": shifted, **self._shift},
             "units": {"layers": self._units.layers, **self._distributions, "percentiles": by_level},
             "flow": {"layers": names, **self._flow},
+            **self._afterwards,
         }
 
     @contextmanager
