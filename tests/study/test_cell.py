@@ -30,7 +30,6 @@ def test_every_field_changes_the_key() -> None:
         "placement": "after",
         "affine": False,
         "noise": True,
-        "affine": False,
         "optimizer": "adam",
         "weight_decay": 0.1,
         "warmup": 5,

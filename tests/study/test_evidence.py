@@ -311,7 +311,7 @@ def truncated(values: dict[str, Any], length: int) -> dict[str, Any]:
         if isinstance(value, dict):
             found[key] = truncated(value, length)
         else:
-            found[key] = value if key == "layers" else value[:length]
+            found[key] = value[:length] if isinstance(value, list) and key != "layers" else value
     return found
 
 

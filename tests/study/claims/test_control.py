@@ -77,4 +77,7 @@ def test_without_none_there_is_no_judgement() -> None:
 
 def test_fixed_gamma_and_beta_are_no_control_of_noise() -> None:
     records = [r for r in star(("none", "batch")) if not r["cell"]["noise"]]
-    assert claim(records)["missing"] == "the noisy control was not run."
+    assert (
+        claim(records)["missing"]
+        == "the noisy control was not run. --noise with none and batch would measure it."
+    )

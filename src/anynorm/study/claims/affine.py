@@ -27,9 +27,30 @@ WORDS = {"mean": "mean of the output against β", "deviation": "deviation agains
 
 
 def measured(records: Sequence[Record], part: str) -> list[Mapping[str, Any]]:
-    """Return what a probe found after training, of the runs that have it."""
+    """Return what a probe found after training, of the runs that have all of it."""
     found = [(record.get("probes") or {}).get(part) for record in records]
-    return [one for one in found if one and one.get("layers")]
+    return [one for one in found if one and _is_whole(one, part)]
+
+
+# What each probe leaves for every layer. A record that was cut short lacks some of it.
+BY_LAYER = {
+    "affine": ("mean", "deviation", "beta", "gamma"),
+    "importance": ("channels", "gamma", "within"),
+}
+WAYS = ("by_layer", "overall")
+CHOICES = ("smallest", "random", "largest")
+
+
+def _is_whole(found: Mapping[str, Any], part: str) -> bool:
+    count = len(found.get("layers") or ())
+    columns = [found.get(key) or () for key in BY_LAYER[part]]
+    if not count or any(len(column) != count for column in columns):
+        return False
+    if part == "affine":
+        return all(len(set(map(len, rows))) == 1 for rows in zip(*columns, strict=True))
+    losses = [(found.get(way) or {}).get(choice) or () for way in WAYS for choice in CHOICES]
+    shares = found.get("shares") or ()
+    return bool(shares) and "across" in found and all(len(row) == len(shares) for row in losses)
 
 
 def _moments(runs: Runs) -> Answer | str:

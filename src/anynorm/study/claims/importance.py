@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from anynorm.study.claims.affine import measured
+from anynorm.study.claims.affine import CHOICES, measured
 from anynorm.study.claims.outcome import row
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.claims.samples import Interval, cells, interval, interval_text
@@ -18,7 +18,6 @@ from anynorm.study.wording import join, number
 __all__ = ["QUESTIONS"]
 
 Found = Mapping[str, Any]
-CHOICES = ("smallest", "random", "largest")
 # The share of constant channels that the sentence is about.
 SHARE = 0.3
 WAYS = {"by_layer": "of each layer", "overall": "of all layers together"}

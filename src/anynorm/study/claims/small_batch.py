@@ -20,7 +20,7 @@ from anynorm.study.claims.samples import (
 )
 from anynorm.study.inference import Comparison, Sample, against_control
 from anynorm.study.selection import Runs, batch_sweep, by_label
-from anynorm.study.spread import ACCURACY, LOSS, Record, Score, Spread, spread
+from anynorm.study.spread import ACCURACY, LOSS, Record, Score, Spread, final_value, spread
 from anynorm.study.tolerance import points
 from anynorm.study.wording import join, plural
 
@@ -114,7 +114,7 @@ def _paired(here: Sequence[Record], reference: Sequence[Record]) -> Iterator[tup
 
 
 def _error(record: Record, mode: str) -> float | None:
-    value = record["final"].get(MODES[mode]) if record["status"] == "ok" else None
+    value = final_value(record, MODES[mode])
     return None if value is None else 100 * (1 - value)
 
 
