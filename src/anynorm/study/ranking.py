@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anynorm.study.claims.convergence import convergence_ratios
-from anynorm.study.claims.sweeps import batch_effects, range_text
+from anynorm.study.claims.sweeps import batch_effects, range_answers, range_text
 from anynorm.study.claims.tradeoffs import cost_ratios
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Score, Spread, final
@@ -54,9 +54,15 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def _tolerances(runs: Runs, factor: str) -> dict[str, Any]:
     found = tolerances(runs, factor)
+    answers = range_answers(runs, factor) if found else {}
     keys = ("decades", "low", "high", "open_low", "open_high", "trains")
     return {
-        n: {**{key: t.get(key) for key in keys}, "text": range_text(t)} for n, t in found.items()
+        name: {
+            **{key: t.get(key) for key in keys},
+            "text": range_text(t),
+            "answer": answers.get(name),
+        }
+        for name, t in found.items()
     }
 
 

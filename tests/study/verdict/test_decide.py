@@ -104,7 +104,7 @@ def test_what_trains_at_many_more_rates_is_preferred() -> None:
     found = tolerant((0.03, 0.1, 0.3, 1.0), (0.1,))
     assert (found["kind"], found["recommended"]) == ("prefer", "batch")
     assert (
-        "learning rates from 0.03 to 1 (at least 33-fold), against 0.1 only for none"
+        "learning rates from 0.03 to 1 (at least 33-fold), none at 0.1 only"
         in found["recommendation"]
     )
     assert found["headline"] == "Use batch"
@@ -130,6 +130,18 @@ def test_a_batch_size_below_which_it_fails_is_a_limit() -> None:
     ]
     [runs] = studies(records)
     assert "Avoid it below batch size 8." in decide(runs)["recommendation"]
+
+
+def test_what_small_batches_cost_any_normalizer_is_no_limit() -> None:
+    records = [made(n, s, v[s]) for n, v in (("none", NONE), ("batch", BETTER)) for s in range(3)]
+    records += [
+        made(norm, seed, 0.9 if size > 4 else 0.6, batch=size, lr=0.1 * size / 60)
+        for norm in ("batch", "group")
+        for size in (32, 16, 8, 4, 2)
+        for seed in range(3)
+    ]
+    [runs] = studies(records)
+    assert "Avoid it" not in decide(runs)["recommendation"]
 
 
 def test_the_error_is_divided_among_looks() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anynorm.study.claims.judge import NAMED, NONE, Statement, judge
+from anynorm.study.claims.judge import NAMED, NONE, Judgement, Statement, judge
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.claims.small_batch import QUESTIONS as SMALL_BATCH
 from anynorm.study.claims.small_batch import batch_effects
@@ -14,7 +14,7 @@ from anynorm.study.spread import Score
 from anynorm.study.tolerance import tolerances, widths
 from anynorm.study.wording import fold, number
 
-__all__ = ["QUESTIONS", "batch_effects", "range_text"]
+__all__ = ["QUESTIONS", "batch_effects", "range_answers", "range_text"]
 
 
 def range_text(found: Mapping[str, Any]) -> str:
@@ -54,6 +54,15 @@ RANGES = {
 }
 
 
+def range_answers(runs: Runs, factor: str) -> dict[str, str]:
+    """Return for each normalizer whether its range is wider than without: one of four answers."""
+    return {found.a: found.answer for found in _judged(runs, factor).comparisons}
+
+
+def _judged(runs: Runs, factor: str) -> Judgement:
+    return judge(widths(runs, factor), RANGES[factor])
+
+
 def _tolerance(runs: Runs, factor: str, words: str, option: str) -> Answer | str:
     found = tolerances(runs, factor)
     if not found:
@@ -66,7 +75,7 @@ def _tolerance(runs: Runs, factor: str, words: str, option: str) -> Answer | str
         "higher_is_better": runs.score.higher_is_better,
         "rows": {name: _heat_row(found[name], runs.score) for name in found},
     }
-    judged = judge(widths(runs, factor), RANGES[factor])
+    judged = _judged(runs, factor)
     tables = [_tolerance_table(found), _points_table(found, words)]
     answer = judged.answer(figure, tables)
     return answer._replace(sentence=f"{_ranges_sentence(found)} {answer.sentence}")

@@ -15,14 +15,14 @@ __all__ = ["NONE", "Choice", "choose", "wider"]
 NONE = "none"
 # Half a decade is one step of the grid of learning rates: less is no difference.
 _GRID_STEP = 3.0
-# Points of error at a small batch that make it a limit.
+# Points of error at a small batch: less is no limit.
 _RISE = 5.0
 # What people know comes first where nothing else decides.
 _FAMILIAR = ("batch", "layer", "group", "rms", "instance", "weight")
 
 _RANGES = {
     "lr_tolerance": "it trains well at learning rates",
-    "init_tolerance": "it trains well from initial weights multiplied by",
+    "init_tolerance": "it trains well at initial scales",
 }
 
 Entry = Mapping[str, Any]
@@ -74,27 +74,19 @@ def _without_none(
 ) -> Choice:
     if len(pool) == 1 and len(by_name) > 1:
         return Choice("use", pool[0])
-    first = _first([by_name[name] for name in pool]) if pool else None
-    others = [by_name[name] for name in pool if name != first]
-    if first is None or not others:
-        return Choice("undecided", None)
-    reasons = _advantages(by_name[first], others)
-    equal = all(c.answer in ("equivalent", "harmful") for c in comparisons)
-    return Choice(
-        "prefer" if reasons or equal else "undecided", first if reasons or equal else None, reasons
-    )
+    if pool and all(c.answer in ("equivalent", "harmful") for c in comparisons):
+        return Choice("prefer", _first([by_name[name] for name in pool]))
+    return Choice("undecided", None)
 
 
 def _beside_none(
     by_name: Mapping[str, Entry], pool: Sequence[str], comparisons: Sequence[Comparison]
 ) -> Choice:
     none = by_name[NONE]
-    helpful = [
-        by_name[name] for name in pool if name != NONE and _advantages(by_name[name], [none])
-    ]
+    helpful = [by_name[name] for name in pool if name != NONE and _advantages(by_name[name], none)]
     if helpful:
         name = _first(helpful)
-        return Choice("prefer", name, _advantages(by_name[name], [none]))
+        return Choice("prefer", name, _advantages(by_name[name], none))
     against_none = [c for c in comparisons if c.b == NONE]
     settled = all(c.answer in ("equivalent", "harmful") for c in against_none)
     if against_none and settled:
@@ -103,43 +95,59 @@ def _beside_none(
 
 
 def _first(entries: Sequence[Entry]) -> str:
-    """Return the preferred one of some that the score does not tell apart."""
+    """Return the preferred one of some that the score does not tell apart.
+
+    A quantity counts only where all that are left have it: what was not measured must not win.
+    """
     left = list(entries)
-    for width in (_width("lr_tolerance"), _width("init_tolerance")):
-        widest = max(map(width, left))
-        left = [entry for entry in left if width(entry) * _GRID_STEP >= widest]
-    quickest = min(map(_steps, left))
-    left = [entry for entry in left if _steps(entry) <= 1.25 * quickest]
-    steadiest = min(map(_small_batch_rise, left))
-    left = [entry for entry in left if _small_batch_rise(entry) <= steadiest + _RISE]
+    for cost, factor in _COSTS:
+        costs = [cost(entry) for entry in left]
+        if None not in costs:
+            least = min(known for known in costs if known is not None)
+            pairs = zip(left, costs, strict=True)
+            left = [e for e, known in pairs if known is not None and known <= factor * least]
     return str(min(left, key=_familiarity)["label"])
 
 
-def _width(key: str) -> Callable[[Entry], float]:
-    """Return a function that gives the k of a range "k-fold"; 1 where nothing was measured."""
+def _narrowness(key: str) -> Callable[[Entry], float | None]:
+    """Return a function that gives 1/k of a usable range that is k-fold."""
 
-    def width(entry: Entry) -> float:
+    def narrowness(entry: Entry) -> float | None:
         found = entry[key]
-        if not found or found["low"] is None:
-            return 0.0 if found else 1.0
-        return float(found["high"] / found["low"])
+        if not found:
+            return None
+        return 1e9 if found["low"] is None else float(found["low"] / found["high"])
 
-    return width
+    return narrowness
 
 
-def _steps(entry: Entry) -> float:
-    """Return the steps to a common loss beside those without normalization; 1 where unknown."""
+def _steps(entry: Entry) -> float | None:
+    """Return the steps to a common loss beside those without normalization."""
     found = entry.get("convergence")
-    if not found or found["answer"] == "cannot tell" or found["ratio"] is None:
+    if not found:
+        return None
+    if found["answer"] == "cannot tell":
         return 1.0
-    return float(found["ratio"])
+    return 1e9 if found["ratio"] is None else float(found["ratio"])
 
 
-def _small_batch_rise(entry: Entry) -> float:
+def _small_batch(entry: Entry) -> float | None:
+    """Return the error at the smallest batch size, with a floor below which it is no limit."""
     found = entry["small_batch"]
     if not found:
-        return 0.0
-    return 100.0 if found["median"] is None else float(found["median"])
+        return None
+    return 1e9 if found["median"] is None else max(float(found["median"]), _RISE)
+
+
+# What is preferred, in this order, and how many times more of it is a difference. Less is noise: a
+# range may end one value of the grid sooner by chance. Learning rates are a little over three times
+# apart (0.3 stands for the root of 0.1), initial scales up to ten times.
+_COSTS = (
+    (_narrowness("lr_tolerance"), 1.2 * _GRID_STEP),
+    (_narrowness("init_tolerance"), 12.0),
+    (_steps, 2.0),
+    (_small_batch, 2.0),
+)
 
 
 def _familiarity(entry: Entry) -> tuple[int, int]:
@@ -151,36 +159,37 @@ def _familiarity(entry: Entry) -> tuple[int, int]:
     )
 
 
-def _advantages(entry: Entry, others: Sequence[Entry]) -> list[str]:
-    """Return in words where a normalizer is ahead of all others, by more than noise.
+def _advantages(entry: Entry, none: Entry) -> list[str]:
+    """Return in words where a normalizer is ahead of none, by more than the seeds explain.
 
     Faster training alone is no reason: it is named beside a wider range.
     """
-    found = [words for key in _RANGES if (words := _wider(key, entry, others))]
-    return [*found, *_faster(entry, others)] if found else []
+    found = [words for key in _RANGES if (words := _wider(key, entry, none))]
+    return [*found, *_faster(entry)] if found else []
 
 
-def _wider(key: str, entry: Entry, others: Sequence[Entry]) -> str:
-    width = _width(key)
-    if not entry[key] or any(not other[key] for other in others):
+def _wider(key: str, entry: Entry, none: Entry) -> str:
+    if not entry[key] or not none[key] or entry[key]["answer"] != "better":
         return ""
-    second = max(others, key=width)
-    # A third of a per cent leaves room for the rounding of rates such as 0.03 and 0.1.
-    enough = width(entry) > 0.997 * _GRID_STEP * max(width(second), 1.0)
-    return wider(key, entry, second) if enough else ""
+    here, there = _narrowness(key)(entry), _narrowness(key)(none)
+    if here is None or there is None or 0.99 * _GRID_STEP * here > min(there, 1.0):
+        return ""
+    return wider(key, entry, none)
 
 
 def wider(key: str, entry: Entry, other: Entry) -> str:
     """Return the range in which one normalizer trains well, and that of another."""
     text = other[key]["text"]
     if text == "nowhere":
-        return f"{_RANGES[key]} {entry[key]['text']}, {other['label']} at none that was tried"
-    return f"{_RANGES[key]} {entry[key]['text']}, against {text} for {other['label']}"
+        text = "at none that was tried"
+    elif not text.startswith("from"):
+        text = f"at {text}"
+    return f"{_RANGES[key]} {entry[key]['text']}, {other['label']} {text}"
 
 
-def _faster(entry: Entry, others: Sequence[Entry]) -> list[str]:
+def _faster(entry: Entry) -> list[str]:
     found = entry.get("convergence")
-    if not found or found["answer"] != "better" or [o["label"] for o in others] != [NONE]:
+    if not found or found["answer"] != "better":
         return []
     if found["ratio"] is None:
         return ["it reaches a training loss that none does not reach"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anynorm.catalogue import catalogue
 from anynorm.study.inference import Comparison
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import LAG, Cause
@@ -36,7 +37,11 @@ def recommendation(
     by_name = {entry["label"]: entry for entry in entries}
     if choice.name is not None:
         entry = by_name[choice.name]
-        parts += [_advice(choice, entry, by_name.get(NONE)), _limit(entry), _repair(entry, causes)]
+        parts += [
+            _advice(choice, entry, by_name.get(NONE)),
+            _limit(entry, entries),
+            _repair(entry, causes),
+        ]
     else:
         parts.append(_what_would_tell(comparisons))
     return " ".join(part for part in parts if part)
@@ -137,14 +142,28 @@ def _reasons(entry: Entry, none: Entry | None) -> list[str]:
     return [wider("lr_tolerance", entry, none)]
 
 
-def _limit(entry: Entry) -> str:
-    """Return the batch size below which it should be avoided."""
-    sizes = entry.get("batch_sizes") or []
-    bad = [size for size, rise in sizes if rise is None or rise > _RISE]
-    good = [size for size, _ in sizes if size > max(bad, default=0)]
+def _limit(entry: Entry, entries: Sequence[Entry]) -> str:
+    """Return the batch size below which it should be avoided.
+
+    Small batches may train worse for another reason than the statistics. So the rise of the error
+    counts beyond that of a normalizer without batch statistics, where one was measured.
+    """
+    steady = next((e for e in entries if e.get("batch_sizes") and _is_steady(e)), None)
+    usual = dict(steady["batch_sizes"]) if steady and not _is_steady(entry) else {}
+    rises = {
+        size: None if rise is None else rise - max(usual.get(size) or 0.0, 0.0)
+        for size, rise in entry.get("batch_sizes") or []
+    }
+    bad = [size for size, rise in rises.items() if rise is None or rise > _RISE]
+    good = [size for size in rises if size > max(bad, default=0)]
     if not bad or not good:
         return ""
     return f"Avoid it below batch size {min(good)}."
+
+
+def _is_steady(entry: Entry) -> bool:
+    norm = str(entry["label"]).partition("(")[0]
+    return norm in catalogue and not catalogue[norm].state
 
 
 def _repair(entry: Entry, causes: Sequence[Cause]) -> str:
