@@ -133,7 +133,8 @@ def test_a_batch_size_below_which_it_fails_is_a_limit() -> None:
 
 
 def test_what_small_batches_cost_any_normalizer_is_no_limit() -> None:
-    records = [made(n, s, v[s]) for n, v in (("none", NONE), ("batch", BETTER)) for s in range(3)]
+    scores = {"none": NONE, "batch": BETTER, "group": BETTER}
+    records = [made(n, s, v[s]) for n, v in scores.items() for s in range(3)]
     records += [
         made(norm, seed, 0.9 if size > 4 else 0.6, batch=size, lr=0.1 * size / 60)
         for norm in ("batch", "group")
