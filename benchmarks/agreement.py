@@ -1,0 +1,90 @@
+"""Whether studies agree with themselves, and with far larger ones.
+
+    python -m benchmarks.agreement --store /tmp/agreement    # about 25 minutes on two cores
+
+Each built-in model is studied ten times with other seeds, and once with ten times the steps and
+twenty seeds. All runs are kept in the store, so an interrupted benchmark resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anynorm
+from anynorm.bench.results import about, write
+from anynorm.study.subjects import SUBJECTS
+from benchmarks import RESULTS
+from benchmarks.page import line
+
+__all__ = ["FILE", "main", "table"]
+
+FILE = RESULTS / "agreement.json"
+REPEATS, SEEDS = 10, 3
+LARGE_SEEDS, LARGE_STEPS = 20, 10
+NORMS = ("none", "batch", "layer")
+RATES = {"mlp-relu": (0.03, 0.1, 0.3, 1.0), "mlp-sigmoid": (0.1, 1.0, 3.0, 10.0)}
+
+
+def study(model: str, store: Path, **changes: Any) -> dict[str, Any]:
+    """Return the verdict of one study of learning rates."""
+    found = anynorm.study(
+        model,
+        norms=NORMS,
+        lrs=RATES[model],
+        inits=[],
+        batches=[],
+        placements=["before"],
+        noise=False,
+        probes=False,
+        refine=0,
+        store=store / model,
+        **changes,
+    )
+    keys = ("kind", "recommended", "recommendation")
+    return {key: found.verdict[key] for key in keys} | {
+        "answers": {
+            f"{c['a']} against {c['b']}": [c["answer"], c["difference"], c["low"], c["high"]]
+            for c in found.verdict["comparisons"]
+        }
+    }
+
+
+def measure(model: str, store: Path) -> dict[str, Any]:
+    """Study a model ten times, and once at length."""
+    firsts = [1000 * number for number in range(REPEATS)]
+    small = [study(model, store, seeds=SEEDS, first_seed=first) for first in firsts]
+    steps = LARGE_STEPS * SUBJECTS[model].settings.steps
+    large = study(model, store, seeds=LARGE_SEEDS, steps=steps, first_seed=1000 * REPEATS)
+    return {"model": model, "small": small, "large": large}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """How often the small studies agree with the most frequent one of them, and with the large."""
+    head = ("model", "recommended by the small studies", "by the large one", "they agree in")
+    lines = [line(head), "|---" * len(head) + "|"]
+    for row in rows:
+        counts = Counter(str(one["recommended"]) for one in row["small"])
+        large = str(row["large"]["recommended"])
+        said = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        lines.append(line((row["model"], said, large, f"{counts[large]} of {len(row['small'])}")))
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Study each model, and write what the studies say."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--store", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--models", nargs="+", choices=RATES, default=list(RATES))
+    parser.add_argument("--out", type=Path, default=FILE, help=f"the result ({FILE})")
+    options = parser.parse_args(arguments)
+    rows = [measure(model, options.store) for model in options.models]
+    write(options.out, {"about": about("default", {}), "rows": rows})
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
