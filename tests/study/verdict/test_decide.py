@@ -104,7 +104,7 @@ def test_what_trains_at_many_more_rates_is_preferred() -> None:
     found = tolerant((0.03, 0.1, 0.3, 1.0), (0.1,))
     assert (found["kind"], found["recommended"]) == ("prefer", "batch")
     assert (
-        "learning rates from 0.03 to 1 (at least 33-fold), none at 0.1 only"
+        "learning rates from 0.03 to 1 (at least 33-fold), without normalization at 0.1 only"
         in found["recommendation"]
     )
     assert found["headline"] == "Use batch"

@@ -196,14 +196,16 @@ class _Family:
         better = dict(zip(family, p_values(samples, family), strict=True))
         turned = [(b, a) for a, b in family]
         harmful = dict(zip(family, p_values(samples, turned), strict=True))
+        # Of some pairs there are intervals: which test a pair gets is then a choice, too.
+        level = self.level if len(lost) == len(pairs) else _FOR_THE_CHOICE * self.level
         return {
             (a, b): self._comparison(
                 samples[a],
                 samples[b],
                 "better"
-                if better[a, b] <= self.level
+                if better[a, b] <= level
                 else "harmful"
-                if harmful[a, b] <= self.level
+                if harmful[a, b] <= level
                 else "cannot tell",
                 test="permutation test of ranks with diverged runs last",
             )

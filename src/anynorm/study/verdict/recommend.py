@@ -177,14 +177,14 @@ def _wider(key: str, entry: Entry, none: Entry) -> str:
     return wider(key, entry, none)
 
 
-def wider(key: str, entry: Entry, other: Entry) -> str:
-    """Return the range in which one normalizer trains well, and that of another."""
-    text = other[key]["text"]
+def wider(key: str, entry: Entry, none: Entry) -> str:
+    """Return the range in which a normalizer trains well, and that without normalization."""
+    text = none[key]["text"]
     if text == "nowhere":
         text = "at none that was tried"
     elif not text.startswith("from"):
         text = f"at {text}"
-    return f"{_RANGES[key]} {entry[key]['text']}, {other['label']} {text}"
+    return f"{_RANGES[key]} {entry[key]['text']}, without normalization {text}"
 
 
 def _faster(entry: Entry) -> list[str]:

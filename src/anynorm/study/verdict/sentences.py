@@ -137,7 +137,8 @@ def _advice(choice: Choice, entry: Entry, none: Entry | None) -> str:
 def _reasons(entry: Entry, none: Entry | None) -> list[str]:
     """Return what else speaks for a normalizer that is better anyway."""
     rates = entry["lr_tolerance"]
-    if none is None or not rates or rates["low"] is None or not none["lr_tolerance"]:
+    is_range = rates and rates["low"] is not None and rates["low"] < rates["high"]
+    if none is None or not is_range or not none["lr_tolerance"]:
         return []
     return [wider("lr_tolerance", entry, none)]
 
