@@ -27,7 +27,7 @@ from scipy import stats
 
 from anynorm.bench.results import about, read, write
 from anynorm.study.selection import studies
-from anynorm.study.sequential import looks
+from anynorm.study.sequential import could_tell, looks, open_comparisons, seeds_to_add
 from anynorm.study.verdict import decide
 from benchmarks import RESULTS
 from benchmarks.page import line
@@ -162,14 +162,14 @@ def verdict_now(scores: Scores) -> Scores:
     return np.array([_verdict(one)["kind"] == "use" for one in scores])
 
 
-def _verdict(scores: Scores, times: int = 1, margin: float | None = None) -> dict[str, Any]:
+def _verdict(scores: Scores, margin: float | None = None) -> dict[str, Any]:
     records = [
         record(name, seed, float(value))
         for name, row in zip(NORMS, scores, strict=False)
         for seed, value in enumerate(row)
     ]
     [runs] = studies(records)
-    return decide(runs, looks=times, margin=margin)
+    return decide(runs, margin=margin)
 
 
 def rule_before(scores: Scores) -> Scores:
@@ -229,12 +229,23 @@ def grown(scores: Scores) -> Scores:
 
 
 def _grow(scores: Scores) -> bool:
+    """Grow a study as `anynorm.study` does with until_decided."""
     counts = looks(3)
-    for count in counts:
-        found = _verdict(scores[:, :count], len(counts))
-        if all(c["answer"] != "cannot tell" for c in found["comparisons"]):
+    names = NORMS[: len(scores)]
+    records = [_run(scores, name, seed) for name in names for seed in range(counts[0])]
+    for count in counts[1:]:
+        unsettled = open_comparisons(records, None, len(counts))
+        hopeful = [comparison for comparison in unsettled if could_tell(comparison)]
+        if not hopeful:
             break
-    return bool(found["kind"] == "use")
+        cells = seeds_to_add(records, hopeful, count)
+        records += [_run(scores, cell.norm, cell.seed) for cell in cells]
+    [runs] = studies(records)
+    return bool(decide(runs, looks=len(counts))["kind"] == "use")
+
+
+def _run(scores: Scores, name: str, seed: int) -> dict[str, Any]:
+    return record(name, seed, float(scores[NORMS.index(name), seed]))
 
 
 TESTS: dict[str, Callable[[Scores], Scores]] = {

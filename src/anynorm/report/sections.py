@@ -10,9 +10,17 @@ from anynorm.report.plots import Page
 from anynorm.report.text import last_line, markup
 from anynorm.report.verdict import verdict
 
-__all__ = ["contents", "header", "notice", "study"]
+__all__ = ["STOPPED", "contents", "header", "notice", "study"]
 
 Evidence = Mapping[str, Any]
+# Why a study that adds seeds has stopped.
+STOPPED = {
+    "decided": "every comparison was decided",
+    "more seeds would not decide": "more seeds would not decide what is open",
+    "most seeds": "32 seeds were reached",
+    "out of time": "time was over",
+    "interrupted": "it was interrupted",
+}
 
 
 def header(evidence: Evidence) -> str:
@@ -31,9 +39,13 @@ def _facts(evidence: Evidence) -> dict[str, str]:
     planned = evidence["planned"]
     of = f" of {planned}" if evidence["partial"] else ""
     versions = [f"{name} {' and '.join(v)}" for name, v in evidence["environment"].items()]
+    stopped = (
+        {"Seeds were added until": STOPPED[evidence["stopped"]]} if evidence["stopped"] else {}
+    )
     return {
         "Runs": f"{evidence['runs']}{of}, {evidence['diverged']} diverged",
         "Seeds": ", ".join(map(str, evidence["seeds"])) or "none",
+        **stopped,
         "Probing cost": _probing(evidence["probing"]),
         "Versions": ", ".join(versions) or "unknown",
     }

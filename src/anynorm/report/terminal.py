@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anynorm.report import comparisons, ranking
+from anynorm.report.sections import STOPPED
 from anynorm.report.text import last_line, visible
 
 __all__ = ["show"]
@@ -30,6 +31,9 @@ def show(evidence: Evidence, console: Console) -> None:
     if evidence["partial"]:
         line = f"Partial study: {evidence['runs']} of {evidence['planned']} runs are finished."
         console.print(Text(line, style="yellow"))
+    if evidence["stopped"]:
+        line = f"Seeds were added until {STOPPED[evidence['stopped']]}."
+        console.print(Text(line, style="dim"))
     for row in evidence["failures"]:
         line = f"{len(row['runs'])} failed, {row['runs'][0]} first: {last_line(row['reason'])}"
         console.print(Text(visible(line), style="yellow"))

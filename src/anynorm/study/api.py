@@ -231,7 +231,7 @@ class _Runner:
 
     def grow(self, seeds: int, margin: float | None) -> None:
         """Add seeds to those comparisons that cannot tell yet."""
-        from anynorm.study.sequential import looks, open_comparisons, seeds_to_add
+        from anynorm.study.sequential import could_tell, looks, open_comparisons, seeds_to_add
 
         counts = looks(seeds)
         self.looks = len(counts)
@@ -240,10 +240,11 @@ class _Runner:
                 self.stopped = "interrupted" if self.outcome.interrupted else "out of time"
                 return
             unsettled = open_comparisons(records, margin, self.looks)
-            if not unsettled or count is None:
-                self.stopped = "most seeds" if unsettled else "decided"
+            hopeful = [comparison for comparison in unsettled if could_tell(comparison)]
+            if count is None or not hopeful:
+                self.stopped = _why_stopped(unsettled, hopeful)
                 return
-            self._complete(seeds_to_add(records, unsettled, count))
+            self._complete(seeds_to_add(records, hopeful, count))
             if self.outcome.late:  # what time did not allow was never promised
                 self.cells = [cell for cell in self.cells if cell in self.found]
 
@@ -299,6 +300,12 @@ class _Runner:
         known = {replace(cell, probes=False) for cell in self.cells}
         plain = unique(replace(cell, probes=False) for cell in asked)
         return [cell for cell in plain if cell not in known]
+
+
+def _why_stopped(unsettled: Sequence[Any], hopeful: Sequence[Any]) -> str:
+    if not unsettled:
+        return "decided"
+    return "most seeds" if hopeful else "more seeds would not decide"
 
 
 def _plan(subject: str, data: str | None, **given: Any) -> Plan:

@@ -32,9 +32,16 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
     # A rate with a seed or two of a study that was interrupted must not win by luck.
     most = max(map(len, rates.values()))
     enough = [group for group in rates.values() if 2 * len(group) >= most]
-    return min(enough, key=_training_order)
+    return min(enough, key=lambda group: _training_order(_shared(group, enough)))
 
 
-def _training_order(records: Sequence[Record]) -> tuple[int, float]:
+def _shared(group: Sequence[Record], groups: Sequence[Sequence[Record]]) -> list[Record]:
+    """Return the runs with seeds that all groups have: seeds that came later change no choice."""
+    seeds = set.intersection(*({r["cell"]["seed"] for r in other} for other in groups))
+    return [record for record in group if record["cell"]["seed"] in seeds] or list(group)
+
+
+def _training_order(records: Sequence[Record]) -> tuple[float, float]:
     loss = final(records, "train_loss")
-    return loss["diverged"], math.inf if loss["median"] is None else loss["median"]
+    lost = loss["diverged"] / loss["n"]
+    return lost, math.inf if loss["median"] is None else loss["median"]

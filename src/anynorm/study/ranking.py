@@ -9,6 +9,7 @@ from typing import Any
 from anynorm.study.claims.convergence import convergence_ratios
 from anynorm.study.claims.sweeps import batch_effects, range_answers, range_text
 from anynorm.study.claims.tradeoffs import cost_ratios
+from anynorm.study.inference import LEVEL
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Score, Spread, final
 from anynorm.study.tolerance import tolerances
@@ -17,14 +18,17 @@ __all__ = ["ranking"]
 
 
 def ranking(
-    runs: Runs, groups: Mapping[str, Sequence[Record]], scores: Mapping[str, Score]
+    runs: Runs,
+    groups: Mapping[str, Sequence[Record]],
+    scores: Mapping[str, Score],
+    level: float = LEVEL,
 ) -> list[dict[str, Any]]:
     """Return one entry for each normalizer with all that was measured of it, best score first.
 
     `groups` are the runs of each normalizer at its own learning rate, see `at_own_rate`;
-    `scores` is what each is judged by.
+    `scores` is what each is judged by, and `level` the error of saying that a range is wider.
     """
-    side = _side_measures(runs)
+    side = _side_measures(runs, level)
     entries = [
         {
             "label": name,
@@ -38,12 +42,12 @@ def ranking(
     return sorted(entries, key=lambda e: -runs.score.rank_value(e["score"]["median"]))
 
 
-def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
+def _side_measures(runs: Runs, level: float) -> dict[str, dict[str, Any]]:
     """Return what breaks ties: tolerances, loss at small batches, and cost, by normalizer."""
     costs = cost_ratios(runs)
     return {
-        "lr_tolerance": _tolerances(runs, "lr"),
-        "init_tolerance": _tolerances(runs, "init"),
+        "lr_tolerance": _tolerances(runs, "lr", level / 2),
+        "init_tolerance": _tolerances(runs, "init", level / 2),
         "small_batch": _small_batches(runs),
         "batch_sizes": _batch_sizes(runs),
         "convergence": _convergence(runs),
@@ -52,9 +56,9 @@ def _side_measures(runs: Runs) -> dict[str, dict[str, Any]]:
     }
 
 
-def _tolerances(runs: Runs, factor: str) -> dict[str, Any]:
+def _tolerances(runs: Runs, factor: str, level: float) -> dict[str, Any]:
     found = tolerances(runs, factor)
-    answers = range_answers(runs, factor) if found else {}
+    answers = range_answers(runs, factor, level) if found else {}
     keys = ("decades", "low", "high", "open_low", "open_high", "trains")
     return {
         name: {

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anynorm.catalogue import catalogue
 from anynorm.study.cell import label
 from anynorm.study.spread import Record, Score, score_of
 
-__all__ = ["Runs", "batch_sweep", "by_label", "setting", "studies", "sweep"]
+__all__ = ["Runs", "batch_sweep", "by_label", "setting", "studies", "sweep", "uses_no_batch"]
 
 FACTORS = ("lr", "init", "batch", "placement", "steps", "warmup")
 Setting = tuple[Any, ...]
@@ -81,6 +82,16 @@ def by_label(records: Any) -> dict[str, list[Record]]:
     for record in sorted(records, key=lambda r: r["cell"]["seed"]):
         groups.setdefault(label(record["cell"]), []).append(record)
     return groups
+
+
+def uses_no_batch(name: str) -> bool:
+    """Whether a normalizer, by its label, takes no statistics over the batch.
+
+    >>> uses_no_batch("group(groups=4)"), uses_no_batch("batch + noise"), uses_no_batch("zca")
+    (True, False, False)
+    """
+    norm = name.partition("(")[0].partition(",")[0].partition(" +")[0]
+    return norm in catalogue and not catalogue[norm].state
 
 
 def _in_order(records: Sequence[Record], wanted: Setting) -> dict[str, list[Record]]:

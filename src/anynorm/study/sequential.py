@@ -12,9 +12,11 @@ from anynorm.study.selection import studies
 from anynorm.study.spread import Record
 from anynorm.study.verdict import decide
 
-__all__ = ["looks", "open_comparisons", "seeds_to_add"]
+__all__ = ["could_tell", "looks", "open_comparisons", "seeds_to_add"]
 
 _GROWTH, _MOST_SEEDS = 1.6, 32
+# A forecast from few seeds is rough: it must miss the most seeds by this factor to be believed.
+_ROUGH = 3
 
 
 def looks(seeds: int) -> list[int]:
@@ -35,15 +37,17 @@ def looks(seeds: int) -> list[int]:
 def open_comparisons(
     records: Sequence[Record], margin: float | None, count: int
 ) -> list[dict[str, Any]]:
-    """Return the comparisons that cannot tell yet, and that more seeds could decide."""
+    """Return the comparisons that cannot tell yet."""
     [runs] = studies(records)
     found = decide(runs, margin=margin, looks=count)["comparisons"]
-    return [c for c in found if c["answer"] == "cannot tell" and _could_tell(c)]
+    return [c for c in found if c["answer"] == "cannot tell"]
 
 
-def _could_tell(comparison: dict[str, Any]) -> bool:
+def could_tell(comparison: dict[str, Any]) -> bool:
+    """Whether more seeds may decide a comparison that cannot tell yet."""
     # Without an interval, as where runs diverged, nobody knows how many seeds it would take.
-    return comparison["low"] is None or (comparison["seeds"] or _MOST_SEEDS + 1) <= _MOST_SEEDS
+    needed = comparison["seeds"]
+    return comparison["low"] is None or (needed is not None and needed <= _ROUGH * _MOST_SEEDS)
 
 
 def seeds_to_add(

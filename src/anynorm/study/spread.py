@@ -113,14 +113,24 @@ class Score:
         return "points" if self.higher_is_better else "%"
 
     def outcome(self, value: float | None) -> float | None:
-        """Return a score in the unit of differences, larger is better; None where it diverged.
+        """Return a score on the scale on which it is compared, larger is better.
 
         An accuracy is in per cent, so that differences are points. Of a loss it is the logarithm,
-        times 100, so that differences are per cent of the loss, about.
+        times 100, so that small differences are per cent of the loss. None where it diverged.
         """
         if value is None:
             return None
         return 100 * value if self.higher_is_better else -100 * math.log(max(value, _TINY))
+
+    def shown(self, difference: float | None) -> float | None:
+        """Return a difference on that scale as it is reported: points, or per cent of the loss.
+
+        >>> round(LOSS.shown(100 * math.log(2)), 1), round(LOSS.shown(-100 * math.log(2)), 1)
+        (50.0, -100.0)
+        """
+        if difference is None or self.higher_is_better:
+            return difference
+        return 100 * (1 - math.exp(-difference / 100))
 
     def close(self, value: float | None, best: float) -> bool:
         """Say whether `value` is within the margin of `best`."""

@@ -108,7 +108,10 @@ def widths(runs: Runs, factor: str) -> dict[str, dict[int, float | None]]:
         seeds: dict[int, list[Record]] = {}
         for record in group:
             seeds.setdefault(record["cell"]["seed"], []).append(record)
-        found[name] = {seed: _width(own, factor, best, runs.score) for seed, own in seeds.items()}
+        # Seeds that were added later ran at one value only: they have no range.
+        most = max(map(len, seeds.values()))
+        whole = {seed: own for seed, own in seeds.items() if 2 * len(own) > most}
+        found[name] = {seed: _width(own, factor, best, runs.score) for seed, own in whole.items()}
     return found
 
 

@@ -25,10 +25,12 @@ __all__ = [
 def number(value: float | None) -> str:
     """Three significant digits; a missing number is a diverged run.
 
-    >>> number(0.012345), number(None)
-    ('0.0123', 'diverged')
+    >>> number(0.012345), number(1162.0), number(None)
+    ('0.0123', '1,162', 'diverged')
     """
-    return "diverged" if value is None else f"{value:.3g}"
+    if value is None:
+        return "diverged"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def percent(value: float | None) -> str:

@@ -69,7 +69,9 @@ def test_held_out_items_add_their_own_variance() -> None:
     found = Errors([a, b]).difference(1, 0)
     difference = (items[1] - items[0])[0]
     assert found.seeds == 0
-    assert found.error == pytest.approx(difference.std(ddof=1) / 20)
+    # One item more in each direction is assumed to differ.
+    assumed = 2 * (100 / 400) ** 2
+    assert found.error**2 == pytest.approx(difference.var(ddof=1) / 400 + assumed)
     assert found.freedom == pytest.approx(399)
 
 
@@ -82,3 +84,18 @@ def test_noise_of_the_seeds_is_not_counted_twice() -> None:
         found = Errors([a, b]).difference(1, 0)
         shares.append(found.items / found.seeds)
     assert np.median(shares) < 0.3
+
+
+def test_items_count_although_the_numbers_of_seeds_differ() -> None:
+    rng = np.random.default_rng(0)
+    differs = rng.random(400)
+    right = [100.0 * (differs > share) for share in (0.5, 0.45)]
+    items = [np.tile(row, (seeds, 1)) for row, seeds in zip(right, (3, 5), strict=True)]
+    a, b = (Sample(name, i.mean(axis=1), items=i) for name, i in zip("ab", items, strict=True))
+    assert Errors([a, b]).difference(1, 0).items > 1
+
+
+def test_ten_items_that_all_agree_say_little() -> None:
+    items = np.full((3, 10), 100.0)
+    a, b = (Sample(name, items.mean(axis=1), items=items) for name in "ab")
+    assert Errors([a, b]).difference(1, 0).error > 10

@@ -60,7 +60,7 @@ def test_no_benefit_is_said_only_where_it_was_shown() -> None:
 def test_all_harmful_is_no_benefit_too() -> None:
     found = decided({"none": BETTER, "batch": NONE})
     assert (found["kind"], found["recommended"]) == ("no benefit", "none")
-    assert "batch worse than none" in found["recommendation"]
+    assert "batch 10.0 points worse than none (between" in found["recommendation"]
 
 
 def test_a_normalizer_that_saves_a_diverging_network_is_used() -> None:
@@ -213,10 +213,40 @@ def test_a_loss_is_compared_in_per_cent() -> None:
     [runs] = studies(records)
     found = decide(runs)
     assert found["unit"] == "%"
-    assert found["comparisons"][0]["difference"] == pytest.approx(69.3, abs=0.1)
-    assert "lower" in found["recommendation"]
+    assert found["comparisons"][0]["difference"] == pytest.approx(50.0, abs=0.1)
+    assert "Held-out loss is 50.0% lower (between" in found["recommendation"]
 
 
 def test_the_verdict_is_plain_json() -> None:
     found = decided({"none": [None, 0.81, 0.82], "batch": BETTER, "layer": [0.9, None, None]})
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_what_learned_nothing_is_not_used() -> None:
+    records = [
+        made(n, s, v + 0.001 * s) for n, v in (("none", 0.1), ("batch", 0.2)) for s in range(3)
+    ]
+    for one in records:
+        one["curve"] = {"step": [0, 300], "train_loss": [2.30, 2.30]}
+        one["evaluations"] = {"step": [250, 300], "train_loss": [2.30, 2.30]}
+    [runs] = studies(records)
+    assert decide(runs)["recommended"] is None
+
+
+def test_a_normalizer_with_one_seed_silences_no_other() -> None:
+    found = decided({"none": NONE, "layer": [0.9], "batch": BETTER})
+    assert found["recommended"] == "batch"
+    assert answers(found)["layer", "none"] == "cannot tell"
+
+
+def test_one_normalizer_alone_or_all_diverged_is_undecided() -> None:
+    for scores in ({"batch": BETTER}, {"batch": [None] * 3, "layer": [None] * 3}):
+        found = decided(scores)
+        assert (found["kind"], found["headline"]) == ("undecided", "Cannot tell yet")
+
+
+def test_a_better_mean_that_is_not_excluded_is_named() -> None:
+    linf = [0.86, 0.78, 0.85]
+    found = decided({"none": [0.70, 0.71, 0.72], "batch": [0.80, 0.82, 0.78], "linf-batch": linf})
+    assert found["recommended"] == "batch"
+    assert "Linf-batch may be up to" in found["recommendation"]

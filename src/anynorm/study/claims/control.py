@@ -145,15 +145,17 @@ def _judgement(found: Control, score: Score) -> str:
 
 def _cannot_tell(found: Control, score: Score) -> str:
     assert found.benefit is not None
-    words = {
-        "equivalent": "is as good as none",
-        "harmful": "is worse than none",
-        "cannot tell": "is not separated from none",
-    }[found.benefit.answer]
+    difference = difference_text(found.benefit, unit(score))
+    if found.benefit.answer == "cannot tell":
+        return (
+            f"The control cannot tell: at learning rate {found.lr:g} these seeds do not show that "
+            f"{found.batch} is better than none ({difference}). More seeds may show it."
+        )
+    words = {"equivalent": "as good as none", "harmful": "worse than none"}[found.benefit.answer]
     return (
-        f"The control cannot tell: at learning rate {found.lr:g} {found.batch} {words} "
-        f"({difference_text(found.benefit, unit(score))}), so there is no benefit that noise could "
-        "take away. It takes a rate at which training without normalization fails."
+        f"The control cannot tell: at learning rate {found.lr:g} {found.batch} is {words} "
+        f"({difference}), so there is no benefit that noise could take away. It takes a rate at "
+        "which training without normalization fails."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from anynorm.study.claims.question import Answer, Table, ends, table
@@ -150,14 +150,16 @@ def judge(
     *,
     control: str = NONE,
     level: float = LEVEL,
+    items: Mapping[str, Any] | None = None,
     more_columns: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Judgement:
     """Compare every normalizer with `control`, and judge the statement for batch norm.
 
     Without batch norm the first normalizer is judged. `values` has one value for each seed, where
-    None is a run that diverged and counts as the worst. `more_columns` are added to the table.
+    None is a run that diverged and counts as the worst; `items` has what each held-out item gave in
+    the finished runs. `more_columns` are added to the table.
     """
-    found = _comparisons(values, statement, control, level)
+    found = _comparisons(values, statement, control, level, items or {})
     judged = next((c for c in found if c.a == "batch"), found[0] if found else None)
     others = [name for name in values if name != control]
     name = judged.a if judged else others[0] if others else "batch"
@@ -182,12 +184,15 @@ def subject(name: str) -> str:
 
 
 def _comparisons(
-    values: Values, statement: Statement, control: str, level: float
+    values: Values, statement: Statement, control: str, level: float, items: Mapping[str, Any]
 ) -> list[Comparison]:
     if control not in values:
         return []
     floor = _floor(values)
-    samples = {name: statement.sample(name, seeds, floor) for name, seeds in values.items()}
+    samples = {
+        name: replace(statement.sample(name, seeds, floor), items=items.get(name))
+        for name, seeds in values.items()
+    }
     reference = samples.pop(control)
     # One normalizer with a single seed must not keep the others from being compared.
     few = min(2, len(reference.values))

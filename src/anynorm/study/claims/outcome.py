@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anynorm.study.claims.curves import Curve, merge, panel, series_table
-from anynorm.study.claims.judge import Statement, judge
+from anynorm.study.claims.judge import Judgement, Statement, judge
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
+from anynorm.study.samples import items_of
 from anynorm.study.selection import Runs
-from anynorm.study.spread import PerSeed, Record, Score, Spread, by_seed, final, final_value
+from anynorm.study.spread import Record, Score, Spread, by_seed, final, final_value
 from anynorm.study.wording import join, plural
 
 __all__ = [
     "QUESTIONS",
     "base_text",
-    "judged_scores",
+    "judge_scores",
     "row",
     "score_panel",
     "score_statement",
@@ -79,15 +80,22 @@ def score_statement(score: Score, text: str, **changes: Any) -> Statement:
     return Statement(text, score.name, ("lower", "higher"), **changes)
 
 
-def judged_scores(score: Score, groups: Mapping[str, Sequence[Record]]) -> dict[str, PerSeed]:
-    """Return the score of each run as a statement judges it, by normalizer and seed."""
+def judge_scores(
+    score: Score, groups: Mapping[str, Sequence[Record]], statement: Statement, **options: Any
+) -> Judgement:
+    """Judge a statement about the score; `options` are those of `judge`.
+
+    For an accuracy the interval allows for another choice of the held-out items, too.
+    """
     scale = 100 if score.higher_is_better else 1
 
     def value(record: Record) -> float | None:
         found = score.value(record)
         return None if found is None else scale * found
 
-    return {name: by_seed(records, value) for name, records in groups.items()}
+    values = {name: by_seed(records, value) for name, records in groups.items()}
+    items = {name: items_of(records, score) for name, records in groups.items()}
+    return judge(values, statement, items=items if score.higher_is_better else {}, **options)
 
 
 def _base(runs: Runs) -> Answer | str:
@@ -103,7 +111,7 @@ def _base(runs: Runs) -> Answer | str:
     statement = score_statement(
         runs.score, f"{{name}} reaches a better {runs.score.name} with the same settings."
     )
-    judged = judge(judged_scores(runs.score, groups), statement)
+    judged = judge_scores(runs.score, groups, statement)
     answer = judged.answer({"kind": "dots", "panels": panels}, tables)
     return answer._replace(sentence=answer.sentence + _diverged(scores))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from anynorm.study.inference import LEVEL, Comparison, Sample
 from anynorm.study.inference.joint import t_quantile
+from anynorm.study.samples import items_of
 from anynorm.study.spread import Record, Score, finite
 
 __all__ = [
@@ -51,7 +52,8 @@ def scaled(value: float | None, score: Score) -> float | None:
 def sample(name: str, records: Sequence[Record], score: Score) -> Sample:
     """Return the scores of runs as a sample to compare; diverged runs are censored."""
     values = [scaled(score.value(record), score) for record in records]
-    return Sample(name, values, seeds=[record["cell"]["seed"] for record in records])
+    items = items_of(records, score) if score.higher_is_better else None
+    return Sample(name, values, [record["cell"]["seed"] for record in records], items)
 
 
 class Interval(NamedTuple):

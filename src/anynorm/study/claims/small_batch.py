@@ -19,7 +19,7 @@ from anynorm.study.claims.samples import (
     unit,
 )
 from anynorm.study.inference import Comparison, Sample, against_control
-from anynorm.study.selection import Runs, batch_sweep, by_label
+from anynorm.study.selection import Runs, batch_sweep, by_label, uses_no_batch
 from anynorm.study.spread import ACCURACY, LOSS, Record, Score, Spread, final_value, spread
 from anynorm.study.tolerance import points
 from anynorm.study.wording import join, plural
@@ -211,7 +211,7 @@ def _as_curve(groups: Groups, mode: str, score: Score) -> dict[str, Any]:
 
 
 _TOO_LITTLE = (
-    "none of them trains, with batch statistics or without, so this budget is too small to tell "
+    "no normalizer trains, with batch statistics or without, so this budget is too small to tell "
     "what the batch size does"
 )
 
@@ -224,7 +224,8 @@ def _sentence(sweep: _Sweep, score: Score) -> str:
         for name, known in found.items()
         if known
     ]
-    if found and not any(known and known.trains for known in found.values()):
+    beside = any(uses_no_batch(name) for name in found)
+    if beside and not any(known and known.trains for known in found.values()):
         texts.append(_TOO_LITTLE)
     span = f"From batch size {sweep.reference} to {sweep.smallest} at equal {sweep.budget}"
     if score.higher_is_better:
@@ -274,8 +275,8 @@ def _beyond(sweep: _Sweep, name: str) -> Comparison | None:
 
 
 def _compared(sweep: _Sweep, name: str, score: Score) -> Comparison | None:
-    steady = next((label for label in sweep.runs if "batch" not in label), None)
-    if steady is None or "batch" not in name or name not in sweep.runs:
+    steady = next((label for label in sweep.runs if uses_no_batch(label)), None)
+    if steady is None or name not in sweep.runs or uses_no_batch(name):
         return None
     samples = [_losses(sweep, label, score) for label in (steady, name)]
     if not all(one.values for one in samples):

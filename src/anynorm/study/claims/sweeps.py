@@ -9,6 +9,7 @@ from anynorm.study.claims.judge import NAMED, NONE, Judgement, Statement, judge
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.claims.small_batch import QUESTIONS as SMALL_BATCH
 from anynorm.study.claims.small_batch import batch_effects
+from anynorm.study.inference import LEVEL
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Score
 from anynorm.study.tolerance import tolerances, widths
@@ -54,13 +55,13 @@ RANGES = {
 }
 
 
-def range_answers(runs: Runs, factor: str) -> dict[str, str]:
+def range_answers(runs: Runs, factor: str, level: float) -> dict[str, str]:
     """Return for each normalizer whether its range is wider than without: one of four answers."""
-    return {found.a: found.answer for found in _judged(runs, factor).comparisons}
+    return {found.a: found.answer for found in _judged(runs, factor, level).comparisons}
 
 
-def _judged(runs: Runs, factor: str) -> Judgement:
-    return judge(widths(runs, factor), RANGES[factor])
+def _judged(runs: Runs, factor: str, level: float = LEVEL) -> Judgement:
+    return judge(widths(runs, factor), RANGES[factor], level=level)
 
 
 def _tolerance(runs: Runs, factor: str, words: str, option: str) -> Answer | str:

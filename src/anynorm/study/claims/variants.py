@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from anynorm.study.chosen import at_own_rate
-from anynorm.study.claims.judge import NAMED, NONE, Judgement, judge, subject
+from anynorm.study.claims.judge import NAMED, NONE, Judgement, subject
 from anynorm.study.claims.outcome import (
-    judged_scores,
+    judge_scores,
     row,
     score_panel,
     score_statement,
@@ -47,7 +47,7 @@ def _other_norms(runs: Runs) -> Answer | str:
         shown_by=("better", "equivalent"),
         contradicted_by=("harmful",),
     )
-    judged = judge(judged_scores(runs.score, shown), statement, control="batch")
+    judged = judge_scores(runs.score, shown, statement, control="batch")
     rows = [row(name, runs.score.spread(records)) for name, records in shown.items()]
     figure = {"kind": "dots", "panels": [score_panel(runs.score, rows)]}
     statuses = [statement.status(found.answer) for found in judged.comparisons]
@@ -90,8 +90,9 @@ def _first_against_second(score: Score, groups: Groups, places: tuple[str, str])
     names = [name for name, place in groups if place == second and (name, first) in groups]
     names = sorted((n for n in names if n != NONE), key=lambda name: name != "batch")
     return [
-        judge(
-            judged_scores(score, {f"{name}, {place}": groups[name, place] for place in places}),
+        judge_scores(
+            score,
+            {f"{name}, {place}": groups[name, place] for place in places},
             score_statement(score, f"{subject(name)} works better {PLACES[places][0]}."),
             control=f"{name}, {second}",
             # The error is that of all these comparisons together.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import permutations
 from typing import Any
 
-from anynorm.study.inference.errors import Difference, Errors
+from anynorm.study.inference.errors import Difference, Errors, item_variance
 from anynorm.study.inference.joint import many_to_one_level, range_level, t_quantile
 from anynorm.study.inference.permutation import p_values
 from anynorm.study.inference.sample import Sample
@@ -21,7 +21,7 @@ Pair = tuple[int, int]
 # The choice between pooled and separate spreads looks at the data, which costs up to a tenth of
 # the error that is allowed. The table in docs/study.md has what is left.
 _FOR_THE_CHOICE = 0.9
-_MOST_SEEDS = 1000
+_MOST_SEEDS = 100_000
 
 _NAMES = {
     ("control", "pooled"): "Dunnett's test",
@@ -146,11 +146,13 @@ class _Family:
 
     def compare(self, samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Comparison]:
         """Compare the samples at the places in `pairs`, the first of a pair with the second."""
-        if any(len(sample.values) < 2 for sample in samples):
-            return [self._too_few(samples[a], samples[b]) for a, b in pairs]
-        lost = {pair for pair in pairs if any(samples[place].diverged for place in pair)}
-        found = self._by_interval(samples, [pair for pair in pairs if pair not in lost])
-        found |= self._by_permutation(samples, pairs, lost)
+        few = {place for place, sample in enumerate(samples) if len(sample.values) < 2}
+        # One sample with a single seed must not keep the others from being compared.
+        enough = [pair for pair in pairs if not few & {*pair}]
+        lost = {pair for pair in enough if any(samples[place].diverged for place in pair)}
+        found = {(a, b): self._too_few(samples[a], samples[b]) for a, b in pairs}
+        found |= self._by_interval(samples, [pair for pair in enough if pair not in lost])
+        found |= self._by_permutation(samples, enough, lost)
         return [found[pair] for pair in pairs]
 
     def _too_few(self, a: Sample, b: Sample) -> Comparison:
@@ -161,7 +163,11 @@ class _Family:
     ) -> dict[Pair, Comparison]:
         if not pairs:
             return {}
-        whole = [place for place, sample in enumerate(samples) if not sample.diverged]
+        whole = [
+            place
+            for place, sample in enumerate(samples)
+            if not sample.diverged and len(sample.values) > 1
+        ]
         errors = Errors([samples[place] for place in whole])
         differences = [errors.difference(*map(whole.index, pair)) for pair in pairs]
         level = self.joint(differences, _FOR_THE_CHOICE * self.level)
@@ -192,31 +198,42 @@ class _Family:
         """Compare the pairs in `lost`, in which runs diverged, and have no interval."""
         if not lost:
             return {}
-        family = [*permutations(range(len(samples)), 2)] if self.kind == "best" else [*pairs]
-        better = dict(zip(family, p_values(samples, family), strict=True))
+        chosen = [place for place, sample in enumerate(samples) if len(sample.values) > 1]
+        family = [*permutations(chosen, 2)] if self.kind == "best" else [*pairs]
         turned = [(b, a) for a, b in family]
+        better = dict(zip(family, p_values(samples, family), strict=True))
         harmful = dict(zip(family, p_values(samples, turned), strict=True))
         # Of some pairs there are intervals: which test a pair gets is then a choice, too.
         level = self.level if len(lost) == len(pairs) else _FOR_THE_CHOICE * self.level
-        return {
-            (a, b): self._comparison(
-                samples[a],
-                samples[b],
-                "better"
-                if better[a, b] <= level
-                else "harmful"
-                if harmful[a, b] <= level
-                else "cannot tell",
-                test="permutation test of ranks with diverged runs last",
-            )
-            for a, b in lost
-        }
+        found = {}
+        for a, b in lost:
+            answer = "cannot tell"
+            if better[a, b] <= level and _beyond_items(samples[a], samples[b], level):
+                answer = "better"
+            elif harmful[a, b] <= level and _beyond_items(samples[b], samples[a], level):
+                answer = "harmful"
+            test = "permutation test of ranks with diverged runs last"
+            found[a, b] = self._comparison(samples[a], samples[b], answer, test=test)
+        return found
 
     def _comparison(self, a: Sample, b: Sample, answer: str, **found: Any) -> Comparison:
         ends = (a.middle, b.middle)
         difference = None if ends[0] is None or ends[1] is None else ends[0] - ends[1]
         given = {"difference": difference, "low": None, "high": None} | found
         return Comparison(a=a.name, b=b.name, quantity=self.quantity, answer=answer, **given)
+
+
+def _beyond_items(a: Sample, b: Sample, level: float) -> bool:
+    """Whether the choice of the held-out items alone cannot explain that `a` is better than `b`.
+
+    Ranks know nothing of it. A sample whose runs all diverged is worse for any items.
+    """
+    variance, freedom = item_variance(a, b)
+    if variance <= 0 or not (len(a.finite) and len(b.finite)):
+        return True
+    difference = float(a.finite.mean() - b.finite.mean())
+    more_lost = b.diverged / len(b.values) > a.diverged / len(a.values)
+    return more_lost or difference > t_quantile(level, freedom) * variance**0.5
 
 
 def _answer(low: float, high: float, margin: float) -> str:

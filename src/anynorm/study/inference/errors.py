@@ -19,12 +19,13 @@ from scipy import special
 
 from anynorm.study.inference.sample import Array, Sample
 
-__all__ = ["Difference", "Errors"]
+__all__ = ["Difference", "Errors", "item_variance"]
 
 # Probabilities below which spreads are called different, or a seed's effect real. They are the
 # values for which the simulation (benchmarks/verdict.py) keeps the error of the whole.
 _SPREADS, _LARGE_SPREAD, _SEED_EFFECT = 0.05, 0.15, 0.05
 _ENOUGH = 10
+_RIGHT = 100.0  # what an item counts that is right, so that means are in per cent
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Errors:
         else:
             seeds, freedom, share = _welch(self.values[first], self.values[second])
             method = "separate"
-        items, item_freedom = _items(a, b)
+        items, item_freedom = item_variance(a, b)
         return Difference(
             value=float(self.values[first].mean() - self.values[second].mean()),
             seeds=seeds,
@@ -179,17 +180,31 @@ def _welch(a: Array, b: Array) -> tuple[float, float, float]:
     return total, float(freedom), float(second / total)
 
 
-def _items(a: Sample, b: Sample) -> tuple[float, float]:
+def item_variance(a: Sample, b: Sample) -> tuple[float, float]:
     """The variance of the difference over the choice of the held-out items, which both share.
 
-    Items and seeds are crossed: of the variance between the items' mean differences, the part
-    that the seeds' noise explains is taken away.
+    Of the variance between the items' mean differences, the part that the noise of each item over
+    the seeds explains is taken away. Where items are right or wrong, one item more that differs in
+    each direction is assumed: that none was seen does not say that there are none.
     """
-    if a.items is None or b.items is None or a.items.shape != b.items.shape:
+    if a.items is None or b.items is None or a.items.shape[1] != b.items.shape[1]:
         return 0.0, 0.0
-    difference = a.items - b.items
-    seeds, items = difference.shape
-    if items < 2 or seeds < 2:
+    count = a.items.shape[1]
+    if count < 2:
         return 0.0, 0.0
-    between, within = _two_way(difference)
-    return max(0.0, (between - within) / (seeds * items)), items - 1.0
+    difference = a.items.mean(axis=0) - b.items.mean(axis=0)
+    noise = sum(_noise(sample.items) for sample in (a, b))
+    variance = max(0.0, float(difference.var(ddof=1)) - noise) / count
+    values = np.unique(np.concatenate([a.items, b.items]))
+    if len(values) <= 2:
+        variance += 2 * (_RIGHT / count) ** 2
+    return variance, count - 1.0
+
+
+def _noise(items: Array | None) -> float:
+    """The variance of an item's mean over the seeds that comes from the seeds."""
+    if items is None or len(items) < 2:
+        return 0.0
+    rest = items - items.mean(axis=1, keepdims=True) - items.mean(axis=0) + items.mean()
+    freedom = (items.shape[0] - 1) * (items.shape[1] - 1)
+    return float((rest**2).sum() / freedom / len(items))

@@ -23,8 +23,8 @@ class Sample:
         values: the outcomes, in the unit in which differences are reported.
         seeds: the seed of each outcome; samples with the same seeds can be compared in pairs.
             By default 0, 1, 2, ...
-        items: the outcome of each held-out item, of shape (seeds, items), in the same unit: the
-            mean over the items is the value. None where only the values are known.
+        items: the outcome of each held-out item in the runs that finished, of shape (runs, items),
+            in the same unit. None where only the values are known.
 
     Example:
         >>> Sample("batch", [97.5, 98.0, None]).diverged

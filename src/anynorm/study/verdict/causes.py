@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from anynorm.catalogue import catalogue
 from anynorm.study.inference import LEVEL, Comparison, Sample, against_control
-from anynorm.study.selection import Runs, by_label, sweep
+from anynorm.study.selection import Runs, by_label, sweep, uses_no_batch
 from anynorm.study.spread import Record, Score, finite
 from anynorm.study.wording import join, number, plural
 
-__all__ = ["LAG", "Cause", "causes_in_comparisons", "causes_in_training", "recomputed"]
+__all__ = ["IDLE", "LAG", "Cause", "causes_in_comparisons", "causes_in_training", "recomputed"]
 
 Groups = Mapping[str, Sequence[Record]]
 LAG = "running statistics lag behind"
+IDLE = "nothing was learned"
 
 # A gap between running and recomputed statistics of less than this is no cause, in points or %.
 _LAG = 1.0
@@ -91,15 +91,14 @@ def _lag(groups: Groups, score: Score) -> Cause | None:
 
 
 def _keeps_statistics(records: Sequence[Record]) -> bool:
-    norm = records[0]["cell"]["norm"]
-    return norm in catalogue and bool(catalogue[norm].state)
+    return not uses_no_batch(records[0]["cell"]["norm"])
 
 
 def _lags(records: Sequence[Record], score: Score, again: Score) -> bool:
     """Whether recomputed statistics are better, over seeds and by more than a trifle."""
     pairs = [(score.value(r), again.value(r)) for r in records]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if len(known) < 2 or len(known) < len(records):
+    if len(known) < 2:
         return False
     before = Sample("running", [score.outcome(a) for a, _ in known])
     after = Sample("recomputed", [score.outcome(b) for _, b in known])
@@ -121,7 +120,7 @@ def _nothing_learned(groups: Groups) -> Cause | None:
     if not idle:
         return None
     return Cause(
-        "nothing was learned",
+        IDLE,
         tuple(idle),
         f"Nothing was learned with {join(idle)}: the training loss did not fall by a tenth.",
         "Try other learning rates (--lrs), more steps (--steps), or check the data.",
@@ -226,18 +225,20 @@ def _edge(runs: Runs, groups: Groups) -> Cause | None:
 def _wider(tried: Mapping[str, Sequence[float]], ends: Mapping[str, float]) -> Iterator[str]:
     rates = {rate for values in tried.values() for rate in values}
     for name, rate in ends.items():
-        rates.add(rate * (3.0 if rate == tried[name][-1] else 1 / 3))
-    return (f"{rate:.2g}" for rate in sorted(rates))
+        rates.add(float(f"{rate * (3.0 if rate == tried[name][-1] else 1 / 3):.2g}"))
+    return (f"{rate:g}" for rate in sorted(rates))
 
 
 def _few_seeds(groups: Groups) -> Cause | None:
     few = [name for name, records in groups.items() if len(records) < 2]
     if not few:
         return None
+    what = "nothing" if len(few) == len(groups) else f"{join(few)}"
+    verb = "can" if len(few) == len(groups) else "cannot"
     return Cause(
         "too few seeds",
         tuple(few),
-        f"{join(few)} ran with one seed, which shows no spread: nothing can be compared.",
+        f"{join(few)} ran with one seed, which shows no spread: {what} {verb} be compared.",
         "Run at least 3 seeds: --seeds 3.",
     )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from anynorm.study.chosen import at_own_rate
 from anynorm.study.claims.outcome import row, score_panel
 from anynorm.study.inference import LEVEL, Comparison, Sample, against_control, among_best
 from anynorm.study.ranking import ranking
+from anynorm.study.samples import samples
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import (
+    IDLE,
     LAG,
     Cause,
     causes_in_comparisons,
@@ -19,10 +22,9 @@ from anynorm.study.verdict.causes import (
     recomputed,
 )
 from anynorm.study.verdict.recommend import NONE, Choice, choose
-from anynorm.study.verdict.samples import samples
 from anynorm.study.verdict.sentences import recommendation, sentences
 
-__all__ = ["MARGINS", "compared", "decide"]
+__all__ = ["MARGINS", "compared", "decide", "in_shown_unit"]
 
 # Differences within ± these are called equivalent: points of accuracy, per cent of a loss.
 MARGINS = {"points": 0.5, "%": 2.0}
@@ -67,8 +69,12 @@ def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[s
     margin = MARGINS[score.unit] if margin is None else margin
     comparisons = compared(found, score, margin, LEVEL / looks)
     causes += causes_in_comparisons(comparisons, found, score.unit)
-    entries = _ranked(ranking(runs, groups, scores), comparisons)
-    choice = choose(entries, comparisons) if entries else Choice("undecided", None)
+    entries = _ranked(ranking(runs, groups, scores, LEVEL / looks), comparisons)
+    idle = [name for cause in causes if cause.name == IDLE for name in cause.normalizers]
+    choice = Choice("undecided", None)
+    if entries:
+        choice = choose(entries, comparisons, margin=margin, idle=idle)
+    comparisons = [in_shown_unit(comparison, score) for comparison in comparisons]
     return {
         "kind": choice.kind,
         "recommended": choice.name,
@@ -83,6 +89,16 @@ def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[s
         "differences": _differences(comparisons, entries, score, margin),
         "sentences": sentences(entries, comparisons, score, looks),
     }
+
+
+def in_shown_unit(found: Comparison, score: Score) -> Comparison:
+    """Return a comparison with its differences as they are reported; see `Score.shown`."""
+    return replace(
+        found,
+        difference=score.shown(found.difference),
+        low=score.shown(found.low),
+        high=score.shown(found.high),
+    )
 
 
 def compared(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,15 @@ from anynorm.catalogue import catalogue
 from anynorm.study.inference import Comparison
 from anynorm.study.wording import fold
 
-__all__ = ["NONE", "Choice", "choose", "wider"]
+__all__ = ["NONE", "RISE", "Choice", "choose", "is_wider", "wider"]
 
 NONE = "none"
 # Half a decade is one step of the grid of learning rates: less is no difference.
 _GRID_STEP = 3.0
+# Margins by which the score of what is preferred for another reason may be worse than none's.
+_MUCH_WORSE = 10.0
 # Points of error at a small batch: less is no limit.
-_RISE = 5.0
+RISE = 5.0
 # What people know comes first where nothing else decides.
 _FAMILIAR = ("batch", "layer", "group", "rms", "instance", "weight")
 
@@ -42,24 +44,33 @@ class Choice:
     reasons: list[str] = field(default_factory=list)
 
 
-def choose(entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> Choice:
+def choose(
+    entries: Sequence[Entry],
+    comparisons: Sequence[Comparison],
+    *,
+    margin: float,
+    idle: Collection[str] = (),
+) -> Choice:
     """Return the normalizer to use.
 
-    A normalizer that was shown to be worse than another is never chosen. Among the others those
+    A normalizer that was shown to be worse than another, or that learned nothing (`idle`), is never
+    chosen. Among the others those
     that were shown to be better than none come first; then those that train in a range of learning
     rates, or of initial scales, at least three times as wide, or in fewer steps; then those that
     hold at small batches; then the more familiar one.
     """
-    by_name = {entry["label"]: entry for entry in entries}
-    if min(entry["score"]["n"] for entry in entries) < 2:
-        return Choice("undecided", None)  # one run shows no spread, of anything
-    pool = [name for name in by_name if name not in _worse(comparisons)]
+    # One run shows no spread, of anything.
+    by_name = {entry["label"]: entry for entry in entries if entry["score"]["n"] > 1}
+    if all(entry["score"]["median"] is None for entry in by_name.values()):
+        return Choice("undecided", None)
+    barred = {*_worse(comparisons), *idle}
+    pool = [name for name in by_name if name not in barred]
     better = [c.a for c in comparisons if c.b == NONE and c.answer == "better" and c.a in pool]
     if better:
         return Choice("use", _first([by_name[name] for name in better]))
     if NONE not in by_name:
         return _without_none(by_name, pool, comparisons)
-    return _beside_none(by_name, pool, comparisons)
+    return _beside_none(by_name, pool, comparisons, margin)
 
 
 def _worse(comparisons: Sequence[Comparison]) -> set[str]:
@@ -74,20 +85,26 @@ def _without_none(
 ) -> Choice:
     if len(pool) == 1 and len(by_name) > 1:
         return Choice("use", pool[0])
-    if pool and all(c.answer in ("equivalent", "harmful") for c in comparisons):
+    settled = all(c.answer in ("equivalent", "harmful") for c in comparisons)
+    if pool and comparisons and settled:
         return Choice("prefer", _first([by_name[name] for name in pool]))
     return Choice("undecided", None)
 
 
 def _beside_none(
-    by_name: Mapping[str, Entry], pool: Sequence[str], comparisons: Sequence[Comparison]
+    by_name: Mapping[str, Entry],
+    pool: Sequence[str],
+    comparisons: Sequence[Comparison],
+    margin: float,
 ) -> Choice:
     none = by_name[NONE]
-    helpful = [by_name[name] for name in pool if name != NONE and _advantages(by_name[name], none)]
+    against_none = [c for c in comparisons if c.b == NONE]
+    # A wider range is no reason where the score may be much worse.
+    safe = {c.a for c in against_none if c.low is not None and c.low > -_MUCH_WORSE * margin}
+    helpful = [by_name[name] for name in pool if name in safe and _advantages(by_name[name], none)]
     if helpful:
         name = _first(helpful)
         return Choice("prefer", name, _advantages(by_name[name], none))
-    against_none = [c for c in comparisons if c.b == NONE]
     settled = all(c.answer in ("equivalent", "harmful") for c in against_none)
     if against_none and settled:
         return Choice("no benefit", NONE)
@@ -136,7 +153,7 @@ def _small_batch(entry: Entry) -> float | None:
     found = entry["small_batch"]
     if not found:
         return None
-    return 1e9 if found["median"] is None else max(float(found["median"]), _RISE)
+    return 1e9 if found["median"] is None else max(float(found["median"]), RISE)
 
 
 # What is preferred, in this order, and how many times more of it is a difference. Less is noise: a
@@ -171,10 +188,15 @@ def _advantages(entry: Entry, none: Entry) -> list[str]:
 def _wider(key: str, entry: Entry, none: Entry) -> str:
     if not entry[key] or not none[key] or entry[key]["answer"] != "better":
         return ""
+    return wider(key, entry, none) if is_wider(key, entry, none) else ""
+
+
+def is_wider(key: str, entry: Entry, none: Entry) -> bool:
+    """Whether a normalizer's range is at least three times as wide as that without."""
     here, there = _narrowness(key)(entry), _narrowness(key)(none)
-    if here is None or there is None or 0.99 * _GRID_STEP * here > min(there, 1.0):
-        return ""
-    return wider(key, entry, none)
+    if here is None or there is None:
+        return False
+    return 0.99 * _GRID_STEP * here <= min(there, 1.0)
 
 
 def wider(key: str, entry: Entry, none: Entry) -> str:

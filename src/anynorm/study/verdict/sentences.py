@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from anynorm.catalogue import catalogue
 from anynorm.study.inference import Comparison
+from anynorm.study.selection import uses_no_batch
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import LAG, Cause
-from anynorm.study.verdict.recommend import NONE, Choice, wider
+from anynorm.study.verdict.recommend import NONE, RISE, Choice, is_wider, wider
 from anynorm.study.wording import join, plural, score_text, signed
 
 __all__ = ["recommendation", "sentences"]
 
 Entry = Mapping[str, Any]
-_RISE = 5.0  # points of error at a small batch that are a limit worth naming
 
 
 def recommendation(
@@ -39,6 +39,7 @@ def recommendation(
         entry = by_name[choice.name]
         parts += [
             _advice(choice, entry, by_name.get(NONE)),
+            _rival(choice, comparisons, score),
             _limit(entry, entries),
             _repair(entry, causes),
         ]
@@ -64,25 +65,35 @@ def _compared_with_none(found: Comparison, score: Score, margin: float) -> str:
     if found.answer == "better":
         return f"{_gain(found, score)} with {found.a} than without normalization."
     if found.answer == "equivalent":
-        return f"Equivalent {about} (within {margin:g} {score.unit}: {_interval(found)})."
+        return f"Equivalent {about} (within {_size(margin, score)}: {_interval(found, score)})."
     if found.low is None:
         reason = "there is one seed" if found.test.startswith("none") else "runs diverged"
         return f"No detectable difference in {about} (no interval, since {reason})."
-    return f"No detectable difference in {about} ({_interval(found)} {score.unit})."
+    return f"No detectable difference in {about} ({_interval(found, score)})."
 
 
 def _gain(found: Comparison, score: Score) -> str:
     word = "higher" if score.higher_is_better else "lower"
     if found.difference is None or found.low is None:
         return f"{_capital(score.name)} is {word}"
-    size = f"{found.difference:.1f} {score.unit}"
-    return f"{_capital(score.name)} is {size} {word} ({_interval(found)})"
+    size = _size(found.difference, score)
+    return f"{_capital(score.name)} is {size} {word} ({_interval(found, score)})"
 
 
-def _interval(found: Comparison) -> str:
+def _size(value: float, score: Score) -> str:
+    return f"{value:.1f}%" if score.unit == "%" else f"{value:.1f} {score.unit}"
+
+
+def _interval(found: Comparison, score: Score) -> str:
+    """Return an interval in words; of a loss, what is better is lower."""
     if found.low is None or found.high is None:
         return "no interval"
-    return f"between {signed(found.low)} and {signed(found.high)}"
+    if score.higher_is_better:
+        return f"between {signed(found.low)} and {signed(found.high)} points"
+    ends = (
+        f"{abs(end):.1f}% {'lower' if end >= 0 else 'higher'}" for end in (found.low, found.high)
+    )
+    return "between " + " and ".join(ends)
 
 
 def _about_all(found: Sequence[Comparison], score: Score, margin: float) -> str:
@@ -93,12 +104,19 @@ def _about_all(found: Sequence[Comparison], score: Score, margin: float) -> str:
     }
     parts = []
     if same := groups["equivalent"]:
-        parts.append(f"{_names(same)} within {margin:g} {score.unit} of none")
+        parts.append(f"{_names(same)} equivalent to none, within {_size(margin, score)}")
     if open_ := groups["cannot tell"]:
         parts.append(f"{_names(open_)} not told apart from none{_range_of(open_, score)}")
     if worse := groups["harmful"]:
-        parts.append(f"{_names(worse)} worse than none")
+        parts.append(f"{join([_harm(c, score) for c in worse], most=4)}")
     return f"{_capital(score.name)}: {'; '.join(parts)}."
+
+
+def _harm(found: Comparison, score: Score) -> str:
+    if found.difference is None or found.low is None:
+        return f"{found.a} worse than {found.b}"
+    size = _size(-found.difference, score)
+    return f"{found.a} {size} worse than {found.b} ({_interval(found, score)})"
 
 
 def _names(found: Sequence[Comparison]) -> str:
@@ -106,41 +124,52 @@ def _names(found: Sequence[Comparison]) -> str:
 
 
 def _range_of(found: Sequence[Comparison], score: Score) -> str:
-    ends = [(c.low, c.high) for c in found if c.low is not None and c.high is not None]
-    if not ends:
+    known = [c for c in found if c.low is not None and c.high is not None]
+    if not known:
         return ""
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    return f" (differences between {signed(low)} and {signed(high)} {score.unit})"
+    low, high = min(known, key=lambda c: c.low or 0.0), max(known, key=lambda c: c.high or 0.0)
+    return f" (differences {_interval(replace(low, high=high.high), score)})"
 
 
 def _about_best(choice: Choice, comparisons: Sequence[Comparison], score: Score) -> str:
     if choice.kind == "use":
-        return f"{_capital(score.name)} is better with {choice.name} than with any other."
+        known = [c for c in comparisons if c.difference is not None]
+        nearest = max(known, key=lambda c: c.difference or 0.0, default=None)
+        ending = f"; the next is {_harm(nearest, score)}" if nearest else ""
+        return f"{_capital(score.name)} is better with {choice.name} than with any other{ending}."
     if comparisons and all(c.answer == "equivalent" for c in comparisons):
-        return f"Equivalent {score.name} with all normalizers."
+        return f"{_capital(score.name)} is equivalent with all normalizers."
     open_ = [c for c in comparisons if c.answer == "cannot tell"]
     if not open_:
-        return ""
+        worse = [_harm(c, score) for c in comparisons if c.answer == "harmful"]
+        return f"{_capital(score.name)}: {join(worse, most=4)}." if worse else ""
+    others = join([c.a for c in open_], most=4)
+    each = f"each of {others}" if len(open_) > 1 else others
     return (
-        f"No detectable difference in {score.name} between {open_[0].b} and {_names(open_)}"
+        f"No detectable difference in {score.name} between {open_[0].b} and {each}"
         f"{_range_of(open_, score)}."
     )
 
 
 def _advice(choice: Choice, entry: Entry, none: Entry | None) -> str:
     if choice.kind == "no benefit":
-        return "No normalizer is needed for it."
+        return "No normalizer is needed for this score."
     reasons = choice.reasons or _reasons(entry, none)
     return f"Use {choice.name}{': ' + '; '.join(reasons) if reasons else ''}."
 
 
 def _reasons(entry: Entry, none: Entry | None) -> list[str]:
     """Return what else speaks for a normalizer that is better anyway."""
-    rates = entry["lr_tolerance"]
-    is_range = rates and rates["low"] is not None and rates["low"] < rates["high"]
-    if none is None or not is_range or not none["lr_tolerance"]:
-        return []
-    return [wider("lr_tolerance", entry, none)]
+    key = "lr_tolerance"
+    return [wider(key, entry, none)] if none is not None and is_wider(key, entry, none) else []
+
+
+def _rival(choice: Choice, comparisons: Sequence[Comparison], score: Score) -> str:
+    """Name the normalizer with the best score, where another one is recommended."""
+    found = next((c for c in comparisons if c.a == choice.name and c.b != NONE), None)
+    if found is None or found.answer != "cannot tell" or not found.low or found.low > 0:
+        return ""
+    return f"{_capital(found.b)} may be up to {_size(-found.low, score)} better."
 
 
 def _limit(entry: Entry, entries: Sequence[Entry]) -> str:
@@ -149,22 +178,17 @@ def _limit(entry: Entry, entries: Sequence[Entry]) -> str:
     Small batches may train worse for another reason than the statistics. So the rise of the error
     counts beyond that of a normalizer without batch statistics, where one was measured.
     """
-    steady = next((e for e in entries if e.get("batch_sizes") and _is_steady(e)), None)
-    usual = dict(steady["batch_sizes"]) if steady and not _is_steady(entry) else {}
-    rises = {
-        size: None if rise is None else rise - max(usual.get(size) or 0.0, 0.0)
-        for size, rise in entry.get("batch_sizes") or []
-    }
-    bad = [size for size, rise in rises.items() if rise is None or rise > _RISE]
-    good = [size for size in rises if size > max(bad, default=0)]
-    if not bad or not good:
-        return ""
-    return f"Avoid it below batch size {min(good)}."
-
-
-def _is_steady(entry: Entry) -> bool:
-    norm = str(entry["label"]).partition("(")[0]
-    return norm in catalogue and not catalogue[norm].state
+    steady = next((e for e in entries if e.get("batch_sizes") and uses_no_batch(e["label"])), None)
+    usual = dict(steady["batch_sizes"]) if steady and not uses_no_batch(entry["label"]) else {}
+    last = None
+    for size, rise in sorted(entry.get("batch_sizes") or [], reverse=True):
+        beyond = None if rise is None else rise - max(usual.get(size) or 0.0, 0.0)
+        if size > entry["small_batch"]["reference"]:
+            continue
+        if beyond is None or beyond > RISE:
+            return "" if last is None else f"Avoid it below batch size {last}."
+        last = size
+    return ""
 
 
 def _repair(entry: Entry, causes: Sequence[Cause]) -> str:
@@ -175,14 +199,17 @@ def _repair(entry: Entry, causes: Sequence[Cause]) -> str:
 
 
 def _what_would_tell(comparisons: Sequence[Comparison]) -> str:
-    open_ = [c for c in comparisons if c.answer == "cannot tell"]
-    needed = [c.seeds for c in open_ if c.seeds is not None]
-    if not open_:
-        return ""
-    if not needed:
-        return "More seeds alone would not tell."
-    seeds = plural(min(needed), "seed")
-    return f"If difference and spread stay as they are, {seeds} would decide the first of these."
+    open_ = [c for c in comparisons if c.answer == "cannot tell" and not c.test.startswith("none")]
+    needed = [c for c in open_ if c.seeds is not None]
+    if needed:
+        first = min(needed, key=lambda c: c.seeds or 0)
+        return (
+            f"If difference and spread stay as they are, {plural(first.seeds or 0, 'seed')} would "
+            f"decide {first.a} against {first.b}."
+        )
+    if any(c.low is None for c in open_):
+        return "More seeds may tell."
+    return "More seeds alone would not tell: it takes more held-out samples." if open_ else ""
 
 
 def sentences(

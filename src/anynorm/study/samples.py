@@ -1,4 +1,4 @@
-"""Each normalizer's runs at its own learning rate, as samples that can be compared."""
+"""The scores of runs as samples that can be compared, with what each held-out item gave."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from anynorm.study.inference import Sample
 from anynorm.study.spread import Record, Score
 
-__all__ = ["sample", "samples"]
+__all__ = ["items_of", "sample", "samples"]
 
 Groups = Mapping[str, Sequence[Record]]
 
@@ -26,14 +26,17 @@ def sample(name: str, records: Sequence[Record], score: Score) -> Sample:
         name,
         [score.outcome(score.value(record)) for record in records],
         [record["cell"]["seed"] for record in records],
-        _items(records, score),
+        items_of(records, score),
     )
 
 
-def _items(records: Sequence[Record], score: Score) -> Any:
-    """Return what each held-out item contributes in each run, of shape (runs, items)."""
-    kept = [(record.get("items") or {}).get(score.key, ()) for record in records]
-    if len({len(row) for row in kept}) != 1 or not len(kept[0]):
+def items_of(records: Sequence[Record], score: Score) -> Any:
+    """Return what each held-out item contributes in each finished run, of shape (runs, items).
+
+    Records without items, such as those of runs that diverged, are left out.
+    """
+    kept = [row for record in records if (row := (record.get("items") or {}).get(score.key))]
+    if not kept or len({len(row) for row in kept}) != 1:
         return None
     table = np.array([[float(item) for item in row] for row in kept])
     if score.higher_is_better:
