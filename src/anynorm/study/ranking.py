@@ -46,14 +46,25 @@ def _side_measures(runs: Runs, level: float) -> dict[str, dict[str, Any]]:
     """Return what breaks ties: tolerances, loss at small batches, and cost, by normalizer."""
     costs = cost_ratios(runs)
     return {
-        "lr_tolerance": _tolerances(runs, "lr", level / 2),
-        "init_tolerance": _tolerances(runs, "init", level / 2),
+        **_both_tolerances(runs, level),
         "small_batch": _small_batches(runs),
         "batch_sizes": _batch_sizes(runs),
         "convergence": _convergence(runs),
         "time": {name: _median(c["seconds_per_step"]) for name, c in costs.items()},
         "memory": {name: _median(c["bytes_for_backward"]) for name, c in costs.items()},
     }
+
+
+def _both_tolerances(runs: Runs, level: float) -> dict[str, dict[str, Any]]:
+    """Return the usable learning rates and initial scales.
+
+    The tests are in a fixed sequence, so that each may take the whole level: initial scales are
+    compared only if a range of learning rates was shown to be wider, or none was measured.
+    """
+    rates, scales = (_tolerances(runs, factor, level) for factor in ("lr", "init"))
+    if rates and all(found["answer"] != "better" for found in rates.values()):
+        scales = {name: {**found, "answer": None} for name, found in scales.items()}
+    return {"lr_tolerance": rates, "init_tolerance": scales}
 
 
 def _tolerances(runs: Runs, factor: str, level: float) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def _arms_text(
 QUESTIONS = (
     Question(
         "control",
-        "Does it help by keeping distributions stable?",
+        "Does the benefit survive unstable distributions?",
         "The control injects random shifts and scales, new ones at each step, behind every "
         "normalizer (Santurkar et al. 2018, 1805.11604). If stable distributions were the reason "
         "why normalization helps, the noise would take the benefit away. So all four arms train "

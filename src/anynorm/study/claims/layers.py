@@ -167,7 +167,7 @@ WHITER = Statement(
 QUESTIONS = (
     Question(
         "shift-optimization",
-        "Does covariate shift fall, as the optimizer sees it?",
+        "Does covariate shift stay, as the optimizer sees it?",
         "G_i is the gradient of layer i at step t; G'_i is the same on the same batch, with the "
         "layers before i already at step t + 1 (Santurkar et al. 2018, definition 2.1). Shown are "
         "‖G − G'‖/‖G‖ and the cosine of G and G', median over layers. The raw distance is not "
