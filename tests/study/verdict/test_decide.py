@@ -193,8 +193,8 @@ def test_held_out_items_widen_the_interval() -> None:
     [runs] = studies(few)
     found = decide(runs)
     assert found["comparisons"][0]["answer"] == "cannot tell"
-    assert [cause["name"] for cause in found["causes"]] == ["too few held-out items"]
-    assert "10 held-out items" in found["causes"][0]["sentence"]
+    assert [cause["name"] for cause in found["causes"]] == ["too few held-out samples"]
+    assert "10 held-out samples" in found["causes"][0]["sentence"]
 
 
 def test_a_loss_is_compared_in_per_cent() -> None:

@@ -255,9 +255,9 @@ def _few_items(
     open_ends = [c.not_excluded for c in stuck if c.not_excluded is not None]
     limit = f": differences up to {max(open_ends):.1f} {unit} remain open" if open_ends else ""
     return Cause(
-        "too few held-out items",
+        "too few held-out samples",
         tuple(names),
-        f"There are {min(counts)} held-out items, and another choice of them would change the "
+        f"There are {min(counts)} held-out samples, and another choice of them would change the "
         f"differences{limit}, whatever the number of seeds.",
-        "Hold out more items, or pool several held-out sets.",
+        "Hold out more samples, or pool several held-out sets.",
     )
