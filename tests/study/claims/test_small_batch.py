@@ -119,7 +119,7 @@ def test_a_regression_is_compared_by_its_loss() -> None:
     ]
     found = claim(records, "epochs")
     assert [panel["title"] for panel in found["figure"]["panels"]] == ["held-out loss"]
-    assert "decades of loss" in found["sentence"]
+    assert "a loss 4.9 times higher" in found["sentence"]
 
 
 def test_the_effect_falls_back_to_equal_steps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from anynorm.study.claims.curves import early, probe
@@ -163,8 +164,8 @@ def _by(other: Comparison, score: Score) -> str:
     """Return how far the noisy arm is above the other one."""
     if other.difference is None or other.low is None or other.high is None:
         return ""
-    ends = f"{-other.high:+.1f} to {-other.low:+.1f}"
-    return f" by {-other.difference:.1f} {unit(score)} ({ends})"
+    turned = replace(other, difference=-other.difference, low=-other.high, high=-other.low)
+    return f" ({difference_text(turned, unit(score))})"
 
 
 def _beside(batch: Comparison, score: Score) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anynorm.study import wording
 from anynorm.study.inference import LEVEL, Comparison, Sample
 from anynorm.study.inference.joint import t_quantile
 from anynorm.study.samples import items_of
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 # Differences within the margin count as none: half a point of accuracy, or a tenth of the loss.
+_E = math.log(10)  # natural logarithms in a decade
 _POINTS, _DECADES = 0.5, math.log10(1.1)
 
 
@@ -113,11 +115,20 @@ def difference_text(found: Comparison, unit: str) -> str:
 
     >>> difference_text(Comparison("a", "b", "accuracy", "better", 2.0, 1.0, 3.0, ""), "points")
     '+2.0 points (+1.0 to +3.0)'
+    >>> loss = Comparison("a", "b", "loss", "better", 0.301, 0.176, 0.477, "")
+    >>> difference_text(loss, "decades of loss")
+    'a loss 2.00 times lower (1.50 to 3.0 times)'
     """
     if found.difference is None:
         return "no difference that is a number, since runs diverged"
-    shown = Interval(found.difference, found.low, found.high)
-    return interval_text(shown, sign=True, unit=f" {unit}")
+    if unit == "points":
+        shown = Interval(found.difference, found.low, found.high)
+        return interval_text(shown, sign=True, unit=f" {unit}")
+    words = ("lower", "higher")
+    size = wording.difference_text(_E * found.difference, "", words)
+    if found.low is None or found.high is None:
+        return f"a loss {size}"
+    return f"a loss {size} ({wording.interval_text(_E * found.low, _E * found.high, '', words)})"
 
 
 def number_cells(found: Comparison) -> list[float | str]:
