@@ -26,7 +26,7 @@ from anynorm.study.subjects import SUBJECTS
 from anynorm.study.train import run
 
 SMALL: dict[str, Any] = {"norms": ["none", "batch"], "lrs": [0.1, 1.0], "inits": [], "batches": []}
-SMALL |= {"steps": 6, "seeds": 2, "placements": ["before"], "refine": 0, "noise": False}
+SMALL |= {"steps": 6, "seeds": 2, "placements": ["before"], "refine": 0, "experiments": False}
 SMALL |= {"workers": 2}
 
 

@@ -112,6 +112,8 @@ def _add_grid(study: argparse.ArgumentParser) -> None:
     add("--full", action="store_true", help="every combination, not one factor at a time (no)")
     noise = "the noisy control of batch norm (yes, or the built-in model's own)"
     add("--noise", action=switch, default=None, help=noise)
+    runs = "runs that answer one question each, the noisy control among them (yes)"
+    add("--experiments", action=switch, default=True, help=runs)
     add("--probes", action=switch, default=True, help="measure the base runs in depth (yes)")
     add("--refine", type=int, default=1, help="rounds that bisect the usable learning rates (1)")
 

@@ -118,6 +118,7 @@ def study(
     weight_decay: float | None = None,
     warmup: int | None = None,
     noise: bool | None = None,
+    experiments: bool = True,
     full: bool = False,
     probes: bool = True,
     refine: int = 1,
@@ -144,7 +145,8 @@ def study(
     `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
     and `placements` ('before' and 'after' the activation, or 'pre' and 'post' in a residual
     network) are compared one at a time around them, or all combined with `full`. With
-    `probes` the base runs are measured in depth, with `noise` batch norm gets its noisy control.
+    `probes` the base runs are measured in depth. `experiments` are runs that answer one question
+    each, such as what is lost without γ and β; with `noise` the noisy control is among them.
     `refine` rounds then bisect the limits of the usable learning rates.
 
     `optimizer` is 'sgd', 'momentum' (SGD with 0.9), 'adam' or 'adamw'. `weight_decay` acts on
@@ -192,6 +194,7 @@ def study(
         weight_decay=weight_decay,
         warmup=warmup,
         noise=noise,
+        experiments=experiments,
         probes=probes,
     )
     with closing(engine(on, workers)) as chosen:
@@ -311,6 +314,7 @@ def _why_stopped(unsettled: Sequence[Any], hopeful: Sequence[Any]) -> str:
 def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     """The subject's own settings, with what the user gave in their place."""
     given = {name: _listed(name, value) for name, value in given.items() if value is not None}
+    experiments = given.pop("experiments", True)
     settings = _settings(subject, given.get("placements", USER.placements)[0])
     chosen = {
         **{name: getattr(settings, name) for name in ("norms", "inits", "batch", "batches")},
@@ -322,6 +326,8 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
         "data": data or settings.data,
         **given,
     }
+    if not experiments:
+        chosen |= {"noise": False, "experiments": chosen["experiments"].without_runs()}
     compared = chosen["norms"] if "batches" in given else settings.batch_norms
     return Plan(
         subject=subject,

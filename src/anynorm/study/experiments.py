@@ -38,6 +38,10 @@ class Experiments:
             if budget not in BUDGETS:
                 raise AnynormError(f"budget {budget!r} is unknown; choose from {BUDGETS}.")
 
+    def without_runs(self) -> Experiments:
+        """The same without the runs beside the comparisons."""
+        return replace(self, probed_inits=(), fixed_affine=False)
+
     def cells(self, base: Iterable[Cell], *, noise: bool, probes: bool) -> Iterator[Cell]:
         """The cells of all experiments but the batch sizes, given the `base` cells."""
         pair = [cell for cell in base if cell.norm in PAIR]
