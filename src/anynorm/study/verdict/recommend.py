@@ -54,10 +54,9 @@ def choose(
     """Return the normalizer to use.
 
     A normalizer that was shown to be worse than another, or that learned nothing (`idle`), is never
-    chosen. Among the others those
-    that were shown to be better than none come first; then those that train in a range of learning
-    rates, or of initial scales, at least three times as wide, or in fewer steps; then those that
-    hold at small batches; then the more familiar one.
+    chosen. Among the others those that were shown to be better than none come first; then those
+    that train in a range of learning rates, or of initial scales, at least three times as wide, or
+    in fewer steps; then those that hold at small batches; then the more familiar one.
     """
     # One run shows no spread, of anything.
     by_name = {entry["label"]: entry for entry in entries if entry["score"]["n"] > 1}
