@@ -38,7 +38,7 @@ def study(model: str, store: Path, **changes: Any) -> dict[str, Any]:
         inits=[],
         batches=[],
         placements=["before"],
-        noise=False,
+        experiments=False,
         probes=False,
         refine=0,
         store=store / model,

@@ -155,9 +155,10 @@ def study(
     optimizer than the subject's own, its learning rates and weight decay are scaled to match.
 
     `margin` is the difference that does not matter, in points of accuracy (0.5) or per cent of a
-    loss (2): what differs by less is called equivalent. With `until_decided` or `minutes` more
-    seeds are run after that, for those normalizers whose comparisons cannot tell yet, until all are
-    decided, 32 seeds are reached, or so many minutes are over. The error is kept all the same.
+    loss (2): what is shown to differ by less is called equivalent. With `until_decided` or
+    `minutes` more seeds are run after the planned ones, for those normalizers whose comparisons
+    cannot tell yet, until all are decided, more seeds would not decide them, 32 seeds are reached,
+    or so many minutes are over. The error is divided among the looks.
 
     `on` says where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this
     machine), 'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'

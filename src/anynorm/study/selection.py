@@ -12,7 +12,16 @@ from anynorm.catalogue import catalogue
 from anynorm.study.cell import label
 from anynorm.study.spread import Record, Score, score_of
 
-__all__ = ["Runs", "batch_sweep", "by_label", "setting", "studies", "sweep", "uses_no_batch"]
+__all__ = [
+    "Runs",
+    "batch_sweep",
+    "by_label",
+    "norm_of",
+    "setting",
+    "studies",
+    "sweep",
+    "uses_no_batch",
+]
 
 FACTORS = ("lr", "init", "batch", "placement", "steps", "warmup")
 Setting = tuple[Any, ...]
@@ -90,8 +99,17 @@ def uses_no_batch(name: str) -> bool:
     >>> uses_no_batch("group(groups=4)"), uses_no_batch("batch + noise"), uses_no_batch("zca")
     (True, False, False)
     """
-    norm = name.partition("(")[0].partition(",")[0].partition(" +")[0]
+    norm = norm_of(name)
     return norm in catalogue and not catalogue[norm].state
+
+
+def norm_of(name: str) -> str:
+    """Return the name in the catalogue that a label begins with.
+
+    >>> norm_of("group(groups=4)"), norm_of("batch + noise"), norm_of("batch, no γ β")
+    ('group', 'batch', 'batch')
+    """
+    return name.partition("(")[0].partition(",")[0].partition(" +")[0]
 
 
 def _in_order(records: Sequence[Record], wanted: Setting) -> dict[str, list[Record]]:

@@ -26,10 +26,23 @@ MOMENTS = {"mean": "beta", "deviation": "gamma"}
 WORDS = {"mean": "mean of the output against β", "deviation": "deviation against |γ|"}
 
 
-def measured(records: Sequence[Record], part: str) -> list[Mapping[str, Any]]:
-    """Return what a probe found after training, of the runs that have all of it."""
-    found = [(record.get("probes") or {}).get(part) for record in records]
-    return [one for one in found if one and _is_whole(one, part)]
+NOT_MEASURED = (
+    "no run of batch norm at the base setting was probed after training. Probes are on by default: "
+    "leave out --no-probes."
+)
+
+
+def measured(runs: Runs, part: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Return what a probe found after training, of the runs at the base that have all of it."""
+    groups = {
+        name: [(record.get("probes") or {}).get(part) for record in records]
+        for name, records in runs.at_base().items()
+    }
+    whole = {
+        name: [one for one in found if one and _is_whole(one, part)]
+        for name, found in groups.items()
+    }
+    return {name: found for name, found in whole.items() if found}
 
 
 # What each probe leaves for every layer. A record that was cut short lacks some of it.
@@ -54,13 +67,9 @@ def _is_whole(found: Mapping[str, Any], part: str) -> bool:
 
 
 def _moments(runs: Runs) -> Answer | str:
-    groups = {name: measured(records, "affine") for name, records in runs.at_base().items()}
-    groups = {name: found for name, found in groups.items() if found}
+    groups = measured(runs, "affine")
     if not groups:
-        return (
-            "no run of batch norm at the base setting was probed after training. Probes are on by "
-            "default: leave out --no-probes."
-        )
+        return NOT_MEASURED
     panels = [
         panel(WORDS[key], {name: _curve(found[0], key) for name, found in groups.items()})
         for key in MOMENTS

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from anynorm.study.claims.affine import CHOICES, measured
+from anynorm.study.claims.affine import CHOICES, NOT_MEASURED, measured
 from anynorm.study.claims.outcome import row
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
 from anynorm.study.claims.samples import Interval, cells, interval, interval_text
@@ -24,13 +24,9 @@ WAYS = {"by_layer": "of each layer", "overall": "of all layers together"}
 
 
 def _importance(runs: Runs) -> Answer | str:
-    groups = {name: measured(records, "importance") for name, records in runs.at_base().items()}
-    groups = {name: found for name, found in groups.items() if found}
+    groups = measured(runs, "importance")
     if not groups:
-        return (
-            "no run of batch norm at the base setting was probed after training. Probes are on by "
-            "default: leave out --no-probes."
-        )
+        return NOT_MEASURED
     figure = {"kind": "dots", "panels": [*_loss_panels(groups), *_correlation_panels(groups)]}
     sentence = " ".join(_judgement(name, found) for name, found in groups.items())
     within, *_ = _answers(groups.get("batch") or next(iter(groups.values())))

@@ -8,6 +8,7 @@ from typing import Any
 
 from anynorm.catalogue import catalogue
 from anynorm.study.inference import Comparison
+from anynorm.study.selection import norm_of
 from anynorm.study.wording import fold
 
 __all__ = ["NONE", "RISE", "Choice", "choose", "is_wider", "wider"]
@@ -167,7 +168,7 @@ _COSTS = (
 
 
 def _familiarity(entry: Entry) -> tuple[int, int]:
-    name = str(entry["label"]).partition("(")[0].partition(",")[0]
+    name = norm_of(entry["label"])
     known = list(catalogue)
     return (
         _FAMILIAR.index(name) if name in _FAMILIAR else len(_FAMILIAR),
