@@ -168,8 +168,8 @@ def _verdict(scores: Scores, margin: float | None = None) -> dict[str, Any]:
         for name, row in zip(NORMS, scores, strict=False)
         for seed, value in enumerate(row)
     ]
-    [runs] = studies(records)
-    return decide(runs, margin=margin)
+    [runs] = studies(records, margin)
+    return decide(runs)
 
 
 def rule_before(scores: Scores) -> Scores:

@@ -72,7 +72,7 @@ def _text(tolerance: Mapping[str, Any] | None) -> str:
 def _small_batch(point: Mapping[str, Any] | None, percent: bool) -> str:
     if point is None:
         return NOT_MEASURED
-    unit = " points" if percent else " decades"
+    unit = " points" if percent else "%"
     if point["median"] is None:
         return f"diverged at {point['batch']}"
     # Adding zero turns the negative zero that rounding leaves into a plain one.

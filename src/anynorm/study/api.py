@@ -330,9 +330,11 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     if not experiments:
         chosen |= {"noise": False, "experiments": chosen["experiments"].without_runs()}
     compared = chosen["norms"] if "batches" in given else settings.batch_norms
+    asked = {"norms", "inits", "placements"} & given.keys()
     return Plan(
         subject=subject,
         batch_norms=tuple(name for name in compared if name in chosen["norms"]),
+        variants=() if asked else settings.variants,
         source=lookup.digest(model=subject, data=chosen["data"]),
         **chosen,
     )

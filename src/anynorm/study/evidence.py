@@ -30,13 +30,14 @@ def build(
     `command` is how the study was made. With `planned`, the number of runs that the whole study
     has, a store that holds fewer gives a ``partial`` study. `failures` are the runs that ended in
     an error, in words, each with the reason; equal reasons are put together. What no run measured
-    is listed under ``missing`` of each study and never stops the rest. `margin` and `looks` are
-    those of `anynorm.study.verdict.decide`; `stopped` says why a growing study stopped.
+    is listed under ``missing`` of each study and never stops the rest. `margin` is that of
+    `anynorm.study.selection.studies`, `looks` that of `anynorm.study.verdict.decide`; `stopped`
+    says why a growing study stopped.
 
     >>> build([], title="digits", command="anynorm study")["studies"]
     []
     """
-    found = studies(records)
+    found = studies(records, margin)
     return {
         "title": title,
         "command": command,
@@ -50,7 +51,7 @@ def build(
         "environment": _environment(records),
         "probing": _probing(records),
         "labels": _labels(found),
-        "studies": [_study(runs, margin, looks) for runs in found],
+        "studies": [_study(runs, looks) for runs in found],
     }
 
 
@@ -63,7 +64,7 @@ def _failures(failures: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -len(row["runs"]))
 
 
-def _study(runs: Runs, margin: float | None, looks: int) -> dict[str, Any]:
+def _study(runs: Runs, looks: int) -> dict[str, Any]:
     claims = [ask(question, runs) for question in QUESTIONS]
     return {
         "subject": runs.subject,
@@ -73,7 +74,7 @@ def _study(runs: Runs, margin: float | None, looks: int) -> dict[str, Any]:
         "base": base_text(runs),
         "runs": len(runs.records) + len(runs.controls),
         "seeds": sorted({record["cell"]["seed"] for record in runs.records}),
-        "verdict": decide(runs, margin=margin, looks=looks),
+        "verdict": decide(runs, looks=looks),
         "claims": [claim for claim in claims if claim["missing"] is None],
         "missing": [
             {"title": claim["title"], "reason": claim["missing"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -18,7 +18,8 @@ class Plan:
     """The values to compare, and the base values that hold where nothing else is said.
 
     `norms` are names with options, such as ``"group:groups=4"``; `batch_norms` are those of them
-    that are compared over batch sizes. `experiments` says what is run beside the comparisons, and
+    that are compared over batch sizes, and `variants` those that are compared at the base and over
+    learning rates alone. `experiments` says what is run beside the comparisons, and
     `noise` whether the noisy control is among it.
     """
 
@@ -32,6 +33,7 @@ class Plan:
     inits: tuple[float, ...] = ()
     batches: tuple[int, ...] = ()
     batch_norms: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     placements: tuple[str, ...] = ("before",)
     seeds: int = 3
     first_seed: int = 0
@@ -56,12 +58,13 @@ class Plan:
         proportion to the batch, down from the base cell's, at equal epochs and at equal steps; at
         equal epochs a warm-up lasts for as many samples. The experiments come last.
         """
+        others = [norm for norm in self.norms if norm not in self.variants]
         return unique(
             [
                 *self._base(),
-                *self._vary("lr", self.lrs),
-                *self._vary("init", self.inits),
-                *self._vary("placement", self.placements),
+                *self._vary("lr", self.lrs, self.norms),
+                *self._vary("init", self.inits, others),
+                *self._vary("placement", self.placements, others),
                 *self._batch_sizes(),
                 *self._experiments(),
             ]
@@ -90,9 +93,11 @@ class Plan:
         cells = self._cells(self.norms)
         return self.experiments.cells(cells, noise=self.noise, probes=self.probes)
 
-    def _vary(self, name: str, values: Iterable[float | str]) -> Iterator[Cell]:
+    def _vary(
+        self, name: str, values: Iterable[float | str], norms: Sequence[str]
+    ) -> Iterator[Cell]:
         for value in values:
-            for cell in self._cells(self.norms):
+            for cell in self._cells(norms):
                 yield Cell(**{**vars(cell), name: value})
 
     def _batch_sizes(self) -> Iterator[Cell]:

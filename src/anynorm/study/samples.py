@@ -1,16 +1,17 @@
-"""The scores of runs as samples that can be compared, with what each held-out item gave."""
+"""The scores of runs as samples, with what each held-out item gave, and their comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from anynorm.study.inference import Sample
+from anynorm.study.inference import Comparison, Sample, against_control
 from anynorm.study.spread import Record, Score
 
-__all__ = ["items_of", "sample", "samples"]
+__all__ = ["compare_scores", "in_shown_unit", "items_of", "sample", "samples"]
 
 Groups = Mapping[str, Sequence[Record]]
 
@@ -27,6 +28,27 @@ def sample(name: str, records: Sequence[Record], score: Score) -> Sample:
         [score.outcome(score.value(record)) for record in records],
         [record["cell"]["seed"] for record in records],
         items_of(records, score),
+    )
+
+
+def compare_scores(groups: Groups, control: str, score: Score) -> list[Comparison]:
+    """Compare the score of each group of runs with that of `control`, in points or per cent."""
+    found = samples(groups, dict.fromkeys(groups, score))
+    reference = found.pop(control)
+    others = list(found.values())
+    compared = against_control(
+        reference, others, quantity=f"{score.name}, {score.unit}", margin=score.equal_within
+    )
+    return [in_shown_unit(one, score) for one in compared]
+
+
+def in_shown_unit(found: Comparison, score: Score) -> Comparison:
+    """Return a comparison with its differences as they are reported; see `Score.shown`."""
+    return replace(
+        found,
+        difference=score.shown(found.difference),
+        low=score.shown(found.low),
+        high=score.shown(found.high),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anynorm.catalogue import catalogue
@@ -120,14 +120,21 @@ def _none_first(groups: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
     return dict(sorted(groups.items(), key=lambda item: item[0] != "none"))
 
 
-def studies(records: Sequence[Record]) -> list[Runs]:
-    """Split records into one `Runs` for each subject, data set, optimizer and weight decay."""
+def studies(records: Sequence[Record], margin: float | None = None) -> list[Runs]:
+    """Split records into one `Runs` for each subject, data set, optimizer and weight decay.
+
+    Differences between scores within ± `margin` count as none: in points of accuracy (0.5 where it
+    is not given) or in per cent of a loss (2).
+    """
     groups: dict[tuple[str, str, str, float], list[Record]] = {}
     for record in records:
         cell = record["cell"]
         optimizer = (cell.get("optimizer", "sgd"), cell.get("weight_decay", 0.0))
         groups.setdefault((cell["subject"], cell["data"], *optimizer), []).append(record)
-    return [_runs(*key, group) for key, group in groups.items()]
+    found = [_runs(*key, group) for key, group in groups.items()]
+    if margin is None:
+        return found
+    return [replace(runs, score=replace(runs.score, equal_within=margin)) for runs in found]
 
 
 def _runs(

@@ -38,8 +38,8 @@ def open_comparisons(
     records: Sequence[Record], margin: float | None, count: int
 ) -> list[dict[str, Any]]:
     """Return the comparisons that cannot tell yet."""
-    [runs] = studies(records)
-    found = decide(runs, margin=margin, looks=count)["comparisons"]
+    [runs] = studies(records, margin)
+    found = decide(runs, looks=count)["comparisons"]
     return [c for c in found if c["answer"] == "cannot tell"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -78,14 +78,16 @@ def final_value(record: Record, key: str) -> float | None:
 class Score:
     """The number that normalizers are judged by: held-out accuracy, or a held-out loss.
 
-    `key` names it in a record's ``final``; `margin` is how far from the best still counts as
-    good: points of accuracy, or a factor of the loss.
+    `key` names it in a record's ``final``. `good_within` is how far from the best still counts as
+    good: a part of all samples, or a factor of the loss. Differences within ± `equal_within` count
+    as none: points of accuracy, or per cent of a loss.
     """
 
     name: str
     key: str
     higher_is_better: bool
-    margin: float
+    good_within: float
+    equal_within: float
 
     def value(self, record: Record) -> float | None:
         """Return the score of one run; ``None`` where it diverged."""
@@ -132,26 +134,40 @@ class Score:
             return difference
         return 100 * (1 - math.exp(-difference / 100))
 
+    def opposite(self, difference: float) -> float:
+        """Return a reported difference as it is reported the other way round.
+
+        >>> ACCURACY.opposite(2.0), LOSS.opposite(50.0), LOSS.opposite(-100.0)
+        (-2.0, -100.0, 50.0)
+        """
+        if self.higher_is_better:
+            return -difference
+        return 100 * (1 - 1 / max(1 - difference / 100, _TINY))
+
     def close(self, value: float | None, best: float) -> bool:
-        """Say whether `value` is within the margin of `best`."""
+        """Say whether `value` still counts as good beside `best`."""
         if value is None:
             return False
-        # A rounding error must not put a run that is exactly on the margin outside it.
+        # A rounding error must not put a run that is exactly on the limit outside it.
         if self.higher_is_better:
             return value >= self.limit(best) - 1e-9
         return value <= self.limit(best) * (1 + 1e-9)
 
     def limit(self, best: float) -> float:
-        """Return the score that is just within the margin of `best`."""
-        return best - self.margin if self.higher_is_better else best * self.margin
+        """Return the score that just counts as good beside `best`."""
+        return best - self.good_within if self.higher_is_better else best * self.good_within
 
 
 _TINY = 1e-12  # what a loss of zero counts as, since it has no logarithm
 
-ACCURACY = Score("held-out accuracy", "test_accuracy", higher_is_better=True, margin=0.05)
-LOSS = Score("held-out loss", "test_loss", higher_is_better=False, margin=2.0)
+ACCURACY = Score(
+    "held-out accuracy", "test_accuracy", higher_is_better=True, good_within=0.05, equal_within=0.5
+)
+LOSS = Score(
+    "held-out loss", "test_loss", higher_is_better=False, good_within=2.0, equal_within=2.0
+)
 # A regression's loss falls by orders of magnitude, one in nats by tenths: the data's entropy stays.
-NATS = Score("held-out loss, nats per character", "test_loss", higher_is_better=False, margin=1.05)
+NATS = replace(LOSS, name="held-out loss, nats per character", good_within=1.05)
 
 _SCORES = {"classification": ACCURACY, "regression": LOSS, "language": NATS}
 

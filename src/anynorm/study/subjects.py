@@ -150,6 +150,9 @@ class Settings:
     batches: tuple[int, ...] = ()
     # The batch sizes are compared for these alone: others do not depend on the batch.
     batch_norms: tuple[str, ...] = ("batch", "group:groups=4")
+    # Variants of another normalizer are compared with it at every learning rate, but not in the
+    # sweeps over initial weights and placements.
+    variants: tuple[str, ...] = ()
     placements: tuple[str, ...] = ("before",)
     noise: bool = True
     experiments: Experiments = field(default_factory=lambda: Experiments(fixed_affine=True))
@@ -196,6 +199,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                     "linf-batch",
                     "weight",
                 ),
+                variants=("l1-batch", "linf-batch"),
                 batches=_HALVES,
                 placements=("before", "after"),
                 # At equal epochs, a batch of 2 alone would take longer than all other runs.

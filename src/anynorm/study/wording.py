@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from anynorm.study.inference import Comparison
 from anynorm.study.spread import Score, Spread
 
 __all__ = [
+    "change_interval",
+    "change_size",
+    "comparison_text",
     "difference_text",
     "fold",
     "interval_text",
@@ -133,6 +137,54 @@ def signed(value: float) -> str:
     # Adding zero turns the negative zero that rounding leaves into a plain one.
     rounded = round(value, 1) + 0.0
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def change_size(difference: float, score: Score) -> str:
+    """The size of a difference between scores, which is one as `Score.shown` gives it.
+
+    >>> from anynorm.study.spread import ACCURACY, LOSS
+    >>> change_size(-1.06, ACCURACY), change_size(1.5, LOSS), change_size(99.0, LOSS)
+    ('1.1 points', '1.5%', '100 times')
+    """
+    if score.higher_is_better:
+        return f"{abs(difference):.1f} points"
+    ratio = 1 - difference / 100 if difference < 0 else 1 / max(1 - difference / 100, 1e-300)
+    return f"{fold(ratio)} times" if ratio >= 2 else f"{abs(difference):.1f}%"
+
+
+def _change(difference: float, score: Score) -> str:
+    """A difference between scores with its direction; what is better in a loss is lower."""
+    if score.higher_is_better:
+        return f"{signed(difference)} points"
+    return f"{change_size(difference, score)} {'lower' if difference >= 0 else 'higher'}"
+
+
+def change_interval(low: float, high: float, score: Score) -> str:
+    """An interval of such differences.
+
+    >>> from anynorm.study.spread import ACCURACY, LOSS
+    >>> change_interval(-0.24, 1.06, ACCURACY), change_interval(-3.0, 1.5, LOSS)
+    ('between −0.2 and +1.1 points', 'between 3.0% higher and 1.5% lower')
+    """
+    ends = [_change(end, score) for end in (low, high)]
+    return f"between {ends[0].removesuffix(' points')} and {ends[1]}"
+
+
+def comparison_text(found: Comparison, score: Score) -> str:
+    """A comparison of scores as a difference, with its interval if it has one.
+
+    >>> from anynorm.study.spread import ACCURACY, LOSS
+    >>> comparison_text(Comparison("a", "b", "", "better", 2.0, 1.0, 3.0, ""), ACCURACY)
+    '+2.0 points (between +1.0 and +3.0 points)'
+    >>> comparison_text(Comparison("a", "b", "", "better", 50.0, None, None, ""), LOSS)
+    'a loss 50.0% lower'
+    """
+    if found.difference is None:
+        return "no difference that is a number, since runs diverged"
+    text = ("" if score.higher_is_better else "a loss ") + _change(found.difference, score)
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({change_interval(found.low, found.high, score)})"
 
 
 def plural(count: int, noun: str) -> str:

@@ -214,7 +214,7 @@ def test_a_loss_is_compared_in_per_cent() -> None:
     found = decide(runs)
     assert found["unit"] == "%"
     assert found["comparisons"][0]["difference"] == pytest.approx(50.0, abs=0.1)
-    assert "Held-out loss is 50.0% lower (between" in found["recommendation"]
+    assert "Held-out loss is 2.0 times lower (between" in found["recommendation"]
 
 
 def test_the_verdict_is_plain_json() -> None:

@@ -31,8 +31,8 @@ def decided(scores: Scores, *, margin: float | None = None, **cell: Any) -> dict
         for norm, accuracies in scores.items()
         for seed, accuracy in enumerate(accuracies)
     ]
-    [runs] = studies(records)
-    return decide(runs, margin=margin)
+    [runs] = studies(records, margin)
+    return decide(runs)
 
 
 def causes(verdict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from anynorm.study.claims.curves import panel, thin
+from anynorm.study.claims.intervals import number_cells
 from anynorm.study.claims.outcome import row, score_panel, score_table
 from anynorm.study.claims.question import Answer, Question, Table, table
-from anynorm.study.claims.samples import difference_text, margin, number_cells, sample, unit
-from anynorm.study.inference import Comparison, against_control
+from anynorm.study.inference import Comparison
+from anynorm.study.samples import compare_scores
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Score, Spread, final
-from anynorm.study.wording import join, number, plural, score_text
+from anynorm.study.wording import comparison_text, join, number, plural, score_text
 
 __all__ = ["QUESTIONS"]
 
@@ -143,9 +144,7 @@ def _fixed(runs: Runs) -> Answer | str:
             "rows": [row(*item) for item in losses.items()],
         },
     ]
-    samples = [sample(label, records, runs.score) for label, records in arms.items()]
-    quantity = f"{runs.score.name}, {unit(runs.score)}"
-    [found] = against_control(samples[0], samples[1:], quantity=quantity, margin=margin(runs.score))
+    [found] = compare_scores(arms, name, runs.score)
     tables = [score_table(runs.score, arms, "γ and β"), _comparison_table(found)]
     sentence = (
         f"{_fixed_text(found, runs.score)} {_both_text(scores, runs.score)} Final training loss: "
@@ -184,7 +183,7 @@ def _fixed_text(found: Comparison, score: Score) -> str:
         "equivalent": "Nothing is lost with γ = 1 and β = 0 fixed",
         "cannot tell": "The seeds do not tell whether γ and β matter",
     }[found.answer]
-    return f"{words}: {difference_text(found, unit(score))}."
+    return f"{words}: {comparison_text(found, score)}."
 
 
 def _both_text(scores: Mapping[str, Spread], score: Score) -> str:

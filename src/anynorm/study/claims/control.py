@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from anynorm.study.claims.curves import early, probe
+from anynorm.study.claims.intervals import number_cells
 from anynorm.study.claims.outcome import row, score_panel, score_table
 from anynorm.study.claims.question import Answer, Question, Table, table
-from anynorm.study.claims.samples import difference_text, margin, number_cells, sample, unit
-from anynorm.study.inference import Comparison, against_control
+from anynorm.study.inference import Comparison
+from anynorm.study.samples import compare_scores
 from anynorm.study.selection import FACTORS, Runs, Setting, by_label, setting
 from anynorm.study.spread import Record, Score, Spread
-from anynorm.study.wording import join, number, score_text
+from anynorm.study.wording import comparison_text, join, number, score_text
 
 __all__ = ["QUESTIONS", "Control", "control_of"]
 
@@ -68,14 +69,10 @@ def _place(runs: Runs) -> Setting | None:
 def _compare(
     arms: Arms, batch: str, score: Score
 ) -> tuple[Comparison | None, Sequence[Comparison]]:
-    samples = {name: sample(name, records, score) for name, records in arms.items()}
-    noisy = samples.pop(batch + NOISE)
-    quantity = f"{score.name}, {unit(score)}"
-    others = against_control(noisy, list(samples.values()), quantity=quantity, margin=margin(score))
-    if not {"none", batch} <= samples.keys():
+    others = compare_scores(arms, batch + NOISE, score)
+    if not {"none", batch} <= arms.keys():
         return None, others
-    pair = samples["none"], [samples[batch]]
-    [benefit] = against_control(*pair, quantity=quantity, margin=margin(score))
+    [benefit] = compare_scores({name: arms[name] for name in ("none", batch)}, "none", score)
     return benefit, others
 
 
@@ -146,7 +143,7 @@ def _judgement(found: Control, score: Score) -> str:
 
 def _cannot_tell(found: Control, score: Score) -> str:
     assert found.benefit is not None
-    difference = difference_text(found.benefit, unit(score))
+    difference = comparison_text(found.benefit, score)
     if found.benefit.answer == "cannot tell":
         return (
             f"The control cannot tell: at learning rate {found.lr:g} these seeds do not show that "
@@ -164,8 +161,13 @@ def _by(other: Comparison, score: Score) -> str:
     """Return how far the noisy arm is above the other one."""
     if other.difference is None or other.low is None or other.high is None:
         return ""
-    turned = replace(other, difference=-other.difference, low=-other.high, high=-other.low)
-    return f" ({difference_text(turned, unit(score))})"
+    turned = replace(
+        other,
+        difference=score.opposite(other.difference),
+        low=score.opposite(other.high),
+        high=score.opposite(other.low),
+    )
+    return f" ({comparison_text(turned, score)})"
 
 
 def _beside(batch: Comparison, score: Score) -> str:
@@ -175,7 +177,7 @@ def _beside(batch: Comparison, score: Score) -> str:
         "equivalent": f"{batch.a} without noise is as good",
         "cannot tell": f"{batch.a} without noise is not separated from it",
     }[batch.answer]
-    return f"{words} ({difference_text(batch, unit(score))})"
+    return f"{words} ({comparison_text(batch, score)})"
 
 
 def _arms_text(

@@ -89,7 +89,7 @@ def _statement(score: Score, where: str, equal: str) -> Statement:
         f"{{name}} regularizes: its generalization gap is smaller at {equal}.",
         f"generalization gap at {where}",
         unit=_unit(score),
-        margin=0.5 if score.higher_is_better else 0.05,
+        margin=score.equal_within if score.higher_is_better else 0.05,
     )
 
 

@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from anynorm.study.claims.affine import CHOICES, NOT_MEASURED, measured
+from anynorm.study.claims.intervals import Interval, cells, interval, interval_text
 from anynorm.study.claims.outcome import row
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
-from anynorm.study.claims.samples import Interval, cells, interval, interval_text
 from anynorm.study.selection import Runs
 from anynorm.study.spread import finite, spread
 from anynorm.study.wording import join, number

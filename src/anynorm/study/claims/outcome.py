@@ -23,7 +23,6 @@ __all__ = [
     "score_table",
 ]
 
-POINTS = 0.5  # of accuracy: differences up to this are called equal
 OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam", "adamw": "AdamW"}
 PLACEMENTS = {
     "before": "before the activation",
@@ -74,10 +73,11 @@ def score_statement(score: Score, text: str, **changes: Any) -> Statement:
             larger_is_better=True,
             unit="points",
             percent=True,
-            margin=POINTS,
+            margin=score.equal_within,
             **changes,
         )
-    return Statement(text, score.name, ("lower", "higher"), **changes)
+    margin = score.equal_within / 100  # of logarithms
+    return Statement(text, score.name, ("lower", "higher"), margin=margin, **changes)
 
 
 def judge_scores(

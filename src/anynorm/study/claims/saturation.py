@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from anynorm.study.claims.curves import Curve, Pick, merge, panel, series_table
+from anynorm.study.claims.intervals import Interval, cells, interval, interval_text
 from anynorm.study.claims.judge import Judgement, Statement, judge
 from anynorm.study.claims.question import Answer, Question, Table, table
-from anynorm.study.claims.samples import Interval, cells, interval, interval_text, scaled
 from anynorm.study.experiments import PAIR
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Score, finite
@@ -136,7 +136,7 @@ def _suffix(init: float, measured: Mapping[float, Any]) -> str:
 def _shares(records: Sequence[Record], key: str, score: Score) -> _Shares:
     curves = [curve.values for record in records if (curve := _share(key)(record))]
     first, last = ([curve[place] for curve in curves if curve] for place in (0, -1))
-    scores = [scaled(score.value(record), score) for record in records]
+    scores = [score.outcome(score.value(record)) for record in records]
     return _Shares(interval(first), interval(last), interval(scores))
 
 
@@ -156,7 +156,7 @@ def _shares_text(found: _Shares, score: Score) -> str:
 
 def _table(shares: Mapping[float, Mapping[str, _Shares]], score: Score) -> Table:
     columns = ["normalizer", "initial weights ×"]
-    last = "accuracy, %" if score.higher_is_better else "decades below a loss of 1"
+    last = "accuracy, %" if score.higher_is_better else "−100 × the logarithm of the loss"
     for words in ("first, %", "last, %", last):
         columns += [f"{words}: {end}" for end in ("mean", "low", "high")]
     rows = [

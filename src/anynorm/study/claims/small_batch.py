@@ -7,22 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from anynorm.study.claims.curves import panel
+from anynorm.study.claims.intervals import Interval, cells, interval, interval_text
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
-from anynorm.study.claims.samples import (
-    Interval,
-    cells,
-    difference_text,
-    interval,
-    interval_text,
-    margin,
-    scaled,
-    unit,
-)
 from anynorm.study.inference import Comparison, Sample, against_control
+from anynorm.study.samples import in_shown_unit
 from anynorm.study.selection import Runs, batch_sweep, by_label, uses_no_batch
 from anynorm.study.spread import ACCURACY, LOSS, Record, Score, Spread, final_value, spread
 from anynorm.study.tolerance import points
-from anynorm.study.wording import join, plural
+from anynorm.study.wording import comparison_text, join, plural
 
 __all__ = ["MODES", "QUESTIONS", "Parts", "batch_effects", "parts"]
 
@@ -40,7 +32,7 @@ Groups = dict[int, list[Record]]
 def batch_effects(runs: Runs) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """Return the reference batch size, and each normalizer's change of error from it.
 
-    The change is in points of error, or in decades of held-out loss for a regression; at equal
+    The change is in points of error or, of a held-out loss, 100 times its logarithm; at equal
     epochs or, if that was not run, at equal steps.
     """
     found = points(batch_sweep(runs) or batch_sweep(runs, "steps"), "batch", runs.score)
@@ -73,7 +65,7 @@ def _effects(row: Sequence[Spread], reference: int, score: Score) -> list[dict[s
 
 def _rise(value: float | None, reference: float | None, score: Score) -> float | None:
     """Return how much worse a score is than the reference, in the unit of its differences."""
-    here, there = scaled(value, score), scaled(reference, score)
+    here, there = score.outcome(value), score.outcome(reference)
     return None if here is None or there is None else there - here
 
 
@@ -281,9 +273,10 @@ def _compared(sweep: _Sweep, name: str, score: Score) -> Comparison | None:
     samples = [_losses(sweep, label, score) for label in (steady, name)]
     if not all(one.values for one in samples):
         return None
-    quantity = f"loss by small batches, {unit(score)}"
-    [found] = against_control(samples[0], samples[1:], quantity=quantity, margin=margin(score))
-    return found
+    quantity = f"loss by small batches, {score.unit}"
+    margin = score.equal_within
+    [found] = against_control(samples[0], samples[1:], quantity=quantity, margin=margin)
+    return in_shown_unit(found, score)
 
 
 def _losses(sweep: _Sweep, name: str, score: Score) -> Sample:
@@ -308,7 +301,7 @@ def _loss_text(found: Comparison) -> str:
         "equivalent": "loses as much as",
         "cannot tell": "is not separated from",
     }[found.answer]
-    return f"{found.a} {words} {found.b} ({difference_text(found, unit(LOSS))})"
+    return f"{found.a} {words} {found.b} ({comparison_text(found, LOSS)})"
 
 
 def _parts_table(sweep: _Sweep, score: Score) -> Table:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from anynorm.study.chosen import at_own_rate
 from anynorm.study.claims.outcome import row, score_panel
 from anynorm.study.inference import LEVEL, Comparison, Sample, against_control, among_best
 from anynorm.study.ranking import ranking
-from anynorm.study.samples import samples
+from anynorm.study.samples import in_shown_unit, samples
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import (
@@ -24,10 +23,8 @@ from anynorm.study.verdict.causes import (
 from anynorm.study.verdict.recommend import NONE, Choice, choose
 from anynorm.study.verdict.sentences import recommendation, sentences
 
-__all__ = ["MARGINS", "compared", "decide", "in_shown_unit"]
+__all__ = ["compared", "decide"]
 
-# Differences within ± these are called equivalent: points of accuracy, per cent of a loss.
-MARGINS = {"points": 0.5, "%": 2.0}
 _HEADLINES = {
     "use": "Use {name}",
     "prefer": "Use {name}",
@@ -36,13 +33,12 @@ _HEADLINES = {
 }
 
 
-def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[str, Any]:
+def decide(runs: Runs, *, looks: int = 1) -> dict[str, Any]:
     """Return the verdict on one study, as plain values.
 
     Args:
-        runs: the runs of one study.
-        margin: differences within ± `margin` are called equivalent; in points of accuracy (0.5
-            where it is not given) or in per cent of a loss (2).
+        runs: the runs of one study. Differences within ± ``runs.score.equal_within`` are called
+            equivalent.
         looks: how often the growing study is looked at; the error that is allowed is divided by it.
 
     Returns:
@@ -66,47 +62,38 @@ def decide(runs: Runs, *, margin: float | None = None, looks: int = 1) -> dict[s
     causes = causes_in_training(runs, groups)
     score, scores = runs.score, _scores(runs.score, groups, causes)
     found = samples(groups, scores)
-    margin = MARGINS[score.unit] if margin is None else margin
-    comparisons = compared(found, score, margin, LEVEL / looks)
+    comparisons = compared(found, score, LEVEL / looks)
     causes += causes_in_comparisons(comparisons, found, score.unit)
     entries = _ranked(ranking(runs, groups, scores, LEVEL / looks), comparisons)
     idle = [name for cause in causes if cause.name == IDLE for name in cause.normalizers]
     choice = Choice("undecided", None)
     if entries:
-        choice = choose(entries, comparisons, margin=margin, idle=idle)
+        choice = choose(entries, comparisons, score, idle=idle)
     comparisons = [in_shown_unit(comparison, score) for comparison in comparisons]
     return {
         "kind": choice.kind,
         "recommended": choice.name,
-        "recommendation": recommendation(choice, entries, comparisons, causes, score, margin),
+        "recommendation": recommendation(choice, entries, comparisons, causes, score),
         "headline": _HEADLINES[choice.kind].format(name=choice.name, score=score.name),
         "causes": [cause.to_dict() for cause in causes],
         "comparisons": [comparison.to_dict() for comparison in comparisons],
-        "margin": margin,
+        "margin": score.equal_within,
         "unit": score.unit,
         "ranking": entries,
         "figure": _figure(score, entries),
-        "differences": _differences(comparisons, entries, score, margin),
+        "differences": _differences(comparisons, entries, score),
         "sentences": sentences(entries, comparisons, score, looks),
     }
 
 
-def in_shown_unit(found: Comparison, score: Score) -> Comparison:
-    """Return a comparison with its differences as they are reported; see `Score.shown`."""
-    return replace(
-        found,
-        difference=score.shown(found.difference),
-        low=score.shown(found.low),
-        high=score.shown(found.high),
-    )
-
-
-def compared(
-    found: Mapping[str, Sample], score: Score, margin: float, level: float
-) -> list[Comparison]:
+def compared(found: Mapping[str, Sample], score: Score, level: float) -> list[Comparison]:
     """Return each normalizer against none, and each against the best of the others."""
     others = [sample for name, sample in found.items() if name != NONE]
-    settings: dict[str, Any] = {"quantity": score.name, "margin": margin, "level": level}
+    settings: dict[str, Any] = {
+        "quantity": score.name,
+        "margin": score.equal_within,
+        "level": level,
+    }
     with_none = against_control(found[NONE], others, **settings) if NONE in found else []
     return with_none + among_best(others, **settings)
 
@@ -140,7 +127,6 @@ def _differences(
     comparisons: Sequence[Comparison],
     entries: Sequence[dict[str, Any]],
     score: Score,
-    margin: float,
 ) -> dict[str, Any]:
     """Return the comparisons as a figure of intervals: a panel for each sample compared with."""
     places = {entry["label"]: place for place, entry in enumerate(entries)}
@@ -152,5 +138,5 @@ def _differences(
             for c in found
         ]
         title = f"{score.name}, difference from {other} in {score.unit}"
-        panels.append({"title": title, "margin": margin, "rows": rows})
+        panels.append({"title": title, "margin": score.equal_within, "rows": rows})
     return {"kind": "intervals", "panels": panels}

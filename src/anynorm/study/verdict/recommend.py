@@ -9,17 +9,17 @@ from typing import Any
 from anynorm.catalogue import catalogue
 from anynorm.study.inference import Comparison
 from anynorm.study.selection import norm_of
+from anynorm.study.spread import Score
 from anynorm.study.wording import fold
 
-__all__ = ["NONE", "RISE", "Choice", "choose", "is_wider", "wider"]
+__all__ = ["MUCH", "NONE", "Choice", "choose", "is_wider", "wider"]
 
 NONE = "none"
 # Half a decade is one step of the grid of learning rates: less is no difference.
 _GRID_STEP = 3.0
-# Margins by which the score of what is preferred for another reason may be worse than none's.
-_MUCH_WORSE = 10.0
-# Points of error at a small batch: less is no limit.
-RISE = 5.0
+# Margins that are much: by less, the score of what is preferred for another reason may be worse
+# than none's, and a small batch size may be worse than a usual one.
+MUCH = 10.0
 # What people know comes first where nothing else decides.
 _FAMILIAR = ("batch", "layer", "group", "rms", "instance", "weight")
 
@@ -29,6 +29,7 @@ _RANGES = {
 }
 
 Entry = Mapping[str, Any]
+Cost = Callable[[Entry], float | None]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Choice:
 def choose(
     entries: Sequence[Entry],
     comparisons: Sequence[Comparison],
+    score: Score,
     *,
-    margin: float,
     idle: Collection[str] = (),
 ) -> Choice:
     """Return the normalizer to use.
@@ -67,10 +68,10 @@ def choose(
     pool = [name for name in by_name if name not in barred]
     better = [c.a for c in comparisons if c.b == NONE and c.answer == "better" and c.a in pool]
     if better:
-        return Choice("use", _first([by_name[name] for name in better]))
+        return Choice("use", _first([by_name[name] for name in better], score))
     if NONE not in by_name:
-        return _without_none(by_name, pool, comparisons)
-    return _beside_none(by_name, pool, comparisons, margin)
+        return _without_none(by_name, pool, comparisons, score)
+    return _beside_none(by_name, pool, comparisons, score)
 
 
 def _worse(comparisons: Sequence[Comparison]) -> set[str]:
@@ -81,13 +82,16 @@ def _worse(comparisons: Sequence[Comparison]) -> set[str]:
 
 
 def _without_none(
-    by_name: Mapping[str, Entry], pool: Sequence[str], comparisons: Sequence[Comparison]
+    by_name: Mapping[str, Entry],
+    pool: Sequence[str],
+    comparisons: Sequence[Comparison],
+    score: Score,
 ) -> Choice:
     if len(pool) == 1 and len(by_name) > 1:
         return Choice("use", pool[0])
     settled = all(c.answer in ("equivalent", "harmful") for c in comparisons)
     if pool and comparisons and settled:
-        return Choice("prefer", _first([by_name[name] for name in pool]))
+        return Choice("prefer", _first([by_name[name] for name in pool], score))
     return Choice("undecided", None)
 
 
@@ -95,15 +99,16 @@ def _beside_none(
     by_name: Mapping[str, Entry],
     pool: Sequence[str],
     comparisons: Sequence[Comparison],
-    margin: float,
+    score: Score,
 ) -> Choice:
     none = by_name[NONE]
     against_none = [c for c in comparisons if c.b == NONE]
     # A wider range is no reason where the score may be much worse.
-    safe = {c.a for c in against_none if c.low is not None and c.low > -_MUCH_WORSE * margin}
+    limit = MUCH * score.equal_within
+    safe = {c.a for c in against_none if c.low is not None and c.low > -limit}
     helpful = [by_name[name] for name in pool if name in safe and _advantages(by_name[name], none)]
     if helpful:
-        name = _first(helpful)
+        name = _first(helpful, score)
         return Choice("prefer", name, _advantages(by_name[name], none))
     settled = all(c.answer in ("equivalent", "harmful") for c in against_none)
     if against_none and settled:
@@ -111,13 +116,13 @@ def _beside_none(
     return Choice("undecided", None)
 
 
-def _first(entries: Sequence[Entry]) -> str:
+def _first(entries: Sequence[Entry], score: Score) -> str:
     """Return the preferred one of some that the score does not tell apart.
 
     A quantity counts only where all that are left have it: what was not measured must not win.
     """
     left = list(entries)
-    for cost, factor in _COSTS:
+    for cost, factor in _costs(score):
         costs = [cost(entry) for entry in left]
         if None not in costs:
             least = min(known for known in costs if known is not None)
@@ -126,7 +131,7 @@ def _first(entries: Sequence[Entry]) -> str:
     return str(min(left, key=_familiarity)["label"])
 
 
-def _narrowness(key: str) -> Callable[[Entry], float | None]:
+def _narrowness(key: str) -> Cost:
     """Return a function that gives 1/k of a usable range that is k-fold."""
 
     def narrowness(entry: Entry) -> float | None:
@@ -148,23 +153,30 @@ def _steps(entry: Entry) -> float | None:
     return 1e9 if found["ratio"] is None else float(found["ratio"])
 
 
-def _small_batch(entry: Entry) -> float | None:
-    """Return the error at the smallest batch size, with a floor below which it is no limit."""
-    found = entry["small_batch"]
-    if not found:
-        return None
-    return 1e9 if found["median"] is None else max(float(found["median"]), RISE)
+def _small_batch(floor: float) -> Cost:
+    """Return a function that gives what is lost at the smallest batch size, `floor` or more."""
+
+    def loss(entry: Entry) -> float | None:
+        found = entry["small_batch"]
+        if not found:
+            return None
+        return 1e9 if found["median"] is None else max(float(found["median"]), floor)
+
+    return loss
 
 
-# What is preferred, in this order, and how many times more of it is a difference. Less is noise: a
-# range may end one value of the grid sooner by chance. Learning rates are a little over three times
-# apart (0.3 stands for the root of 0.1), initial scales up to ten times.
-_COSTS = (
-    (_narrowness("lr_tolerance"), 1.2 * _GRID_STEP),
-    (_narrowness("init_tolerance"), 12.0),
-    (_steps, 2.0),
-    (_small_batch, 2.0),
-)
+def _costs(score: Score) -> Sequence[tuple[Cost, float]]:
+    """Return what is preferred, in this order, and how many times more of it is a difference.
+
+    Less is noise: a range may end one value of the grid sooner by chance. Learning rates are a
+    little over three times apart (0.3 stands for the root of 0.1), initial scales up to ten times.
+    """
+    return (
+        (_narrowness("lr_tolerance"), 1.2 * _GRID_STEP),
+        (_narrowness("init_tolerance"), 12.0),
+        (_steps, 2.0),
+        (_small_batch(MUCH * score.equal_within), 2.0),
+    )
 
 
 def _familiarity(entry: Entry) -> tuple[int, int]:

@@ -10,8 +10,8 @@ from anynorm.study.inference import Comparison
 from anynorm.study.selection import uses_no_batch
 from anynorm.study.spread import Score
 from anynorm.study.verdict.causes import LAG, Cause
-from anynorm.study.verdict.recommend import NONE, RISE, Choice, is_wider, wider
-from anynorm.study.wording import join, plural, score_text, signed
+from anynorm.study.verdict.recommend import MUCH, NONE, Choice, is_wider, wider
+from anynorm.study.wording import change_interval, change_size, join, plural, score_text
 
 __all__ = ["recommendation", "sentences"]
 
@@ -24,7 +24,6 @@ def recommendation(
     comparisons: Sequence[Comparison],
     causes: Sequence[Cause],
     score: Score,
-    margin: float,
 ) -> str:
     """Return what to use, why, and within which limits."""
     if not entries:
@@ -33,14 +32,14 @@ def recommendation(
         return f"Only {entries[0]['label']} was run: a comparison needs at least two normalizers."
     if all(entry["score"]["median"] is None for entry in entries):
         return "Most runs of every normalizer diverged, at every learning rate that was tried."
-    parts = [_about_score(choice, comparisons, score, margin)]
+    parts = [_about_score(choice, comparisons, score)]
     by_name = {entry["label"]: entry for entry in entries}
     if choice.name is not None:
         entry = by_name[choice.name]
         parts += [
             _advice(choice, entry, by_name.get(NONE)),
             _rival(choice, comparisons, score),
-            _limit(entry, entries),
+            _limit(entry, entries, score),
             _repair(entry, causes),
         ]
     else:
@@ -48,24 +47,22 @@ def recommendation(
     return " ".join(part for part in parts if part)
 
 
-def _about_score(
-    choice: Choice, comparisons: Sequence[Comparison], score: Score, margin: float
-) -> str:
+def _about_score(choice: Choice, comparisons: Sequence[Comparison], score: Score) -> str:
     against_none = {c.a: c for c in comparisons if c.b == NONE}
     if not against_none:
         return _about_best(choice, comparisons, score)
     found = against_none.get(choice.name or "")
     if found is None:
-        return _about_all(list(against_none.values()), score, margin)
-    return _compared_with_none(found, score, margin)
+        return _about_all(list(against_none.values()), score)
+    return _compared_with_none(found, score)
 
 
-def _compared_with_none(found: Comparison, score: Score, margin: float) -> str:
+def _compared_with_none(found: Comparison, score: Score) -> str:
     about = f"{score.name} between {found.a} and {found.b}"
     if found.answer == "better":
         return f"{_gain(found, score)} with {found.a} than without normalization."
     if found.answer == "equivalent":
-        return f"Equivalent {about} (within {_size(margin, score)}: {_interval(found, score)})."
+        return f"Equivalent {about} (within {_margin(score)}: {_interval(found, score)})."
     if found.low is None:
         reason = "there is one seed" if found.test.startswith("none") else "runs diverged"
         return f"No detectable difference in {about} (no interval, since {reason})."
@@ -76,27 +73,21 @@ def _gain(found: Comparison, score: Score) -> str:
     word = "higher" if score.higher_is_better else "lower"
     if found.difference is None or found.low is None:
         return f"{_capital(score.name)} is {word}"
-    size = _size(found.difference, score)
+    size = change_size(found.difference, score)
     return f"{_capital(score.name)} is {size} {word} ({_interval(found, score)})"
 
 
-def _size(value: float, score: Score) -> str:
-    return f"{value:.1f}%" if score.unit == "%" else f"{value:.1f} {score.unit}"
-
-
 def _interval(found: Comparison, score: Score) -> str:
-    """Return an interval in words; of a loss, what is better is lower."""
     if found.low is None or found.high is None:
         return "no interval"
-    if score.higher_is_better:
-        return f"between {signed(found.low)} and {signed(found.high)} points"
-    ends = (
-        f"{abs(end):.1f}% {'lower' if end >= 0 else 'higher'}" for end in (found.low, found.high)
-    )
-    return "between " + " and ".join(ends)
+    return change_interval(found.low, found.high, score)
 
 
-def _about_all(found: Sequence[Comparison], score: Score, margin: float) -> str:
+def _margin(score: Score) -> str:
+    return f"{score.equal_within:g}{'%' if score.unit == '%' else f' {score.unit}'}"
+
+
+def _about_all(found: Sequence[Comparison], score: Score) -> str:
     """Describe all normalizers against none, where none of them is recommended."""
     groups = {
         answer: [c for c in found if c.answer == answer]
@@ -104,7 +95,7 @@ def _about_all(found: Sequence[Comparison], score: Score, margin: float) -> str:
     }
     parts = []
     if same := groups["equivalent"]:
-        parts.append(f"{_names(same)} equivalent to none, within {_size(margin, score)}")
+        parts.append(f"{_names(same)} equivalent to none, within {_margin(score)}")
     if open_ := groups["cannot tell"]:
         parts.append(f"{_names(open_)} not told apart from none{_range_of(open_, score)}")
     if worse := groups["harmful"]:
@@ -115,7 +106,7 @@ def _about_all(found: Sequence[Comparison], score: Score, margin: float) -> str:
 def _harm(found: Comparison, score: Score) -> str:
     if found.difference is None or found.low is None:
         return f"{found.a} worse than {found.b}"
-    size = _size(-found.difference, score)
+    size = change_size(found.difference, score)
     return f"{found.a} {size} worse than {found.b} ({_interval(found, score)})"
 
 
@@ -169,10 +160,12 @@ def _rival(choice: Choice, comparisons: Sequence[Comparison], score: Score) -> s
     found = next((c for c in comparisons if c.a == choice.name and c.b != NONE), None)
     if found is None or found.answer != "cannot tell" or not found.low or found.low > 0:
         return ""
-    return f"{_capital(found.b)} may be up to {_size(-found.low, score)} better."
+    return (
+        f"{_capital(found.b)} may be up to {change_size(score.opposite(found.low), score)} better."
+    )
 
 
-def _limit(entry: Entry, entries: Sequence[Entry]) -> str:
+def _limit(entry: Entry, entries: Sequence[Entry], score: Score) -> str:
     """Return the batch size below which it should be avoided.
 
     Small batches may train worse for another reason than the statistics. So the rise of the error
@@ -185,7 +178,7 @@ def _limit(entry: Entry, entries: Sequence[Entry]) -> str:
         beyond = None if rise is None else rise - max(usual.get(size) or 0.0, 0.0)
         if size > entry["small_batch"]["reference"]:
             continue
-        if beyond is None or beyond > RISE:
+        if beyond is None or beyond > MUCH * score.equal_within:
             return "" if last is None else f"Avoid it below batch size {last}."
         last = size
     return ""

@@ -1,4 +1,4 @@
-"""What the seeds of a claim say: samples to compare, means with intervals, both in words."""
+"""What the seeds of a claim say: a mean with its interval, as numbers and in words."""
 
 from __future__ import annotations
 
@@ -8,54 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anynorm.study import wording
-from anynorm.study.inference import LEVEL, Comparison, Sample
+from anynorm.study.inference import LEVEL, Comparison
 from anynorm.study.inference.joint import t_quantile
-from anynorm.study.samples import items_of
-from anynorm.study.spread import Record, Score, finite
+from anynorm.study.spread import finite
 
 __all__ = [
     "Interval",
     "cells",
-    "difference_text",
     "interval",
     "interval_text",
-    "margin",
     "number_cells",
-    "sample",
-    "scaled",
-    "unit",
 ]
-
-# Differences within the margin count as none: half a point of accuracy, or a tenth of the loss.
-_E = math.log(10)  # natural logarithms in a decade
-_POINTS, _DECADES = 0.5, math.log10(1.1)
-
-
-def unit(score: Score) -> str:
-    """Return the unit in which differences of a score are said."""
-    return "points" if score.higher_is_better else "decades of loss"
-
-
-def margin(score: Score) -> float:
-    """Return the difference that counts as none, in that unit."""
-    return _POINTS if score.higher_is_better else _DECADES
-
-
-def scaled(value: float | None, score: Score) -> float | None:
-    """Return a score in its unit, where more is better: points, or decades below a loss of 1."""
-    if value is None:
-        return None
-    if score.higher_is_better:
-        return 100 * value
-    return -math.log10(value) if value > 0 else None
-
-
-def sample(name: str, records: Sequence[Record], score: Score) -> Sample:
-    """Return the scores of runs as a sample to compare; diverged runs are censored."""
-    values = [scaled(score.value(record), score) for record in records]
-    items = items_of(records, score) if score.higher_is_better else None
-    return Sample(name, values, [record["cell"]["seed"] for record in records], items)
 
 
 class Interval(NamedTuple):
@@ -108,27 +71,6 @@ def interval_text(
         return "diverged"
     mean, *ends = [_rounded(value, digits, sign) for value in found if value is not None]
     return f"{mean}{unit} ({ends[0]} to {ends[1]})" if ends else f"{mean}{unit}"
-
-
-def difference_text(found: Comparison, unit: str) -> str:
-    """Return the difference of a comparison in words, with its interval if it has one.
-
-    >>> difference_text(Comparison("a", "b", "accuracy", "better", 2.0, 1.0, 3.0, ""), "points")
-    '+2.0 points (+1.0 to +3.0)'
-    >>> loss = Comparison("a", "b", "loss", "better", 0.301, 0.176, 0.477, "")
-    >>> difference_text(loss, "decades of loss")
-    'a loss 2.00 times lower (1.50 to 3.0 times)'
-    """
-    if found.difference is None:
-        return "no difference that is a number, since runs diverged"
-    if unit == "points":
-        shown = Interval(found.difference, found.low, found.high)
-        return interval_text(shown, sign=True, unit=f" {unit}")
-    words = ("lower", "higher")
-    size = wording.difference_text(_E * found.difference, "", words)
-    if found.low is None or found.high is None:
-        return f"a loss {size}"
-    return f"a loss {size} ({wording.interval_text(_E * found.low, _E * found.high, '', words)})"
 
 
 def number_cells(found: Comparison) -> list[float | str]:
