@@ -7,8 +7,8 @@ from benchmarks.resnet import compare, contestants, lines, parse, size, training
 from anynorm.bench import devices
 from anynorm.bench.kept import peak_megabytes
 
-# Not narrower than 8: with 4 channels, torch's convolutions in channels_last write beyond their memory
-# on processors with AVX2 alone (torch 2.13.0, torch.nn's layers alone, another loss in every run).
+# Not narrower than 8: with 4 channels, torch's convolutions in channels_last write beyond their
+# memory on processors with AVX2 alone (torch 2.13.0 and torch.nn's layers alone).
 SMALL = ["--batch", "4", "--size", "16", "--width", "8", "--rounds", "2"]
 TINY = {
     "resnet": SMALL,

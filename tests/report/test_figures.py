@@ -149,13 +149,13 @@ def test_a_variant_has_the_colour_of_its_normalizer_and_another_dash(variant: st
     assert style("group", labels)["color"] not in (plain["color"], "@0")
 
 
-def test_layers_that_have_only_a_number_are_counted() -> None:
+def test_layers_are_named_on_the_axis() -> None:
     curve = {"x": [1, 2], "median": [1, 2], "low": [1, 2], "high": [1, 2]}
     panel = {"title": "t", "log": False, "series": {"batch": curve}}
-    axis = {"title": "layer, input to output", "names": ["0", "3"]}
+    axis = {"title": "layer, input to output", "names": ["conv 1", "linear 1"]}
     drawn = draw({"kind": "series", "x": axis, "panels": [panel]}, ["batch"])
-    assert drawn["layout"]["xaxis"]["ticktext"] == ["layer 1", "layer 2"]
-    assert drawn["data"][1]["customdata"][1].endswith("layer 2")
+    assert drawn["layout"]["xaxis"]["ticktext"] == ["conv 1", "linear 1"]
+    assert drawn["data"][1]["customdata"][1].endswith("linear 1")
 
 
 def intervals(*rows: tuple[float | None, float | None, float | None, str]) -> dict[str, Any]:

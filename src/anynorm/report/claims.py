@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anynorm.report.layer_names import readable
 from anynorm.report.missing import explained
 from anynorm.report.plots import Page, plot
 from anynorm.report.tables import status, table
@@ -72,8 +71,8 @@ def _with_layers(
     names = figure.get("x", {}).get("names")
     if not names or "layer" not in numbers["columns"]:
         return rows
-    place, shown = numbers["columns"].index("layer"), readable(names)
-    return [[*row[:place], shown[row[place] - 1], *row[place + 1 :]] for row in rows]
+    place = numbers["columns"].index("layer")
+    return [[*row[:place], names[row[place] - 1], *row[place + 1 :]] for row in rows]
 
 
 def missing(items: Sequence[Mapping[str, str]]) -> str:

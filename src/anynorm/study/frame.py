@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["frame", "write_parquet"]
 
-_AXES = ("step", "layers")
+_AXES = ("step", "layers", "kinds")
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def test_the_layout_of_the_result(result):
             *("step", "layers", "percentiles", "mean_shift", "log_std_shift", "wasserstein"),
             *("saturated", "dead", "whiteness"),
         },
-        "flow": {"step", "weight", "layers", "ratio", "max_over_min", "log_slope"},
+        "flow": {"step", "weight", "layers", "kinds", "ratio", "max_over_min", "log_slope"},
     }
     assert set(result["units"]["percentiles"]) == {"p15", "p50", "p85"}
 
@@ -111,7 +111,7 @@ def test_every_column_has_one_entry_per_step_and_layer(result):
     for table in result.values():
         count, layers = len(table["step"]), table.get("layers")
         columns = {**table, **table.get("percentiles", {})}
-        for name in set(columns) - {"step", "layers", "percentiles"}:
+        for name in set(columns) - {"step", "layers", "kinds", "percentiles"}:
             assert len(columns[name]) == count
             rows = [row for row in columns[name] if isinstance(row, list)]
             assert all(len(row) == len(layers) for row in rows)
@@ -121,6 +121,7 @@ def test_the_result_is_plain_data(result):
     assert json.loads(json.dumps(result))["landscape"]["beta"] == result["landscape"]["beta"]
     assert result["shift"]["layers"] == ["4"]
     assert result["flow"]["layers"] == ["0", "4"]
+    assert result["flow"]["kinds"] == ["Linear", "Linear"]
     assert result["units"]["layers"] == ["3"]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from anynorm.report.figures.style import Style, layout, log_axis, style
-from anynorm.report.layer_names import readable
 from anynorm.report.text import plot
 
 __all__ = ["series"]
@@ -120,14 +119,13 @@ def _line(curve: Mapping[str, Any], look: Style, figure: Mapping[str, Any]) -> d
 def _place(x: float, axis: Mapping[str, Any]) -> str:
     """Return where a point lies in words: the name of its layer, or the value on the axis.
 
-    >>> _place(2, {"title": "layer, input to output", "names": ["0", "3"]})
-    'layer 2'
+    >>> _place(2, {"title": "layer, input to output", "names": ["conv 1", "linear 1"]})
+    'linear 1'
     >>> _place(100, {"title": "step"})
     'step 100'
     """
     if names := axis.get("names"):
-        name = readable(names)[round(x) - 1]
-        return plot(name)
+        return plot(names[round(x) - 1])
     words = plot(axis["title"].partition(",")[0].partition(" (")[0])
     return f"{words} {x:.4g}"
 
@@ -167,7 +165,7 @@ def _x_axis(figure: Mapping[str, Any], panel: Mapping[str, Any]) -> dict[str, An
         axis |= {"tickmode": "array", "tickvals": ticks, "ticktext": [str(t) for t in ticks]}
     if names := given.get("names"):
         positions = list(range(1, len(names) + 1))
-        axis |= {"tickvals": positions, "ticktext": [_short(name) for name in readable(names)]}
+        axis |= {"tickvals": positions, "ticktext": [_short(name) for name in names]}
         axis |= {"tickmode": "array", "automargin": True}
     return axis
 

@@ -11,6 +11,7 @@ from anynorm.study.claims.affine import CHOICES, NOT_MEASURED, measured
 from anynorm.study.claims.intervals import Interval, cells, interval, interval_text
 from anynorm.study.claims.outcome import row
 from anynorm.study.claims.question import Answer, Question, Table, ends, table
+from anynorm.study.layer_names import of_record
 from anynorm.study.selection import Runs
 from anynorm.study.spread import finite, spread
 from anynorm.study.wording import join, number
@@ -167,7 +168,7 @@ def _correlation_table(groups: Mapping[str, Sequence[Found]]) -> Table:
     """Return each layer's correlation, and that over all layers, with intervals over seeds."""
     rows: list[list[Any]] = []
     for name, runs in groups.items():
-        for place, layer in enumerate(runs[0]["layers"]):
+        for place, layer in enumerate(of_record(runs[0])):
             values = [found["within"][place] for found in runs]
             counts = [runs[0]["channels"][place], len(runs[0]["gamma"][place])]
             rows.append([name, layer, *counts, *cells(interval(values))])

@@ -18,6 +18,7 @@ from anynorm.study.claims.judge import Statement
 from anynorm.study.claims.question import Answer, Question, table
 from anynorm.study.claims.saturation import QUESTIONS as SATURATION
 from anynorm.study.claims.smoothness import NOT_PROBED, focus, judge_early
+from anynorm.study.layer_names import of_record
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Spread, spread
 from anynorm.study.wording import join, number
@@ -117,7 +118,7 @@ def _layer_names(groups: Mapping[str, Sequence[Record]]) -> list[str]:
         for record in records:
             flow = (record.get("probes") or {}).get("flow") or {}
             if flow.get("ratio") and flow.get("layers"):
-                return [str(name) for name in flow["layers"]]
+                return of_record(flow)
     return []
 
 

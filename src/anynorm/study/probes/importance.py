@@ -58,6 +58,7 @@ def measure(
     return {
         "loss": whole,
         "layers": [layer.name for layer in layers],
+        "kinds": [type(layer.layer).__name__ for layer in layers],
         "channels": [len(layer.gamma) for layer in layers],
         "gamma": gammas,
         "rise": rises,

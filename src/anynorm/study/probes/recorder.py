@@ -119,12 +119,13 @@ class Recorder:
             level: [row[at] for row in percentiles] for at, level in enumerate(units.PERCENTILES)
         }
         names = [layer.name for layer in self._layers]
+        kinds = [type(layer.module).__name__ for layer in self._layers]
         shifted = [layer.name for layer in self._shifted]
         return {
             "landscape": self._landscape,
             "shift": {"layers": shifted, **self._shift},
             "units": {"layers": self._units.layers, **self._distributions, "percentiles": by_level},
-            "flow": {"layers": names, **self._flow},
+            "flow": {"layers": names, "kinds": kinds, **self._flow},
             **self._afterwards,
         }
 
