@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from anynorm.errors import AnynormError
 from anynorm.study.data import load, seeded
+from anynorm.study.varied_digits import varied
 
 
 def given(value: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -54,6 +55,33 @@ def test_digits_keep_images_and_labels_together() -> None:
     rows = ((data.train_x - shift) / scale * 16).round().flatten(1).numpy()
     known = {tuple(image): label for image, label in zip(images, labels, strict=True)}
     assert all(known[tuple(row)] == y for row, y in zip(rows[:50], data.train_y[:50], strict=True))
+
+
+def test_varied_digits_are_many_of_each_training_digit_and_one_of_each_held_out_one() -> None:
+    data, plain = load("varied-digits"), load("digits")
+    assert data.inputs == (1, 12, 12)
+    assert (len(data.train_x), len(data.test_x), data.outputs) == (8 * 1297, 500, 10)
+    assert torch.equal(data.train_y, plain.train_y.repeat(8))
+    assert torch.equal(data.test_y, plain.test_y)
+    assert abs(data.train_x.mean()) < 1e-5
+    assert abs(data.train_x.std() - 1) < 1e-5
+    load.cache_clear()
+    assert torch.equal(load("varied-digits").train_x, data.train_x)
+
+
+def test_a_varied_digit_is_the_digit_in_another_place_and_light() -> None:
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found, _ = varied(image, torch.tensor([3]), copies=200, seed=0)
+    # The place that fits best has all of the digit but its noise, and places differ.
+    places = found.squeeze(1).unfold(1, 8, 1).unfold(2, 8, 1)
+    windows = places.reshape(200, 25, 64)
+    pairs = torch.stack([torch.corrcoef(torch.cat((image.view(1, 64), w)))[0, 1:] for w in windows])
+    best = pairs.max(dim=1)
+    assert best.values.min() > 0.4
+    assert best.values.median() > 0.85
+    assert len(best.indices.unique()) == 25
+    # The means of single images differ more than the noise explains: by their brightness.
+    assert found.mean(dim=(1, 2, 3)).std() > 0.2
 
 
 def test_gaussian_is_a_linear_regression() -> None:

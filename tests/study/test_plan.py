@@ -40,6 +40,15 @@ def test_variants_are_not_in_the_sweeps_over_initial_weights_and_placements() ->
     assert len([cell for cell in cells if cell.norm == "batch"]) == 4
 
 
+def test_without_a_normalizer_nothing_is_placed() -> None:
+    found = plan(placements=("before", "after"), seeds=1).star()
+    assert [(cell.norm, cell.placement) for cell in found] == [
+        ("none", "before"),
+        ("batch", "before"),
+        ("batch", "after"),
+    ]
+
+
 def sizes(**changes: Any) -> dict[int, set[tuple[float, int]]]:
     """Return the learning rates and steps of batch norm at each batch size."""
     found: dict[int, set[tuple[float, int]]] = {}

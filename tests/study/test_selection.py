@@ -98,3 +98,14 @@ def test_the_two_sweeps_over_batch_sizes_are_told_apart() -> None:
     assert {r["cell"]["steps"] for r in batch_sweep(runs)} == {9000, 4500, 300}
     assert {r["cell"]["batch"] for r in batch_sweep(runs, "steps")} == {2, 4, 8, 60}
     assert {r["cell"]["steps"] for r in batch_sweep(runs, "steps")} == {300}
+
+
+def test_the_base_is_where_all_normalizers_were_trained() -> None:
+    small = [
+        record(norm=norm, batch=batch, lr=0.1 * batch / 60, steps=steps)
+        for norm in ("batch", "group")
+        for batch in (2, 8)
+        for steps in (300, 300 * 60 // batch)
+    ]
+    [runs] = studies([*small, *(record(norm=norm) for norm in ("none", "batch", "group"))])
+    assert (runs.base_value("lr"), runs.base_value("batch")) == (0.1, 60)

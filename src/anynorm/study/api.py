@@ -136,10 +136,10 @@ def study(
 
     `model` is a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
     given a function from channels to a module; otherwise the normalization layers of the model it
-    returns are replaced. `data` is 'digits', 'gaussian', 'python-text', 'torchvision:NAME' or
-    ``package.module:function`` returning a training and a held-out set. `norms` are names of the
-    catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"`` also normalizes queries
-    and keys. Where nothing is given, the subject's own settings hold.
+    returns are replaced. `data` is 'digits', 'varied-digits', 'gaussian', 'python-text',
+    'torchvision:NAME' or ``package.module:function`` returning a training and a held-out set.
+    `norms` are names of the catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"``
+    also normalizes queries and keys. Where nothing is given, the subject's own settings hold.
 
     Each setting is run with the `seeds` seeds from `first_seed` on, the same for every normalizer.
     `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`

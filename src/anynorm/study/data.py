@@ -20,10 +20,14 @@ from anynorm import lookup
 from anynorm.errors import AnynormError, nearest
 from anynorm.study.extras import require
 from anynorm.study.python_text import ALPHABET, python_text
+from anynorm.study.varied_digits import varied
 
 __all__ = ["BUILT_IN", "Data", "load", "seeded"]
 
 _DIGITS_SPLIT = [1297, 500]
+# Images made of each training and of each held-out digit, in varied-digits. Several of one held-out
+# digit would not be independent, as the intervals take them to be.
+_COPIES = (8, 1)
 _EXPECTED = (
     "Expected two datasets (training, held-out), each a map-style Dataset of (x, y) pairs "
     "or a tuple (x, y) of tensors or arrays with one row for each sample."
@@ -69,7 +73,8 @@ class Data:
 def load(name: str) -> Data:
     """Load a built-in data set, 'torchvision:NAME' or what ``package.module:function`` returns.
 
-    Built in are 'digits', 'gaussian' and 'python-text' (see `anynorm.study.python_text`).
+    Built in are 'digits', 'varied-digits' (see `anynorm.study.varied_digits`), 'gaussian' and
+    'python-text' (see `anynorm.study.python_text`).
 
     A user's function is called with the random generators seeded, so that every worker process
     sees the same samples. Raises `AnynormError` when the name or what it gives is not usable.
@@ -103,17 +108,37 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _digits() -> Data:
     """scikit-learn's 1,797 images (N, 1, 8, 8), standardised by the training set's moments."""
-    require("sklearn", "data 'digits'")
+    return _standardised(*_digit_images("digits"))
+
+
+def _varied_digits() -> Data:
+    """10,376 training and 500 held-out images (N, 1, 12, 12), made of different digits."""
+    parts = zip(_digit_images("varied-digits"), _COPIES, strict=True)
+    made = [varied(x, y, copies, seed) for seed, ((x, y), copies) in enumerate(parts)]
+    return _standardised(made[0], made[1])
+
+
+Images = tuple[Tensor, Tensor]
+
+
+def _digit_images(name: str) -> tuple[Images, Images]:
+    """Return training and held-out digits with values from 0 to 1, and their labels."""
+    require("sklearn", f"data {name!r}")
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(images))
     x = torch.tensor(images[order], dtype=torch.float32).view(-1, 1, 8, 8) / 16
     y = torch.tensor(labels[order], dtype=torch.int64)
-    train = x[: _DIGITS_SPLIT[0]]
-    x = (x - train.mean()) / train.std()
     (train_x, test_x), (train_y, test_y) = (torch.split(part, _DIGITS_SPLIT) for part in (x, y))
-    return Data(train_x, train_y, test_x, test_y, "classification", 10)
+    return (train_x, train_y), (test_x, test_y)
+
+
+def _standardised(train: Images, test: Images) -> Data:
+    """Return images of ten classes, standardised by the mean and deviation of the training set."""
+    mean, deviation = train[0].mean(), train[0].std()
+    train_x, test_x = ((x - mean) / deviation for x in (train[0], test[0]))
+    return Data(train_x, train[1], test_x, test[1], "classification", 10)
 
 
 def _gaussian() -> Data:
@@ -133,6 +158,7 @@ def _python_text() -> Data:
 
 BUILT_IN: dict[str, Callable[[], Data]] = {
     "digits": _digits,
+    "varied-digits": _varied_digits,
     "gaussian": _gaussian,
     "python-text": _python_text,
 }

@@ -59,12 +59,14 @@ class Plan:
         equal epochs a warm-up lasts for as many samples. The experiments come last.
         """
         others = [norm for norm in self.norms if norm not in self.variants]
+        # Without a normalizer there is nothing whose place could change.
+        placed = [norm for norm in others if norm != "none"]
         return unique(
             [
                 *self._base(),
                 *self._vary("lr", self.lrs, self.norms),
                 *self._vary("init", self.inits, others),
-                *self._vary("placement", self.placements, others),
+                *self._vary("placement", self.placements, placed),
                 *self._batch_sizes(),
                 *self._experiments(),
             ]

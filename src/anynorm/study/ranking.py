@@ -28,7 +28,7 @@ def ranking(
     `groups` are the runs of each normalizer at its own learning rate, see `at_own_rate`;
     `scores` is what each is judged by, and `level` the error of saying that a range is wider.
     """
-    side = _side_measures(runs, level)
+    side = _side_measures(runs, scores, level)
     entries = [
         {
             "label": name,
@@ -42,13 +42,14 @@ def ranking(
     return sorted(entries, key=lambda e: -runs.score.rank_value(e["score"]["median"]))
 
 
-def _side_measures(runs: Runs, level: float) -> dict[str, dict[str, Any]]:
+def _side_measures(
+    runs: Runs, scores: Mapping[str, Score], level: float
+) -> dict[str, dict[str, Any]]:
     """Return what breaks ties: tolerances, loss at small batches, and cost, by normalizer."""
     costs = cost_ratios(runs)
     return {
         **_both_tolerances(runs, level),
-        "small_batch": _small_batches(runs),
-        "batch_sizes": _batch_sizes(runs),
+        **_small_batches(runs, scores),
         "convergence": _convergence(runs),
         "time": {name: _median(c["seconds_per_step"]) for name, c in costs.items()},
         "memory": {name: _median(c["bytes_for_backward"]) for name, c in costs.items()},
@@ -92,23 +93,23 @@ def _convergence(runs: Runs) -> dict[str, dict[str, Any]]:
     }
 
 
-def _small_batches(runs: Runs) -> dict[str, Any]:
-    reference, effects = batch_effects(runs)
+def _small_batches(runs: Runs, scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    """Return the rise of the error at the smallest batch size, and at each; None if runs diverged.
+
+    It is in points or, of a loss, 100 times its logarithm.
+    """
+    reference, effects = batch_effects(runs, scores)
     smallest = min((point["value"] for row in effects.values() for point in row), default=None)
-    return {
+    at_smallest = {
         name: {**point, "batch": smallest, "reference": reference}
         for name, row in effects.items()
         for point in row
         if point["value"] == smallest
     }
-
-
-def _batch_sizes(runs: Runs) -> dict[str, list[list[Any]]]:
-    """Return the rise of the error at each batch size, in points; None where runs diverged."""
-    _, effects = batch_effects(runs)
-    return {
+    rises = {
         name: [[point["value"], point["median"]] for point in row] for name, row in effects.items()
     }
+    return {"small_batch": at_smallest, "batch_sizes": rises}
 
 
 def _median(seeds: Spread | None) -> float | None:

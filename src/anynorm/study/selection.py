@@ -157,19 +157,22 @@ def base_setting(records: Sequence[Record], controls: Sequence[Record] = ()) -> 
     """Return the setting that the sweeps start from.
 
     That is the one at which most normalizers were probed: experiments probe two of them elsewhere.
-    If that leaves several, it is one with unscaled weights, then the one that shares most of its
+    If that leaves several, it is one with unscaled weights, then one at which most normalizers were
+    trained, since batch sizes are compared for some of them alone, then the one that shares most of its
     values with the other runs, which is the centre of a star-shaped grid, then one at which the
     noisy control was not run.
     """
     counts = [Counter(values) for values in zip(*map(setting, records), strict=True)]
     probed = {(setting(r), label(r["cell"])) for r in records if r.get("probes")}
     normalizers = Counter(where for where, _ in probed)
+    trained = Counter(where for where, _ in {(setting(r), label(r["cell"])) for r in records})
     noisy = {setting(r) for r in controls if r["cell"].get("noise")}
 
-    def rank(candidate: Setting) -> tuple[int, bool, int, bool]:
+    def rank(candidate: Setting) -> tuple[int, bool, int, int, bool]:
         unscaled = candidate[FACTORS.index("init")] == 1
         shared = sum(count[value] for count, value in zip(counts, candidate, strict=True))
-        return normalizers[candidate], unscaled, shared, candidate not in noisy
+        counted = normalizers[candidate], unscaled, trained[candidate]
+        return *counted, shared, candidate not in noisy
 
     return max(dict.fromkeys(map(setting, records)), key=rank)
 

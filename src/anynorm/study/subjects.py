@@ -47,10 +47,10 @@ def _mlp(depth: int, activation: type[nn.Module], *, std: float | None) -> Facto
 
 
 def _cnn(inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: str) -> nn.Module:
-    """Convolutions 16-16-pool-32-32, the mean over positions, and a linear head."""
+    """Convolutions 16-pool-32-pool-32-32, the mean over positions, and a linear head."""
     layers: list[nn.Module] = []
     channels = inputs[0]
-    for width, pool in ((16, False), (16, True), (32, False), (32, False)):
+    for width, pool in ((16, True), (32, True), (32, False), (32, False)):
         layers += [nn.Conv2d(channels, width, 3, padding=1)]
         layers += _normed(norm(width), nn.ReLU(), placement)
         layers += [nn.MaxPool2d(2)] if pool else []
@@ -178,6 +178,8 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
         "mlp-sigmoid": Subject(
             _mlp(3, nn.Sigmoid, std=0.01),
             Settings(
+                # Whitening of all 100 units at once would rest on 60 samples.
+                norms=(*Settings.norms, "zca:groups=10"),
                 lr=1.0,
                 steps=600,
                 lrs=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
@@ -209,12 +211,13 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
         "cnn": Subject(
             _cnn,
             Settings(
+                data="varied-digits",
                 norms=("none", "batch", "layer", _GROUP),
                 lr=0.3,
                 steps=400,
                 lrs=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
                 inits=(),
-                batches=(32, 8, 4, 2),
+                batches=(32, 8, 2),
             ),
         ),
         # Batch statistics shared by all time steps against none shared (Ba et al. 2016).
@@ -224,7 +227,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                 norms=("none", "batch", "layer"),
                 lr=0.03,
                 steps=600,
-                lrs=(0.01, 0.03, 0.1, 0.3),
+                lrs=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
                 inits=(),
                 noise=False,
             ),

@@ -10,6 +10,7 @@ from synthetic_records import batch_sweep, record
 from anynorm.study.claims.question import ask
 from anynorm.study.claims.small_batch import QUESTIONS, batch_effects, parts
 from anynorm.study.selection import studies
+from anynorm.study.verdict.causes import recomputed
 
 SEEDS = range(3)
 
@@ -55,6 +56,15 @@ def test_what_stays_is_left_over(reference: Any) -> None:
     assert (found.remaining.mean, found.trains) == (pytest.approx(20), True)
 
 
+def test_lag_at_the_reference_is_not_taken_for_a_gain_of_the_small_batch() -> None:
+    found = parts(runs_at(2, 0.75, 0.8, 0.77), runs_at(32, 0.76, 0.85, 0.85))
+    assert found.rise is not None
+    assert found.lagging is not None
+    assert found.remaining is not None
+    means = [part.mean for part in (found.rise, found.lagging, found.remaining)]
+    assert means == pytest.approx([1, -7, 8])
+
+
 def test_a_net_that_is_bad_in_every_mode_does_not_train(reference: Any) -> None:
     assert not parts(runs_at(2, 0.12, 0.3, 0.2), reference).trains
 
@@ -96,9 +106,24 @@ def test_the_sentence_names_the_cause() -> None:
     assert "no noise in training" in lag
     noise = {"test_accuracy": 0.8, "test_accuracy_recalibrated": 0.8}
     assert "more than group loses: noise" in claim([*sweep("batch", noise), *steady])["sentence"]
+    late = claim([*sweep("batch", {"test_accuracy": 0.99}), *steady])["sentence"]
+    assert "since running statistics lag less" in late
     nothing = {**noise, "test_accuracy": 0.1, "test_accuracy_train_mode": 0.2}
     nothing["test_accuracy_recalibrated"] = 0.2
     assert "does not train at all" in claim([*sweep("batch", nothing), *steady])["sentence"]
+
+
+def test_where_nothing_trains_nothing_is_shown() -> None:
+    records = [r for r in batch_sweep("steps") if r["cell"]["norm"] in ("batch", "group")]
+    for r in records:
+        small = r["cell"]["batch"] == 2
+        guess = 0.1 if r["cell"]["norm"] == "batch" else 0.2
+        for key in ("test_accuracy", "test_accuracy_train_mode", "test_accuracy_recalibrated"):
+            r["final"][key] = (guess if small else 0.97) + 0.001 * r["cell"]["seed"]
+    found = claim(records)
+    assert "too small to tell" in found["sentence"]
+    assert found["status"] == "cannot tell"
+    assert found["comparisons"][0]["answer"] == "harmful"
 
 
 def test_a_diverged_run_has_no_parts() -> None:
@@ -127,3 +152,18 @@ def test_the_effect_falls_back_to_equal_steps() -> None:
     reference, effects = batch_effects(runs)
     assert reference == 32
     assert [point["value"] for point in effects["batch"]] == [2, 4, 8, 16, 32, 60, 120]
+
+
+def test_the_effect_is_that_of_the_score_by_which_a_normalizer_is_judged() -> None:
+    records = [
+        *runs_at(2, 0.5, 0.5, 0.9),
+        *runs_at(32, 0.9, 0.9, 0.95),
+        *runs_at(60, 0.9, 0.9, 0.95),
+    ]
+    for size, r in zip((2, 32, 60), (records[:3], records[3:6], records[6:]), strict=True):
+        for one in r:
+            one["cell"]["steps"] = 300 * 60 // size
+    [runs] = studies(records)
+    for scores, rise in (({}, 40), ({"batch": recomputed(runs.score)}, 5)):
+        _, effects = batch_effects(runs, scores)
+        assert effects["batch"][0]["median"] == pytest.approx(rise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from anynorm.study.claims.curves import panel
@@ -29,18 +30,24 @@ EVALUATION, TRAINING, RECOMPUTED = MODES
 Groups = dict[int, list[Record]]
 
 
-def batch_effects(runs: Runs) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+def batch_effects(
+    runs: Runs, scores: Mapping[str, Score] = MappingProxyType({})
+) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """Return the reference batch size, and each normalizer's change of error from it.
+
+    `scores` is what normalizers are judged by, where it is not the score of the study.
 
     The change is in points of error or, of a held-out loss, 100 times its logarithm; at equal
     epochs or, if that was not run, at equal steps.
     """
-    found = points(batch_sweep(runs) or batch_sweep(runs, "steps"), "batch", runs.score)
-    sizes = {point["value"] for row in found.values() for point in row}
-    if not sizes:
+    records = batch_sweep(runs) or batch_sweep(runs, "steps")
+    if not records:
         return REFERENCE_BATCH, {}
-    reference = _reference(sizes)
-    effects = {name: _effects(row, reference, runs.score) for name, row in found.items()}
+    reference = _reference({record["cell"]["batch"] for record in records})
+    effects = {}
+    for name, group in by_label(records).items():
+        score = scores.get(name, runs.score)
+        effects[name] = _effects(points(group, "batch", score)[name], reference, score)
     return reference, {name: row for name, row in effects.items() if row}
 
 
@@ -72,8 +79,9 @@ def _rise(value: float | None, reference: float | None, score: Score) -> float |
 class Parts(NamedTuple):
     """The rise of the error of one normalizer from the reference to a small batch, in parts.
 
-    `lagging` goes away when the statistics are recomputed, `remaining` stays. `trains` is False if
-    in no mode the net gets half of the way from a guess to its accuracy at the reference.
+    `lagging` is the rise of what goes away when the statistics are recomputed, `remaining` that of
+    the error with recomputed statistics. `trains` is False if in no mode the net gets half of the
+    way from a guess to its accuracy at the reference.
     """
 
     rise: Interval | None
@@ -91,10 +99,10 @@ def parts(here: Sequence[Record], reference: Sequence[Record]) -> Parts:
     before = {mode: [_error(there, mode) for _, there in pairs] for mode in MODES}
     after = {mode: [_error(small, mode) for small, _ in pairs] for mode in MODES}
     return Parts(
-        interval(_minus(after[EVALUATION], before[EVALUATION])),
-        interval(_minus(after[EVALUATION], after[RECOMPUTED])),
-        interval(_minus(after[RECOMPUTED], before[EVALUATION])),
-        _trains(after, before[EVALUATION], reference[0].get("chance") or 0.0),
+        interval(rise := _minus(after[EVALUATION], before[EVALUATION])),
+        interval(_minus(rise, left := _minus(after[RECOMPUTED], before[RECOMPUTED]))),
+        interval(left),
+        _trains(after, before[RECOMPUTED], reference[0].get("chance") or 0.0),
     )
 
 
@@ -167,11 +175,14 @@ def _batch(runs: Runs, budget: str) -> Answer | str:
     tables = [_parts_table(sweep, runs.score), _modes_table(sweep, runs.score)]
     found = _compared(sweep, "batch", runs.score)
     words = {"harmful": "shown", "better": "contradicted", "equivalent": "contradicted"}
+    # A loss has no chance level to say whether a net trains.
+    can_tell = not runs.score.higher_is_better or _any_trains(sweep)
+    status = words.get(found.answer, "cannot tell") if found and can_tell else "cannot tell"
     return Answer(
         _sentence(sweep, runs.score),
         figure,
         [one for one in tables if one["rows"]],
-        status=words.get(found.answer, "cannot tell") if found else "",
+        status=status if found else "",
         statement=f"Batch norm loses more than {found.b} when the batch gets small."
         if found
         else "",
@@ -216,14 +227,20 @@ def _sentence(sweep: _Sweep, score: Score) -> str:
         for name, known in found.items()
         if known
     ]
-    beside = any(uses_no_batch(name) for name in found)
-    if beside and not any(known and known.trains for known in found.values()):
+    if not _any_trains(sweep):
         texts.append(_TOO_LITTLE)
     span = f"From batch size {sweep.reference} to {sweep.smallest} at equal {sweep.budget}"
     if score.higher_is_better:
         return f"{span} the error changes, in points: {'; '.join(texts)}."
     compared = [_compared(sweep, name, score) for name in sweep.runs]
     return f"{span}: {join([_loss_text(one) for one in compared if one])}."
+
+
+def _any_trains(sweep: _Sweep) -> bool:
+    """Whether any normalizer trains at the smallest batch size, as far as others were run."""
+    found = {name: _parts_at(groups, sweep) for name, groups in sweep.runs.items()}
+    beside = any(uses_no_batch(name) for name in found)
+    return not beside or any(known and known.trains for known in found.values())
 
 
 def _parts_at(groups: Groups, sweep: _Sweep, size: int | None = None) -> Parts | None:
@@ -243,9 +260,12 @@ def _parts_text(found: Parts, here: Sequence[Record], beyond: Comparison | None)
 
 
 def _lagging_text(found: Parts) -> list[str]:
-    if found.lagging is None or found.lagging.low is None or found.lagging.low <= 0:
+    if found.lagging is None or found.lagging.low is None or found.lagging.high is None:
         return []
-    return [f"{interval_text(found.lagging, sign=True)} from running statistics that lag"]
+    text = interval_text(found.lagging, sign=True)
+    if found.lagging.low > 0:
+        return [f"{text} from running statistics that lag"]
+    return [f"{text} since running statistics lag less"] if found.lagging.high < 0 else []
 
 
 def _noise_text(found: Parts, beyond: Comparison | None) -> list[str]:
@@ -286,7 +306,7 @@ def _losses(sweep: _Sweep, name: str, score: Score) -> Sample:
     if score.higher_is_better:
         rises = _minus(
             [_error(here, RECOMPUTED) for here, _ in pairs],
-            [_error(there, EVALUATION) for _, there in pairs],
+            [_error(there, RECOMPUTED) for _, there in pairs],
         )
     else:
         rises = [_rise(score.value(here), score.value(there), score) for here, there in pairs]

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from anynorm.study.inference import LEVEL, Comparison, Sample, against_control
+from anynorm.study.claims.intervals import interval
+from anynorm.study.inference import Comparison, Sample
 from anynorm.study.selection import Runs, by_label, sweep, uses_no_batch
 from anynorm.study.spread import Record, Score, finite
 from anynorm.study.wording import join, number, plural
@@ -95,15 +96,13 @@ def _keeps_statistics(records: Sequence[Record]) -> bool:
 
 
 def _lags(records: Sequence[Record], score: Score, again: Score) -> bool:
-    """Whether recomputed statistics are better, over seeds and by more than a trifle."""
-    pairs = [(score.value(r), again.value(r)) for r in records]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if len(known) < 2:
+    """Whether recomputed statistics are better in the same runs, by more than a trifle."""
+    pairs = [(score.outcome(score.value(r)), score.outcome(again.value(r))) for r in records]
+    gains = [b - a for a, b in pairs if a is not None and b is not None]
+    found = interval(gains)
+    if found is None or found.low is None:
         return False
-    before = Sample("running", [score.outcome(a) for a, _ in known])
-    after = Sample("recomputed", [score.outcome(b) for _, b in known])
-    [found] = against_control(before, [after], quantity="", margin=0.0, level=LEVEL)
-    return found.answer == "better" and (found.difference or 0.0) > _LAG
+    return found.low > 0 and found.mean > _LAG
 
 
 def _middle(records: Sequence[Record], score: Score) -> float:
