@@ -265,7 +265,7 @@ def test_killed_at_random_moments_the_command_resumes(tmp_path: Path) -> None:
     records = Store(tmp_path / "store").records()
     print(f"{kills} kills, {reused} of {len(records)} records were there before the last run")
     assert kills >= 3
-    assert len(records) == 2 * 3 * 4
+    assert len(records) == 2 * 3 * 4 + 3  # and batch norm with γ and β fixed
     for record in records:
         again = finite(run(Cell.from_dict(record["cell"])))
         assert json.dumps({**again, "cost": 0}) == json.dumps({**record, "cost": 0})
