@@ -7,7 +7,7 @@ STUDY := $(VENV)/study
 READY := $(VENV)/ready
 KERNELS := $(VENV)/kernels
 INSTALL := ANYNORM_BUILD_KERNELS=0 $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
-SOURCES := setup.py $(wildcard src/anynorm/kernels/cpu/*)
+SOURCES := setup.py src/anynorm/phi.py $(wildcard src/anynorm/kernels/cpu/*)
 SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2

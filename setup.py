@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import runpy
 import shlex
 import shutil
 import site
@@ -44,6 +45,8 @@ X86 = {
         *("-Wno-maybe-uninitialized", "-Wno-uninitialized"),  # GCC 12 about its own intrinsics
     ],
 }
+# Names and constants that all backends share.
+PHI = runpy.run_path("src/anynorm/phi.py")
 ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -87,6 +90,15 @@ def units() -> list[str]:
     return [str(path) for path in files if ON_X86 or path.stem not in X86]
 
 
+def check_activations() -> None:
+    """`CompileError` where the kernels do not know the activations of anynorm/phi.py."""
+    table = Path(SOURCES, "call.h").read_text("utf-8").partition("kNames[] = {")[2]
+    names = set(re.findall(r'"(\w+)", Phi::', table.partition("};")[0]))
+    if names != set(PHI["PHIS"]):
+        differing = ", ".join(sorted(names ^ set(PHI["PHIS"])))
+        raise CompileError(f"call.h and anynorm/phi.py differ in the activations {differing}")
+
+
 def run(command: list[str]) -> None:
     """Run one compiler command; `CompileError` with its first error when it fails."""
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
@@ -100,7 +112,7 @@ def run(command: list[str]) -> None:
 def compile_units(command: list[str], torch: Path, folder: Path) -> list[str]:
     """Compile every unit, in parallel; returns the object files."""
     flags = [*FLAGS, *(["-DANYNORM_X86"] if ON_X86 else []), "-isystem", str(torch / "include")]
-    flags += shlex.split(os.environ.get("CXXFLAGS", ""))
+    flags += [f"-DANYNORM_LEAK={PHI['LEAK']!r}", *shlex.split(os.environ.get("CXXFLAGS", ""))]
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_unit(unit: str) -> str:
@@ -141,6 +153,7 @@ class BuildKernels(build_ext):
                 raise CompileError("it was built with ANYNORM_BUILD_KERNELS=0")
             if not ext.sources:
                 raise CompileError("the C++ files are missing; take the source distribution")
+            check_activations()
             command, torch = compiler(), usable_torch()
             objects = compile_units(command, torch, Path(self.build_temp))
             link(command, torch, objects, target)

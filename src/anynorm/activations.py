@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anynorm.errors import UnknownNameError
+from anynorm.phi import LEAK
 
 __all__ = ["ACTIVATIONS", "Activation", "activation"]
 
@@ -32,7 +33,9 @@ def _silu_backward(dy: Tensor, z: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(lambda z: z, lambda dy, _: dy),
     "relu": Activation(F.relu, lambda dy, z: torch.where(z <= 0, 0.0, dy)),
-    "leaky_relu": Activation(F.leaky_relu, lambda dy, z: torch.where(z > 0, dy, 0.01 * dy)),
+    "leaky_relu": Activation(
+        lambda z: F.leaky_relu(z, LEAK), lambda dy, z: torch.where(z > 0, dy, LEAK * dy)
+    ),
     "silu": Activation(F.silu, _silu_backward),
     "gelu": Activation(F.gelu, _aten.gelu_backward),
     "tanh": Activation(torch.tanh, lambda dy, z: dy * (1 - torch.tanh(z) ** 2)),

@@ -53,7 +53,7 @@ def _add_layers(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=OURS,
         metavar="NAME",
-        help="only the layers with these names (all)",
+        help="only these layers: names, parts of the model, or patterns with * (all)",
     )
 
 

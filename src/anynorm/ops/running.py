@@ -97,8 +97,21 @@ def _update(
         count.add_(seen.reshape(count.shape))
     weight = momentum if momentum is not None else _cumulative(count)
     for running, batch, usable in ((mean, batch_mean, channels), (var, batch_var, spread)):
-        moved = running + _beside(weight, running) * (batch - running)
+        moved = _between(running, batch, _beside(weight, running))
         running.copy_(torch.where(usable, moved, running))
+
+
+def _between(running: Tensor, batch: Tensor, weight: float | Tensor) -> Tensor:
+    """Move `running` towards `batch` by `weight`, exactly to it by 1.
+
+    The difference is taken from the nearer end, since a batch that is much smaller than what it
+    replaces would cancel, and 16-bit types are computed in float32.
+    """
+    wide = torch.promote_types(running.dtype, torch.float32)
+    start, end = running.to(wide), batch.to(wide)
+    if isinstance(weight, Tensor):
+        weight = weight.to(wide)
+    return torch.lerp(start, end, weight).to(running.dtype)
 
 
 def _usable(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

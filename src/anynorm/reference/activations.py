@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from anynorm.errors import UnknownNameError
+from anynorm.phi import LEAK
 from anynorm.reference.arrays import Array, as_float64, namespace
 
 __all__ = ["ACTIVATIONS", "Activation", "activation"]
-
-LEAK = 0.01  # slope of leaky_relu for negative values, torch's default
 
 
 class Activation(NamedTuple):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,18 +53,42 @@ def finite(value: Any) -> Any:
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside `path` to write to; what is there at the end of the block is renamed.
+    """Give a path to write to; what is there at the end of the block takes the place of `path`.
 
-    If the block raises, `path` is as it was.
+    If the block raises, `path` is as it was. A link is followed, a file keeps its mode, and what is
+    no regular file, such as a device, is written to and not replaced.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with _into(target) as elsewhere:
+            yield elsewhere
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside = _new(target)
     try:
         yield beside
+        if target.exists():
+            beside.chmod(stat.S_IMODE(target.stat().st_mode))
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _new(target: Path) -> Path:
+    """Make an empty file beside `target`, under a name that nobody can have planted a link at."""
+    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return beside
+
+
+@contextmanager
+def _into(device: Path) -> Iterator[Path]:
+    """Give a path to write to; at the end of the block all of it is sent to a device or a pipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "text")
+        yield file
+        with device.open("wb") as stream:
+            stream.write(file.read_bytes())
 
 
 def check_target(target: str | os.PathLike[str], kind: str) -> None:
@@ -69,10 +96,11 @@ def check_target(target: str | os.PathLike[str], kind: str) -> None:
 
     Folders that are missing are made.  Raises `AnynormError`, which names the file by its `kind`.
     """
-    path = Path(target)
+    path = Path(os.path.realpath(target))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AnynormError(f"the {kind} {str(path)!r} cannot be written: {error}.") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise AnynormError(f"the {kind} {str(path)!r} cannot be written; name a file elsewhere.")
+        raise AnynormError(f"the {kind} {str(target)!r} cannot be written: {error}.") from error
+    place = path if path.exists() and not path.is_file() else path.parent
+    if path.is_dir() or not os.access(place, os.W_OK):
+        raise AnynormError(f"the {kind} {str(target)!r} cannot be written; name a file elsewhere.")

@@ -158,8 +158,8 @@ def base_setting(records: Sequence[Record], controls: Sequence[Record] = ()) -> 
 
     That is the one at which most normalizers were probed: experiments probe two of them elsewhere.
     If that leaves several, it is one with unscaled weights, then one at which most normalizers were
-    trained, since batch sizes are compared for some of them alone, then the one that shares most of its
-    values with the other runs, which is the centre of a star-shaped grid, then one at which the
+    trained, since batch sizes are compared for some of them alone, then the one that shares most of
+    its values with the other runs, which is the centre of a star-shaped grid, then one at which the
     noisy control was not run.
     """
     counts = [Counter(values) for values in zip(*map(setting, records), strict=True)]

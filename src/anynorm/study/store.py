@@ -131,9 +131,8 @@ class Store(Records):
     def _check_writable(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".writable.{os.getpid()}.tmp"
-            probe.touch()
-            probe.unlink()
+            write_whole(self.folder / ".writable", "")
+            (self.folder / ".writable").unlink(missing_ok=True)
         except OSError as error:
             raise AnynormError(
                 f"the store {str(self.folder)!r} cannot be written: {error.strerror}. "

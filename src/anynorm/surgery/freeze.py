@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from anynorm import nn as own
 from anynorm.surgery.affine import eps_of
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
 from anynorm.surgery.successor import succeed
@@ -23,7 +22,7 @@ def freeze(
     example: Batch | None = None,
     *,
     affine: bool = True,
-    layers: Sequence[str] | None = None,
+    layers: Layers | None = None,
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = 1e-5,
@@ -32,7 +31,8 @@ def freeze(
 
     They then do in training what they do in eval mode, whatever ``train()`` says.  `affine`:
     whether γ and β are frozen too; otherwise they stay the parameters that they are.  `layers`
-    limits the change to the named ones.  Names in the state dict, activations and hooks stay.
+    limits the change to these: names, modules that contain them, or patterns (see
+    :mod:`anynorm.surgery.names`).  Names in the state dict, activations and hooks stay.
     Where an `example` is given the outputs in eval mode are compared on it, and a relative
     difference above `tolerance` undoes everything; `forward` says how the model is called (see
     :mod:`anynorm.surgery.batches`).  Raises `AnynormError` if a name is of no such layer.

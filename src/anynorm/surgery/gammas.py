@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.report.files import write_whole
 from anynorm.report.scales import FLOOR, picture
+from anynorm.surgery.names import Layers, matching
 from anynorm.surgery.normalizers import normalizers
 
 __all__ = ["Gammas", "gap_of", "scales_of"]
@@ -32,8 +33,8 @@ class Gammas:
     values: Mapping[str, tuple[float, ...]]
 
     @classmethod
-    def of(cls, model: nn.Module, layers: Sequence[str] = ("",)) -> Gammas:
-        """Read them; `layers` limits that to layers whose names start so."""
+    def of(cls, model: nn.Module, layers: Layers | None = None) -> Gammas:
+        """Read them; `layers` limits that to some, see :mod:`anynorm.surgery.names`."""
         found = scales_of(model, layers)
         return cls({name: tuple(g.detach().abs().flatten().tolist()) for name, g in found.items()})
 
@@ -55,8 +56,10 @@ class Gammas:
         write_whole(path, picture(self.values, self.gap))
 
 
-def scales_of(model: nn.Module, layers: Sequence[str] = ("",)) -> dict[str, Tensor]:
+def scales_of(model: nn.Module, layers: Layers | None = None) -> dict[str, Tensor]:
     """The γ that scale single channels, by the names of their layers.
+
+    Raises `AnynormError` if one of `layers` means no layer with such a γ.
 
     >>> list(scales_of(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
     ['0']
@@ -64,9 +67,10 @@ def scales_of(model: nn.Module, layers: Sequence[str] = ("",)) -> dict[str, Tens
     found = {}
     for norm in normalizers(model):
         gamma = norm.affine[0] if norm.family in ("batch", "instance", "ghost", "frozen") else None
-        if gamma is not None and norm.name.startswith(tuple(layers)):
+        if gamma is not None:
             found[norm.name] = gamma
-    return found
+    meant = matching(found, layers, "have a γ for each channel")
+    return {name: gamma for name, gamma in found.items() if name in meant}
 
 
 def gap_of(values: Sequence[float]) -> tuple[float, float] | None:

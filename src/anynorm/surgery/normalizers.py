@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from anynorm import functional as F
 from anynorm import nn as own
 from anynorm.catalogue import catalogue
-from anynorm.errors import AnynormError
+from anynorm.surgery.names import Layers, matching
 from anynorm.surgery.walk import Place, walk
 
 __all__ = ["NORMALIZERS", "Normalizer", "families", "named", "normalizer", "normalizers"]
@@ -154,20 +154,18 @@ def families() -> tuple[str, ...]:
     return ("frozen", *(row.name for row in catalogue.values() if row.spec.on == "input"))
 
 
-def named(found: Sequence[Normalizer], layers: Sequence[str] | None, what: str) -> list[Normalizer]:
-    """Those of `found` with a name in `layers`, all where it is None.
+def named(found: Sequence[Normalizer], layers: Layers | None, what: str) -> list[Normalizer]:
+    """Those of `found` that `layers` means, all where it is None; see `anynorm.surgery.names`.
 
-    Raises `AnynormError` that says `what` they do if a name is none of theirs.
+    Raises `AnynormError` that says `what` they do if one of `layers` means none.
 
     >>> [norm.name for norm in named(normalizers(nn.BatchNorm1d(3)), None, "normalize")]
     ['']
     """
     if layers is None:
         return list(found)
-    names = {name for norm in found for name in norm.place.names}
-    if unknown := [name for name in layers if name not in names]:
-        raise AnynormError(f"layers {unknown} do not {what} here. Those that do: {sorted(names)}.")
-    return [norm for norm in found if set(norm.place.names) & set(layers)]
+    meant = matching({name for norm in found for name in norm.place.names}, layers, what)
+    return [norm for norm in found if meant.intersection(norm.place.names)]
 
 
 def normalizer(place: Place) -> Normalizer | None:

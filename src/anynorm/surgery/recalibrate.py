@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from anynorm.surgery.edit import perform
 from anynorm.surgery.given import input_of, mask_of
 from anynorm.surgery.modes import alone, evaluating
 from anynorm.surgery.moments import Pooled, averaged, in_group
+from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
 
@@ -33,7 +34,7 @@ def recalibrate(
     *,
     passes: int | None = None,
     forward: Forward | None = None,
-    layers: Sequence[str] | None = None,
+    layers: Layers | None = None,
     group: dist.ProcessGroup | None = None,
     inplace: bool = False,
 ) -> Result:
@@ -77,7 +78,7 @@ def recompute(
     *,
     passes: int | None = None,
     forward: Forward | None = None,
-    layers: Sequence[str] | None = None,
+    layers: Layers | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> None:
     """Do the work of :func:`recalibrate` on `model` itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.gammas import scales_of
+from anynorm.surgery.names import Layers
 
 __all__ = ["Slim", "slim"]
 
@@ -24,7 +25,7 @@ class Slim:
     `penalty` is ``"l1"``, λ Σ|γ| (Liu et al. 2017, arXiv:1708.06519), or ``"polarization"``,
     λ Σ (t |γ| − | |γ| − mean |γ| |), which parts them into small and large ones (Zhuang et al.
     2020, NeurIPS).  Use it as a term of the loss, or in its proximal form with any optimizer: see
-    :func:`slim`.  `layers` limits it to layers whose names start so.
+    :func:`slim`.  `layers` limits it to some layers, see :mod:`anynorm.surgery.names`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     >>> Slim(model, 0.01).loss()
@@ -38,7 +39,7 @@ class Slim:
         *,
         penalty: str = "l1",
         t: float = 1.2,
-        layers: Sequence[str] = ("",),
+        layers: Layers | None = None,
     ) -> None:
         if penalty not in _PENALTIES:
             raise AnynormError(f"penalty={penalty!r}; give one of {', '.join(_PENALTIES)}.")
@@ -49,7 +50,7 @@ class Slim:
         if not self.scales:
             raise AnynormError(
                 f"{type(model).__name__} has no batch or instance norm with a trainable γ"
-                + (f" in layers {list(layers)}." if any(layers) else ".")
+                + (f" in layers {layers!r}." if layers else ".")
             )
 
     def values(self) -> Tensor:
@@ -114,7 +115,7 @@ def slim(
     *,
     penalty: str = "l1",
     t: float = 1.2,
-    layers: Sequence[str] = ("",),
+    layers: Layers | None = None,
 ) -> RemovableHandle:
     """Penalize γ from now on: after each step of `optimizer` comes the penalty's proximal step.
 
@@ -134,6 +135,6 @@ def slim(
     return Slim(model, strength, penalty=penalty, t=t, layers=layers).attach(optimizer)
 
 
-def _scales(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Parameter]:
+def _scales(model: nn.Module, layers: Layers | None) -> dict[str, nn.Parameter]:
     found = scales_of(model, layers).items()
     return {name: g for name, g in found if isinstance(g, nn.Parameter) and g.requires_grad}

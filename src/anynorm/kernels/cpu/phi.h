@@ -118,7 +118,7 @@ ANYNORM_INLINE Block<C> bell(Block<C> z) {
   return exponential(z * z * Block<C>(C(-0.5)));
 }
 
-constexpr double kLeak = 0.01;
+constexpr double kLeak = ANYNORM_LEAK;  // setup.py reads it from anynorm/phi.py
 
 // ReLU's derivative, which loops know themselves: zero where z <= 0, whatever dy is.
 template <class C>

@@ -15,6 +15,14 @@ struct Channels {
   int64_t count;
 };
 
+// From `start` towards `end` by `weight`. The difference is taken from the nearer end, since one
+// that is much smaller than the other would cancel.
+template <class T>
+T between(T start, T end, T weight) {
+  const T away = end - start;
+  return weight < T(0.5) ? start + weight * away : end - (T(1) - weight) * away;
+}
+
 // Moves the statistics of channels whose batch is finite; says whether there is one.
 template <class T>
 bool move(const Channels<T>& c, T momentum, double correction) {
@@ -23,8 +31,8 @@ bool move(const Channels<T>& c, T momentum, double correction) {
     // A finite number may be too large for the running statistics: converted, it shows.
     const T mean = T(c.batch_mean[i]), var = T(c.batch_var[i] * correction);
     if (!std::isfinite(mean) || !std::isfinite(var)) continue;
-    c.mean[i] += momentum * (mean - c.mean[i]);
-    c.var[i] += momentum * (var - c.var[i]);
+    c.mean[i] = between(c.mean[i], mean, momentum);
+    c.var[i] = between(c.var[i], var, momentum);
     any = true;
   }
   return any;

@@ -1,15 +1,18 @@
-"""φ and its derivative.  The names are compile-time constants, so one branch is left of each."""
+"""φ and its derivative.  The names are compile-time constants, so one branch is left of each.
+
+A name without a branch fails to compile: it must never be taken for the identity.
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from anynorm.phi import LEAK, PHIS
+
 __all__ = ["PHIS", "activate", "descend"]
 
-PHIS = ("identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid")
-
-_LEAK = tl.constexpr(0.01)
+_LEAK = tl.constexpr(LEAK)
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
 _GAUSSIAN = tl.constexpr(0.3989422804014327)  # 1/√(2π)
 _SERIES = tl.constexpr(0.1)  # below it tanh is its series, where the quotient would cancel
@@ -47,6 +50,7 @@ def activate(z, PHI: tl.constexpr):
     elif PHI == "sigmoid":
         return sigmoid(z)
     else:
+        tl.static_assert(PHI == "identity", "unknown activation")
         return z
 
 
@@ -56,6 +60,7 @@ def gate(dy, positive, PHI: tl.constexpr):
     if PHI == "relu":
         return tl.where(positive, dy, 0.0)
     else:
+        tl.static_assert(PHI == "leaky_relu", "unknown activation")
         return tl.where(positive, dy, _LEAK * dy)
 
 
@@ -79,4 +84,5 @@ def descend(dy, z, PHI: tl.constexpr):
         g = sigmoid(z)
         return dy * g * (1.0 - g)
     else:
+        tl.static_assert(PHI == "identity", "unknown activation")
         return dy

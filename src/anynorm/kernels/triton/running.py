@@ -79,4 +79,7 @@ def _track(
 @triton.jit
 def _move(pointer, batch, usable, weight):
     old = _wide(tl.load(pointer, mask=usable, other=0), pointer)
-    tl.store(pointer, _wide(old + weight * (batch - old), pointer), mask=usable)
+    # The difference is taken from the nearer end: one that is much smaller would cancel.
+    away, weight = batch - old, _wide(weight + tl.zeros_like(batch), pointer)
+    moved = tl.where(weight < 0.5, old + weight * away, batch - (1.0 - weight) * away)
+    tl.store(pointer, moved, mask=usable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.channels import Channels, analyse
 from anynorm.surgery.edit import Trial
 from anynorm.surgery.graph import Graph, capture
+from anynorm.surgery.names import Layers, listed, means
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.prune.absorb import absorb as absorbed
 from anynorm.surgery.prune.choose import Choice, Goal, Sizes
@@ -36,7 +36,7 @@ class Cutting:
         example: Batch,
         forward: Forward | None,
         goal: Goal,
-        ignore: Sequence[str],
+        ignore: Layers,
         log: Log,
     ) -> None:
         self.model, self.goal, self.log = model, goal, log
@@ -77,10 +77,10 @@ class Cutting:
             )
         return choice
 
-    def _ignored(self, prefixes: Sequence[str]) -> set[int]:
+    def _ignored(self, layers: Layers) -> set[int]:
         found: set[int] = set()
         for name in self.channels.scales:
-            if name.startswith(tuple(prefixes)):
+            if any(means(layer, name) for layer in listed(layers)):
                 found |= set(self.channels.sites[name, 0].tolist())
         return found
 

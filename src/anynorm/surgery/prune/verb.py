@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
 
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
 from anynorm.surgery.prune.cutting import Cutting
 from anynorm.surgery.prune.plan import Plan
@@ -37,7 +38,7 @@ def prune(
     absorb: bool = True,
     least: int = 1,
     multiple: int = 1,
-    ignore: Sequence[str] = (),
+    ignore: Layers = (),
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = None,
@@ -47,7 +48,7 @@ def prune(
     How much: `ratio`, the share of all prunable channels; or the most `parameters` or `flops` that
     may remain (a share, or a number above 1); or `gap=True`, what lies below the natural gap of
     |γ|, which training with :func:`anynorm.slim` makes.  Every layer keeps `least` channels and a
-    `multiple`.  Layers whose names start with one of `ignore` keep all.
+    `multiple`.  The layers that `ignore` means keep all (see :mod:`anynorm.surgery.names`).
 
     The graph of :func:`torch.export.export` for `example` says which channels belong together
     (residual sums, concatenations, depthwise and grouped convolutions, shuffles, gates, flattened

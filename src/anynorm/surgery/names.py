@@ -1,0 +1,66 @@
+"""Which layers a user means: by name, by the module that contains them, or by a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+
+from anynorm.errors import AnynormError, nearest
+
+__all__ = ["Layers", "listed", "matching", "means"]
+
+Layers = str | Sequence[str]
+
+
+def matching(names: Collection[str], layers: Layers | None, what: str) -> set[str]:
+    """Return those of `names` that `layers` means, all where it is None.
+
+    Args:
+        names: the names of the layers that there are.
+        layers: one or several of: the name of a layer; the name of a module that contains layers,
+            such as "encoder" for "encoder.0.norm"; a pattern such as "*.norm1", in which a star
+            stands for any characters.
+        what: what the layers do, to complete "layers ... do not" in the error.
+
+    Raises:
+        AnynormError: One of `layers` means none of the names.
+
+    Example:
+        >>> names = ["encoder.0.norm", "encoder.1.norm", "encoders", "head.norm"]
+        >>> sorted(matching(names, "encoder", "normalize"))
+        ['encoder.0.norm', 'encoder.1.norm']
+        >>> sorted(matching(names, ["*.1.norm", "head.norm"], "normalize"))
+        ['encoder.1.norm', 'head.norm']
+    """
+    if layers is None:
+        return set(names)
+    wanted = listed(layers)
+    found = {one: {name for name in names if means(one, name)} for one in wanted}
+    if unknown := [one for one, those in found.items() if not those]:
+        raise AnynormError(
+            f"layers {unknown} do not {what} here.{nearest(unknown[0], names)} Those that do: "
+            f"{sorted(names)}. Give a name, the name of a module that contains some, or a pattern "
+            "such as '*.norm1'."
+        )
+    return set().union(*found.values())
+
+
+def means(layer: str, name: str) -> bool:
+    """Whether one entry of `layers` means the layer with this name; "" is the whole model."""
+    return not layer or name == layer or name.startswith(f"{layer}.") or fnmatchcase(name, layer)
+
+
+def listed(layers: Layers) -> list[str]:
+    """Return what a user gave as a list of names; raises `AnynormError` for what is no name.
+
+    >>> listed("encoder"), listed(("a", "b"))
+    (['encoder'], ['a', 'b'])
+    """
+    # A string is a sequence of its letters, which nobody means.
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    if wrong := [one for one in wanted if not isinstance(one, str)]:
+        raise AnynormError(
+            f"layers has {wrong[0]!r}, a {type(wrong[0]).__name__}; give names, as in "
+            "model.named_modules()."
+        )
+    return wanted
