@@ -136,3 +136,10 @@ def test_read_only_store(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(AnynormError, match="Permission denied"):
         Store(tmp_path)
+
+
+def test_a_record_that_is_nested_too_deep_is_moved_aside(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / f"{'a' * 24}.json").write_text("[" * 100_000)
+    with pytest.warns(UserWarning, match="moved to"):
+        assert store.read("a" * 24) is None

@@ -19,13 +19,18 @@ _BATCH = 64
 
 
 def model_from(
-    name: str, weights: str | None = None, *, plan: str | None = None, finite: bool = True
+    name: str,
+    weights: str | None = None,
+    *,
+    key: str | None = None,
+    plan: str | None = None,
+    finite: bool = True,
 ) -> nn.Module:
     """Return the model that ``package.module:factory`` makes, with the weights in a file.
 
-    Before they are loaded the model is cut by the `plan` they were pruned by.  Raises
-    `AnynormError` for a factory that needs arguments, raises or returns something else, and for
-    weights that cannot be read, do not fit, or are not `finite`.
+    `key` names their entry in a checkpoint.  Before they are loaded the model is cut by the `plan`
+    that they were pruned by.  Raises `AnynormError` for a factory that needs arguments, raises or
+    returns something else, and for weights that cannot be read, do not fit, or are not `finite`.
 
     >>> model_from("torch.nn:Identity")
     Identity()
@@ -44,7 +49,7 @@ def model_from(
     if weights is not None:
         from anynorm.surgery.weights import load_into
 
-        load_into(model, weights, finite=finite)
+        load_into(model, weights, finite=finite, key=key)
     return model
 
 

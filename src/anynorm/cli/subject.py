@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "Subject", "add_options", "opened"]
 
-NAMES = ("model", "weights", "pruned_by", "allow_non_finite", "data", "forward")
+NAMES = ("model", "weights", "weights_key", "pruned_by", "allow_non_finite", "data", "forward")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def add_options(parser: argparse.ArgumentParser, *, data: bool) -> None:
     forward = "calls the model on a batch: (model, batch) (on the batch, or its first item)"
     add("--model", required=True, metavar="package.module:factory", help="makes the model")
     add("--weights", metavar="FILE", help=weights)
+    key = "which state dict of a checkpoint to load, such as state_dict_ema (the usual one)"
+    add("--weights-key", metavar="NAME", help=key)
     add("--pruned-by", metavar="PLAN", help="the plan that the weights were pruned by (none)")
     add("--allow-non-finite", action="store_true", help=finite)
     add("--data", required=data, help=batches.strip())
@@ -57,6 +59,7 @@ def opened(
     *,
     model: str,
     weights: str | None,
+    weights_key: str | None,
     pruned_by: str | None,
     allow_non_finite: bool,
     data: str | None,
@@ -68,6 +71,8 @@ def opened(
     from anynorm.surgery.weights import shapes
 
     with seeded(0):
-        made = model_from(model, weights, plan=pruned_by, finite=not allow_non_finite)
+        made = model_from(
+            model, weights, key=weights_key, plan=pruned_by, finite=not allow_non_finite
+        )
         batches = None if data is None else batches_from(data)
         yield Subject(made, batches, function_from(forward, "forward"), shapes(made))

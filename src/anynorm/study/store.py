@@ -53,7 +53,14 @@ class Records(ABC):
             return _checked(json.loads(self._load(name)), key)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, IsADirectoryError, PermissionError) as error:
+        # A file that is nested too deep to read is no record either.
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+            IsADirectoryError,
+            PermissionError,
+        ) as error:
             self._move_aside(name, error)
             return None
 

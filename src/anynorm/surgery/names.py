@@ -47,7 +47,8 @@ def matching(names: Collection[str], layers: Layers | None, what: str) -> set[st
 
 def means(layer: str, name: str) -> bool:
     """Whether one entry of `layers` means the layer with this name; "" is the whole model."""
-    return not layer or name == layer or name.startswith(f"{layer}.") or fnmatchcase(name, layer)
+    part = f"{layer.removesuffix('.')}."
+    return not layer or name == layer or name.startswith(part) or fnmatchcase(name, layer)
 
 
 def listed(layers: Layers) -> list[str]:

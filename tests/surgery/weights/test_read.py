@@ -122,7 +122,7 @@ def test_a_program_is_refused(tmp_path: Path) -> None:
         ([torch.zeros(2)], "hold a list, no state dict"),
         ({0: torch.zeros(2)}, "0 in it are no named tensors"),
         ({"weight": torch.zeros(2), "epoch": 3}, "'epoch' in it are no named tensors"),
-        ({"generator": OrderedDict(a=torch.zeros(2))}, "'generator' in it are no named tensors"),
+        ({"generator": OrderedDict(a=3)}, "'generator' in it are no named tensors"),
     ],
 )
 def test_what_is_no_state_dict(held: Any, words: str, tmp_path: Path) -> None:
@@ -155,3 +155,39 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load_state(tmp_path / "a.pt")
     with pytest.raises(AnynormError, match="this file is a folder"):
         load_state(tmp_path)
+
+
+STATE = {"weight": torch.ones(2)}
+AVERAGED = {"weight": torch.zeros(2)}
+
+
+def test_what_else_a_checkpoint_holds_is_said_and_can_be_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "a.pt"
+    torch.save({"state_dict": STATE, "state_dict_ema": AVERAGED, "epoch": 3}, file)
+    with pytest.warns(UserWarning, match=r"'state_dict' is read.*'state_dict_ema'.*--weights-key"):
+        assert torch.equal(load_state(file)["weight"], STATE["weight"])
+    assert torch.equal(load_state(file, key="state_dict_ema")["weight"], AVERAGED["weight"])
+    with pytest.raises(AnynormError, match=r"have no state dict 'ema'.*'state_dict_ema'"):
+        load_state(file, key="ema")
+
+
+def test_the_only_state_dict_is_read_whatever_its_name(tmp_path: Path) -> None:
+    torch.save({"ema_state_dict": AVERAGED, "epoch": 3}, tmp_path / "a.pt")
+    assert torch.equal(load_state(tmp_path / "a.pt")["weight"], AVERAGED["weight"])
+    torch.save({"ema": AVERAGED, "raw": STATE}, tmp_path / "b.pt")
+    with pytest.raises(AnynormError, match=r"several state dicts: 'ema', 'raw'.*key='ema'"):
+        load_state(tmp_path / "b.pt")
+
+
+def test_a_checkpoint_that_contains_itself(tmp_path: Path) -> None:
+    held: dict[str, Any] = {}
+    held["state_dict"] = held
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(AnynormError, match="more than 8 levels"):
+        load_state(tmp_path / "a.pt")
+
+
+def test_tensors_without_values(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2, device="meta")}, tmp_path / "a.pt")
+    with pytest.raises(AnynormError, match="no values for 'weight'"):
+        load_state(tmp_path / "a.pt")

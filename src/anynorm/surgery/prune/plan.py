@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ from anynorm.surgery.bias import add_bias
 __all__ = ["Plan"]
 
 _FORMAT = "anynorm-plan-1"
+# An infinite index overflows, and a file may be nested deeper than it can be read.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 Cuts = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 
@@ -42,7 +47,8 @@ class Plan:
     def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
         """Cut `model`, or a copy of it; raises `AnynormError` if the plan does not fit."""
         model = model if inplace else copy.deepcopy(model)
-        self._check({name: tensor.shape for name, tensor in _state(model)})
+        new = self._new_biases(model)
+        self._check({**new, **{name: tensor.shape for name, tensor in _state(model)}})
         for name in self.biases:
             add_bias(model.get_submodule(name))
         for name, axes in self.cuts.items():
@@ -53,7 +59,8 @@ class Plan:
 
     def apply_to_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut a state dict of the uncut model."""
-        self._check({name: tensor.shape for name, tensor in state.items()})
+        new = {f"{name}.bias" for name in self.biases} - state.keys()
+        self._check({name: tensor.shape for name, tensor in state.items()}, without=new)
         return {
             name: _without(tensor, self.cuts[name]) if name in self.cuts else tensor
             for name, tensor in state.items()
@@ -79,7 +86,7 @@ class Plan:
             }
             shapes = {name: tuple(map(int, shape)) for name, shape in plain["shapes"].items()}
             return cls(cuts, shapes, tuple(map(str, plain["biases"])))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             raise AnynormError(
                 f"{str(path)!r} is no plan of pruning: {error!r}. Give a file that Plan.write or "
                 "`anynorm prune --plan-out` wrote."
@@ -88,7 +95,8 @@ class Plan:
     def _sorted(self) -> list[tuple[str, Mapping[int, tuple[int, ...]]]]:
         return sorted(self.cuts.items())
 
-    def _check(self, found: Mapping[str, torch.Size]) -> None:
+    def _check(self, found: Mapping[str, torch.Size], without: Collection[str] = ()) -> None:
+        """Raise `AnynormError` unless the whole plan fits what was `found`, before any cut."""
         for name, shape in self.shapes.items():
             if name not in found or tuple(found[name]) != tuple(shape):
                 is_here = f"has shape {tuple(found[name])}" if name in found else "is missing"
@@ -96,6 +104,38 @@ class Plan:
                     f"the plan was made for another model: {name!r} {is_here}, and the plan is for "
                     f"{tuple(shape)}. Apply it to the uncut model that it was made of."
                 )
+        for name, axes in self.cuts.items():
+            for axis, cut in axes.items() if name not in without else ():
+                if problem := _problem(found.get(name), axis, cut):
+                    raise AnynormError(
+                        f"the plan cuts {name!r} on axis {axis}, and {problem}. Apply it to the "
+                        "uncut model that it was made of."
+                    )
+
+    def _new_biases(self, model: nn.Module) -> dict[str, torch.Size]:
+        """The shapes of the biases that layers will get."""
+        modules, found = dict(model.named_modules()), {}
+        for name in self.biases:
+            layer: Any = modules.get(name)
+            if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+                raise AnynormError(
+                    f"the plan gives {name!r} a bias, and the model has no such linear layer or "
+                    "convolution. Apply it to the uncut model that it was made of."
+                )
+            count = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+            found[f"{name}.bias"] = torch.Size([count])
+        return found
+
+
+def _problem(shape: torch.Size | None, axis: int, cut: tuple[int, ...]) -> str:
+    """Why these indices cannot be cut from something of this shape; "" if they can."""
+    if shape is None:
+        return "the model has nothing of that name"
+    if not 0 <= axis < len(shape):
+        return f"its shape is {tuple(shape)}"
+    if outside := [index for index in cut if not 0 <= index < shape[axis]]:
+        return f"index {outside[0]} is not among its {shape[axis]}"
+    return "nothing would be left" if len(set(cut)) >= shape[axis] else ""
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,13 @@ _State = Mapping[str, Tensor]
 _MOST = 4  # tensors that a message describes
 
 
-def load_into(model: nn.Module, path: str | os.PathLike[str], *, finite: bool = True) -> None:
+def load_into(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    finite: bool = True,
+    key: str | None = None,
+) -> None:
     """Load the weights in a file, as :func:`load_state` reads them, into `model`.
 
     Every name must be there, with its shape and kind of number, and no other; only batch norm's
@@ -28,7 +34,7 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], *, finite: bool = 
     says which do not fit, and, unless ``finite=False``, which hold NaN or infinite values; then the
     model is as it was.
     """
-    state, own = load_state(path), model.state_dict()
+    state, own = load_state(path, key=key), model.state_dict()
     plain = plain_names(own)
     values = _with_ties({name: state[p] for name, p in plain.items() if p in state}, own)
     missing = [plain[name] for name in plain if name not in values and not _is_count(name)]

@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,26 @@ __all__ = ["load_state"]
 
 # Where training programs keep the state dict inside a checkpoint, the likeliest first.
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "module", "weights")
+_DEEPEST = 8  # levels of a checkpoint: a file may contain itself
 _ADVICE = (
     "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt'), or "
     "safetensors.torch.save_model(model, 'weights.safetensors')."
 )
 
 
-def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def load_state(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, Tensor]:
     """Read a state dict, on the CPU, from a ``.safetensors`` file or a checkpoint of torch.
 
     Nothing in the file is run: checkpoints are read with ``weights_only=True``.  A state dict
-    inside a checkpoint is found under the usual names ("state_dict", "model", ...), and what
-    `DistributedDataParallel`, `AveragedModel` and `torch.compile` put before the names is taken
-    away.  Names that a safetensors file has as aliases of another hold one tensor.
+    inside a checkpoint is found under the usual names ("state_dict", "model", ...) or as the only
+    one, and what `DistributedDataParallel`, `AveragedModel` and `torch.compile` put before the
+    names is taken away.  `key` names the entry to read; without it a warning names the other state
+    dicts that the checkpoint holds, such as averaged weights.  Names that a safetensors file has as
+    aliases of another hold one tensor.
 
-    Raises `AnynormError` for a file that is missing, broken or holds no state dict, and for one
-    that could only be read by running code from it, such as a pickled module.
+    Raises `AnynormError` for a file that is missing, broken or holds no state dict, or none under
+    `key`, for one with several of which none has a usual name, and for one that could only be read
+    by running code from it, such as a pickled module.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +52,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not file.is_file():
         found = "is a folder" if file.is_dir() else f"does not exist (seen from {os.getcwd()})"
         raise AnynormError(f"the weights {str(file)!r}: this file {found}.")
-    state = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file)
+    state = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file, key)
     return {plain: state[name] for name, plain in plain_names(state).items()}
 
 
@@ -67,7 +71,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     return {**aliases, **tensors}
 
 
-def _checkpoint(file: Path) -> Mapping[str, Tensor]:
+def _checkpoint(file: Path, key: str | None) -> Mapping[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are then refused
@@ -75,7 +79,14 @@ def _checkpoint(file: Path) -> Mapping[str, Tensor]:
     except Exception as error:
         # Not chained: torch's message explains how to run what the file holds.
         raise AnynormError(f"the weights {str(file)!r} {_reason(error)}") from None
-    return _state(held, file)
+    if key is None:
+        return _state(held, file)
+    found = held.get(key) if isinstance(held, Mapping) else None
+    if not isinstance(found, Mapping):
+        known = sorted(_state_dicts(held)) if isinstance(held, Mapping) else []
+        has = f"those in it are {listed(known)}" if known else "it holds none by a name"
+        raise AnynormError(f"the weights {str(file)!r} have no state dict {key!r}: {has}.")
+    return _state(found, file)
 
 
 def _reason(error: Exception) -> str:
@@ -98,10 +109,53 @@ def _reason(error: Exception) -> str:
 
 def _state(held: Any, file: Path) -> Mapping[str, Tensor]:
     """The state dict in what a checkpoint holds."""
-    entries = held if isinstance(held, Mapping) else {}
-    nested = [entries[name] for name in _NESTS if isinstance(entries.get(name), Mapping)]
-    if nested:
-        return _state(nested[0], file)
+    for _ in range(_DEEPEST):
+        entries = held if isinstance(held, Mapping) else {}
+        inner = _chosen(entries, file)
+        if inner is None:
+            return _checked(held, entries, file)
+        held = inner
+    raise AnynormError(
+        f"the weights {str(file)!r} are no state dict: it would lie more than {_DEEPEST} "
+        f"levels deep. {_ADVICE}"
+    )
+
+
+def _chosen(entries: Mapping[Any, Any], file: Path) -> Mapping[Any, Any] | None:
+    """The entry that is, or holds, the state dict; None if `entries` are the state dict itself."""
+    usual = [name for name in _NESTS if isinstance(entries.get(name), Mapping)]
+    others = [name for name in _state_dicts(entries) if name not in usual[:1]]
+    if usual:
+        if others:
+            _say_what_is_left(usual[0], others, file)
+        return entries[usual[0]]  # type: ignore[no-any-return]
+    if len(others) > 1:
+        raise AnynormError(
+            f"the weights {str(file)!r} hold several state dicts: {listed(others)}. Choose one "
+            f"with key={others[0]!r} (--weights-key {others[0]})."
+        )
+    return entries[others[0]] if others else None
+
+
+def _state_dicts(entries: Mapping[Any, Any]) -> list[str]:
+    """The names of the entries that are mappings from names to tensors."""
+    return [
+        name
+        for name, value in entries.items()
+        if isinstance(name, str) and isinstance(value, Mapping) and value
+        if all(_is_named(*item) for item in value.items())
+    ]
+
+
+def _say_what_is_left(taken: str, others: Sequence[str], file: Path) -> None:
+    warnings.warn(
+        f"the weights {str(file)!r}: {taken!r} is read. The file also holds {listed(others)}; "
+        f"choose with key={others[0]!r} (--weights-key {others[0]}).",
+        stacklevel=2,
+    )
+
+
+def _checked(held: Any, entries: Mapping[Any, Any], file: Path) -> Mapping[str, Tensor]:
     if others := [name for name, value in entries.items() if not _is_named(name, value)]:
         raise AnynormError(
             f"the weights {str(file)!r} are no state dict: {listed(others)} in it are no named "
@@ -110,6 +164,11 @@ def _state(held: Any, file: Path) -> Mapping[str, Tensor]:
     if not entries:
         kind = "nothing" if isinstance(held, Mapping) else f"a {type(held).__name__}"
         raise AnynormError(f"the weights {str(file)!r} hold {kind}, no state dict. {_ADVICE}")
+    if empty := [name for name, value in entries.items() if value.is_meta]:
+        raise AnynormError(
+            f"the weights {str(file)!r} hold no values for {listed(empty)}: these tensors are on "
+            "the meta device. Save the model after its weights were loaded."
+        )
     return entries
 
 

@@ -1,0 +1,84 @@
+"""A plan is checked whole before anything is cut, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from anynorm.errors import AnynormError
+from anynorm.surgery import Plan
+
+
+def written(folder: Path, cuts: Any, biases: Any = ()) -> Path:
+    file = folder / "plan.json"
+    plain = {"format": "anynorm-plan-1", "cuts": cuts, "shapes": {}, "biases": list(biases)}
+    file.write_text(json.dumps(plain))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("cuts", "words"),
+    [
+        ({"weight": {"0": [99]}}, "index 99 is not among its 3"),
+        ({"weight": {"0": [-1]}}, "index -1 is not among its 3"),
+        ({"weight": {"7": [0]}}, r"its shape is \(3, 2\)"),
+        ({"weight": {"-1": [0]}}, r"its shape is \(3, 2\)"),
+        ({"forward": {"0": [0]}}, "has nothing of that name"),
+        ({"weight": {"0": [0, 1, 2]}}, "nothing would be left"),
+        ({"weight": {"0": [0]}, "bias": {"0": [99]}}, "cuts 'bias'.*index 99"),
+    ],
+)
+def test_cuts_that_do_not_fit(cuts: Any, words: str, tmp_path: Path) -> None:
+    plan, layer = Plan.read(written(tmp_path, cuts)), nn.Linear(2, 3)
+    with pytest.raises(AnynormError, match=words):
+        plan.apply(layer, inplace=True)
+    with pytest.raises(AnynormError, match=words):
+        plan.apply_to_state(layer.state_dict())
+    assert (layer.weight.shape, layer.bias.shape) == ((3, 2), (3,))
+
+
+@pytest.mark.parametrize("name", ["nothing", "1", ""])
+def test_biases_of_layers_that_cannot_have_one(name: str, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    with pytest.raises(AnynormError, match="no such linear layer or convolution"):
+        Plan.read(written(tmp_path, {}, [name])).apply(model, inplace=True)
+
+
+def test_the_bias_that_a_layer_gets_may_be_cut(tmp_path: Path) -> None:
+    cuts = {"0.weight": {"0": [1]}, "0.bias": {"0": [1]}}
+    plan = Plan.read(written(tmp_path, cuts, ["0"]))
+    model = nn.Sequential(nn.Linear(2, 3, bias=False))
+    assert plan.apply(model)[0].bias.shape == (2,)
+    assert plan.apply_to_state(model.state_dict())["0.weight"].shape == (2, 2)
+    cuts["0.bias"] = {"0": [3]}
+    with pytest.raises(AnynormError, match="index 3 is not among its 3"):
+        Plan.read(written(tmp_path, cuts, ["0"])).apply(model)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": "anynorm-plan-1", "cuts": {"w": {"0": [1e999]}}, "shapes": {}, "biases": []}',
+        "[" * 100_000,
+        '{"format": "anynorm-plan-1", "cuts": {"w": {"0": 1}}, "shapes": {}, "biases": []}',
+        "[]",
+        "",
+    ],
+    ids=["infinite", "nested", "no list", "list", "empty"],
+)
+def test_files_that_are_no_plans(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(text)
+    with pytest.raises(AnynormError, match="is no plan of pruning"):
+        Plan.read(file)
+
+
+def test_what_is_cut_is_what_is_said() -> None:
+    layer = nn.Linear(2, 3)
+    found = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {}).apply(layer)
+    assert torch.equal(found.weight, layer.weight[[0, 2]])  # type: ignore[arg-type]
