@@ -30,13 +30,8 @@ def add(commands: Any) -> None:
     tolerance = "roll back above this relative difference of the outputs (none)"
     add("--min-channels", dest="least", type=int, default=OURS, help="keep so many a layer (1)")
     add("--multiple", type=int, default=OURS, help="keep a multiple of so many a layer (1)")
-    add(
-        "--ignore",
-        nargs="+",
-        default=OURS,
-        metavar="NAME",
-        help="layers that stay whole: names, parts of the model, patterns",
-    )
+    whole = "layers that stay whole: names, parts of the model, or patterns with * (none)"
+    add("--ignore", nargs="+", default=OURS, metavar="NAME", help=whole)
     add("--absorb", action=SWITCH, default=OURS, help="give β to the next layer (yes)")
     add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data (yes)")
     add("--tolerance", type=float, default=OURS, help=tolerance)
