@@ -95,7 +95,72 @@ def test_receipts_are_written_as_json_and_shown(tmp_path: Path) -> None:
     receipt.write(tmp_path / "deep" / "receipt.json")
     found = json.loads((tmp_path / "deep" / "receipt.json").read_text())
     assert found["refused"] == [{"layer": "b", "text": "not possible"}]
-    assert found["difference"] == {"absolute": 1, "relative": 2}
+    assert found["difference"] == {"absolute": 1, "relative": 2, "compared": True}
     shown = str(receipt)
     assert "b refused: not possible" in shown
     assert "rolled back" in shown
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_where_nothing_was_finite_nothing_was_compared(bad: float) -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].weight.fill_(bad)  # type: ignore[operator, union-attr]
+    for tolerance, taken_back in ((1e6, True), (None, False)):
+        result = perform("clip", model, nothing, Trial(X, tolerance=tolerance))
+        assert result.receipt.rolled_back is taken_back
+        assert "nothing was compared" in str(result.receipt)
+
+
+def nothing(model: nn.Module, log: Log) -> nn.Module:
+    log.change("0", "nothing")
+    return model
+
+
+class Restless(nn.Module):
+    """Changes all that it can in its forward, and may then fail."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.linear, self.norm, self.fails = nn.Linear(3, 4), nn.BatchNorm1d(4), fails
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls, self.config = [0], Locked(width=4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        self.seen = self.seen + 1
+        self.linear.requires_grad_(False)
+        self.norm.train()
+        y: torch.Tensor = self.norm(self.linear(x)) + torch.rand(1)
+        if self.fails:
+            raise ValueError("late")
+        return y
+
+
+class Locked(dict[str, int]):
+    """A dictionary that forbids what a configuration must not do."""
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise TypeError("locked")
+
+    def clear(self) -> None:
+        raise TypeError("locked")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_a_forward_does_is_undone(fails: bool, inplace: bool) -> None:
+    model = Restless(fails).eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random, config = torch.get_rng_state(), model.config
+    if fails:
+        with pytest.raises(AnynormError, match="late"):
+            perform("clip", model, nothing, Trial(X), inplace=inplace)
+    else:
+        perform("clip", model, nothing, Trial(X), inplace=inplace)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not model.norm.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.config is config
+    assert model.config == {"width": 4}

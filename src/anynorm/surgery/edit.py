@@ -12,7 +12,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, tensors_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference, Log, Receipt, Result
-from anynorm.surgery.snapshot import Snapshot
+from anynorm.surgery.snapshot import Snapshot, preserved
 
 __all__ = ["Change", "Trial", "copied", "perform"]
 
@@ -31,8 +31,8 @@ class Trial:
     tolerance: float | None = None
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What the model puts out for the example."""
-        with evaluating(model):
+        """What the model puts out for the example; whatever it does meanwhile is undone."""
+        with preserved(model), evaluating(model):
             return [t.clone() for t in tensors_of(call(model, self.example, self.forward))]
 
 
@@ -55,13 +55,18 @@ def perform(
         snapshot.restore()
         raise
     tolerance = None if trial is None else trial.tolerance
-    off = found is not None and tolerance is not None and not found.relative <= tolerance
+    off = found is not None and tolerance is not None and not _allowed(found, tolerance)
     if off:
         snapshot.restore()
     receipt = Receipt(
         verb, tuple(log.changed), tuple(log.refused), log.facts, found, tolerance, off
     )
     return Result(target if off else changed, receipt)
+
+
+def _allowed(found: Difference, tolerance: float) -> bool:
+    # Outputs without a finite value before the change say nothing about it.
+    return found.compared and found.relative <= tolerance
 
 
 def copied(model: nn.Module) -> nn.Module:

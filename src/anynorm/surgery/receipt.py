@@ -21,7 +21,8 @@ __all__ = ["Difference", "Log", "Note", "Receipt", "Result"]
 class Difference:
     """How far two outputs are apart: the largest absolute one, and that over the largest value.
 
-    Where one output is not finite and the other is not the same, both are infinite.
+    Where one output is not finite and the other is not the same, both are infinite.  `compared` is
+    False where no output had a finite value before: then nothing was compared.
 
     >>> Difference.between([torch.tensor([1.0, -4.0])], [torch.tensor([1.0, -3.0])])
     Difference(absolute=1.0, relative=0.25)
@@ -29,6 +30,7 @@ class Difference:
 
     absolute: float
     relative: float
+    compared: bool = field(default=True, repr=False)
 
     @classmethod
     def between(cls, before: Sequence[Tensor], after: Sequence[Tensor]) -> Difference:
@@ -37,7 +39,9 @@ class Difference:
         if shapes[0] != shapes[1]:
             return cls(float("inf"), float("inf"))
         pairs = [_apart(one, other) for one, other in zip(before, after, strict=True)]
-        return cls(max(a for a, _ in pairs), max(r for _, r in pairs))
+        seen = [one for one in before if one.numel()]
+        compared = not seen or any(bool(one.isfinite().any()) for one in seen)
+        return cls(max(a for a, _ in pairs), max(r for _, r in pairs), compared)
 
 
 def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -108,6 +112,11 @@ class Receipt:
         if self.difference is not None:
             bound = "" if self.tolerance is None else f", allowed {self.tolerance:.3g}"
             lines.append(f"  output difference: {self.difference.relative:.3g} relative{bound}")
+            if not self.difference.compared:
+                lines[-1] = (
+                    "  output difference: nothing was compared, since no output was finite before "
+                    "the change; repair the model first (anynorm.doctor), or give tolerance=None"
+                )
         if self.rolled_back:
             lines.append("  rolled back: the model is as it was")
         return "\n".join(map(visible, lines))

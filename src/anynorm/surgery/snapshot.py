@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,14 +17,16 @@ from torch.optim import Optimizer
 __all__ = ["Snapshot", "preserved"]
 
 Restore = Callable[[], None]
+_PLAIN = (dict, OrderedDict)
 
 
 class Snapshot:
     """The state of a model, of its optimizer and of the random generators at one moment.
 
-    Kept: parameters, their ``.grad`` (which tensor, or ``None``, and its values), buffers, the
-    attributes of every module (modes, counters, tensors kept outside buffers), the optimizer's
-    state and options, and the random state of torch (CUDA too, once in use), NumPy and Python.
+    Kept: parameters, whether they are trained, their ``.grad`` (which tensor, or ``None``, and its
+    values), buffers, the attributes of every module (modes, counters, tensors kept outside
+    buffers), the optimizer's state and options, and the random state of torch (CUDA too, once in
+    use), NumPy and Python.
     Not kept: the state of objects that a module's attributes refer to.
 
     `restore` may be called any number of times. That is how stochastic layers are frozen: every
@@ -90,11 +93,13 @@ def _values(tensors: list[Tensor]) -> Restore:
 
 
 def _gradients(parameters: list[Tensor]) -> Restore:
-    gradients = [parameter.grad for parameter in parameters]
+    gradients = [(parameter.grad, parameter.requires_grad) for parameter in parameters]
 
     def restore() -> None:
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, (gradient, trained) in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+            if parameter.requires_grad != trained:
+                parameter.requires_grad_(trained)
 
     return restore
 
@@ -103,10 +108,11 @@ def _attributes(owner: object) -> Restore:
     """Keep an object's attributes, and the entries of those that are dictionaries, one level deep.
 
     One level is what it takes to notice a buffer that a forward pass replaces by a new tensor.
+    Dictionaries of other classes are left alone: they may forbid to be written to.
     """
     attributes = vars(owner)
     kept = dict(attributes)
-    inner = [(value, value.copy()) for value in kept.values() if isinstance(value, dict)]
+    inner = [(value, value.copy()) for value in kept.values() if type(value) in _PLAIN]
 
     def restore() -> None:
         _refill(attributes, kept)
