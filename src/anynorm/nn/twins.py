@@ -9,7 +9,8 @@ running statistics that do not bite (see :mod:`anynorm.ops.running`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import Signature, signature
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation, Sync
+from anynorm.nn.arguments import check_arguments, signature_of
 from anynorm.nn.fx import Proxy, leaf, traced
 from anynorm.nn.shared import Sharing, layer_of, shown
 from anynorm.spec import Spec
@@ -43,8 +45,21 @@ class _Activated(torch.nn.Module):
     """Takes `activation=` beside the torch twin's own arguments, and shows it in `repr`."""
 
     activation: Activation
+    __signature__: ClassVar[Signature]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):  # a subclass with arguments of its own
+            whole = signature(cls.__init__)
+            cls.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])
+            return
+        twin = _twin(cls)
+        if twin is not torch.nn.Module:
+            own = ("activation", "sync") if issubclass(cls, Sharing) else ("activation",)
+            cls.__signature__ = signature_of(twin, own)
 
     def __init__(self, *args: Any, activation: Activation = None, **kwargs: Any) -> None:
+        check_arguments(type(self).__name__, _by_name(type(self), args, kwargs))
         super().__init__(*args, **kwargs)
         F.check_activation(activation)
         self.activation = activation
@@ -58,6 +73,21 @@ class _Activated(torch.nn.Module):
         """Return torch's line, with the activation behind it where there is one."""
         shown = F.activation_name(self.activation)
         return super().extra_repr() + (f", activation={shown}" if shown else "")
+
+
+def _twin(layer: type) -> type:
+    """Torch's class whose arguments a layer takes."""
+    return next(base for base in layer.__mro__ if base.__module__.startswith("torch.nn"))
+
+
+def _by_name(
+    layer: type[_Activated], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What torch's constructor is called with, by name; calls that it refuses are left to it."""
+    try:
+        return signature(_twin(layer)).bind(*args, **kwargs).arguments
+    except TypeError:
+        return {}
 
 
 _BATCH = Spec.of("[n] c [...]")
@@ -239,11 +269,15 @@ class SyncBatchNorm(_BatchNorm):
         process_group: Sync = None,
         device: Any = None,
         dtype: Any = None,
-        **options: Any,
+        *,
+        bias: bool = True,
+        activation: Activation = None,
     ) -> None:
         args = (num_features, eps, momentum, affine, track_running_stats, device, dtype)
         group = True if process_group is None else process_group
-        super().__init__(*args, sync=group, **options)
+        # Older torch knows no layers without β.
+        without = {} if bias else {"bias": False}
+        super().__init__(*args, sync=group, activation=activation, **without)
 
     @property
     def process_group(self) -> Sync:
@@ -445,10 +479,6 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
     >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
     torch.Size([2, 6, 5])
     """
-
-    def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
-        F.check_groups(num_groups, (1, num_channels))
-        super().__init__(num_groups, num_channels, *args, **kwargs)
 
     def forward(
         self,

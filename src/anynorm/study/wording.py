@@ -177,7 +177,7 @@ def comparison_text(found: Comparison, score: Score) -> str:
     >>> comparison_text(Comparison("a", "b", "", "better", 2.0, 1.0, 3.0, ""), ACCURACY)
     '+2.0 points (between +1.0 and +3.0 points)'
     >>> comparison_text(Comparison("a", "b", "", "better", 50.0, None, None, ""), LOSS)
-    'a loss 50.0% lower'
+    'a loss 2.0 times lower'
     """
     if found.difference is None:
         return "no difference that is a number, since runs diverged"
