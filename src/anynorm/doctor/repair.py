@@ -9,7 +9,9 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from anynorm.doctor.causes.cause import Cause
 from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.overruled import OVERRULED
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.freeze import freeze
@@ -17,6 +19,8 @@ from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log, Result
 
 __all__ = ["Patient", "repaired"]
+
+ACCEPT = "accept_data=True (--accept-data) recomputes the statistics nevertheless"
 
 
 @dataclass(frozen=True)
@@ -33,21 +37,83 @@ class Patient:
 _Repair = Callable[[nn.Module, Finding, Log], nn.Module]
 
 
-def repaired(findings: Sequence[Finding], patient: Patient, *, inplace: bool) -> Result:
+def repaired(
+    findings: Sequence[Finding],
+    causes: Sequence[Cause],
+    patient: Patient,
+    *,
+    inplace: bool,
+    accept_data: bool,
+) -> Result:
     """Apply what is safe for each finding, and recompute the statistics if any of them asks."""
+    kept = _kept_from(findings, causes, accept_data=accept_data)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
+        chosen = []
         for one in findings:
-            if not _safe(one):
-                log.refuse(one.layer or "the model", f"{one.check} ({one.name}): {one.fix}")
-        target = _apply(_BEFORE, findings, target, log)
-        stale = [one for one in findings if one.check in _STALE and _safe(one)]
+            if reason := kept.get(id(one), ""):
+                log.refuse(one.layer or "the model", f"{one.check} ({one.name}): {reason}")
+            else:
+                chosen.append(one)
+        for cause in causes:
+            _set_eps(target, cause, log)
+        target = _apply(_BEFORE, chosen, target, log)
+        stale = [one for one in chosen if _is_stale(one)]
         if stale:
             _recalibrate(target, stale, patient, log)
-        return _apply(_AFTER, findings, target, log)
+        return _apply(_AFTER, chosen, target, log)
 
     trial = None if patient.example is None else Trial(patient.example, patient.forward)
     return perform("doctor", patient.model, change, trial, inplace=inplace)
+
+
+def _kept_from(
+    findings: Sequence[Finding], causes: Sequence[Cause], *, accept_data: bool
+) -> dict[int, str]:
+    """Why a finding is not repaired, by its identity; "" where ε of its cause repairs it."""
+    by_cause = {id(one): cause for cause in causes for one in cause.findings}
+    wrong = next((cause for cause in causes if cause.data), None) if not accept_data else None
+    reasons = {}
+    for one in findings:
+        cause = by_cause.get(id(one))
+        if not _safe(one):
+            reasons[id(one)] = "" if _by_eps(cause) else one.fix
+        elif _is_stale(one):
+            reasons[id(one)] = _why_stale(one, cause, wrong, accept_data=accept_data)
+    return {key: reason for key, reason in reasons.items() if reason}
+
+
+def _why_stale(
+    finding: Finding, cause: Cause | None, wrong: Cause | None, *, accept_data: bool
+) -> str:
+    """Why the statistics that a finding is about are not recomputed; "" if they are."""
+    if wrong is not None:
+        return (
+            f"the data look wrong and not the model ({wrong.name}): {wrong.evidence}. "
+            f"{wrong.fix or ACCEPT}. If the data are as they should be, {ACCEPT}"
+        )
+    if OVERRULED in finding.numbers:
+        return "the loss shows no harm, so there is nothing to repair"
+    if cause is None or (cause.data and accept_data):
+        return ""
+    if cause.refused:
+        return f"{cause.name}: {cause.refused}"
+    return cause.fix if cause.repair == "none" else ""
+
+
+def _by_eps(cause: Cause | None) -> bool:
+    return cause is not None and cause.repair == "eps" and not cause.refused
+
+
+def _is_stale(finding: Finding) -> bool:
+    return finding.check in _STALE and _safe(finding)
+
+
+def _set_eps(target: nn.Module, cause: Cause, log: Log) -> None:
+    for name, value in cause.edits if _by_eps(cause) else ():
+        layer = target.get_submodule(name)
+        log.change(name, f"ε {float(layer.eps):g} is now {value:g}")  # type: ignore[arg-type]
+        layer.eps = value  # type: ignore[assignment]
 
 
 def _apply(
