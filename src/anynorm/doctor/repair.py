@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -60,7 +61,7 @@ def repaired(
         target = _apply(_BEFORE, chosen, target, log)
         stale = [one for one in chosen if _is_stale(one)]
         if stale:
-            _recalibrate(target, stale, patient, log)
+            _recalibrate(target, stale, _layers_of(stale, causes), patient, log)
         return _apply(_AFTER, chosen, target, log)
 
     trial = None if patient.example is None else Trial(patient.example, patient.forward)
@@ -125,7 +126,23 @@ def _apply(
     return target
 
 
-def _recalibrate(target: nn.Module, stale: list[Finding], patient: Patient, log: Log) -> None:
+def _layers_of(stale: Sequence[Finding], causes: Sequence[Cause]) -> list[str] | None:
+    """The layers that are recomputed, where the causes say which; None for all."""
+    own = [c for c in causes if any(one is f for one in stale for f in c.findings)]
+    if not own or not all(cause.layers for cause in own):
+        return None
+    caused = {id(one) for cause in own for one in cause.findings}
+    named = {name for cause in own for name in cause.layers}
+    return sorted(named) if all(id(one) in caused for one in stale) else None
+
+
+def _recalibrate(
+    target: nn.Module,
+    stale: list[Finding],
+    layers: list[str] | None,
+    patient: Patient,
+    log: Log,
+) -> None:
     reason = _why_not(patient)
     if reason:
         for one in stale:
@@ -133,7 +150,8 @@ def _recalibrate(target: nn.Module, stale: list[Finding], patient: Patient, log:
         return
     _reset(target, stale)
     assert patient.batches is not None
-    recompute(target, patient.batches, log, forward=patient.forward, group=patient.group)
+    how: dict[str, Any] = {"forward": patient.forward, "group": patient.group}
+    recompute(target, patient.batches, log, layers=layers, **how)
 
 
 def _why_not(patient: Patient) -> str:

@@ -29,6 +29,7 @@ class Cause:
         refused: why the repair is not offered; "" where it is.
         data: True where the data look wrong and not the model.
         edits: ε by layer, for the repair "eps".
+        layers: the layers whose statistics are recomputed; all of them if it is empty.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Cause:
     refused: str = ""
     data: bool = False
     edits: tuple[tuple[str, float], ...] = ()
+    layers: tuple[str, ...] = ()
 
     @property
     def severity(self) -> str:

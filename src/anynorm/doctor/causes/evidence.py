@@ -41,6 +41,7 @@ class Evidence:
     data: bool = False
     name: str = ""
     edits: tuple[tuple[str, float], ...] = ()
+    layers: tuple[str, ...] = ()
     go_on: Callable[[Ward], None] | None = None
 
     def cause(self, name: str) -> Cause:
@@ -58,4 +59,5 @@ class Evidence:
             refused=refused,
             data=self.data,
             edits=self.edits,
+            layers=self.layers,
         )

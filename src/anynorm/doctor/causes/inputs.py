@@ -231,7 +231,9 @@ def _evidence(
     undecided = candidate.scales and trial.before.loss is None and _means_say_nothing(ward, layer)
     sure = "likely"
     if undecided or channels < CHANNELS:
-        sure = "it may also be that the running statistics of this layer are wrong"
+        sure = (
+            "or the running statistics of this layer are wrong: the numbers do not tell them apart"
+        )
     return Evidence(
         findings=explained or findings,
         words=words,

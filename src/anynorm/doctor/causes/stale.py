@@ -6,15 +6,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-
-import torch
+from functools import partial
 
 from anynorm.doctor.causes.evidence import Evidence, counted
 from anynorm.doctor.causes.ward import Ward
 from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import Drift
-from anynorm.surgery.recalibrate import recompute
-from anynorm.surgery.receipt import Log
 
 __all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]
 
@@ -95,7 +92,7 @@ def averaged(ward: Ward) -> Evidence | None:
     )
     words += ", as averaging weights leaves it" if shrunk else ""
     words += f"; the model holds {named!r}" if named else ""
-    sure = "certain" if named else "likely; or other weights were loaded without their statistics"
+    sure = "certain" if named else "likely, or other weights were loaded without their statistics"
     return _recalibrating(ward, [], words, sure)
 
 
@@ -121,12 +118,7 @@ def one_layer(ward: Ward) -> Evidence | None:
     if not off or not ward.of(1, 2) or ward.reason:
         return None
     layer = off[0].record.norm.name
-
-    def own(model: torch.nn.Module) -> torch.nn.Module:
-        recompute(model, ward.batches, Log(), passes=1, forward=ward.case.forward, layers=[layer])
-        return model
-
-    trial = ward.trial(own)
+    trial = ward.trial(partial(ward.recompute, layers=[layer]))
     behind = [drift.record.norm.name for drift in off[1:]]
     if trial.reason or not all(trial.restored(name) for name in behind):
         return None
@@ -137,7 +129,8 @@ def one_layer(ward: Ward) -> Evidence | None:
         words += f"; with its own recomputed those of the other {len(behind)} fit again"
     else:
         words += " and the only one"
-    return _recalibrating(ward, [], words, "likely", f"statistics of {layer} lost or changed")
+    name = f"statistics of {layer} lost or changed"
+    return _recalibrating(ward, [], words, "likely", name, (layer,))
 
 
 def lag(ward: Ward) -> Evidence | None:
@@ -150,16 +143,22 @@ def lag(ward: Ward) -> Evidence | None:
         words += f"; the momentum is {slow:g}, so they hardly move"
     elif off:
         words += f", first in {off[0].record.norm.name!r}"
-    sure = "certain" if slow else "it may also be that the data are others than those of training"
+    others = "averaged weights without statistics, or data other than those of training"
+    sure = "certain" if slow else f"or {others}: the numbers do not tell them apart"
     name = "momentum lost" if slow else ""
     return _recalibrating(ward, [], words, sure, name)
 
 
 def _recalibrating(
-    ward: Ward, own: Sequence[Finding], words: str, sure: str, name: str = ""
+    ward: Ward,
+    own: Sequence[Finding],
+    words: str,
+    sure: str,
+    name: str = "",
+    layers: tuple[str, ...] = (),
 ) -> Evidence:
-    """The evidence for a cause that recomputing the statistics repairs."""
-    trial = ward.recalibrated()
+    """The evidence for a cause that recomputing the statistics, of all or some layers, repairs."""
+    trial = ward.recalibrated(layers=layers)
     every = ward.of(*STALE, 10)
     explained = [
         one
@@ -170,18 +169,22 @@ def _recalibrating(
     ]
     others = [one for one in own if one not in explained]
     refused = trial.refusal or ward.too_few(trial)
+    line = RECALIBRATE
+    if layers:
+        line = line.replace("batches)", f"batches, layers={list(layers)})")
     if not (others or explained):
         explained = ward.of(1, 2)
     return Evidence(
         findings=[*others, *explained],
         words=words,
-        fix=RECALIBRATE,
+        fix=line,
         trial=trial,
         sure=sure,
         repair="statistics",
         refused=refused,
         name=name,
-        go_on=lambda ward: ward.repaired(ward.recompute),
+        layers=layers,
+        go_on=lambda ward: ward.repaired(partial(ward.recompute, layers=layers)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from torch import nn
@@ -34,8 +34,8 @@ def broken(ward: Ward) -> Evidence | None:
         data = "parameter" not in first.numbers
         effect = "not tried: there is no value to put in its place"
         return Evidence(found + behind, words, first.fix, effect=effect, data=data)
-    layers = {one.layer for one in statistics}
-    trial = ward.recalibrated(partial(_reset, layers=layers))
+    layers = tuple(dict.fromkeys(one.layer for one in statistics))
+    trial = ward.recalibrated(partial(_reset, layers=layers), layers)
     explained = [one for one in behind if trial.restored(one.layer) or one.check == 3]
     return Evidence(
         found + explained,
@@ -43,11 +43,12 @@ def broken(ward: Ward) -> Evidence | None:
         found[0].fix,
         trial,
         repair="statistics",
-        go_on=lambda ward: ward.repaired(lambda m: ward.recompute(_reset(m, layers))),
+        layers=layers,
+        go_on=lambda ward: ward.repaired(lambda m: ward.recompute(_reset(m, layers), layers)),
     )
 
 
-def _reset(model: nn.Module, layers: set[str]) -> nn.Module:
+def _reset(model: nn.Module, layers: Sequence[str]) -> nn.Module:
     for name in layers:
         layer = model.get_submodule(name)
         if callable(reset := getattr(layer, "reset_running_stats", None)):

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -131,21 +132,22 @@ class Ward:
         except AnynormError as error:
             return Trial(self.before, Score(), str(error).partition("\n")[0])
 
-    def recalibrated(self, prepare: Edit | None = None) -> Trial:
+    def recalibrated(self, prepare: Edit | None = None, layers: Sequence[str] = ()) -> Trial:
         """Recompute the statistics from one half of the batches, and measure on the other half.
+
+        Those of the named `layers`, or of all, after the edit `prepare`.
 
         Both ways, so that statistics of too few samples show: they do not fit the other half.
         """
         if self.reason:
             return Trial(Score(), Score(), self.reason)
-        if prepare is None and self._recalibrated is not None:
-            return self._recalibrated
-        found = self._in_halves(prepare)
-        if prepare is None:
-            self._recalibrated = found
-        return found
+        if prepare is not None or layers:
+            return self._in_halves(prepare, layers)
+        if self._recalibrated is None:
+            self._recalibrated = self._in_halves(None, ())
+        return self._recalibrated
 
-    def _in_halves(self, prepare: Edit | None) -> Trial:
+    def _in_halves(self, prepare: Edit | None, layers: Sequence[str]) -> Trial:
         halves = _halves(self.batches)
         if halves is None:
             return Trial(self.before, Score(), "a single sample cannot be split into halves")
@@ -154,7 +156,7 @@ class Ward:
             for fit, held in (halves, halves[::-1]):
                 model = copy.deepcopy(self.model)
                 model = model if prepare is None else prepare(model)
-                recompute(model, fit, Log(), passes=PASSES, forward=self.case.forward)
+                self.recompute(model, layers, fit)
                 before.append(self.score(self.model, held))
                 after.append(self.score(model, held))
         except AnynormError as error:
@@ -184,9 +186,15 @@ class Ward:
         self.batches = batches
         self._before = self._recalibrated = None
 
-    def recompute(self, model: nn.Module) -> nn.Module:
-        """The edit that recomputes all running statistics."""
-        recompute(model, self.batches, Log(), passes=PASSES, forward=self.case.forward)
+    def recompute(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] = (),
+        batches: Sequence[Batch] | None = None,
+    ) -> nn.Module:
+        """The edit that recomputes the running statistics of some layers, or of all."""
+        options: dict[str, Any] = {"passes": PASSES, "layers": layers or None}
+        recompute(model, batches or self.batches, Log(), forward=self.case.forward, **options)
         return model
 
 
