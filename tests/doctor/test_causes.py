@@ -1,6 +1,7 @@
 """A planted cause is named first, its repair is tried, and what would do harm is not offered."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -177,3 +178,161 @@ def test_a_planted_cause_is_named_first(name, examine, fix):
 def test_every_row_has_a_planted_cause():
     planted = {row[0] for row in PLANTED}
     assert {row.name for row in CAUSES} - planted == {"statistics of one layer"}
+
+
+def test_two_causes_are_both_named():
+    def both(model):
+        hasty(model)
+        model.bn2.running_mean += 2 * model.bn2.running_var.sqrt()
+
+    found = doctor(edited(both, WIDE), fed(lambda x: 4 * x + 8))
+    assert [cause.name for cause in found.causes] == [
+        "input preprocessing",
+        "momentum in the other convention",
+    ]
+    assert found.causes[0].data
+    assert {one.layer for one in found.causes[1].findings} == {"bn2"}
+
+
+def test_the_loss_says_what_a_repair_did():
+    def far(model):
+        for bn in (model.bn1, model.bn2):
+            bn.running_mean += 4 * bn.running_var.sqrt()
+
+    cause = first(doctor(edited(far, WIDE), batches(24, 32)))
+    assert "the loss goes from" in cause.effect
+    assert "right predictions from" in cause.effect
+    assert cause.refused == ""
+
+
+def test_numbers_that_fit_two_causes_name_both():
+    cause = first(doctor(edited(drifted, WIDE), fed(lambda x: x)))
+    assert "averaged weights" in cause.sure
+    assert "do not tell them apart" in cause.sure
+
+
+def test_with_labels_the_loss_overrules_the_statistics():
+    def slightly(model):
+        model.bn1.running_mean[0] += 0.6 * model.bn1.running_var[0].sqrt()
+
+    model = edited(slightly, WIDE)
+    found = doctor(model, batches(24, 32))
+    assert found.healthy
+    [one] = [f for f in found.findings if f.layer == "bn1" and f.check == 1]
+    assert one.severity == "info"
+    assert "the loss shows no harm" in one.message
+    result = found.fix()
+    assert result.receipt.changed == ()
+    assert any("nothing to repair" in note.text for note in result.receipt.refused)
+    assert doctor(model, fed(lambda x: x)).status == 1
+
+
+def test_statistics_of_too_few_samples_are_no_repair():
+    def slightly(model):
+        model.bn.running_mean += 0.15 * model.bn.running_var.sqrt()
+
+    torch.manual_seed(0)
+    model = edited(slightly, settled(dense(), batches(24, 32)))
+    found = doctor(model, [x for x, _ in batches(1, 4)], checks=[1, 2, 4])
+    for cause in found.causes:
+        assert "too few" in cause.refused, cause
+    assert found.fix().receipt.changed == ()
+
+
+class Blind(nn.Module):
+    """Statistics by other weights, so that recomputing them raises the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = copy.deepcopy(WIDE)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_repair_that_raises_the_loss_is_not_offered():
+    # The images of two classes alone: statistics of these are those of no training.
+    two = [(x[y < 2], y[y < 2]) for x, y in batches(24, 32)]
+    odd = [(x * torch.tensor([1.0, -1.0, 1.0]).view(1, 3, 1, 1), y) for x, y in two]
+    found = doctor(WIDE, odd)
+    result = found.fix()
+    data = batches(24, 32)
+
+    def loss(model):
+        with torch.no_grad():
+            return sum(nn.functional.cross_entropy(model(x), y) for x, y in data)
+
+    if found.causes and not any(cause.refused or cause.data for cause in found.causes):
+        pytest.skip("the repair lowers the loss on these batches, as far as can be known")
+    assert loss(result.model) == loss(WIDE)
+
+
+def test_wrong_data_write_nothing_unless_they_are_accepted():
+    found = doctor(WIDE, fed(lambda x: 16 * x))
+    kept = found.fix()
+    assert kept.receipt.changed == ()
+    assert all("preprocessing" in note.text for note in kept.receipt.refused)
+    assert any("--accept-data" in note.text for note in kept.receipt.refused)
+    accepted = found.fix(accept_data=True)
+    assert {note.layer for note in accepted.receipt.changed} == {"bn1", "bn2"}
+    assert doctor(accepted.model, fed(lambda x: 16 * x)).healthy
+
+
+def test_epsilon_is_set_back():
+    found = doctor(edited(epsilon, WIDE), batches(24, 32))
+    result = found.fix()
+    assert result.model.bn1.eps == result.model.bn2.eps == 1e-5
+    assert any("ε 3 is now 1e-05" in note.text for note in result.receipt.changed)
+    torch.testing.assert_close(result.model.bn2.running_mean, WIDE.bn2.running_mean)
+
+
+def test_one_broken_layer_is_recomputed_alone():
+    result = doctor(edited(broken, WIDE), batches(24, 32)).fix()
+    assert {note.layer for note in result.receipt.changed} == {"bn1"}
+    assert torch.equal(result.model.bn2.running_mean, WIDE.bn2.running_mean)
+
+
+class Uncopied(nn.Module):
+    """Refuses to be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = edited(young, WIDE)
+
+    def forward(self, x):
+        return self.net(x)
+
+    def __deepcopy__(self, memo):
+        raise RuntimeError("holds a handle")
+
+
+def test_a_model_that_cannot_be_copied_is_diagnosed_all_the_same():
+    found = doctor(Uncopied().eval(), batches(24, 32))
+    assert first(found).name == "too few batches"
+    assert "cannot be copied (holds a handle)" in first(found).effect
+
+
+def test_causes_are_plain_values():
+    found = doctor(edited(young, WIDE), batches(24, 32))
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    [cause] = plain["causes"]
+    assert [plain["findings"][at]["check"] for at in cause["findings"]]
+    assert cause["name"] == "too few batches"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_single_sample_gives_a_diagnosis(count):
+    found = doctor(edited(young, WIDE), [(x[:count], y[:count]) for x, y in batches(1)])
+    assert found.status in (1, 3)
+
+
+def test_labels_of_another_length_skip_the_loss():
+    found = doctor(edited(young, WIDE), [(x, y[:3]) for x, y in batches()])
+    assert any(one.check == 3 for one in found.skipped)
+    assert first(found).name == "too few batches"
+    assert "the loss" not in first(found).effect
+
+
+def test_batches_of_another_shape_are_an_error_by_name():
+    with pytest.raises(anynorm.AnynormError, match="calling Sequential on a batch"):
+        doctor(WIDE, [torch.randn(4, 5)])

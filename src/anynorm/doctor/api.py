@@ -27,6 +27,7 @@ from anynorm.doctor.survey import Survey, Wanted, records_on, survey
 from anynorm.doctor.table import chosen
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
+from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.snapshot import preserved
 
 __all__ = ["doctor"]
@@ -75,7 +76,7 @@ def doctor(
     how: dict[str, Any] = {"forward": forward, "group": group}
     wanted = Wanted(_runs(table, _LOSS), _runs(table, _DROPOUT))
     kept = Kept(batches) if isinstance(batches, Iterable) else None
-    with _kept(model, averaged, source), torch.no_grad():
+    with _kept(model, averaged, source), without_gradients(model, averaged, source):
         seen = None
         if batches is not None:
             through = batches if kept is None else kept

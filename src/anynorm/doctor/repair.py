@@ -16,6 +16,7 @@ from anynorm.doctor.overruled import OVERRULED
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.freeze import freeze
+from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log, Result
 
@@ -59,13 +60,15 @@ def repaired(
         for cause in causes:
             _set_eps(target, cause, log)
         target = _apply(_BEFORE, chosen, target, log)
-        stale = [one for one in chosen if _is_stale(one)]
+        set_right = {id(one) for cause in causes if _by_eps(cause) for one in cause.findings}
+        stale = [one for one in chosen if _is_stale(one) and id(one) not in set_right]
         if stale:
             _recalibrate(target, stale, _layers_of(stale, causes), patient, log)
         return _apply(_AFTER, chosen, target, log)
 
     trial = None if patient.example is None else Trial(patient.example, patient.forward)
-    return perform("doctor", patient.model, change, trial, inplace=inplace)
+    with without_gradients(patient.model):
+        return perform("doctor", patient.model, change, trial, inplace=inplace)
 
 
 def _kept_from(
@@ -95,6 +98,8 @@ def _why_stale(
         )
     if OVERRULED in finding.numbers:
         return "the loss shows no harm, so there is nothing to repair"
+    if cause is None and finding.severity == "info":
+        return "it is information, and nothing to repair"
     if cause is None or (cause.data and accept_data):
         return ""
     if cause.refused:

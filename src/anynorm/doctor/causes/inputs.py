@@ -25,8 +25,8 @@ __all__ = ["preprocessing"]
 
 FITTED_ON = 4  # batches
 FITS = 0.35  # of the first layer's distance is left at most
+EXACT = 0.1  # of it is left where a few numbers fit many channels: that is no chance
 NEAR = 0.03  # σ, and share of the distance, by which fits are equally good
-OVERALL = 0.6  # of the mean distance over all layers
 LEAST = 0.1  # σ by which the first layer is off
 SIZE = math.log(1.25)  # the smallest change of scale that is named
 MOVED = 0.1  # the smallest shift, in σ of the input
@@ -98,9 +98,11 @@ def _tried(
         except AnynormError:
             continue
         fits = after.off.get(layer, math.inf) <= FITS * before.off[layer]
-        overall = after.mean_off <= OVERALL * before.mean_off
         # What fits the first layer by chance leaves those behind it off.
-        if fits and overall and (candidate.usual or _all_restored(before, after)):
+        exact = after.off.get(layer, math.inf) <= EXACT * before.off[layer]
+        exact = exact and record.norm.channels > 2 * CHANNELS
+        likely = (candidate.usual or exact) and after.mean_off < before.mean_off
+        if fits and (likely or _all_restored(before, after)):
             yield candidate, after
 
 

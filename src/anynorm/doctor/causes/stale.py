@@ -20,6 +20,7 @@ STALE = (1, 2, 3, 4)
 CONVENTION = 0.5  # a momentum from here on is one in the other convention
 SLOW = 1e-4  # a momentum below this moves the statistics of no usual training
 MOST = 0.8  # of the layers
+FITS = 0.1  # σ by which the statistics of a layer may be off and fit
 SHRUNK = 0.05  # log of the ratio of variances, running over data
 _AVERAGED = ("n_averaged", "ema", "swa", "averaged")  # in names of classes and buffers
 
@@ -61,9 +62,16 @@ def momentum(ward: Ward) -> Evidence | None:
         return Evidence(
             found, words, found[0].fix, repair="layer", effect="the outputs in eval mode stay"
         )
-    made = _recalibrating(ward, found, words, "certain")
+    made = _recalibrating(ward, found, words, "certain", keep=_from_on(ward, found))
     line = f"{found[0].fix}; {RECALIBRATE}"
     return replace(made, repair="statistics", fix=line)
+
+
+def _from_on(ward: Ward, found: Sequence[Finding]) -> set[str]:
+    """The first layer with a finding, and those behind it: what lies before has another cause."""
+    order, names = ward.before.order, {one.layer for one in found}
+    start = min((order.index(name) for name in names if name in order), default=0)
+    return {*order[start:], *names}
 
 
 def averaged(ward: Ward) -> Evidence | None:
@@ -120,10 +128,10 @@ def one_layer(ward: Ward) -> Evidence | None:
     layer = off[0].record.norm.name
     trial = ward.trial(partial(ward.recompute, layers=[layer]))
     behind = [drift.record.norm.name for drift in off[1:]]
-    if trial.reason or not all(trial.restored(name) for name in behind):
+    if trial.reason or any(trial.after.off.get(name, 0.0) > FITS for name in behind):
         return None
-    if len(off) == len(ward.case.drifts):
-        return None  # the whole model is off: no layer stands out
+    if len(ward.case.drifts) == 1:
+        return None  # no layer stands out
     words = f"{layer!r} is the first of {len(ward.case.drifts)} layers with wrong statistics"
     if behind:
         words += f"; with its own recomputed those of the other {len(behind)} fit again"
@@ -156,8 +164,12 @@ def _recalibrating(
     sure: str,
     name: str = "",
     layers: tuple[str, ...] = (),
+    keep: set[str] | None = None,
 ) -> Evidence:
-    """The evidence for a cause that recomputing the statistics, of all or some layers, repairs."""
+    """The evidence for a cause that recomputing the statistics, of all or some layers, repairs.
+
+    It explains findings on the layers in `keep` alone, where that is given.
+    """
     trial = ward.recalibrated(layers=layers)
     every = ward.of(*STALE, 10)
     explained = [
@@ -167,6 +179,7 @@ def _recalibrating(
         or one.check == 3
         or (one.check != 10 and (trial.reason or trial.restored(one.layer)))
     ]
+    explained = [one for one in explained if keep is None or one.layer in keep]
     others = [one for one in own if one not in explained]
     refused = trial.refusal or ward.too_few(trial)
     line = RECALIBRATE
