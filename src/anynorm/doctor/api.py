@@ -63,9 +63,10 @@ def doctor(
     trained.  `loader`: says how large the last batch is, if `batches` is no DataLoader.  `checks`:
     the numbers of those to run; see :mod:`anynorm.doctor.table` for all.
 
-    The model, its gradients, its modes and all random states are afterwards as they were.  Raises
-    `AnynormError` for batches that the model cannot be called on, if there are none, and for lazy
-    layers that have seen no input.
+    The causes of what is found are in `Diagnosis.causes`; their repairs are tried on a copy, on
+    the first batches.  The model, its gradients, its modes and all random states are afterwards as
+    they were.  Raises `AnynormError` for batches that the model cannot be called on, if there are
+    none, and for lazy layers that have seen no input.
 
     >>> model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)).eval()
     >>> [(f.check, f.severity, f.layer) for f in doctor(model).findings]

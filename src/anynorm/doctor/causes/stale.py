@@ -34,10 +34,10 @@ def few_batches(ward: Ward) -> Evidence | None:
     if first is not None and first not in {one.layer for one in young}:
         return None
     left = max(float(one.numbers["left over"]) for one in young)
-    counted = [int(one.numbers["batches"]) for one in young]
+    fewest = min(int(one.numbers["batches"]) for one in young)
     words = (
-        f"{len(young)} layer{'s' if len(young) > 1 else ''} counted {min(counted)} batches, which "
-        f"leave {left:.2g} of the initial mean 0 and variance 1"
+        f"{counted(one.layer for one in young)} counted {fewest} batch{'es' if fewest != 1 else ''}"
+        f" in training, which leave {left:.2g} of the initial mean 0 and variance 1"
     )
     momenta = {_momentum(ward, one.layer) for one in young}
     name = ""
@@ -154,6 +154,9 @@ def lag(ward: Ward) -> Evidence | None:
     others = "averaged weights without statistics, or data other than those of training"
     sure = "certain" if slow else f"or {others}: the numbers do not tell them apart"
     name = "momentum lost" if slow else ""
+    if not off:
+        words = "the loss is higher by the running statistics, yet no test finds these off"
+        name, sure = "cause unknown", "nothing measured tells the cause"
     return _recalibrating(ward, [], words, sure, name)
 
 

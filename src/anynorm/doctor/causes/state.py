@@ -11,6 +11,7 @@ from anynorm.doctor.causes.evidence import Evidence, counted
 from anynorm.doctor.causes.score import better
 from anynorm.doctor.causes.ward import Trial, Ward
 from anynorm.doctor.diagnosis import Finding
+from anynorm.errors import AnynormError
 from anynorm.surgery.batches import call, tensors_of
 from anynorm.surgery.edit import copied
 
@@ -70,10 +71,8 @@ def epsilon(ward: Ward) -> Evidence | None:
         return None
     if value == present:
         return None
-    words = (
-        f"ε is {present:g} in {counted(names)}; the default is {DEFAULT:g}, and with {value:g} the "
-        "model fits best"
-    )
+    words = f"ε is {present:g} in {counted(names)}; the default is {DEFAULT:g}"
+    words += f", and with {value:g} the model fits best" if trial.works else ""
     refused, effect = "", ""
     if not trial.reason and not trial.works:
         effect = f"{trial.said}; no layer behind it and no label tells which ε was trained"
@@ -148,10 +147,12 @@ def _in_train_mode(ward: Ward) -> str:
     """How the outputs of the first batch differ from those in eval mode."""
     if ward.reason:
         return f"not tried: {ward.reason}"
-    score = ward.score
-    before = score(ward.model, ward.batches[:1])
-    model = copied(ward.model).train()
-    after = tensors_of(call(model, ward.batches[0], ward.case.forward))[0].detach()
+    before = ward.score(ward.model, ward.batches[:1])
+    try:
+        model = copied(ward.model).train()
+        after = tensors_of(call(model, ward.batches[0], ward.case.forward))[0].detach()
+    except AnynormError as error:
+        return f"not tried: {error}"
     if not before.predictions or after.dim() < 2:
         return "in eval mode the output of a sample depends on that sample alone"
     predicted = after.argmax(1).cpu()

@@ -16,30 +16,81 @@ __all__ = ["CAUSES", "Row", "explained"]
 
 @dataclass(frozen=True)
 class Row:
-    """A cause, and the function that looks for evidence of it among the open findings."""
+    """A cause, what tells it from the others, and the function that looks for that evidence."""
 
     name: str
     look: Callable[[Ward], Evidence | None]
+    evidence: str
 
 
 # What is a fact of the model comes first, then what a trial tells from the others; what merely
 # remains is last.  Each takes the findings that it explains from those behind it.
 CAUSES: tuple[Row, ...] = (
-    Row("broken values", state.broken),
-    Row("conversion changed the function", structure.conversion),
-    Row("shared layer", structure.shared),
-    Row("ε changed", state.epsilon),
-    Row("too few batches", stale.few_batches),
-    Row("dropout in front of batch norm", stale.dropout),
-    Row("input preprocessing", inputs.preprocessing),
-    Row("momentum in the other convention", stale.momentum),
-    Row("averaged weights without statistics", stale.averaged),
-    Row("statistics of one layer", stale.one_layer),
-    Row("running statistics that lag behind the weights", stale.lag),
-    Row("another domain", structure.domain),
-    Row("small batches", structure.small_batches),
-    Row("frozen layers whose statistics move", state.frozen),
-    Row("train mode", state.train_mode),
+    Row("broken values", state.broken, "a value that is not finite, or a negative variance"),
+    Row(
+        "conversion changed the function",
+        structure.conversion,
+        "the outputs differ from those of source=",
+    ),
+    Row(
+        "shared layer",
+        structure.shared,
+        "calls of one layer have different moments (check 11); tried with statistics for each call",
+    ),
+    Row(
+        "ε changed",
+        state.epsilon,
+        "ε beside the running variances, in all layers that have it; tried with 1e-5 and 1e-3",
+    ),
+    Row(
+        "too few batches",
+        stale.few_batches,
+        "what the count of batches and the momentum leave of the initial statistics; "
+        "below a momentum of 1e-4 it is called momentum lost",
+    ),
+    Row(
+        "dropout in front of batch norm", stale.dropout, "the statistics are right with dropout on"
+    ),
+    Row(
+        "input preprocessing",
+        inputs.preprocessing,
+        "the first batch norm's statistics fit after a change of the input: a factor, a "
+        "shift, another order of channels, standardisation; tried on all layers and the "
+        "loss",
+    ),
+    Row(
+        "momentum in the other convention",
+        stale.momentum,
+        "a momentum of 0.5 or more; explains that layer and those behind it",
+    ),
+    Row(
+        "averaged weights without statistics",
+        stale.averaged,
+        "a model that is called an average, or statistics off in 80% of the layers from "
+        "the first on with running variances above the data's",
+    ),
+    Row(
+        "statistics of one layer",
+        stale.one_layer,
+        "with one layer's statistics recomputed all behind it fit",
+    ),
+    Row(
+        "running statistics that lag behind the weights",
+        stale.lag,
+        "what is left: statistics of other weights or other data",
+    ),
+    Row("another domain", structure.domain, "tests 1 and 2 on target="),
+    Row(
+        "small batches",
+        structure.small_batches,
+        "few values behind a statistic; a last batch of one sample",
+    ),
+    Row(
+        "frozen layers whose statistics move",
+        state.frozen,
+        "γ and β without gradients, running statistics that move",
+    ),
+    Row("train mode", state.train_mode, "layers in train mode"),
 )
 
 

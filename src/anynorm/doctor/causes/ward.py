@@ -100,7 +100,7 @@ class Ward:
             self.reason = "there are no batches"
         elif in_group():
             self.reason = "repairs are tried in a single process"
-        else:
+        elif any(one.severity != "info" for one in self.findings):  # else nothing is repaired
             try:
                 self.model = copy.deepcopy(self.case.model).eval()
             except Exception as error:
