@@ -34,8 +34,9 @@ class FakeDiagnosis:
     def to_dict(self) -> dict[str, Any]:
         return {"effect": float("inf")}
 
-    def fix(self, inplace: bool = False) -> Result:
-        receipt = Receipt("doctor", (Note("1", "repaired"),), (), {}, rolled_back=self.rolled_back)
+    def fix(self, inplace: bool = False, *, accept_data: bool = False) -> Result:
+        words = "repaired" + (" by these data" if accept_data else "")
+        receipt = Receipt("doctor", (Note("1", words),), (), {}, rolled_back=self.rolled_back)
         return Result(self.model, receipt)
 
 
@@ -80,7 +81,7 @@ def test_what_is_not_given_is_left_to_the_library(
     assert given["model"].training  # as the factory left it
 
 
-@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("status", [0, 1, 3])
 def test_the_status_is_that_of_the_diagnosis(
     status: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,15 @@ def test_repairs_are_written(
     assert "1: repaired" in capsys.readouterr().out
     assert json.loads(Path("a.json").read_text())["verb"] == "doctor"
     load_into(model_from("nets:net"), "a.safetensors")
+
+
+def test_data_are_accepted_with_repairs_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--fix --accept-data", status=1)[0] == 1
+    assert "repaired by these data" in capsys.readouterr().out
+    assert call(monkeypatch, "--accept-data") == (2, {})
+    assert "add --fix" in capsys.readouterr().err
 
 
 def test_repairs_that_were_rolled_back(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

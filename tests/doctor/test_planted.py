@@ -209,6 +209,7 @@ PLANTED = [
     (22, grouped(anynorm.create("group", 16, groups=8)), "extra", "warning", on(HEALTHY)),
     (23, on(HEALTHY, target=batches(shift=2.0)), "bn1", "error", on(HEALTHY, target=batches())),
     (24, with_source(FUSED), "bn1", "error", on(HEALTHY, source=copy.deepcopy(HEALTHY))),
+    (25, Case(edited(training)), "", "info", Case(HEALTHY)),
 ]
 
 

@@ -23,8 +23,9 @@ def add(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="say what is wrong with a model's normalization",
-        description="Exit status 0: healthy; 1: there are errors or warnings, repaired or not; "
-        "2: the model could not be examined.",
+        description="Exit status 0: examined and healthy; 1: there are errors or warnings, "
+        "repaired or not; 2: the doctor could not run; 3: layers were not examined, or the data "
+        "are too few to tell.",
     )
     doctor.set_defaults(call=_doctor)
     add_options(doctor, data=False)
@@ -62,6 +63,8 @@ def _add_outcome(doctor: argparse.ArgumentParser) -> None:
     add("--html", metavar="FILE", help="write the diagnosis as a page (no)")
     add("--json", metavar="FILE", help="write the diagnosis as plain values (no)")
     add("--fix", action="store_true", help=fix)
+    accept = "with --fix: recompute statistics although the data look wrong, not the model (no)"
+    add("--accept-data", action="store_true", help=accept)
     add_files(doctor)
 
 
@@ -70,12 +73,15 @@ def _doctor(
     html: str | None,
     json: str | None,
     fix: bool,
+    accept_data: bool,
     out: str | None,
     receipt: str | None,
     **options: Any,
 ) -> int:
     if not fix and (out or receipt):
         raise AnynormError("--out and --receipt are written by repairs; add --fix.")
+    if accept_data and not fix:
+        raise AnynormError("--accept-data says what --fix may do; add --fix.")
     check_files(out, receipt)
     for path, kind in ((html, "page"), (json, "JSON file")):
         if path is not None:
@@ -90,7 +96,10 @@ def _doctor(
         if json is not None:
             write_json(json, diagnosis.to_dict())
         say_written({"page": html, "JSON": json})
-        rolled_back = fix and finish(subject, diagnosis.fix(inplace=True), out, receipt)
+        if not fix:
+            return diagnosis.status
+        repaired = diagnosis.fix(inplace=True, accept_data=accept_data)
+        rolled_back = finish(subject, repaired, out, receipt)
         return NOT_ALL if rolled_back else diagnosis.status
 
 

@@ -14,14 +14,20 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from anynorm.doctor.case import CannotRunError, Case, Loader
+from anynorm.doctor.causes.table import explained
+from anynorm.doctor.causes.ward import Ward
 from anynorm.doctor.check import Check
 from anynorm.doctor.diagnosis import Diagnosis, Finding, Skipped, arranged
+from anynorm.doctor.examined import looked_for, tally
+from anynorm.doctor.kept import Kept
 from anynorm.doctor.losses import Loss
+from anynorm.doctor.overruled import judged
 from anynorm.doctor.repair import Patient
 from anynorm.doctor.survey import Survey, Wanted, records_on, survey
 from anynorm.doctor.table import chosen
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
+from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.snapshot import preserved
 
 __all__ = ["doctor"]
@@ -57,9 +63,10 @@ def doctor(
     trained.  `loader`: says how large the last batch is, if `batches` is no DataLoader.  `checks`:
     the numbers of those to run; see :mod:`anynorm.doctor.table` for all.
 
-    The model, its gradients, its modes and all random states are afterwards as they were.  Raises
-    `AnynormError` for batches that the model cannot be called on, if there are none, and for lazy
-    layers that have seen no input.
+    The causes of what is found are in `Diagnosis.causes`; their repairs are tried on a copy, on
+    the first batches.  The model, its gradients, its modes and all random states are afterwards as
+    they were.  Raises `AnynormError` for batches that the model cannot be called on, if there are
+    none, and for lazy layers that have seen no input.
 
     >>> model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)).eval()
     >>> [(f.check, f.severity, f.layer) for f in doctor(model).findings]
@@ -69,10 +76,12 @@ def doctor(
     _check_arguments(model, batches, target, accumulation, steps)
     how: dict[str, Any] = {"forward": forward, "group": group}
     wanted = Wanted(_runs(table, _LOSS), _runs(table, _DROPOUT))
-    with _kept(model, averaged, source):
+    kept = Kept(batches) if isinstance(batches, Iterable) else None
+    with _kept(model, averaged, source), without_gradients(model, averaged, source):
         seen = None
         if batches is not None:
-            seen = survey(model, batches, averaged=averaged, loss=loss, wanted=wanted, **how)
+            through = batches if kept is None else kept
+            seen = survey(model, through, averaged=averaged, loss=loss, wanted=wanted, **how)
         case = Case(
             model,
             seen,
@@ -85,9 +94,22 @@ def doctor(
             **how,
         )
         findings, skipped = _run(table, case)
-    example = None if seen is None else seen.example
-    patient = Patient(model, batches, example, forward, group)
-    return Diagnosis(arranged(findings), tuple(skipped), _facts(case, seen), table, patient)
+        ran = {check.number for check in table} - {one.check for one in skipped}
+        ward = Ward(case, findings, [] if kept is None else kept.batches, loss)
+        ward.findings = list(arranged(judged(findings, case, ward, ran)))
+        findings, causes = explained(ward)
+    examined, not_examined, hidden = tally(case, ())
+    return Diagnosis(
+        tuple(findings),
+        tuple(skipped),
+        _facts(case, seen),
+        table,
+        Patient(model, batches, None if seen is None else seen.example, forward, group),
+        tuple(causes),
+        examined,
+        not_examined,
+        hidden=hidden,
+    )
 
 
 @contextmanager
@@ -167,5 +189,5 @@ def _facts(case: Case, seen: Survey | None) -> dict[str, Any]:
     if seen is not None:
         facts |= {"batches": len(seen.sizes), "samples": sum(seen.sizes)}
     if not case.norms:
-        facts["note"] = "the model has no normalization layers, so there is nothing to check"
+        facts["note"] = looked_for(case.model)
     return facts

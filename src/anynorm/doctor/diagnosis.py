@@ -1,4 +1,4 @@
-"""What a diagnosis says: findings, what was healthy, what could not be checked."""
+"""What a diagnosis says: causes, findings, what was healthy, what could not be checked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from anynorm.doctor.case import Numbers
+from anynorm.doctor.causes.cause import SEVERITIES, Cause
+from anynorm.doctor.undecided import Undecided
 from anynorm.report.diagnosis import write
 from anynorm.report.diagnosis_terminal import show
 from anynorm.surgery.receipt import Result
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from anynorm.doctor.repair import Patient
 
 __all__ = ["SEVERITIES", "Diagnosis", "Finding", "Skipped", "arranged"]
-
-SEVERITIES = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,20 @@ class Skipped:
     name: str
     needs: str
 
+    @property
+    def asked(self) -> bool:
+        """Whether it lacks something that was meant to be there, and not another experiment.
+
+        Such is `source=`, which nobody has who has not converted a model.
+        """
+        return not any(word in self.needs for word in _OTHERS)
+
     def __str__(self) -> str:
         return f"{self.check} ({self.name}) needs {self.needs}"
+
+
+# What belongs to a situation that most models are not in.
+_OTHERS = ("averaged=", "target=", "source=", "optimizer=", "accumulation=", "process group")
 
 
 def _plain(value: float | int | str) -> float | int | str:
@@ -93,8 +105,25 @@ def arranged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 class Diagnosis:
     """The result of :func:`anynorm.doctor`.
 
-    `findings` come by severity ("error", "warning", "info"), those of one check in the order of
-    the forward pass; `skipped` are checks that lacked something; `facts` say what was examined.
+    Args:
+        findings: by severity ("error", "warning", "info"), those of one check in the order of the
+            forward pass.
+        skipped: checks that lacked something.
+        facts: what was examined, in numbers.
+        checks: the checks that were asked for.
+        patient: the model, and how it is called.
+        causes: what explains the findings, the worst first; see `anynorm.doctor.Cause`.
+        examined: the names of the layers that were examined.
+        not_examined: the names of the others, each with the reason.
+        undecided: where the data are too few to tell.
+        hidden: True if a fault may hide in what was not examined.
+
+    Example:
+        >>> from torch import nn
+        >>> import anynorm
+        >>> found = anynorm.doctor(nn.BatchNorm1d(3, momentum=0.99).eval(), checks=[7])
+        >>> found.status, [cause.name for cause in found.causes]
+        (1, ['momentum in the other convention'])
     """
 
     findings: tuple[Finding, ...]
@@ -102,28 +131,56 @@ class Diagnosis:
     facts: Mapping[str, Any]
     checks: tuple[Check, ...] = field(repr=False)
     patient: Patient = field(repr=False)
+    causes: tuple[Cause, ...] = ()
+    examined: tuple[str, ...] = ()
+    not_examined: Mapping[str, str] = field(default_factory=dict)
+    undecided: tuple[Undecided, ...] = ()
+    hidden: bool = False
 
     @property
     def status(self) -> int:
-        """0 for a healthy model, 1 if there is an error or a warning."""
-        return int(any(one.severity != "info" for one in self.findings))
+        """0: examined and healthy; 1: errors or warnings; 3: not examined, or too little data."""
+        if any(one.severity != "info" for one in self.findings):
+            return 1
+        ran = len(self.checks) > len(self.skipped)
+        return 0 if self.examined and ran and not self.hidden else 3
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing but information was found."""
+        """Whether the model was examined and nothing but information was found."""
         return self.status == 0
 
-    def fix(self, inplace: bool = False) -> Result:
+    def fix(self, inplace: bool = False, *, accept_data: bool = False) -> Result:
         """Apply the repairs that are safe, and list the others as refused with their advice.
 
-        Returns the repaired model, a copy unless `inplace`, and one receipt with the difference of
-        the outputs on the first batch.  Safe are: running statistics recomputed (checks 1 to 4, 9
-        and 14), the momentum (7 and 12), layers frozen (8) and idle biases folded into the running
-        mean (16).  Recomputing needs batches that can be gone through again.
+        Safe is what restores the function that was trained, or does not change it: running
+        statistics recomputed (checks 1 to 4, 9 and 14) where that was tried and did no harm, ε,
+        the momentum (7 and 12), layers frozen (8) and idle biases folded into the running mean
+        (16).  Recomputing needs batches that can be gone through again.
+
+        Args:
+            inplace: change the model itself and not a copy.
+            accept_data: recompute statistics although the data look wrong and not the model.
+
+        Returns:
+            The repaired model, and one receipt with the difference of the outputs on the first
+            batch.
+
+        Raises:
+            AnynormError: for a model that cannot be copied; give ``inplace=True`` then.
+
+        Example:
+            >>> from torch import nn
+            >>> import anynorm
+            >>> found = anynorm.doctor(nn.BatchNorm1d(3, momentum=0.99).eval(), checks=[7])
+            >>> found.fix().model.momentum
+            0.01
         """
         from anynorm.doctor.repair import repaired
 
-        return repaired(self.findings, self.patient, inplace=inplace)
+        return repaired(
+            self.findings, self.causes, self.patient, inplace=inplace, accept_data=accept_data
+        )
 
     def table(self, console: Console | None = None) -> None:
         """Print the findings on a terminal."""
@@ -138,13 +195,17 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as they are written to a file."""
         return {
-            "schema": 1,
+            "schema": 2,
             "healthy": self.healthy,
             "status": self.status,
+            "causes": [one.to_dict(self.findings) for one in self.causes],
+            "examined": list(self.examined),
+            "not_examined": dict(self.not_examined),
+            "undecided": [vars(one) for one in self.undecided],
             "facts": dict(self.facts),
             "findings": [one.to_dict() for one in self.findings],
             "checks": [self._row(check) for check in self.checks],
-            "skipped": [vars(one) for one in self.skipped],
+            "skipped": [{**vars(one), "asked": one.asked} for one in self.skipped],
         }
 
     def _row(self, check: Check) -> dict[str, Any]:
@@ -159,6 +220,8 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.facts['model']}: {'healthy' if self.healthy else 'not healthy'}"]
+        states = {0: "healthy", 1: "not healthy", 3: "not examined, or too little data to tell"}
+        lines = [f"{self.facts['model']}: {states[self.status]}"]
+        lines += [f"  cause: {one.name} ({one.sure}): {one.evidence}" for one in self.causes]
         lines += [f"  {f.severity} {f.check} {f.layer!r}: {f.message}" for f in self.findings]
         return "\n".join(lines + [f"  skipped {one}" for one in self.skipped])

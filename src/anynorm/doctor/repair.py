@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
 
+from anynorm.doctor.causes.cause import Cause
 from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.overruled import OVERRULED
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.freeze import freeze
+from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log, Result
 
 __all__ = ["Patient", "repaired"]
+
+ACCEPT = "accept_data=True (--accept-data) recomputes the statistics nevertheless"
 
 
 @dataclass(frozen=True)
@@ -33,21 +39,87 @@ class Patient:
 _Repair = Callable[[nn.Module, Finding, Log], nn.Module]
 
 
-def repaired(findings: Sequence[Finding], patient: Patient, *, inplace: bool) -> Result:
+def repaired(
+    findings: Sequence[Finding],
+    causes: Sequence[Cause],
+    patient: Patient,
+    *,
+    inplace: bool,
+    accept_data: bool,
+) -> Result:
     """Apply what is safe for each finding, and recompute the statistics if any of them asks."""
+    kept = _kept_from(findings, causes, accept_data=accept_data)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
+        chosen = []
         for one in findings:
-            if not _safe(one):
-                log.refuse(one.layer or "the model", f"{one.check} ({one.name}): {one.fix}")
-        target = _apply(_BEFORE, findings, target, log)
-        stale = [one for one in findings if one.check in _STALE and _safe(one)]
+            if reason := kept.get(id(one), ""):
+                log.refuse(one.layer or "the model", f"{one.check} ({one.name}): {reason}")
+            else:
+                chosen.append(one)
+        for cause in causes:
+            _set_eps(target, cause, log)
+        target = _apply(_BEFORE, chosen, target, log)
+        set_right = {id(one) for cause in causes if _by_eps(cause) for one in cause.findings}
+        stale = [one for one in chosen if _is_stale(one) and id(one) not in set_right]
         if stale:
-            _recalibrate(target, stale, patient, log)
-        return _apply(_AFTER, findings, target, log)
+            _recalibrate(target, stale, _layers_of(stale, causes), patient, log)
+        return _apply(_AFTER, chosen, target, log)
 
     trial = None if patient.example is None else Trial(patient.example, patient.forward)
-    return perform("doctor", patient.model, change, trial, inplace=inplace)
+    with without_gradients(patient.model):
+        return perform("doctor", patient.model, change, trial, inplace=inplace)
+
+
+def _kept_from(
+    findings: Sequence[Finding], causes: Sequence[Cause], *, accept_data: bool
+) -> dict[int, str]:
+    """Why a finding is not repaired, by its identity; "" where ε of its cause repairs it."""
+    by_cause = {id(one): cause for cause in causes for one in cause.findings}
+    wrong = next((cause for cause in causes if cause.data), None) if not accept_data else None
+    reasons = {}
+    for one in findings:
+        cause = by_cause.get(id(one))
+        if not _safe(one):
+            reasons[id(one)] = "" if _by_eps(cause) else one.fix
+        elif _is_stale(one):
+            reasons[id(one)] = _why_stale(one, cause, wrong, accept_data=accept_data)
+    return {key: reason for key, reason in reasons.items() if reason}
+
+
+def _why_stale(
+    finding: Finding, cause: Cause | None, wrong: Cause | None, *, accept_data: bool
+) -> str:
+    """Why the statistics that a finding is about are not recomputed; "" if they are."""
+    if wrong is not None:
+        return (
+            f"the data look wrong and not the model ({wrong.name}): {wrong.evidence}. "
+            f"{wrong.fix or ACCEPT}. If the data are as they should be, {ACCEPT}"
+        )
+    if OVERRULED in finding.numbers:
+        return "the loss shows no harm, so there is nothing to repair"
+    if cause is None and finding.severity == "info":
+        return "it is information, and nothing to repair"
+    if cause is None or (cause.data and accept_data):
+        return ""
+    if cause.refused:
+        return f"{cause.name}: {cause.refused}"
+    return cause.fix if cause.repair == "none" else ""
+
+
+def _by_eps(cause: Cause | None) -> bool:
+    return cause is not None and cause.repair == "eps" and not cause.refused
+
+
+def _is_stale(finding: Finding) -> bool:
+    return finding.check in _STALE and _safe(finding)
+
+
+def _set_eps(target: nn.Module, cause: Cause, log: Log) -> None:
+    for name, value in cause.edits if _by_eps(cause) else ():
+        layer = target.get_submodule(name)
+        log.change(name, f"ε {float(layer.eps):g} is now {value:g}")  # type: ignore[arg-type]
+        layer.eps = value  # type: ignore[assignment]
 
 
 def _apply(
@@ -59,7 +131,23 @@ def _apply(
     return target
 
 
-def _recalibrate(target: nn.Module, stale: list[Finding], patient: Patient, log: Log) -> None:
+def _layers_of(stale: Sequence[Finding], causes: Sequence[Cause]) -> list[str] | None:
+    """The layers that are recomputed, where the causes say which; None for all."""
+    own = [c for c in causes if any(one is f for one in stale for f in c.findings)]
+    if not own or not all(cause.layers for cause in own):
+        return None
+    caused = {id(one) for cause in own for one in cause.findings}
+    named = {name for cause in own for name in cause.layers}
+    return sorted(named) if all(id(one) in caused for one in stale) else None
+
+
+def _recalibrate(
+    target: nn.Module,
+    stale: list[Finding],
+    layers: list[str] | None,
+    patient: Patient,
+    log: Log,
+) -> None:
     reason = _why_not(patient)
     if reason:
         for one in stale:
@@ -67,7 +155,8 @@ def _recalibrate(target: nn.Module, stale: list[Finding], patient: Patient, log:
         return
     _reset(target, stale)
     assert patient.batches is not None
-    recompute(target, patient.batches, log, forward=patient.forward, group=patient.group)
+    how: dict[str, Any] = {"forward": patient.forward, "group": patient.group}
+    recompute(target, patient.batches, log, layers=layers, **how)
 
 
 def _why_not(patient: Patient) -> str:

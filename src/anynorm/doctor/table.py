@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from anynorm.doctor.check import Check
-from anynorm.doctor.checks import channels, sizes, state, statistics, structure, training
+from anynorm.doctor.checks import channels, mode, sizes, state, statistics, structure, training
 from anynorm.errors import AnynormError
 
 __all__ = ["CHECKS", "chosen"]
@@ -315,6 +315,18 @@ CHECKS: tuple[Check, ...] = (
         "pytorch#104593, pytorch#197539",
         structure.conversion,
         needs=("batches", "source="),
+    ),
+    Check(
+        25,
+        "handed over in train mode",
+        "the mode of the layers with running statistics",
+        "any in train mode",
+        "info",
+        "Who forgets model.eval() gets predictions that depend on the batch.",
+        "model.eval()",
+        "PyTorch documentation: torch.nn.Module.eval",
+        mode.handed_over,
+        needs=(),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML page that opens offline: findings first, then what was healthy."""
+"""A diagnosis as one HTML page that opens offline: causes, their findings, then the healthy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ from anynorm.report.files import write_whole
 from anynorm.report.frame import framed
 from anynorm.report.text import cell, markup
 
-__all__ = ["facts", "grouped", "headline", "page", "place", "write"]
+__all__ = [
+    "asked",
+    "facts",
+    "folded",
+    "grouped",
+    "headline",
+    "offered",
+    "page",
+    "place",
+    "surety",
+    "write",
+]
 
 Diagnosis = Mapping[str, Any]
 Finding = Mapping[str, Any]
+Cause = Mapping[str, Any]
 LONG = 28  # characters of a name that a table may break into lines
 KINDS = {"error": "undecided error", "warning": "undecided", "info": "use"}
 
@@ -26,12 +38,19 @@ def write(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> None:
 
 def page(diagnosis: Diagnosis) -> str:
     """Return the page as text; it holds no script."""
-    groups = grouped(diagnosis["findings"])
-    parts = [_summary(diagnosis), *map(_group, groups), _healthy(diagnosis), _skipped(diagnosis)]
+    causes = diagnosis["causes"]
+    groups = grouped(folded(diagnosis, causes))
+    parts = [
+        _summary(diagnosis),
+        *(_cause(diagnosis, index) for index in range(len(causes))),
+        *map(_group, groups),
+        _healthy(diagnosis),
+        _skipped(diagnosis),
+    ]
     return framed(
         kind="doctor",
         title=str(diagnosis["facts"]["model"]),
-        contents=_contents(groups),
+        contents=_contents(causes, groups),
         main="".join([*parts, _examined(diagnosis)]),
     )
 
@@ -48,15 +67,58 @@ def grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
 def headline(diagnosis: Diagnosis) -> str:
     """Return the result in a line.
 
-    >>> headline({"healthy": False, "findings": [{"severity": "error"}, {"severity": "info"}]})
-    '1 error, 1 info'
+    >>> found = [{"severity": "error"}, {"severity": "info"}]
+    >>> headline({"status": 1, "findings": found, "causes": [{"name": "shared layer"}]})
+    'shared layer: 1 error, 1 info'
     """
     counts = [
         (kind, sum(f["severity"] == kind for f in diagnosis["findings"]))
         for kind in ("error", "warning", "info")
     ]
     words = [f"{n} {kind}{'s' if n > 1 and kind != 'info' else ''}" for kind, n in counts if n]
-    return ", ".join(["Healthy", *words] if diagnosis["healthy"] else words)
+    if diagnosis["status"] == 1:
+        name = diagnosis["causes"][0]["name"] if diagnosis["causes"] else "not healthy"
+        return f"{name}: {', '.join(words)}"
+    return ", ".join(["Healthy" if diagnosis["status"] == 0 else _untold(diagnosis), *words])
+
+
+def _untold(diagnosis: Diagnosis) -> str:
+    if not diagnosis["examined"]:
+        return "Not examined"
+    return "Cannot tell: not all layers could be examined"
+
+
+def offered(cause: Cause) -> str:
+    """Return the line that repairs a cause, or why none is offered."""
+    if cause["refused"]:
+        return f"none: {cause['refused']}"
+    return str(cause["fix"])
+
+
+def surety(cause: Cause) -> str:
+    """Return how sure it is that this is the cause, and where the fault lies."""
+    where = "; the data look wrong, not the model: fix() leaves its statistics alone"
+    return f"{cause['sure']}{where if cause['data'] else ''}"
+
+
+def folded(diagnosis: Diagnosis, causes: Sequence[Cause]) -> list[Finding]:
+    """Return the findings that no cause explains."""
+    explained = {at for cause in causes for at in cause["findings"]}
+    return [one for at, one in enumerate(diagnosis["findings"]) if at not in explained]
+
+
+def asked(diagnosis: Diagnosis) -> dict[str, list[str]]:
+    """Return the checks that the reader can make run, by what they need.
+
+    >>> row = {"check": 3, "name": "eval worse than train", "needs": "labels", "asked": True}
+    >>> asked({"skipped": [row, {**row, "asked": False}]})
+    {'labels': ['3 eval worse than train']}
+    """
+    found: dict[str, list[str]] = {}
+    for one in diagnosis["skipped"]:
+        if one["asked"]:
+            found.setdefault(one["needs"], []).append(f"{one['check']} {one['name']}")
+    return found
 
 
 def facts(diagnosis: Diagnosis) -> dict[str, str]:
@@ -76,29 +138,75 @@ def place(finding: Finding) -> str:
 
 
 def _summary(diagnosis: Diagnosis) -> str:
-    found = diagnosis["findings"]
-    worst = found[0]["severity"] if found else "info"
+    worst = {0: "info", 1: "error"}.get(diagnosis["status"], "warning")
     note = diagnosis["facts"].get("note", "")
     ran = [row for row in diagnosis["checks"] if row["state"] != "skipped"]
     line = f"{len(ran)} of {len(diagnosis['checks'])} checks ran. {note}".strip()
     return (
         f'<section class="verdict {KINDS[worst]}" id="summary"><p class="overline">Diagnosis</p>'
-        f'<h2>{markup(headline(diagnosis))}</h2><p class="finding">{markup(line)}</p>'
-        f"{_first(found)}</section>"
+        f'<h2>{markup(_capital(headline(diagnosis)))}</h2><p class="finding">{markup(line)}</p>'
+        f"{_first(diagnosis['causes'])}</section>"
     )
 
 
-def _first(found: Sequence[Finding]) -> str:
-    """Return the finding to start with, where there is something to do."""
-    if not found or found[0]["severity"] == "info":
+def _first(causes: Sequence[Cause]) -> str:
+    """Return the worst cause's three lines, where there is something to do."""
+    if not causes or causes[0]["severity"] == "info":
         return ""
-    first = found[0]
-    text = f"{place(first)}: {first['message']}."
-    return f'<p class="lean">Start with <b>{markup(text)}</b></p>{_code(first["fix"])}'
+    return _three_lines(causes[0])
 
 
-def _contents(groups: Sequence[Sequence[Finding]]) -> str:
+def _capital(words: str) -> str:
+    """Start with a capital letter, but leave ε and other symbols alone."""
+    return words[:1].upper() + words[1:] if words[:1].isascii() else words
+
+
+def _three_lines(cause: Cause) -> str:
+    repair = f"<p>{markup(offered(cause))}</p>" if cause["refused"] else _code(offered(cause))
+    rows = (
+        ("Effect", f"<p>{markup(cause['effect'])}</p>"),
+        ("Repair", repair),
+        ("How sure", f"<p>{markup(surety(cause))}</p>"),
+    )
+    shown = "".join(f"<div><dt>{name}</dt><dd>{words}</dd></div>" for name, words in rows)
+    return f'<dl class="facts cause">{shown}</dl>'
+
+
+def _cause(diagnosis: Diagnosis, index: int) -> str:
+    """Return a cause with its evidence; its findings are folded away."""
+    cause = diagnosis["causes"][index]
+    findings = [diagnosis["findings"][at] for at in cause["findings"]]
+    groups = "".join(map(_folded, grouped(findings)))
+    count = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
+    first = index == 0 and cause["severity"] != "info"
+    return (
+        f'<section class="claim {markup(cause["severity"])}" id="cause-{index}">'
+        f'<p class="overline">{markup(cause["severity"].capitalize())} · cause {index + 1}</p>'
+        f"<h3>{markup(cause['name'])}</h3>"
+        f'<p class="finding">{markup(cause["evidence"])}.</p>'
+        f"{'' if first else _three_lines(cause)}"
+        f"<details><summary>{count}: numbers, thresholds, sources</summary>{groups}</details>"
+        "</section>"
+    )
+
+
+def _folded(group: Sequence[Finding]) -> str:
+    first = group[0]
+    return (
+        f'<p class="finding"><b>{first["check"]} {markup(first["name"])}</b> '
+        f"({markup(first['severity'])}), <code>{markup(place(first))}</code>: "
+        f"{markup(first['message'])}. {markup(first['why'])}</p>{_numbers(group)}"
+        f'<p class="definition">Threshold: {markup(first["threshold"])}. '
+        f"{markup(first['citation'])}.</p>"
+    )
+
+
+def _contents(causes: Sequence[Cause], groups: Sequence[Sequence[Finding]]) -> str:
     links = "".join(
+        f'<li><a href="#cause-{index}">{markup(cause["name"])}</a></li>'
+        for index, cause in enumerate(causes)
+    )
+    links += "".join(
         f'<li><a href="#{_anchor(group)}">{markup(group[0]["name"])} ({len(group)})</a></li>'
         for group in groups
     )
@@ -107,7 +215,8 @@ def _contents(groups: Sequence[Sequence[Finding]]) -> str:
         for name in ("Healthy", "Skipped", "Examined")
     )
     return (
-        f'<a class="study" href="#summary">Findings</a><ol>{links or "<li>none</li>"}</ol>'
+        '<a class="study" href="#summary">Causes and findings</a>'
+        f"<ol>{links or '<li>none</li>'}</ol>"
         f'<a class="study" href="#healthy">The rest</a><ol>{rest}</ol>'
     )
 
@@ -163,10 +272,15 @@ def _skipped(diagnosis: Diagnosis) -> str:
     rows = "".join(
         f"<li><b>{one['check']} {markup(one['name'])}</b> needs {markup(one['needs'])}</li>"
         for one in diagnosis["skipped"]
+        if one["asked"]
+    )
+    rows += "".join(
+        f"<li><b>{markup(name or 'the model')}</b> was not examined: {markup(reason)}</li>"
+        for name, reason in diagnosis["not_examined"].items()
     )
     return (
         '<section class="claim missing" id="skipped"><h3>Not checked</h3>'
-        f"{f'<ul>{rows}</ul>' if rows else '<p>Every check ran.</p>'}</section>"
+        f"{f'<ul>{rows}</ul>' if rows else '<p>Nothing that these data could show.</p>'}</section>"
     )
 
 

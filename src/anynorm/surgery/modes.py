@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
 
 from anynorm.nn.shared import Sharing
 
-__all__ = ["alone", "evaluating"]
+__all__ = ["alone", "evaluating", "without_gradients"]
 
 
 @contextmanager
@@ -31,6 +32,23 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def without_gradients(*models: nn.Module | None) -> AbstractContextManager[object]:
+    """No gradients in the block; inference mode for tensors that can be written in that alone.
+
+    >>> with without_gradients(nn.Linear(2, 2)):
+    ...     torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    (False, False)
+    """
+    tensors = (
+        tensor
+        for model in models
+        if model is not None
+        for tensor in chain(model.parameters(), model.buffers())
+    )
+    inferred = any(tensor.is_inference() for tensor in tensors)
+    return torch.inference_mode() if inferred else torch.no_grad()
 
 
 @contextmanager

@@ -85,8 +85,9 @@ def _values(tensors: list[Tensor]) -> Restore:
     copies = [tensor.detach().clone() for tensor in tensors]
 
     def restore() -> None:
-        with torch.no_grad():
-            for tensor, kept in zip(tensors, copies, strict=True):
+        for tensor, kept in zip(tensors, copies, strict=True):
+            # Tensors made in inference mode can be written in that mode alone.
+            with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
                 tensor.copy_(kept)
 
     return restore

@@ -1,0 +1,56 @@
+"""A cause: what it explains, the evidence for it, its repair, and what the repair did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anynorm.doctor.diagnosis import Finding
+
+__all__ = ["SEVERITIES", "Cause"]
+
+SEVERITIES = ("error", "warning", "info")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One thing that explains several findings.
+
+    Args:
+        name: what is wrong, in a few words.
+        findings: what it explains, in the order of the diagnosis.
+        evidence: sentences with the measured numbers that speak for it.
+        fix: a line of code that repairs it, or what to do; "" where no repair is offered.
+        effect: what the repair did when it was tried on a copy.
+        sure: how sure that is: "certain", "likely", or the other causes that it may be.
+        repair: what :meth:`Diagnosis.fix` does about it: "statistics" are recomputed, "eps" is
+            set, "layer" is the repair of each finding, "none" is left to the user.
+        refused: why the repair is not offered; "" where it is.
+        data: True where the data look wrong and not the model.
+        edits: ε by layer, for the repair "eps".
+        layers: the layers whose statistics are recomputed; all of them if it is empty.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    evidence: str
+    fix: str
+    effect: str
+    sure: str = "certain"
+    repair: str = "none"
+    refused: str = ""
+    data: bool = False
+    edits: tuple[tuple[str, float], ...] = ()
+    layers: tuple[str, ...] = ()
+
+    @property
+    def severity(self) -> str:
+        """The worst severity among its findings."""
+        return min((one.severity for one in self.findings), key=SEVERITIES.index)
+
+    def to_dict(self, findings: tuple[Finding, ...]) -> dict[str, Any]:
+        """Return plain values; the findings are named by their places in `findings`."""
+        words = ("name", "severity", "evidence", "fix", "effect", "sure", "refused", "data")
+        places = [i for i, one in enumerate(findings) if any(one is own for own in self.findings)]
+        return {**{word: getattr(self, word) for word in words}, "findings": places}

@@ -1,0 +1,335 @@
+"""Input preprocessing: which change of the input makes the first layer's statistics fit again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from anynorm.doctor.causes.evidence import Evidence
+from anynorm.doctor.causes.score import Score, better
+from anynorm.doctor.causes.ward import Trial, Ward
+from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.geometry import double
+from anynorm.doctor.probe import Probe
+from anynorm.doctor.record import Record
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch
+
+__all__ = ["preprocessing"]
+
+FITTED_ON = 4  # batches
+FITS = 0.35  # of the first layer's distance is left at most
+EXACT = 0.1  # of it is left where a few numbers fit many channels: that is no chance
+NEAR = 0.03  # σ, and share of the distance, by which fits are equally good
+LEAST = 0.1  # σ by which the first layer is off
+SIZE = math.log(1.25)  # the smallest change of scale that is named
+MOVED = 0.1  # the smallest shift, in σ of the input
+ROUND = 0.12  # a factor within so much of a usual one is that
+TINY = 1e-30
+SEEN = 0.3  # σ of the means over channels, below which they say nothing about a scale
+CHANNELS = 3  # fewer numbers fit by chance
+# Factors that come from 8-bit images, and powers of two.
+USUAL = (255.0, 256.0, 128.0, 127.5, 100.0, 64.0, 32.0, 16.0, 10.0, 8.0, 4.0, 2.0)
+LARGE = 8  # so many of them are so large that no fit by chance gives them
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+_Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A change of the input, in words and as code."""
+
+    change: _Change
+    words: str
+    code: str
+    scales: bool = False  # nothing but a factor
+    usual: bool = False  # a mistake that is often made
+
+
+def preprocessing(ward: Ward) -> Evidence | None:
+    """The input differs from that of training by a scale, a shift, or the order of channels."""
+    first = _first(ward)
+    batches = ward.batches[:FITTED_ON]
+    if first is None or not batches or _input_of(batches[0]) is None:
+        return None
+    record, findings = first
+    before = ward.score(ward.model, batches)
+    layer = record.norm.name
+    if before.off.get(layer, 0.0) < LEAST:
+        return None
+    tried = list(_tried(ward, record, batches, before))
+    if not tried:
+        return None
+    best = min(after.off[layer] for _, after in tried)
+    near = best + NEAR + NEAR * before.off[layer]
+    # Listed from the simplest on, of which the first wins among equals.
+    candidate = next(one for one, after in tried if after.off[layer] <= near)
+    batches = [_changed(batch, candidate.change) for batch in ward.batches]
+    trial = _compared(ward, batches)
+    if trial.before.loss is not None and not better(trial.before, trial.after):
+        return None
+    return _evidence(ward, findings, layer, candidate, trial, batches, record)
+
+
+def _first(ward: Ward) -> tuple[Record, list[Finding]] | None:
+    """The first layer that keeps statistics, if they are off, and the findings on it."""
+    if ward.case.survey is None or not ward.case.drifts:
+        return None
+    record = ward.case.drifts[0].record
+    found = [one for one in ward.of(1, 2) if one.layer == record.norm.name]
+    return (record, found) if found else None
+
+
+def _tried(
+    ward: Ward, record: Record, batches: Sequence[Batch], before: Score
+) -> Iterator[tuple[_Candidate, Score]]:
+    """The candidates that make the statistics fit."""
+    layer = record.norm.name
+    for candidate in _candidates(ward, layer, batches):
+        try:
+            after = ward.score(ward.model, [_changed(b, candidate.change) for b in batches])
+        except AnynormError:
+            continue
+        fits = after.off.get(layer, math.inf) <= FITS * before.off[layer]
+        # What fits the first layer by chance leaves those behind it off.
+        exact = after.off.get(layer, math.inf) <= EXACT * before.off[layer]
+        exact = exact and record.norm.channels > 2 * CHANNELS
+        likely = (candidate.usual or exact) and after.mean_off < before.mean_off
+        if fits and (likely or _all_restored(before, after)):
+            yield candidate, after
+
+
+def _all_restored(before: Score, after: Score) -> bool:
+    trial = Trial(before, after)
+    return all(trial.restored(layer) for layer, off in before.off.items() if off > LEAST)
+
+
+def _compared(ward: Ward, batches: list[Batch]) -> Trial:
+    return Trial(ward.before, ward.score(ward.model, batches))
+
+
+def _candidates(ward: Ward, layer: str, batches: Sequence[Batch]) -> Iterator[_Candidate]:
+    shape = _shape(batches)
+    if len(shape) > 2 and shape[1] == 3:
+        yield from _orders()
+    yield from _fitted(ward, layer, batches)
+    if len(shape) > 1 and shape[1] <= 4:
+        yield _standardised(batches)
+    if len(shape) == 4 and shape[1] == 3:
+        yield from _imagenet()
+
+
+def _orders() -> Iterator[_Candidate]:
+    """The channels in another order, the reverse one first (RGB and BGR)."""
+    orders = sorted(itertools.permutations(range(3)), key=lambda order: order != (2, 1, 0))
+    for order in orders:
+        if order != (0, 1, 2):
+            reverse = order == (2, 1, 0)
+            words = "has its channels in " + ("reverse order (RGB, BGR)" if reverse else "disorder")
+            index = torch.tensor(order)
+            code = "x.flip(1)" if reverse else f"x[:, {list(order)}]"
+            yield _Candidate(lambda x, i=index: x[:, i.to(x.device)], words, code, usual=reverse)  # type: ignore[misc]
+
+
+def _fitted(ward: Ward, layer: str, batches: Sequence[Batch]) -> Iterator[_Candidate]:
+    """One factor, and one factor with one shift, that fit the first layer's mean and variance.
+
+    What lies before the first layer is mostly linear in the input: then its mean and variance for
+    any factor and shift follow from those for the input, for zeros and for ones.
+    """
+    found = [_moments(ward, layer, batches, change) for change in (_same, _zeros, _ones)]
+    if any(one is None for one in found):
+        return
+    (mean, variance), (zero, _), (one, _) = found  # type: ignore[misc]
+    module = ward.model.get_submodule(layer)
+    running_mean = double(module.running_mean).cpu()  # type: ignore[arg-type]
+    running_var = double(module.running_var).cpu()  # type: ignore[arg-type]
+    # ε would make a small variance larger than it is.
+    ratios = running_var.clamp_min(TINY) / variance.clamp_min(TINY)
+    fitted = float(ratios.log().median().exp().sqrt())
+    scale = _snapped(fitted) if abs(math.log(fitted)) > SIZE else 1.0
+    if scale != 1:
+        code = f"x / {1 / scale:.4g}" if scale < 1 else f"x * {scale:.4g}"
+        usual = any(math.isclose(max(scale, 1 / scale), large) for large in USUAL[:LARGE])
+        words = f"is {_factor(scale)}"
+        yield _Candidate(lambda x: x * scale, words, code, scales=True, usual=usual)
+    rest, per_one = running_mean - zero - scale * (mean - zero), one - zero
+    weight = per_one / running_var.clamp_min(TINY)
+    shift = float((rest * weight).sum() / (per_one * weight).sum().clamp_min(1e-12))
+    if abs(shift) > MOVED * scale * _deviation(batches):
+        size = "" if scale == 1 else f"{_factor(scale)} and "
+        code = f"x + {shift:.4g}" if scale == 1 else f"x * {scale:.4g} + {shift:.4g}"
+        yield _Candidate(lambda x: x * scale + shift, f"is {size}shifted", code)
+
+
+def _factor(scale: float) -> str:
+    """How the input differs, if multiplying by `scale` repairs it."""
+    return f"{1 / scale:.4g} times too large" if scale < 1 else f"{scale:.4g} times too small"
+
+
+def _snapped(scale: float) -> float:
+    """The usual factor that is near."""
+    size = max(scale, 1 / scale)
+    near = min(USUAL, key=lambda usual: abs(math.log(usual / size)))
+    size = near if abs(math.log(near / size)) < ROUND else size
+    return size if scale > 1 else 1 / size
+
+
+def _standardised(batches: Sequence[Batch]) -> _Candidate:
+    every = torch.cat([_rows(batch) for batch in batches])
+    mean, deviation = every.mean(0), every.std(0).clamp_min(1e-12)
+    code = f"(x - {_listed(mean)}) / {_listed(deviation)}"
+    return _Candidate(
+        lambda x: (x - _along(mean, x)) / _along(deviation, x),
+        "is not standardised: mean and deviation of each channel are missing",
+        code,
+    )
+
+
+def _imagenet() -> Iterator[_Candidate]:
+    mean, deviation = map(torch.tensor, IMAGENET)
+    words = "the mean and deviation of ImageNet are"
+    numbers = f"{list(IMAGENET[0])}, {list(IMAGENET[1])}"
+    yield _Candidate(
+        lambda x: (x - _along(mean, x)) / _along(deviation, x),
+        f"is not standardised: {words} missing",
+        f"torchvision.transforms.functional.normalize(x, {numbers})",
+    )
+    yield _Candidate(
+        lambda x: x * _along(deviation, x) + _along(mean, x),
+        f"is standardised, but should not be: {words} in it",
+        f"x * deviation + mean  # {numbers}",
+    )
+
+
+def _evidence(
+    ward: Ward,
+    findings: list[Finding],
+    layer: str,
+    candidate: _Candidate,
+    trial: Trial,
+    batches: list[Batch],
+    record: Record,
+) -> Evidence:
+    every = ward.of(1, 2, 3, 10)
+    explained = [one for one in every if one.check == 3 or trial.restored(one.layer)]
+    channels = record.norm.channels
+    then, now = trial.before.off[layer], trial.after.off[layer]
+    words = (
+        f"The input {candidate.words}. With {candidate.code} the statistics of the first batch "
+        f"norm, {layer!r}, fit: off by {now:.2g} σ, not {then:.2g} σ, over {channels} channels"
+    )
+    rest = trial.after.mean_off, trial.before.mean_off
+    more = len(trial.before.off) - 1
+    if more:
+        words += f"; over all {more + 1} layers by {rest[0]:.2g} σ, not {rest[1]:.2g} σ"
+    undecided = candidate.scales and trial.before.loss is None and _means_say_nothing(ward, layer)
+    sure = "likely"
+    if undecided or channels < CHANNELS:
+        sure = (
+            "or the running statistics of this layer are wrong: the numbers do not tell them apart"
+        )
+    return Evidence(
+        findings=explained or findings,
+        words=words,
+        fix=f"x = {candidate.code}  # the preprocessing of training",
+        sure=sure,
+        trial=trial,
+        data=True,
+        go_on=lambda ward: ward.fed(batches),
+    )
+
+
+def _means_say_nothing(ward: Ward, layer: str) -> bool:
+    """Whether running means near zero leave the variances alone to tell a scale."""
+    module = ward.model.get_submodule(layer)
+    mean, variance = double(module.running_mean), double(module.running_var)  # type: ignore[arg-type]
+    return float((mean.square() / (variance + 1e-12)).mean().sqrt()) < SEEN
+
+
+def _moments(
+    ward: Ward, layer: str, batches: Sequence[Batch], change: _Change
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and variance of what reaches a layer when the input is changed so."""
+    probe = Probe(ward.model, ward.case.forward)
+    try:
+        with probe:
+            for batch in batches:
+                probe.run(_changed(batch, change))
+    except AnynormError:
+        return None
+    for record in probe.records:
+        if record.norm.name == layer and record.seen and record.finite:
+            return record.inputs.values.mean, record.inputs.values.variance
+    return None
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _zeros(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def _ones(x: Tensor) -> Tensor:
+    return torch.ones_like(x)
+
+
+def _place(leaves: Sequence[object]) -> int | None:
+    """Which of a batch's leaves is the input: the first tensor of floating-point numbers."""
+    for index, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1:
+            return index
+    return None
+
+
+def _flat(batch: Batch) -> tuple[list[object], object]:
+    return tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)
+
+
+def _input_of(batch: Batch) -> Tensor | None:
+    leaves = _flat(batch)[0]
+    place = _place(leaves)
+    return None if place is None else leaves[place]  # type: ignore[return-value]
+
+
+def _changed(batch: Batch, change: _Change) -> Batch:
+    leaves, structure = _flat(batch)
+    place = _place(leaves)
+    if place is not None:
+        x: Tensor = leaves[place]  # type: ignore[assignment]
+        leaves[place] = change(x).to(x.dtype)
+    return tree_unflatten(leaves, structure)  # type: ignore[arg-type]
+
+
+def _shape(batches: Sequence[Batch]) -> tuple[int, ...]:
+    x = _input_of(batches[0])
+    return () if x is None else tuple(x.shape)
+
+
+def _rows(batch: Batch) -> Tensor:
+    """The input as (values, channels)."""
+    x = _input_of(batch)
+    assert x is not None
+    return double(x).movedim(1, -1).flatten(0, -2).cpu()
+
+
+def _deviation(batches: Sequence[Batch]) -> float:
+    return float(torch.cat([_rows(batch).flatten() for batch in batches]).std())
+
+
+def _along(values: Tensor, x: Tensor) -> Tensor:
+    """Values of channels in the shape that broadcasts along axis 1."""
+    return values.to(x).view(1, -1, *[1] * (x.dim() - 2))
+
+
+def _listed(values: Tensor) -> str:
+    return str([float(f"{value:.3g}") for value in values.tolist()])

@@ -1,0 +1,245 @@
+"""Running statistics that do not belong to the weights, and why: count, momentum, average, lag."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from anynorm.doctor.causes.evidence import Evidence, counted
+from anynorm.doctor.causes.ward import Ward
+from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.drift import Drift
+
+__all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]
+
+RECALIBRATE = "model = anynorm.surgery.recalibrate(model, batches).model"
+STALE = (1, 2, 3, 4)
+CONVENTION = 0.5  # a momentum from here on is one in the other convention
+SLOW = 1e-4  # a momentum below this moves the statistics of no usual training
+MOST = 0.8  # of the layers
+FITS = 0.1  # σ by which the statistics of a layer may be off and fit
+SHRUNK = 0.05  # log of the ratio of variances, running over data
+_AVERAGED = ("n_averaged", "ema", "swa", "averaged")  # in names of classes and buffers
+
+
+def few_batches(ward: Ward) -> Evidence | None:
+    """The count of batches says that the initial statistics are still in the running ones."""
+    young = ward.of(4)
+    if not young:
+        return None
+    first = _first_off(ward)
+    if first is not None and first not in {one.layer for one in young}:
+        return None
+    left = max(float(one.numbers["left over"]) for one in young)
+    fewest = min(int(one.numbers["batches"]) for one in young)
+    words = (
+        f"{counted(one.layer for one in young)} counted {fewest} batch{'es' if fewest != 1 else ''}"
+        f" in training, which leave {left:.2g} of the initial mean 0 and variance 1"
+    )
+    momenta = {_momentum(ward, one.layer) for one in young}
+    name = ""
+    if any(m is not None and m < SLOW for m in momenta):
+        name = "momentum lost"
+        words += f": the momentum is {min(m for m in momenta if m is not None):g}"
+    return _recalibrating(ward, young, words, "certain", name)
+
+
+def momentum(ward: Ward) -> Evidence | None:
+    """A momentum of 0.5 or more makes the statistics those of the last batch."""
+    found = ward.of(7)
+    if not found:
+        return None
+    value = max(float(one.numbers["momentum"]) for one in found)
+    meant = float(found[0].numbers["momentum meant"])
+    words = (
+        f"momentum {value:g} in {counted(one.layer for one in found)}; what other libraries call "
+        f"so is {meant:g} here"
+    )
+    if not ward.of(1, 2):
+        return Evidence(
+            found, words, found[0].fix, repair="layer", effect="the outputs in eval mode stay"
+        )
+    made = _recalibrating(ward, found, words, "certain", keep=_from_on(ward, found))
+    line = f"{found[0].fix}; {RECALIBRATE}"
+    return replace(made, repair="statistics", fix=line)
+
+
+def _from_on(ward: Ward, found: Sequence[Finding]) -> set[str]:
+    """The first layer with a finding, and those behind it: what lies before has another cause."""
+    order, names = ward.before.order, {one.layer for one in found}
+    start = min((order.index(name) for name in names if name in order), default=0)
+    return {*order[start:], *names}
+
+
+def averaged(ward: Ward) -> Evidence | None:
+    """Statistics are off in all layers, as averaging of the weights leaves them."""
+    if given := ward.of(13):
+        words = (
+            f"the statistics of the averaged model are off in {counted(one.layer for one in given)}"
+        )
+        line = "averaged = anynorm.surgery.recalibrate(averaged, batches).model"
+        return Evidence(given, words, line, effect="not tried: fix() changes the model alone")
+    off = _off(ward)
+    if not off or not ward.of(1, 2):
+        return None
+    named = _names_an_average(ward)
+    layers = len(ward.case.drifts)
+    if not named and (len(off) < MOST * layers or layers < 2):
+        return None
+    ratios = [_ratio(drift) for drift in off]
+    shrunk = sum(ratio > SHRUNK for ratio in ratios) >= MOST * len(ratios)
+    if not named and not shrunk:
+        return None
+    middle = statistics.median(ratios)
+    words = (
+        f"statistics are off in {len(off)} of {layers} layers, from the first on; the running "
+        f"variance is {math.exp(middle):.2g} times that of the data in the median layer"
+    )
+    words += ", as averaging weights leaves it" if shrunk else ""
+    words += f"; the model holds {named!r}" if named else ""
+    sure = "certain" if named else "likely, or other weights were loaded without their statistics"
+    return _recalibrating(ward, [], words, sure)
+
+
+def dropout(ward: Ward) -> Evidence | None:
+    """The statistics are those with dropout on."""
+    found = ward.of(17)
+    if not found:
+        return None
+    right = [f for f in ward.of(1, 2) if f.numbers.get("with dropout on") == "right"]
+    words = "; ".join(f"{one.layer}: {one.message}" for one in found[:2])
+    if right:
+        words += (
+            f"; with dropout on the statistics of {counted(one.layer for one in right)} are right"
+        )
+    if not ward.of(*STALE):
+        return Evidence(found, words, found[0].fix, effect="not tried: it needs training")
+    return _recalibrating(ward, found + right, words, "certain" if right else "likely")
+
+
+def one_layer(ward: Ward) -> Evidence | None:
+    """One layer lost its statistics: those behind it fit again once it has its own."""
+    off = _off(ward)
+    if not off or not ward.of(1, 2) or ward.reason:
+        return None
+    layer = off[0].record.norm.name
+    trial = ward.trial(partial(ward.recompute, layers=[layer]))
+    behind = [drift.record.norm.name for drift in off[1:]]
+    if trial.reason or any(trial.after.off.get(name, 0.0) > FITS for name in behind):
+        return None
+    if len(ward.case.drifts) == 1:
+        return None  # no layer stands out
+    words = f"{layer!r} is the first of {len(ward.case.drifts)} layers with wrong statistics"
+    if behind:
+        words += f"; with its own recomputed those of the other {len(behind)} fit again"
+    else:
+        words += " and the only one"
+    name = f"statistics of {layer} lost or changed"
+    return _recalibrating(ward, [], words, "likely", name, (layer,))
+
+
+def lag(ward: Ward) -> Evidence | None:
+    """What remains: the statistics are those of other weights or other data."""
+    off = _off(ward)
+    if not ward.of(1, 2, 3):
+        return None
+    words = f"statistics are off in {len(off)} of {len(ward.case.drifts)} layers"
+    if slow := _slow(ward):
+        words += f"; the momentum is {slow:g}, so they hardly move"
+    elif off:
+        words += f", first in {off[0].record.norm.name!r}"
+    others = "averaged weights without statistics, or data other than those of training"
+    sure = "certain" if slow else f"or {others}: the numbers do not tell them apart"
+    name = "momentum lost" if slow else ""
+    if not off:
+        words = "the loss is higher by the running statistics, yet no test finds these off"
+        name, sure = "cause unknown", "nothing measured tells the cause"
+    return _recalibrating(ward, [], words, sure, name)
+
+
+def _recalibrating(
+    ward: Ward,
+    own: Sequence[Finding],
+    words: str,
+    sure: str,
+    name: str = "",
+    layers: tuple[str, ...] = (),
+    keep: set[str] | None = None,
+) -> Evidence:
+    """The evidence for a cause that recomputing the statistics, of all or some layers, repairs.
+
+    It explains findings on the layers in `keep` alone, where that is given.
+    """
+    trial = ward.recalibrated(layers=layers)
+    every = ward.of(*STALE, 10)
+    explained = [
+        one
+        for one in every
+        if one in own
+        or one.check == 3
+        or (one.check != 10 and (trial.reason or trial.restored(one.layer)))
+    ]
+    explained = [one for one in explained if keep is None or one.layer in keep]
+    others = [one for one in own if one not in explained]
+    refused = trial.refusal or ward.too_few(trial)
+    line = RECALIBRATE
+    if layers:
+        line = line.replace("batches)", f"batches, layers={list(layers)})")
+    if not (others or explained):
+        explained = ward.of(1, 2)
+    return Evidence(
+        findings=[*others, *explained],
+        words=words,
+        fix=line,
+        trial=trial,
+        sure=sure,
+        repair="statistics",
+        refused=refused,
+        name=name,
+        layers=layers,
+        go_on=lambda ward: ward.repaired(partial(ward.recompute, layers=layers)),
+    )
+
+
+def _off(ward: Ward) -> list[Drift]:
+    """The layers whose statistics are off, in the order of the forward pass."""
+    if ward.case.survey is None:
+        return []
+    return [d for d in ward.case.drifts if bool((d.mean_off | d.variance_off).any())]
+
+
+def _first_off(ward: Ward) -> str | None:
+    off = _off(ward)
+    return off[0].record.norm.name if off else None
+
+
+def _ratio(drift: Drift) -> float:
+    """The log of the ratio of variances, in the median channel."""
+    return float(drift.variance.median())
+
+
+def _momentum(ward: Ward, layer: str) -> float | None:
+    given = getattr(ward.case.model.get_submodule(layer), "momentum", None)
+    return None if given is None else float(given)
+
+
+def _slow(ward: Ward) -> float | None:
+    """The smallest momentum, where it moves nothing."""
+    found = [m for norm in ward.case.tracking if (m := _momentum(ward, norm.name)) is not None]
+    return min(found) if found and min(found) < SLOW else None
+
+
+def _names_an_average(ward: Ward) -> str:
+    """A class or a buffer of the model that says that its weights are an average."""
+    names = [type(module).__name__ for module in ward.case.model.modules()]
+    names += [name.rpartition(".")[2] for name, _ in ward.case.model.named_buffers()]
+    parts = (
+        (name, part)
+        for name in names
+        for part in _AVERAGED
+        if part == name.lower() or (part == "averaged" and "averagedmodel" in name.lower())
+    )
+    return next((name for name, _ in parts), "")

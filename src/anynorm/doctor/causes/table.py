@@ -1,0 +1,147 @@
+"""The table of causes, and the search through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from anynorm.doctor.causes import inputs, stale, state, structure
+from anynorm.doctor.causes.cause import SEVERITIES, Cause
+from anynorm.doctor.causes.evidence import Evidence
+from anynorm.doctor.causes.ward import Ward
+from anynorm.doctor.diagnosis import Finding
+
+__all__ = ["CAUSES", "Row", "explained"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cause, what tells it from the others, and the function that looks for that evidence."""
+
+    name: str
+    look: Callable[[Ward], Evidence | None]
+    evidence: str
+
+
+# What is a fact of the model comes first, then what a trial tells from the others; what merely
+# remains is last.  Each takes the findings that it explains from those behind it.
+CAUSES: tuple[Row, ...] = (
+    Row("broken values", state.broken, "a value that is not finite, or a negative variance"),
+    Row(
+        "conversion changed the function",
+        structure.conversion,
+        "the outputs differ from those of source=",
+    ),
+    Row(
+        "shared layer",
+        structure.shared,
+        "calls of one layer have different moments (check 11); tried with statistics for each call",
+    ),
+    Row(
+        "ε changed",
+        state.epsilon,
+        "ε beside the running variances, in all layers that have it; tried with 1e-5 and 1e-3",
+    ),
+    Row(
+        "too few batches",
+        stale.few_batches,
+        "what the count of batches and the momentum leave of the initial statistics; "
+        "below a momentum of 1e-4 it is called momentum lost",
+    ),
+    Row(
+        "dropout in front of batch norm", stale.dropout, "the statistics are right with dropout on"
+    ),
+    Row(
+        "input preprocessing",
+        inputs.preprocessing,
+        "the first batch norm's statistics fit after a change of the input: a factor, a "
+        "shift, another order of channels, standardisation; tried on all layers and the "
+        "loss",
+    ),
+    Row(
+        "momentum in the other convention",
+        stale.momentum,
+        "a momentum of 0.5 or more; explains that layer and those behind it",
+    ),
+    Row(
+        "averaged weights without statistics",
+        stale.averaged,
+        "a model that is called an average, or statistics off in 80% of the layers from "
+        "the first on with running variances above the data's",
+    ),
+    Row(
+        "statistics of one layer",
+        stale.one_layer,
+        "with one layer's statistics recomputed all behind it fit",
+    ),
+    Row(
+        "running statistics that lag behind the weights",
+        stale.lag,
+        "what is left: statistics of other weights or other data",
+    ),
+    Row("another domain", structure.domain, "tests 1 and 2 on target="),
+    Row(
+        "small batches",
+        structure.small_batches,
+        "few values behind a statistic; a last batch of one sample",
+    ),
+    Row(
+        "frozen layers whose statistics move",
+        state.frozen,
+        "γ and β without gradients, running statistics that move",
+    ),
+    Row("train mode", state.train_mode, "layers in train mode"),
+)
+
+
+def explained(ward: Ward) -> tuple[list[Finding], list[Cause]]:
+    """Find the causes of a ward's findings, the worst first.
+
+    Returns the findings, with the fix of their cause in place of their own, and the causes.
+    Errors and warnings that no row explains are their own cause.
+    """
+    every = list(ward.findings)
+    causes: list[Cause] = []
+    for row in CAUSES:
+        evidence = row.look(ward)
+        if evidence is None or not evidence.findings:
+            continue
+        cause = evidence.cause(row.name)
+        causes.append(cause)
+        ward.findings = [f for f in ward.findings if not _among(f, cause.findings)]
+        if evidence.go_on is not None and not cause.refused:
+            evidence.go_on(ward)
+    causes += _of_their_own(ward.findings)
+    causes.sort(key=lambda cause: SEVERITIES.index(cause.severity))
+    return _with_fixes(every, causes)
+
+
+def _among(finding: Finding, findings: Sequence[Finding]) -> bool:
+    return any(finding is one for one in findings)
+
+
+def _of_their_own(findings: Sequence[Finding]) -> list[Cause]:
+    """A cause for each check that found something which nothing else explains."""
+    checks = dict.fromkeys(one.check for one in findings if one.severity != "info")
+    found = []
+    for check in checks:
+        own = [one for one in findings if one.check == check and one.severity != "info"]
+        first = own[0]
+        words = f"{first.layer or 'the model'}: {first.message}"
+        effect = "not tried"
+        repair = "layer" if check in (12, 14) else "none"
+        found.append(Cause(first.name, tuple(own), words, first.fix, effect, repair=repair))
+    return found
+
+
+def _with_fixes(
+    findings: Sequence[Finding], causes: Sequence[Cause]
+) -> tuple[list[Finding], list[Cause]]:
+    """What repairs the cause is the fix of each finding that it explains."""
+    new: dict[int, Finding] = {}
+    for cause in causes:
+        for one in cause.findings:
+            advice = cause.fix or f"# no repair is offered: {cause.refused}"
+            new[id(one)] = one if cause.repair == "layer" else replace(one, fix=advice)
+    fixed = [new.get(id(one), one) for one in findings]
+    return fixed, [replace(c, findings=tuple(new[id(f)] for f in c.findings)) for c in causes]

@@ -1,0 +1,208 @@
+"""What the search for causes works on: the findings, a copy of the model, and batches to try on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from anynorm.doctor.case import Case
+from anynorm.doctor.causes.score import Score, better, changed, merged, samples, score, worse
+from anynorm.doctor.comparison import part_of, samples_of
+from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.losses import Loss
+from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch
+from anynorm.surgery.moments import in_group
+from anynorm.surgery.recalibrate import recompute
+from anynorm.surgery.receipt import Log
+
+__all__ = ["Edit", "Trial", "Ward"]
+
+PASSES = 2  # of recomputing in a trial: further ones change little, and each costs a pass
+LESS = 0.5  # of its distance is left where a repair explains that a layer is off
+
+Edit = Callable[[nn.Module], nn.Module]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A repair that was tried: what was measured before and after, or why it was not tried."""
+
+    before: Score
+    after: Score
+    reason: str = ""  # why it was not tried
+
+    @property
+    def refusal(self) -> str:
+        """Why the repair is not offered; "" where it is."""
+        if self.reason:
+            return ""
+        if worse(self.before, self.after):
+            return f"it raises the loss from {self.before.loss:.3g} to {self.after.loss:.3g}"
+        if self.after.loss is not None and math.isnan(self.after.loss):
+            return "the loss is not a number afterwards"
+        return ""
+
+    @property
+    def works(self) -> bool:
+        """Whether the loss falls or, without labels, the statistics fit better."""
+        if self.reason:
+            return False
+        if self.before.loss is not None and self.after.loss is not None:
+            return better(self.before, self.after)
+        return self.after.mean_off < LESS * self.before.mean_off
+
+    @property
+    def said(self) -> str:
+        """What the repair did, as a sentence with the numbers."""
+        if self.reason:
+            return f"not tried: {self.reason}"
+        parts = []
+        if self.before.loss is not None and self.after.loss is not None:
+            parts.append(f"the loss goes from {self.before.loss:.3g} to {self.after.loss:.3g}")
+        if self.before.labels and self.after.labels == self.before.labels:
+            right, labels = (self.before.right, self.after.right), self.before.labels
+            parts.append(f"right predictions from {right[0]} to {right[1]} of {labels}")
+        elif (found := changed(self.before, self.after))[1]:
+            parts.append(f"{found[0]} of {found[1]} predictions change")
+        if self.before.off:
+            now, then = self.after.mean_off, self.before.mean_off
+            parts.append(f"the running statistics are off by {now:.2g} σ, not {then:.2g} σ")
+        return "; ".join(parts)
+
+    def restored(self, layer: str) -> bool:
+        """Whether the statistics of a layer fit now, at least much better."""
+        now, then = self.after.off.get(layer), self.before.off.get(layer)
+        return then is not None and now is not None and now <= max(LESS * then, 0.05)
+
+
+@dataclass
+class Ward:
+    """The findings that are still unexplained, and the model with the repairs found so far."""
+
+    case: Case
+    findings: list[Finding]  # in the order of the diagnosis
+    batches: list[Batch]  # a part of them, to try repairs on
+    loss: Loss | None
+    model: nn.Module = field(init=False)
+    reason: str = ""  # why no repair can be tried
+
+    def __post_init__(self) -> None:
+        self.model = self.case.model
+        self._before: Score | None = None
+        self._recalibrated: Trial | None = None
+        if not self.batches:
+            self.reason = "there are no batches"
+        elif in_group():
+            self.reason = "repairs are tried in a single process"
+        elif any(one.severity != "info" for one in self.findings):  # else nothing is repaired
+            try:
+                self.model = copy.deepcopy(self.case.model).eval()
+            except Exception as error:
+                self.reason = f"the model cannot be copied ({str(error) or type(error).__name__})"
+
+    @property
+    def before(self) -> Score:
+        """The score of the model with the repairs found so far."""
+        if self._before is None:
+            self._before = self.score(self.model, self.batches) if self.batches else Score()
+        return self._before
+
+    def score(self, model: nn.Module, batches: Sequence[Batch]) -> Score:
+        """Measure a model."""
+        return score(model, batches, self.loss, self.case.forward)
+
+    def of(self, *checks: int, severe: bool = True) -> list[Finding]:
+        """The open findings of some checks; information too unless `severe`."""
+        found = [one for one in self.findings if one.check in checks]
+        return [one for one in found if one.severity != "info" or not severe]
+
+    def trial(self, edit: Edit, batches: Sequence[Batch] | None = None) -> Trial:
+        """Try an edit on a copy of the model, or other batches."""
+        if self.reason:
+            return Trial(Score(), Score(), self.reason)
+        try:
+            edited = edit(copy.deepcopy(self.model)).eval()
+            return Trial(self.before, self.score(edited, batches or self.batches))
+        except AnynormError as error:
+            return Trial(self.before, Score(), str(error).partition("\n")[0])
+
+    def recalibrated(self, prepare: Edit | None = None, layers: Sequence[str] = ()) -> Trial:
+        """Recompute the statistics from one half of the batches, and measure on the other half.
+
+        Those of the named `layers`, or of all, after the edit `prepare`.
+
+        Both ways, so that statistics of too few samples show: they do not fit the other half.
+        """
+        if self.reason:
+            return Trial(Score(), Score(), self.reason)
+        if prepare is not None or layers:
+            return self._in_halves(prepare, layers)
+        if self._recalibrated is None:
+            self._recalibrated = self._in_halves(None, ())
+        return self._recalibrated
+
+    def _in_halves(self, prepare: Edit | None, layers: Sequence[str]) -> Trial:
+        halves = _halves(self.batches)
+        if halves is None:
+            return Trial(self.before, Score(), "a single sample cannot be split into halves")
+        before, after = [], []
+        try:
+            for fit, held in (halves, halves[::-1]):
+                model = copy.deepcopy(self.model)
+                model = model if prepare is None else prepare(model)
+                self.recompute(model, layers, fit)
+                before.append(self.score(self.model, held))
+                after.append(self.score(model, held))
+        except AnynormError as error:
+            return Trial(self.before, Score(), str(error).partition("\n")[0])
+        return Trial(merged(before), merged(after))
+
+    def too_few(self, trial: Trial) -> str:
+        """Why statistics of these batches are no repair: "" if they are one."""
+        if trial.reason or not trial.before.off:
+            return ""
+        count, now, then = samples(self.batches), trial.after.mean_off, trial.before.mean_off
+        if now <= then:
+            return ""
+        return (
+            f"{count} samples are too few for these layers: statistics of one half miss the other "
+            f"half's by {now:.2g} σ, the present ones by {then:.2g} σ"
+        )
+
+    def repaired(self, edit: Edit) -> None:
+        """Go on with the model as a repair left it."""
+        if not self.reason:
+            self.model = edit(self.model).eval()
+        self._before = self._recalibrated = None
+
+    def fed(self, batches: list[Batch]) -> None:
+        """Go on with other batches."""
+        self.batches = batches
+        self._before = self._recalibrated = None
+
+    def recompute(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] = (),
+        batches: Sequence[Batch] | None = None,
+    ) -> nn.Module:
+        """The edit that recomputes the running statistics of some layers, or of all."""
+        options: dict[str, Any] = {"passes": PASSES, "layers": layers or None}
+        recompute(model, batches or self.batches, Log(), forward=self.case.forward, **options)
+        return model
+
+
+def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]] | None:
+    """Two halves of the samples; every second batch goes to the second."""
+    if len(batches) > 1:
+        return list(batches[::2]), list(batches[1::2])
+    count = samples_of(batches[0])
+    if count < 2:
+        return None
+    return [part_of(batches[0], 0, count // 2)], [part_of(batches[0], count // 2, count)]
