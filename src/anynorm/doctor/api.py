@@ -20,6 +20,7 @@ from anynorm.doctor.losses import Loss
 from anynorm.doctor.repair import Patient
 from anynorm.doctor.survey import Survey, Wanted, records_on, survey
 from anynorm.doctor.table import chosen
+from anynorm.doctor.undecided import Undecided
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.snapshot import preserved
@@ -87,7 +88,8 @@ def doctor(
         findings, skipped = _run(table, case)
     example = None if seen is None else seen.example
     patient = Patient(model, batches, example, forward, group)
-    return Diagnosis(arranged(findings), tuple(skipped), _facts(case, seen), table, patient)
+    facts, undecided = _facts(case, seen), _undecided(table, case)
+    return Diagnosis(arranged(findings), tuple(skipped), facts, table, patient, undecided)
 
 
 @contextmanager
@@ -114,6 +116,11 @@ def _run(table: Sequence[Check], case: Case) -> tuple[list[Finding], list[Skippe
         else:
             findings += found
     return findings, skipped
+
+
+def _undecided(table: Sequence[Check], case: Case) -> tuple[Undecided, ...]:
+    numbers = {check.number for check in table}
+    return tuple(one for one in case.undecided if one.check in numbers)
 
 
 def _one(check: Check, case: Case) -> list[Finding] | Skipped:

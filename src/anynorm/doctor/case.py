@@ -15,6 +15,7 @@ from anynorm.doctor.drift import Drift, drifts
 from anynorm.doctor.geometry import shares_batch
 from anynorm.doctor.record import Record
 from anynorm.doctor.survey import Survey
+from anynorm.doctor.undecided import Undecided
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.graph import Graph, capture
@@ -96,6 +97,11 @@ class Case:
     def drifts(self) -> list[Drift]:
         """The tests 1 and 2 on the model's own batches."""
         return drifts(self.measured.records)
+
+    @property
+    def undecided(self) -> list[Undecided]:
+        """The layers of which the data cannot say whether their statistics are right."""
+        return []
 
     @cached_property
     def right_with_dropout(self) -> frozenset[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from anynorm.doctor.case import Numbers
+from anynorm.doctor.undecided import Undecided
 from anynorm.report.diagnosis import write
 from anynorm.report.diagnosis_terminal import show
 from anynorm.surgery.receipt import Result
@@ -94,7 +95,8 @@ class Diagnosis:
     """The result of :func:`anynorm.doctor`.
 
     `findings` come by severity ("error", "warning", "info"), those of one check in the order of
-    the forward pass; `skipped` are checks that lacked something; `facts` say what was examined.
+    the forward pass; `skipped` are checks that lacked something; `undecided` are layers
+    for which the data are too few; `facts` say what was examined.
     """
 
     findings: tuple[Finding, ...]
@@ -102,6 +104,7 @@ class Diagnosis:
     facts: Mapping[str, Any]
     checks: tuple[Check, ...] = field(repr=False)
     patient: Patient = field(repr=False)
+    undecided: tuple[Undecided, ...] = ()
 
     @property
     def status(self) -> int:
@@ -145,6 +148,7 @@ class Diagnosis:
             "findings": [one.to_dict() for one in self.findings],
             "checks": [self._row(check) for check in self.checks],
             "skipped": [vars(one) for one in self.skipped],
+            "undecided": [vars(one) for one in self.undecided],
         }
 
     def _row(self, check: Check) -> dict[str, Any]:
