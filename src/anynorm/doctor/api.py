@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ def doctor(
     loader: DataLoader[Any] | None = None,
     checks: Sequence[int] | None = None,
     group: dist.ProcessGroup | None = None,
+    batch_axis: int | None = None,
 ) -> Diagnosis:
     """Say what is wrong with a trained model's normalization, by evidence from its own data.
 
@@ -56,7 +58,8 @@ def doctor(
     `averaged`: the model with averaged weights; `source`: the model that this one was converted
     from.  `accumulation`: batches behind one step of the `optimizer`; `steps`: how many steps were
     trained.  `loader`: says how large the last batch is, if `batches` is no DataLoader.  `checks`:
-    the numbers of those to run; see :mod:`anynorm.doctor.table` for all.
+    the numbers of those to run; see :mod:`anynorm.doctor.table` for all.  `batch_axis`: the axis
+    of the input that has the samples, 0 unless the labels or the outputs show that it is 1.
 
     The model, its gradients, its modes and all random states are afterwards as they were.  Raises
     `AnynormError` for batches that the model cannot be called on, if there are none, and for lazy
@@ -73,16 +76,19 @@ def doctor(
     with _kept(model, averaged, source):
         seen = None
         if batches is not None:
-            seen = survey(model, batches, averaged=averaged, loss=loss, wanted=wanted, **how)
+            options: dict[str, Any] = {"averaged": averaged, "loss": loss, "wanted": wanted}
+            seen = survey(model, batches, batch_axis=batch_axis, **options, **how)
+        axis = batch_axis if seen is None else seen.axis
         case = Case(
             model,
             seen,
-            target=None if target is None else records_on(model, target, **how),
+            target=None if target is None else records_on(model, target, batch_axis=axis, **how),
             source=source,
             optimizer=optimizer,
             loader=_cut(loader if loader is not None else batches),
             accumulation=accumulation,
             steps=steps,
+            axis=axis,
             **how,
         )
         findings, skipped = _run(table, case)
@@ -119,8 +125,10 @@ def _run(table: Sequence[Check], case: Case) -> tuple[list[Finding], list[Skippe
 
 
 def _undecided(table: Sequence[Check], case: Case) -> tuple[Undecided, ...]:
-    numbers = {check.number for check in table}
-    return tuple(one for one in case.undecided if one.check in numbers)
+    names = {check.number: check.name for check in table}
+    return tuple(
+        replace(one, name=names[one.check]) for one in case.undecided if one.check in names
+    )
 
 
 def _one(check: Check, case: Case) -> list[Finding] | Skipped:
