@@ -13,12 +13,23 @@ from anynorm.doctor.deviation import LEVEL, Deviation, off
 from anynorm.doctor.geometry import double
 from anynorm.doctor.record import Record
 
-__all__ = ["MEAN", "VARIANCE", "Drift", "drifts", "epsilon", "measurable", "tested", "unseen"]
+__all__ = [
+    "MEAN",
+    "VARIANCE",
+    "Drift",
+    "drifts",
+    "epsilon",
+    "measurable",
+    "relative",
+    "tested",
+    "unseen",
+]
 
 MEAN = 0.1  # in σ
 VARIANCE = math.log(1.25)
 ERROR = 5  # times the threshold is an error
 SHIFT, FACTOR = 0.5, 2.0  # what must be found, or the layer is undecided
+_OUTSIDE = 0.22  # of two variances with the ratio 1.25, beside their root mean square
 _ERRORS = 3.5  # standard errors from the threshold, so that an error is one in every sample
 _BATCH = 8  # the fewest samples that a batch of training is taken to have had
 _MOMENTUM = 0.1  # of frozen layers, which have none
@@ -105,14 +116,22 @@ class _Measured:
         of_mean, of_variance = inputs.units.influences()
         more = inputs.units.samples / _behind(record)
         away = running[0] - mean
-        # Noise is relative to the data's own σ, which is too small where the mean's noise is.
-        by_mean = Deviation.of(away / larger.sqrt(), of_mean / variance.sqrt(), more)
+        # The noise is relative to the data's own σ, without ε: where rare large values are
+        # missing, both are too small.
+        alone = inputs.values.variance
+        by_mean = Deviation.of(away / larger.sqrt(), relative(of_mean, alone.sqrt()), more)
+        middle = ((variance.square() + running[1].square()) / 2).sqrt()
         by_variance = Deviation.of(
-            (running[1] - variance) / larger, of_variance / variance, more, least=True
+            (running[1] - variance) / middle, relative(of_variance, alone), more, least=True
         )
         return cls(
             record, away / variance.sqrt(), (running[1] / variance).log(), by_mean, by_variance
         )
+
+
+def relative(influence: Tensor, scale: Tensor) -> Tensor:
+    """`influence` beside the `scale` of each channel; 0 where that is 0."""
+    return torch.where(scale > 0, influence / scale, 0.0)
 
 
 def epsilon(module: nn.Module) -> float:
@@ -144,12 +163,16 @@ def _drift(
         mean[0] & (one.mean.abs() > MEAN),
         variance[0] & (one.variance.abs() > VARIANCE),
         mean[1] & (one.mean.abs() >= ERROR * MEAN) & _beyond(one.by_mean, MEAN),
-        variance[1]
-        & (one.variance.abs() >= ERROR * VARIANCE)
-        & _beyond(one.by_variance, -math.expm1(-VARIANCE)),
+        variance[1] & (one.variance.abs() >= ERROR * VARIANCE) & _beyond(one.by_variance, _OUTSIDE),
         one.by_mean.seen(level),
-        1 / (1 - seen) if seen < 1 else math.inf,
+        _factor(seen),
     )
+
+
+def _factor(difference: float) -> float:
+    """The ratio of two variances that differ by so much beside their root mean square."""
+    square = difference**2
+    return (2 + difference * math.sqrt(4 - square)) / (2 - square) if square < 2 else math.inf
 
 
 def _beyond(found: Deviation, threshold: float) -> Tensor:

@@ -16,7 +16,7 @@ from anynorm.doctor.geometry import double
 from anynorm.surgery.moments import in_group
 from anynorm.surgery.normalizers import Normalizer
 
-__all__ = ["averaged", "leftover", "mean", "ranks", "target", "variance"]
+__all__ = ["averaged", "described", "leftover", "mean", "ranks", "target", "variance"]
 
 LEFT = 1e-3
 _RANK = {"info": 0, "warning": 1, "error": 2}
@@ -73,12 +73,18 @@ def _explained(found: Found, first: str, case: Case) -> Found:
     return found._replace(message=message, numbers=numbers)
 
 
+def described(drift: Drift) -> list[Found]:
+    """What is off in a layer: the mean, the variance, both or nothing."""
+    by_mean = [_mean(drift)] if bool(drift.mean_off.any()) else []
+    return by_mean + ([_variance(drift)] if bool(drift.variance_off.any()) else [])
+
+
 def _either(found: Sequence[Drift]) -> Outcome:
     for drift in found:
-        if bool(drift.off.any()):
-            by_mean, by_variance = _mean(drift), _variance(drift)
-            worse = max(by_mean, by_variance, key=lambda one: (_RANK[one.severity], one.effect))
-            yield worse._replace(numbers={**by_mean.numbers, **by_variance.numbers})
+        if both := described(drift):
+            worse = max(both, key=lambda one: (_RANK[one.severity], one.effect))
+            numbers = {k: v for one in both for k, v in one.numbers.items()}
+            yield worse._replace(numbers=numbers)
 
 
 def _name(drift: Drift) -> str:

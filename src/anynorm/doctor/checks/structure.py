@@ -13,7 +13,7 @@ from torch.fx import Node
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.comparison import apart, first_apart, part_of, run, samples_of
 from anynorm.doctor.deviation import Deviation, Q, off
-from anynorm.doctor.drift import MEAN, VARIANCE, epsilon
+from anynorm.doctor.drift import MEAN, VARIANCE, epsilon, relative
 from anynorm.doctor.dropped import rate_of
 from anynorm.doctor.geometry import shares_batch
 from anynorm.doctor.record import Record
@@ -77,20 +77,20 @@ class _Pair:
         ε = epsilon(record.norm.module)
         variances = [call.values.variance + ε for call in (one, other)]
         difference = one.values.mean - other.values.mean
-        influence = one.units.influences(), other.units.influences()
-        # As in the tests of running statistics: beside the larger variance, noise by each its own.
-        larger, smaller = torch.maximum(*variances), torch.minimum(*variances)
-        of_mean, of_variance = (
-            together(a / v[0], b / v[1])
-            for a, b, v in (
-                (influence[0][0], influence[1][0], [v.sqrt() for v in variances]),
-                (influence[0][1], influence[1][1], variances),
-            )
-        )
+        # As in the tests of running statistics: beside the two σ, the noise of each by its own.
+        middle = ((variances[0].square() + variances[1].square()) / 2).sqrt()
+        sides = [
+            (relative(of_mean, alone.sqrt()), relative(of_variance, alone))
+            for call in (one, other)
+            for alone, (of_mean, of_variance) in [(call.values.variance, call.units.influences())]
+        ]
+        of_mean, of_variance = (together(*pair) for pair in zip(*sides, strict=True))
         self.mean = difference / ((variances[0] + variances[1]) / 2).sqrt()
         self.variance = (variances[0] / variances[1]).log()
-        self.by_mean = Deviation.of(difference / larger.sqrt(), of_mean)
-        self.by_variance = Deviation.of((larger - smaller) / larger, of_variance, least=True)
+        self.by_mean = Deviation.of(difference / torch.maximum(*variances).sqrt(), of_mean)
+        self.by_variance = Deviation.of(
+            (variances[0] - variances[1]) / middle, of_variance, least=True
+        )
 
     def effects(self, mean_off: Tensor, variance_off: Tensor) -> tuple[float, float]:
         """The largest differences among the channels that are off: in σ, and as a log ratio."""

@@ -17,7 +17,7 @@ from anynorm.surgery.edit import copied
 from anynorm.surgery.modes import alone
 from anynorm.surgery.normalizers import normalizers
 
-__all__ = ["counted_twice", "decay", "loss_gap"]
+__all__ = ["counted_twice", "decay", "loss_gap", "p_of_no_gap"]
 
 BATCHES, SAMPLES = 3, 8  # fewer say nothing about the mean of all
 LEVEL = 0.005
@@ -42,7 +42,7 @@ def loss_gap(case: Case) -> Outcome:
     by_running, by_batch = statistics.fmean(losses.running), statistics.fmean(losses.batch)
     if not math.isfinite(by_batch):
         return  # check 9 says why
-    p = _p(gaps) if math.isfinite(by_running) else 0.0
+    p = p_of_no_gap(gaps) if math.isfinite(by_running) else 0.0
     least = RELATIVE * abs(by_batch) + ABSOLUTE
     if p < LEVEL and not by_running - by_batch <= least:
         numbers: Numbers = {
@@ -58,7 +58,7 @@ def loss_gap(case: Case) -> Outcome:
         yield Found(_likely(case, layers), message, numbers, (by_running - by_batch) / least)
 
 
-def _p(gaps: list[Tensor]) -> float:
+def p_of_no_gap(gaps: list[Tensor]) -> float:
     """p that the loss by running statistics is no larger: by samples, where each has a loss.
 
     The samples of a batch share its statistics.  Where that makes batches differ by more than their
