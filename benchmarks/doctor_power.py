@@ -39,8 +39,8 @@ FILE = RESULTS / "doctor_power.json"
 PAGE = ROOT / "docs" / "doctor.md"
 PIECES = (1, 2, 3, 4, 8, 64)
 TRAINED, MOMENTUM = 60, 0.1
-VALUES = 2e8  # that are drawn for one setting, about
-FEWEST = 30  # studies of a setting
+VALUES = 1e8  # that are drawn for one setting, about
+FEWEST = 25  # studies of a setting
 
 
 @dataclass(frozen=True)
@@ -435,7 +435,7 @@ def tables() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate every setting, write the shares, and put the tables onto the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--studies", type=int, default=200, help="of each setting, at most (200)")
+    parser.add_argument("--studies", type=int, default=150, help="of each setting, at most (150)")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
     parser.add_argument("--out", type=Path, default=FILE, help=f"the result ({FILE})")
     options = parser.parse_args(arguments)
@@ -446,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({**asdict(setting), "studies": studies})
         rows[-1]["found"] = simulate(setting, studies, seed)
         print(power_table(rows[-1:]).splitlines()[-1], flush=True)
-    result = {"about": about("default", {}), "rows": rows, "pieces": in_pieces(most // 3, seed)}
+    result = {"about": about("default", {}), "rows": rows, "pieces": in_pieces(most // 2, seed)}
     result["losses"] = [
         {"shape": shape, "batches": batches, "batch": batch, "studies": 10 * most}
         | {"found": losses(shape, batches, batch, 10 * most, seed)}
@@ -454,14 +454,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for batches, batch in ((1, 64), (3, 16), (5, 16), (20, 16), (20, 1))
     ]
     result["sharing"] = [
-        {"shape": shape, "calls": calls, "studies": most // 3}
-        | {"error": sharing(shape, calls, 0.0, most // 3, seed)}
-        | {"power": sharing(shape, calls, 0.5, most // 3, seed)}
+        {"shape": shape, "calls": calls, "studies": most // 2}
+        | {"error": sharing(shape, calls, 0.0, most // 2, seed)}
+        | {"power": sharing(shape, calls, 0.5, most // 2, seed)}
         for shape in SHAPES
         for calls in (2, 8)
     ]
     result["dropping"] = [
-        {"rate": rate, "studies": most // 3, "found": dropping(rate, most // 3, seed)}
+        {"rate": rate, "studies": most // 2, "found": dropping(rate, most // 2, seed)}
         for rate in (1e-3, 0.02, 0.1, 0.5)
     ]
     write(options.out, result)

@@ -119,7 +119,7 @@ def _mean(drift: Drift) -> Found:
     }
     message = f"the running mean is off in {count} of {len(drift.mean)} channels, by up to "
     message += f"{away:.2g} σ (channel {worst})"
-    message += _as_frozen(drift)
+    message += _as_frozen(drift, numbers)
     effect = away / MEAN
     severity = _severity(drift, drift.mean_sure, drift.moved[0])
     return Found(_name(drift), message, numbers, effect, severity, _fix(drift))
@@ -139,15 +139,16 @@ def _variance(drift: Drift) -> Found:
     }
     message = f"the running variance is off in {count} of {len(drift.variance)} channels, by up to "
     message += f"a factor of {math.exp(abs(log_ratio)):.3g} (channel {worst})"
-    message += _as_frozen(drift)
+    message += _as_frozen(drift, numbers)
     effect = abs(log_ratio) / VARIANCE
     severity = _severity(drift, drift.variance_sure, drift.moved[1])
     return Found(_name(drift), message, numbers, effect, severity, _fix(drift))
 
 
-def _as_frozen(drift: Drift) -> str:
+def _as_frozen(drift: Drift, numbers: Numbers) -> str:
     if not _frozen(drift):
         return ""
+    numbers["frozen"] = "yes"
     return "; the layer is frozen, and its weights may have been trained with these statistics"
 
 
