@@ -139,6 +139,18 @@ def test_rows_of_one_sample_count_once(rows):
     assert "12 samples" in diagnosis.undecided[0].message
 
 
+def test_a_channel_that_a_mask_leaves_out_is_no_fault():
+    torch.manual_seed(7)
+    norm = anynorm.BatchNorm1d(8)
+    for _ in range(100):
+        norm(torch.randn(64, 8, 5))
+    mask = torch.ones(64, 8, 5, dtype=torch.bool)
+    mask[:, 3] = False
+    data = [torch.randn(64, 8, 5) for _ in range(2)]
+    how = {"forward": lambda model, x: model(x, mask=mask), "checks": [1, 2]}
+    assert doctor(norm.eval(), data, **how).findings == ()
+
+
 class Detection(nn.Module):
     """The frozen batch norm of detection libraries."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from anynorm.doctor.api import doctor
 from anynorm.doctor.diagnosis import Diagnosis, Finding, Skipped
 from anynorm.doctor.table import CHECKS
+from anynorm.doctor.undecided import Undecided
 from anynorm.packages import make_callable
 
-__all__ = ["CHECKS", "Diagnosis", "Finding", "Skipped", "doctor"]
+__all__ = ["CHECKS", "Diagnosis", "Finding", "Skipped", "Undecided", "doctor"]
 
 make_callable(__name__, doctor)

@@ -72,6 +72,8 @@ class Deviation:
         if least:
             noise = noise.clamp(min=middle) * _for_the_unseen(carried)
         noise = noise.where(noise > 0, middle)
+        # A channel of which a mask left no values differs from nothing.
+        difference = difference.nan_to_num(nan=0.0)
         error = noise * (Units.clustering(influence) + more)
         return cls(difference, error, independent(influence), units - 1, carried)
 
