@@ -62,7 +62,11 @@ def test_options_become_the_arguments_of_one_call(
     words += " --averaged ema.pt --source nets:bare --forward nets:twice"
     status, given = call(monkeypatch, f"{words} --accumulation 4 --steps 9 --checks 1 2")
     assert status == 0
-    assert set(inspect.signature(doctor).parameters) - set(given) == {"group", "loader"}
+    assert set(inspect.signature(doctor).parameters) - set(given) == {
+        "group",
+        "loader",
+        "batch_axis",
+    }
     assert (len(given["batches"]), len(list(given["target"]))) == (2, 2)
     assert isinstance(given["optimizer"], torch.optim.SGD)
     assert given["optimizer"].param_groups[0]["params"][0] is given["model"][0].weight

@@ -1,9 +1,17 @@
-"""The statistical tests keep their promises, against scipy-free references and by simulation."""
+"""The statistical tests keep their promises, against tables, SciPy and by simulation."""
 
 import pytest
+import scipy.stats
 import torch
 
-from anynorm.doctor.significance import bootstrap, discoveries, p_values, welch
+from anynorm.doctor.significance import (
+    discoveries,
+    f_bound,
+    f_tail,
+    independent,
+    mean_above_zero,
+    p_values,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +55,28 @@ def test_missing_p_discover_nothing():
     assert discoveries(torch.empty(0), q=0.01).shape == (0,)
 
 
-def test_welch_finds_a_difference_and_no_other():
+@pytest.mark.parametrize("numerator", [2, 8, 60])
+@pytest.mark.parametrize("denominator", [7, 15, 63, 127])
+@pytest.mark.parametrize("p", [0.05, 2.5e-3, 2.5e-4])
+def test_the_tail_of_f_is_scipys(numerator, denominator, p):
+    value = scipy.stats.f.isf(p, numerator, denominator)
+    assert p / 2 < f_tail(value, numerator, denominator) < 2 * p
+    bound = f_bound(p, numerator, denominator)
+    assert f_tail(bound, numerator, denominator) == pytest.approx(p, rel=1e-6)
+
+
+def test_independent_channels_are_counted():
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, 50, 1000, generator=generator, dtype=torch.float64)
-    errors = (x.var(0) / 50, y.var(0) / 50)
-    p = welch((x.mean(0), y.mean(0)), errors, (49, 49))
-    assert (p < 0.05).double().mean().item() == pytest.approx(0.05, abs=0.025)
-    assert (welch((x.mean(0) + 2, y.mean(0)), errors, (49, 49)) < 1e-6).all()
+    x = torch.randn(100, 40, generator=generator)
+    # Chance correlation of 100 units is counted as correlation: 1 / (1 / 40 + 1 / 100).
+    assert independent(x) == pytest.approx(28.6, rel=0.05)
+    assert independent(x[:, :1].repeat(1, 40)) == pytest.approx(1)
+    assert independent(torch.zeros(5, 3)) == 1
 
 
-def test_bootstrap_covers_the_mean_and_is_the_same_each_time():
-    values = torch.randn(40, generator=torch.Generator().manual_seed(3)).tolist()
-    low, high = bootstrap(values, level=0.99)
-    error = torch.tensor(values).std().item() / 40**0.5
-    assert high - low == pytest.approx(2 * 2.576 * error, rel=0.1)
-    assert (low, high) == bootstrap(values, level=0.99)
+@pytest.mark.parametrize("samples", [3, 5, 40])
+def test_a_mean_of_zero_is_rarely_called_larger(samples):
+    generator = torch.Generator().manual_seed(0)
+    found = [mean_above_zero(torch.randn(samples, generator=generator)) for _ in range(4000)]
+    assert sum(p < 0.005 for p in found) / 4000 < 0.009
+    assert mean_above_zero(torch.randn(samples, generator=generator) * 0.1 + 1) < 0.01

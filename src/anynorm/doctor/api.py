@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from anynorm.doctor.overruled import judged
 from anynorm.doctor.repair import Patient
 from anynorm.doctor.survey import Survey, Wanted, records_on, survey
 from anynorm.doctor.table import chosen
+from anynorm.doctor.undecided import Undecided
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.modes import without_gradients
@@ -50,6 +52,7 @@ def doctor(
     loader: DataLoader[Any] | None = None,
     checks: Sequence[int] | None = None,
     group: dist.ProcessGroup | None = None,
+    batch_axis: int | None = None,
 ) -> Diagnosis:
     """Say what is wrong with a trained model's normalization, by evidence from its own data.
 
@@ -61,7 +64,8 @@ def doctor(
     `averaged`: the model with averaged weights; `source`: the model that this one was converted
     from.  `accumulation`: batches behind one step of the `optimizer`; `steps`: how many steps were
     trained.  `loader`: says how large the last batch is, if `batches` is no DataLoader.  `checks`:
-    the numbers of those to run; see :mod:`anynorm.doctor.table` for all.
+    the numbers of those to run; see :mod:`anynorm.doctor.table` for all.  `batch_axis`: the axis
+    of the input that has the samples, 0 unless the labels or the outputs show that it is 1.
 
     The causes of what is found are in `Diagnosis.causes`; their repairs are tried on a copy, on
     the first batches.  The model, its gradients, its modes and all random states are afterwards as
@@ -81,24 +85,28 @@ def doctor(
         seen = None
         if batches is not None:
             through = batches if kept is None else kept
-            seen = survey(model, through, averaged=averaged, loss=loss, wanted=wanted, **how)
+            options: dict[str, Any] = {"averaged": averaged, "loss": loss, "wanted": wanted}
+            seen = survey(model, through, batch_axis=batch_axis, **options, **how)
+        axis = batch_axis if seen is None else seen.axis
         case = Case(
             model,
             seen,
-            target=None if target is None else records_on(model, target, **how),
+            target=None if target is None else records_on(model, target, batch_axis=axis, **how),
             source=source,
             optimizer=optimizer,
             loader=_cut(loader if loader is not None else batches),
             accumulation=accumulation,
             steps=steps,
+            axis=axis,
             **how,
         )
         findings, skipped = _run(table, case)
+        undecided = _undecided(table, case)
         ran = {check.number for check in table} - {one.check for one in skipped}
         ward = Ward(case, findings, [] if kept is None else kept.batches, loss)
         ward.findings = list(arranged(judged(findings, case, ward, ran)))
         findings, causes = explained(ward)
-    examined, not_examined, hidden = tally(case, ())
+    examined, not_examined, hidden = tally(case, undecided)
     return Diagnosis(
         tuple(findings),
         tuple(skipped),
@@ -108,6 +116,7 @@ def doctor(
         tuple(causes),
         examined,
         not_examined,
+        undecided,
         hidden=hidden,
     )
 
@@ -136,6 +145,13 @@ def _run(table: Sequence[Check], case: Case) -> tuple[list[Finding], list[Skippe
         else:
             findings += found
     return findings, skipped
+
+
+def _undecided(table: Sequence[Check], case: Case) -> tuple[Undecided, ...]:
+    names = {check.number: check.name for check in table}
+    return tuple(
+        replace(one, name=names[one.check]) for one in case.undecided if one.check in names
+    )
 
 
 def _one(check: Check, case: Case) -> list[Finding] | Skipped:

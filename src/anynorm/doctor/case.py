@@ -11,10 +11,11 @@ from torch import distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from anynorm.doctor.drift import Drift, drifts
+from anynorm.doctor.drift import Drift, drifts, unseen
 from anynorm.doctor.geometry import shares_batch
 from anynorm.doctor.record import Record
 from anynorm.doctor.survey import Survey
+from anynorm.doctor.undecided import Undecided
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.graph import Graph, capture
@@ -65,6 +66,7 @@ class Case:
     group: dist.ProcessGroup | None = None
     accumulation: int = 1
     steps: int | None = None
+    axis: int | None = None  # that of samples, if it was said or the labels show it
     norms: list[Normalizer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,6 +84,11 @@ class Case:
         """The first batch."""
         return self.measured.example
 
+    @property
+    def batch_axis(self) -> int:
+        """The axis of a batch that has the samples; the first, unless something else is known."""
+        return self.axis or 0
+
     @cached_property
     def tracking(self) -> list[Normalizer]:
         """The layers with running statistics that training updates."""
@@ -98,14 +105,25 @@ class Case:
         return drifts(self.measured.records)
 
     @cached_property
+    def undecided(self) -> list[Undecided]:
+        """The layers of which the data cannot say whether their statistics are right.
+
+        The names of the checks are left to the table.
+        """
+        found: list[Undecided] = []
+        averaged = [] if self.survey is None else drifts(self.survey.averaged or [])
+        for drift in self.drifts if self.survey is not None else []:
+            found += _undecided(drift, 1, 2)
+        for number, others in ((13, averaged), (23, drifts(self.target or []))):
+            for drift in others:
+                found += _undecided(drift, number, number)
+        return found
+
+    @cached_property
     def right_with_dropout(self) -> frozenset[str]:
         """The layers whose statistics are those of the data with dropout on, as in training."""
         found = drifts(self.measured.dropped.probes[True].records)
-        return frozenset(
-            drift.record.norm.name
-            for drift in found
-            if not bool((drift.mean_off | drift.variance_off).any())
-        )
+        return frozenset(drift.record.norm.name for drift in found if not bool(drift.off.any()))
 
     @cached_property
     def graph(self) -> Graph:
@@ -114,3 +132,11 @@ class Case:
             return capture(self.model, self.example, self.forward)
         except AnynormError as error:
             raise CannotRunError(f"a model that can be traced: {error}") from error
+
+
+def _undecided(drift: Drift, *numbers: int) -> list[Undecided]:
+    """What the data cannot show of a layer in which nothing is off."""
+    if bool(drift.off.any()):
+        return []
+    name, words = drift.record.norm.name, zip(numbers, unseen(drift), strict=True)
+    return [Undecided(number, "", name, message) for number, message in words if message]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -113,22 +112,38 @@ def first_apart(one: Run, other: Run, tolerance: float) -> str:
     return ""
 
 
-def samples_of(batch: Batch) -> int:
-    """The number of samples in a batch: the length of its first tensor."""
-    found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim())
-    return len(next(found, torch.empty(0)))
+def samples_of(batch: Batch, axis: int = 0) -> int:
+    """The number of samples in a batch: the size of its first tensor along `axis`."""
+    found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > axis)
+    first = next(found, None)
+    return 0 if first is None else first.shape[axis]
 
 
-def part_of(batch: Batch, start: int, stop: int) -> Batch:
+def part_of(batch: Batch, start: int, stop: int, axis: int = 0) -> Batch:
     """Some samples of a batch, from every tensor that has all of them.
 
-    >>> part_of((torch.zeros(8, 3), torch.zeros(5)), 0, 2)[0].shape
-    torch.Size([2, 3])
+    Args:
+        batch: tensors in tuples, lists and dicts.
+        start: the first sample.
+        stop: the one behind the last.
+        axis: that of samples; a tensor that has them on axis 0 alone, as labels do, is cut there.
+
+    Returns:
+        The same, with fewer samples.
+
+    Example:
+        >>> part_of((torch.zeros(8, 3), torch.zeros(5)), 0, 2)[0].shape
+        torch.Size([2, 3])
+        >>> [x.shape for x in part_of((torch.zeros(5, 8, 3), torch.zeros(8)), 0, 2, axis=1)]
+        [torch.Size([5, 2, 3]), torch.Size([2])]
     """
-    samples = samples_of(batch)
+    samples = samples_of(batch, axis)
 
     def cut(x: Tensor) -> Tensor:
-        return x[start:stop] if x.dim() and len(x) == samples else x
+        for along in dict.fromkeys((axis, 0)):
+            if x.dim() > along and x.shape[along] == samples:
+                return x.narrow(along, start, min(stop, samples) - start)
+        return x
 
     return tree_map_only(Tensor, cut, _plain(batch))
 

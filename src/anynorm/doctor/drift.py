@@ -7,18 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from anynorm.doctor.deviation import LEVEL, Deviation, off
 from anynorm.doctor.geometry import double
 from anynorm.doctor.record import Record
-from anynorm.doctor.significance import discoveries, p_values
 
-__all__ = ["MEAN", "VARIANCE", "Drift", "Q", "drifts", "measurable", "tested"]
+__all__ = [
+    "MEAN",
+    "VARIANCE",
+    "Drift",
+    "drifts",
+    "epsilon",
+    "measurable",
+    "relative",
+    "tested",
+    "unseen",
+]
 
-Q = 0.01  # the false discovery rate over all channels of a model
 MEAN = 0.1  # in σ
 VARIANCE = math.log(1.25)
-_FAMILIES = ("batch", "ghost")  # whose running variance is that of the values
+ERROR = 5  # times the threshold is an error
+SHIFT, FACTOR = 0.5, 2.0  # what must be found, or the layer is undecided
+_OUTSIDE = 0.22  # of two variances with the ratio 1.25, beside their root mean square
+_ERRORS = 3.5  # standard errors from the threshold, so that an error is one in every sample
+_BATCH = 8  # the fewest samples that a batch of training is taken to have had
+_MOMENTUM = 0.1  # of frozen layers, which have none
+_FAMILIES = ("batch", "ghost", "frozen")  # whose running variance is that of the values
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,15 @@ class Drift:
     variance: Tensor  # log of the ratio running / population
     mean_off: Tensor
     variance_off: Tensor
+    mean_sure: Tensor  # which of those are off by so much that it is an error
+    variance_sure: Tensor
+    shift: float  # the smallest of all means that is found, in σ
+    factor: float  # the smallest of all variances that is found
+
+    @property
+    def off(self) -> Tensor:
+        """Which channels are off, in the mean or the variance."""
+        return self.mean_off | self.variance_off
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -48,8 +72,10 @@ def measurable(records: Sequence[Record]) -> list[Record]:
 
 
 def tested(record: Record) -> bool:
-    """Whether the layer keeps the mean and the variance of its input."""
-    return record.norm.tracks and record.norm.family in _FAMILIES
+    """Whether the layer has the mean and the variance of its input, moving or frozen."""
+    module = record.norm.module
+    kept = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+    return record.norm.family in _FAMILIES and all(statistic is not None for statistic in kept)
 
 
 def _has_finite(record: Record) -> bool:
@@ -59,47 +85,119 @@ def _has_finite(record: Record) -> bool:
 
 
 def drifts(records: Sequence[Record]) -> list[Drift]:
-    """Test every channel of every layer, at one false discovery rate over all of them."""
-    measured_on = measurable(records)
-    if not measured_on:
-        return []
-    measured = [_measured(record) for record in measured_on]
-    found = [
-        discoveries(torch.cat([m[index] for m in measured]), Q).split(
-            [len(m[index]) for m in measured]
-        )
-        for index in (1, 3)
-    ]
+    """Test every layer and every channel, all as one family."""
+    measured = [_Measured.of(record) for record in measurable(records)]
+    means = off([m.by_mean for m in measured])
+    variances = off([m.by_variance for m in measured])
+    level = LEVEL / max(len(measured), 1)
     return [
-        Drift(
-            record,
-            mean := effects[0],
-            variance := effects[2],
-            by_mean & (mean.abs() > MEAN),
-            by_variance & (variance.abs() > VARIANCE),
-        )
-        for record, effects, by_mean, by_variance in zip(measured_on, measured, *found, strict=True)
+        _drift(one, mean, variance, level)
+        for one, mean, variance in zip(measured, means, variances, strict=True)
     ]
 
 
-def _measured(record: Record) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The effect on the mean and its p, the effect on the variance and its p."""
-    module, inputs = record.norm.module, record.inputs
-    mean, variance = inputs.values.mean, inputs.values.variance + module.eps
-    running = double(module.running_mean).cpu(), double(module.running_var).cpu()
-    share = _share(record)
-    noise, freedom = inputs.noise(inputs.means, inputs.batch_means)
-    by_mean = (running[0] - mean) / variance.sqrt()
-    p_mean = p_values(by_mean, share * noise / variance, freedom)
-    noise, freedom = inputs.noise(inputs.spreads, inputs.batch_variances)
-    by_variance = ((running[1] + module.eps) / variance).log()
-    p_variance = p_values(by_variance, share * noise / variance.square(), freedom)
-    return by_mean, p_mean, by_variance, p_variance
+@dataclass(frozen=True)
+class _Measured:
+    """The differences of one layer, as they are said and as they are tested."""
+
+    record: Record
+    mean: Tensor  # in σ
+    variance: Tensor  # log ratio
+    by_mean: Deviation
+    by_variance: Deviation
+
+    @classmethod
+    def of(cls, record: Record) -> _Measured:
+        module, inputs = record.norm.module, record.inputs
+        ε = epsilon(module)
+        mean, variance = inputs.values.mean, inputs.values.variance + ε
+        running = double(module.running_mean).cpu(), double(module.running_var).cpu() + ε
+        larger = torch.maximum(variance, running[1])
+        of_mean, of_variance = inputs.units.influences()
+        more = inputs.units.samples / _behind(record)
+        away = running[0] - mean
+        # The noise is relative to the data's own σ, without ε: where rare large values are
+        # missing, both are too small.
+        alone = inputs.values.variance
+        by_mean = Deviation.of(away / larger.sqrt(), relative(of_mean, alone.sqrt()), more)
+        middle = ((variance.square() + running[1].square()) / 2).sqrt()
+        by_variance = Deviation.of(
+            (running[1] - variance) / middle, relative(of_variance, alone), more, least=True
+        )
+        return cls(
+            record, away / variance.sqrt(), (running[1] / variance).log(), by_mean, by_variance
+        )
 
 
-def _share(record: Record) -> float:
-    """The noise of running minus measured statistics, as a multiple of one batch's."""
-    momentum = record.norm.module.momentum
-    tracked = max(int(record.norm.module.num_batches_tracked), 1)
-    running = 1 / tracked if momentum is None else momentum / (2 - momentum)
-    return float(running) + 1 / max(record.forwards, 1)
+def relative(influence: Tensor, scale: Tensor) -> Tensor:
+    """`influence` beside the `scale` of each channel; 0 where that is 0."""
+    return torch.where(scale > 0, influence / scale, 0.0)
+
+
+def epsilon(module: nn.Module) -> float:
+    """Some frozen layers keep their ε to themselves; it is always torch's default."""
+    return float(getattr(module, "eps", 1e-5))
+
+
+def _behind(record: Record) -> float:
+    """How many samples the running statistics stand for, at least.
+
+    The weights of an exponential average are as good as (2 - m) / m batches.  How large these were
+    nobody says, and the batches at hand may be cut otherwise: 8 samples is on the safe side.
+    """
+    module = record.norm.module
+    momentum = getattr(module, "momentum", _MOMENTUM)
+    if momentum is None:
+        return _BATCH * max(int(module.num_batches_tracked), 1)
+    return _BATCH * (2 - momentum) / max(momentum, 1e-9)
+
+
+def _drift(
+    one: _Measured, mean: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], level: float
+) -> Drift:
+    seen = one.by_variance.seen(level)
+    return Drift(
+        one.record,
+        one.mean,
+        one.variance,
+        mean[0] & (one.mean.abs() > MEAN),
+        variance[0] & (one.variance.abs() > VARIANCE),
+        mean[1] & (one.mean.abs() >= ERROR * MEAN) & _beyond(one.by_mean, MEAN),
+        variance[1] & (one.variance.abs() >= ERROR * VARIANCE) & _beyond(one.by_variance, _OUTSIDE),
+        one.by_mean.seen(level),
+        _factor(seen),
+    )
+
+
+def _factor(difference: float) -> float:
+    """The ratio of two variances that differ by so much beside their root mean square."""
+    square = difference**2
+    return (2 + difference * math.sqrt(4 - square)) / (2 - square) if square < 2 else math.inf
+
+
+def _beyond(found: Deviation, threshold: float) -> Tensor:
+    """Whether the difference is beyond the threshold even if noise made it larger."""
+    return found.difference.abs() - _ERRORS * found.error.sqrt() > threshold
+
+
+def unseen(drift: Drift) -> tuple[str, str]:
+    """What of mean and variance the data cannot show in this layer, in words; "" where they can."""
+    record = drift.record
+    samples, batches = record.inputs.units.samples, record.forwards
+    given = f"{samples} sample{'s' * (samples > 1)} in {batches} batch{'es' * (batches > 1)}"
+    shift = factor = ""
+    if drift.shift > SHIFT:
+        shift = f"{given}: "
+        shift += (
+            "no shift can be told from noise here"
+            if math.isinf(drift.shift)
+            else f"shifts below {drift.shift:.2g} σ in all channels cannot be seen here"
+        )
+    if drift.factor > FACTOR:
+        factor = f"{given}: "
+        factor += (
+            "no factor can be told from noise here"
+            if math.isinf(drift.factor)
+            else f"factors below {drift.factor:.3g} in all channels cannot be seen here"
+        )
+    return shift, factor

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from anynorm.doctor.deviation import Deviation
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
+from anynorm.doctor.units import together
 from anynorm.surgery.batches import Batch, Forward, device_of
 from anynorm.surgery.modes import evaluating
 
-__all__ = ["Dropped", "rate_of"]
+__all__ = ["Dropped", "Ratio", "rate_of"]
 
 BATCHES = 8  # that are measured
+DRAWS = 4  # of dropout on each
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The variance that reaches a layer with dropout off over that with it on, and p of 1."""
+
+    record: Record
+    ratio: float
+    p: float
 
 
 def rate_of(layer: nn.Module) -> float:
@@ -51,17 +64,15 @@ class Dropped:
                 with probe, self._watched(on), evaluating(self.model):
                     for layer in self.layers.values():
                         layer.training = on
-                    probe.run_as_it_is(batch)
+                    for draw in range(DRAWS if on else 1):
+                        probe.run_as_it_is(batch, again=draw > 0)
         self.batches += 1
 
-    def ratios(self) -> list[tuple[Record, float]]:
-        """The variance with dropout off, as it is in eval mode, over that with dropout on.
-
-        The geometric mean over the channels of each layer behind a dropout.
-        """
+    def ratios(self) -> list[Ratio]:
+        """Of each layer behind a dropout, the geometric mean over its channels."""
         pairs = zip(self.probes[False].records, self.probes[True].records, strict=True)
         seen = [(off, on) for off, on in pairs if off.seen and off.finite and on.finite]
-        return [(off, _ratio(off, on)) for off, on in seen if self.before.get(off.norm.name)]
+        return [_ratio(off, on) for off, on in seen if self.before.get(off.norm.name)]
 
     @contextmanager
     def _watched(self, on: bool) -> Iterator[None]:
@@ -93,10 +104,18 @@ class Dropped:
         return hook
 
 
-def _ratio(off: Record, on: Record) -> float:
-    variances = [record.inputs.values.variance.cpu() for record in (off, on)]
+def _ratio(off: Record, on: Record) -> Ratio:
+    """Sample by sample: both saw the same samples, so that their own noise falls out."""
+    variances = [record.inputs.values.variance for record in (off, on)]
     alive: Tensor = (variances[0] > 0) & (variances[1] > 0)
-    return float((variances[0] / variances[1])[alive].log().mean().exp()) if alive.any() else 1.0
+    if not bool(alive.any()):
+        return Ratio(off, 1.0, 1.0)
+    influences = [
+        (record.inputs.units.influences()[1] / variance)[:, alive].mean(dim=1, keepdim=True)
+        for record, variance in zip((off, on), variances, strict=True)
+    ]
+    log = (variances[0] / variances[1])[alive].log().mean()[None]
+    return Ratio(off, float(log.exp()), float(Deviation.of(log, together(*influences)).p))
 
 
 @contextmanager

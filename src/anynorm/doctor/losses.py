@@ -47,21 +47,36 @@ def default_loss(output: Any, batch: Batch) -> Tensor:
     ... )
     tensor(True)
     """
+    return _by_sample(output, batch).mean()
+
+
+def _by_sample(output: Any, batch: Batch) -> Tensor:
+    """The default loss of each sample, so weighted that their mean is the loss of the batch."""
     target, scores = target_of(batch), _scores(output)
     if target is None:
         raise AnynormError("the batch has no target")
     target = target.to(scores.device)
     try:
         if target.is_floating_point():
-            return F.mse_loss(scores, target.to(scores.dtype).view_as(scores))
+            wanted = target.to(scores.dtype).view_as(scores)
+            return _over_positions(F.mse_loss(scores, wanted, reduction="none"))
         # Classes are axis 1, or the last one of an output for each position.
         last = scores.dim() > 2 and scores.shape[:-1] == target.shape
-        return F.cross_entropy(scores.movedim(-1, 1) if last else scores, target)
+        scores = scores.movedim(-1, 1) if last else scores
+        found = F.cross_entropy(scores, target, reduction="none")
+        if target.is_floating_point() or found.shape != target.shape:
+            return _over_positions(found)
+        counted = target != -100  # which cross entropy leaves out
+        return _over_positions(found) * counted.numel() / counted.sum()
     except (RuntimeError, ValueError, IndexError) as error:
         raise AnynormError(
             f"no loss of an output {described(scores)} and a target {described(target)}: {error}. "
             "Give loss=lambda output, batch: ..."
         ) from error
+
+
+def _over_positions(losses: Tensor) -> Tensor:
+    return losses.flatten(1).mean(dim=1) if losses.dim() > 1 else losses.reshape(-1)
 
 
 def _scores(output: Any) -> Tensor:
@@ -77,6 +92,7 @@ class Losses:
     loss: Loss | None = None
     running: list[float] = field(default_factory=list)
     batch: list[float] = field(default_factory=list)
+    gaps: list[Tensor] = field(default_factory=list)  # of each sample, or one of the whole batch
     reason: str = ""  # why there are none
 
     def see(self, probe: Probe, batch: Batch, output: Any) -> None:
@@ -96,13 +112,15 @@ class Losses:
         by_running = self._value(output, batch)
         with _by_batch(probe.model, layers):
             by_batch = self._value(call(probe.model, batch, probe.forward), batch)
-        self.running.append(by_running)
-        self.batch.append(by_batch)
+        self.running.append(float(by_running.mean()))
+        self.batch.append(float(by_batch.mean()))
+        self.gaps.append(by_running - by_batch)
 
-    def _value(self, output: Any, batch: Batch) -> float:
-        loss = self.loss or default_loss
-        device = tensors_of(output)[0].device
-        return float(loss(output, moved(batch, device)))
+    def _value(self, output: Any, batch: Batch) -> Tensor:
+        """The loss of each sample where there is one, else that of the batch."""
+        loss = self.loss or _by_sample
+        found = loss(output, moved(batch, tensors_of(output)[0].device))
+        return torch.as_tensor(found).detach().double().cpu().reshape(-1)
 
 
 @contextmanager

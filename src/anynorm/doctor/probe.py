@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, call
 from anynorm.surgery.given import input_of, mask_of
@@ -27,13 +28,14 @@ class Probe:
     [(8, 2)]
     """
 
-    def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
-        self.model, self.forward = model, forward
+    def __init__(self, model: nn.Module, forward: Forward | None = None, axis: int = 0) -> None:
+        self.model, self.forward, self.axis = model, forward, axis
         self.norms: list[Normalizer] = normalizers(model)
         self.records = [Record(norm) for norm in self.norms]
         self._order = itertools.count()
         self._calls = [0] * len(self.norms)
         self._hooks: list[Any] = []
+        self._samples, self._again = 0, False
 
     def __enter__(self) -> Probe:
         for index, norm in enumerate(self.norms):
@@ -58,9 +60,10 @@ class Probe:
         with evaluating(self.model):
             return self.run_as_it_is(batch)
 
-    def run_as_it_is(self, batch: Batch) -> Any:
-        """Call the model in the modes that its modules are in."""
+    def run_as_it_is(self, batch: Batch, *, again: bool = False) -> Any:
+        """Call the model in the modes that its modules are in; `again` on the batch before."""
         self._calls = [0] * len(self.norms)
+        self._samples, self._again = samples_of(batch, self.axis), again
         return call(self.model, batch, self.forward)
 
     def in_order(self) -> list[Record]:
@@ -72,7 +75,15 @@ class Probe:
             x = input_of(args, kwargs)
             if _measurable(x):
                 mask = mask_of(layer, args, kwargs)
-                self.records[index].see(x, self._calls[index], next(self._order), mask)
+                self.records[index].see(
+                    x,
+                    self._calls[index],
+                    next(self._order),
+                    mask,
+                    samples=self._samples,
+                    axis=self.axis,
+                    again=self._again,
+                )
                 self._calls[index] += 1
 
         return hook

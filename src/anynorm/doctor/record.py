@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.doctor.geometry import group_values, rows_of
+from anynorm.doctor.units import Units
 from anynorm.surgery.moments import Pooled
 from anynorm.surgery.normalizers import Normalizer
 
@@ -18,75 +20,22 @@ __all__ = ["Moments", "Record"]
 CALLS = 8  # calls of one layer in a forward pass that are told apart
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One input: its count, mean and squares, and each sample's mean and mean square deviation.
-
-    The count is one for each channel where a mask leaves values out; `there` says then which
-    samples have any.
-    """
-
-    count: int | Tensor
-    mean: Tensor
-    squares: Tensor
-    means: Tensor
-    spreads: Tensor
-    there: Tensor | None = None
-
-    @classmethod
-    def of(cls, rows: Tensor) -> _Part:
-        means = rows.mean(dim=1)
-        mean = means.mean(dim=0)
-        spreads = (rows - mean).square().mean(dim=1)
-        squares = spreads.sum(dim=0) * rows.shape[1]
-        count = rows.shape[0] * rows.shape[1]
-        return cls(count, mean.cpu(), squares.cpu(), means.cpu(), spreads.cpu())
-
-    @classmethod
-    def counting(cls, rows: Tensor, kept: Tensor) -> _Part:
-        """Of the values that are `kept`."""
-        numbers = kept.sum(dim=1)
-        sums, count = torch.where(kept, rows, 0).sum(dim=1), numbers.sum(dim=0)
-        mean = sums.sum(dim=0) / count.clamp(min=1)
-        away = torch.where(kept, rows - mean, 0).square().sum(dim=1)
-        means, spreads = (t / numbers.clamp(min=1) for t in (sums, away))
-        found = count, mean, away.sum(dim=0), means, spreads, numbers > 0
-        return cls(*(t.cpu() for t in found))
-
-
 @dataclass(eq=False)
 class Moments:
-    """The moments of inputs, of shape (C,), and how much they vary by sample and by batch."""
+    """The moments of inputs over all values, of shape (C,), and over units of samples."""
 
     values: Pooled = field(default_factory=Pooled)
-    means: Pooled = field(default_factory=Pooled)
-    spreads: Pooled = field(default_factory=Pooled)
-    batch_means: Pooled = field(default_factory=Pooled)
-    batch_variances: Pooled = field(default_factory=Pooled)
-    samples: int = 0  # of a full batch
+    units: Units = field(default_factory=Units)
 
-    def add(self, part: _Part) -> None:
-        """Merge one input."""
-        self.values.add(part.count, part.mean, part.squares)
-        self.means.merge(part.means, part.there)
-        self.spreads.merge(part.spreads, part.there)
-        samples = len(part.means)
-        self.samples = self.samples or samples
-        if samples == self.samples:  # the moments of a smaller last batch vary more
-            count = torch.as_tensor(part.count)
-            there = None if part.there is None else count[None] > 0
-            self.batch_means.merge(part.mean[None], there)
-            self.batch_variances.merge(part.squares[None] / (count - 1).clamp(min=1), there)
-
-    def noise(self, single: Pooled, batched: Pooled) -> tuple[Tensor, int]:
-        """The variance of a batch's statistic, and the degrees of freedom that it is known with.
-
-        From the batches and, since they may be few, from their samples; the larger of the two.
-        """
-        by_sample = single.variance / max(self.samples, 1)
-        if batched.count < 2 or not bool((batched.variance > by_sample).any()):
-            return by_sample, max(single.count - 1, 1)
-        return torch.maximum(batched.variance, by_sample), batched.count - 1
+    def add(self, start: int, counts: Tensor, means: Tensor, squares: Tensor) -> None:
+        """Merge consecutive samples, the first of which has the number `start`."""
+        total = counts.sum(dim=0)
+        mean = (counts * means).sum(dim=0) / total.clamp(min=1)
+        deviations = (squares + counts * (means - mean).square()).sum(dim=0)
+        # One count for all channels but where a mask leaves values out.
+        count = int(total) if len(total) == 1 else total.long()
+        self.values.add(count, mean, deviations)
+        self.units.add(start, counts, means, squares)
 
 
 @dataclass(eq=False)
@@ -102,19 +51,61 @@ class Record:
     values: int = 0  # that share a μ and σ of the largest input's
     fewest: int = sys.maxsize
     shape: tuple[int, ...] = ()
+    _start: int = 0  # the number of this forward pass's first sample
+    _next: int = 0
 
-    def see(self, x: Tensor, call: int, order: int, mask: Tensor | None = None) -> None:
-        """Take the input of the call with that number in this forward pass."""
+    def see(
+        self,
+        x: Tensor,
+        call: int,
+        order: int,
+        mask: Tensor | None = None,
+        *,
+        samples: int = 0,
+        axis: int = 0,
+        again: bool = False,
+    ) -> None:
+        """Take the input of the call with that number in this forward pass.
+
+        Args:
+            x: the input.
+            call: its number in this forward pass.
+            order: its number among the calls of all layers.
+            mask: which of its values count.
+            samples: how many samples the batch has.  An input with several rows for each has the
+                rows of a sample together, or those of all samples in turn where `axis` is 1.
+            axis: the axis of the batch that has the samples.
+            again: whether the samples are those of the forward pass before, as with another draw
+                of dropout.
+        """
         rows = rows_of(self.norm, x)
-        part = _Part.of(rows) if mask is None else _Part.counting(rows, self._kept(mask, x))
-        self.inputs.add(part)
-        if call == len(self.calls) < CALLS:
-            self.calls.append(Moments())
-        if call < CALLS:
-            self.calls[call].add(part)
+        kept = None if mask is None else self._kept(mask, x)
+        self._take(rows, kept, call, samples, axis, again)
         self.forwards += call == 0
         self.order = min(self.order, order)
         self._size(x, mask)
+
+    def _take(
+        self, rows: Tensor, kept: Tensor | None, call: int, samples: int, axis: int, again: bool
+    ) -> None:
+        if samples and len(rows) > samples and len(rows) % samples == 0:
+            rows = _by_sample(rows, samples, axis)
+            kept = None if kept is None else _by_sample(kept, samples, axis)
+        part = _of_samples(rows, kept)
+        if call == 0 and not again:
+            self._start = self._next
+        self._next = max(self._next, self._start + len(part[1]))
+        if call == len(self.calls) < CALLS:
+            self._another_call()
+        self.inputs.add(self._start, *part)
+        if call < len(self.calls) and self.calls[call] is not self.inputs:
+            self.calls[call].add(self._start, *part)
+
+    def _another_call(self) -> None:
+        """The first call is all inputs until there is a second one."""
+        if len(self.calls) == 1:
+            self.calls[0] = copy.deepcopy(self.inputs)
+        self.calls.append(Moments() if self.calls else self.inputs)
 
     def _size(self, x: Tensor, mask: Tensor | None) -> None:
         fewest, most = group_values(self.norm, x, mask)
@@ -143,3 +134,24 @@ class Record:
     def finite(self) -> bool:
         """Whether what reached the layer was finite."""
         return bool(self.inputs.values.mean.isfinite().all())
+
+
+def _by_sample(rows: Tensor, samples: int, axis: int) -> Tensor:
+    """The rows of one sample as its positions."""
+    channels = rows.shape[2]
+    if axis:
+        turned = rows.reshape(-1, samples, *rows.shape[1:]).transpose(0, 1)
+        return turned.reshape(samples, -1, channels)
+    return rows.reshape(samples, -1, channels)
+
+
+def _of_samples(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and squared deviations of each sample, of (samples, positions, channels)."""
+    if kept is None:
+        counts = torch.full((len(rows), 1), rows.shape[1], dtype=torch.float64)
+        means = rows.mean(dim=1)
+        return counts, means.cpu(), (rows - means[:, None]).square().sum(dim=1).cpu()
+    counts = kept.sum(dim=1).double()
+    means = torch.where(kept, rows, 0).sum(dim=1) / counts.clamp(min=1)
+    squares = torch.where(kept, rows - means[:, None], 0).square().sum(dim=1)
+    return counts.cpu(), means.cpu(), squares.cpu()

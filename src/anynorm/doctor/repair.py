@@ -213,6 +213,8 @@ _AFTER: dict[int, _Repair] = {8: _freeze}  # frozen layers keep the statistics t
 
 def _safe(finding: Finding) -> bool:
     """Whether there is a repair for what was found, and it applies."""
+    if "frozen" in finding.numbers:  # its weights may have been trained with these statistics
+        return False
     if finding.check == _TWICE:
         return "momentum meant" in finding.numbers
     if finding.check == _NOT_FINITE:

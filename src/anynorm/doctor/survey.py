@@ -11,7 +11,7 @@ from torch import nn
 from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.drift import tested
 from anynorm.doctor.dropped import Dropped
-from anynorm.doctor.losses import Loss, Losses
+from anynorm.doctor.losses import Loss, Losses, target_of
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, each
@@ -38,6 +38,7 @@ class Survey:
     averaged: list[Record] | None = None
     sizes: list[int] = field(default_factory=list)  # of the batches, in samples
     example: Batch = None  # the first batch
+    axis: int | None = None  # that of samples, where it is known
 
 
 def survey(
@@ -49,22 +50,36 @@ def survey(
     forward: Forward | None,
     group: dist.ProcessGroup | None,
     wanted: Wanted,
+    batch_axis: int | None = None,
 ) -> Survey:
     """Go through the batches once, whatever they are: a generator has no second pass."""
     probe = Probe(model, forward)
     others = [Probe(averaged, forward)] if averaged is not None else []
-    found = Survey([], Losses(loss), Dropped(model, forward))
+    found = Survey([], Losses(loss), Dropped(model, forward), axis=batch_axis)
     for batch in each(batches):
+        if not found.sizes and batch_axis is None:
+            found.axis = _axis_of_labels(batch)
+        for watching in (probe, *others, *found.dropped.probes.values()):
+            watching.axis = found.axis or 0
         _take(found, batch, probe, others, wanted)
     found.records = _ordered(probe, group)
     found.averaged = _ordered(others[0], group) if others else None
     return found
 
 
+def _axis_of_labels(batch: Batch) -> int | None:
+    """The axis of the input that is as long as the labels; None where several are, or none is."""
+    target = target_of(batch)
+    if target is None or not target.dim():
+        return None
+    fitting = [axis for axis in (0, 1) if samples_of(batch, axis) == len(target)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
 def _take(found: Survey, batch: Batch, probe: Probe, others: list[Probe], wanted: Wanted) -> None:
     if not found.sizes:
         found.example = batch
-    found.sizes.append(samples_of(batch))
+    found.sizes.append(samples_of(batch, found.axis or 0))
     with probe:
         output = probe.run(batch)
     for other in others:
@@ -81,9 +96,10 @@ def records_on(
     batches: Iterable[Batch],
     forward: Forward | None,
     group: dist.ProcessGroup | None,
+    batch_axis: int | None = None,
 ) -> list[Record]:
     """What reaches the layers on other batches."""
-    with Probe(model, forward) as probe:
+    with Probe(model, forward, batch_axis or 0) as probe:
         for batch in each(batches):
             probe.run(batch)
     return _ordered(probe, group)

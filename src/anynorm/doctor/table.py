@@ -12,8 +12,8 @@ __all__ = ["CHECKS", "chosen"]
 
 _RECALIBRATE = "model = anynorm.surgery.recalibrate(model, batches).model"
 _GRADED = (
-    "warning; error from 5 times the threshold on; info where the layer's outputs are off by "
-    "less than 0.05 σ, over all channels"
+    "warning, also for frozen layers; error from 5 times the threshold on, where noise does not "
+    "explain it; info where the layer's outputs are off by less than 0.05 σ, over all channels"
 )
 _IOFFE = "Ioffe & Szegedy 2015, arXiv:1502.03167"
 _WU = "Wu & Johnson 2021, arXiv:2105.07576"
@@ -23,8 +23,8 @@ CHECKS: tuple[Check, ...] = (
         1,
         "running mean",
         "the running mean against the mean of what reaches the layer in eval mode",
-        "z with noise m/(2 − m)·s² of a batch, Benjamini–Hochberg at 0.01 over all channels, and "
-        "more than 0.1 σ",
+        "all channels of a layer together by F, or one by t and Benjamini–Hochberg, with the "
+        "samples as units, at 0.01 over all layers, and more than 0.1 σ",
         "warning",
         "Eval mode subtracts a mean that the data do not have, in every layer anew.",
         _RECALIBRATE,
@@ -48,7 +48,8 @@ CHECKS: tuple[Check, ...] = (
         3,
         "eval worse than train",
         "the loss by the running statistics against that by each batch's, dropout off in both",
-        "above 0 in 99% of paired bootstraps over the batches, and more than 0.05 + 25%",
+        "above 0 by Student's t at 0.005, paired by sample, or by batch if batches differ by "
+        "more than their samples explain, and more than 0.05 + 25%",
         "error",
         "The model fits the statistics of batches, which it does not get in use.",
         "model = anynorm.surgery.recalibrate(model, batches).model"
@@ -136,7 +137,8 @@ CHECKS: tuple[Check, ...] = (
         10,
         "variance out of range",
         "the running variance against the layer's median, and against ε",
-        "above 10,000 medians; below 10 ε",
+        "above 10,000 medians; below 10 ε; an ε that is not the usual one, above 0.001 and above a "
+        "tenth of the median variance",
         "warning",
         "A channel that dwarfs the others loses their digits; below ε it is ε that scales it.",
         "model.get_submodule({layer}).running_var.sort()  # look at what comes before it",
@@ -149,8 +151,8 @@ CHECKS: tuple[Check, ...] = (
         11,
         "shared between inputs",
         "the calls of one layer in a forward pass, and the moments of each call",
-        "more than one call; Welch's test, Benjamini–Hochberg at 0.01, and more than 0.1 σ or a "
-        "ratio beyond 1.25",
+        "more than one call; the tests of 1 and 2, paired by sample, at 0.01 over all pairs of "
+        "calls, and more than 0.1 σ or a ratio beyond 1.25",
         "warning",
         "One set of running statistics is kept for inputs that have different ones.",
         "model.other = copy.deepcopy(model.get_submodule({layer}))  # for the other call",
@@ -222,7 +224,7 @@ CHECKS: tuple[Check, ...] = (
         17,
         "dropout in front of batch norm",
         "the variance of the layer's input with dropout off over that with dropout on",
-        "outside [0.9, 1.1]",
+        "not 1 by Student's t, paired by sample, at 0.01 over all layers, and beyond 1.05",
         "warning",
         "The running variance is learned with dropout on and used with dropout off.",
         "",  # names the dropout

@@ -126,33 +126,54 @@ def few_in_group(case: Case) -> Outcome:
 
 def companions(case: Case) -> Outcome:
     """Check 21."""
-    samples = min(samples_of(case.example), TOGETHER)
-    if samples < 2:
+    if samples_of(case.example, case.batch_axis) < 2:
         raise CannotRunError("a first batch of two samples or more")
-    batch = part_of(case.example, 0, samples)
     try:
-        index, away, layer = _worst_alone(case, case.model, batch)
-        # In float32 rounding may tip a choice, such as which boxes are the best.
-        if away > AGREES and not layer:
-            _, away, _ = _worst_alone(case, copied(case.model).double(), in_double(batch))
+        index, away, layer = _alone(case, case.batch_axis)
+        # Where nobody says which axis has the samples, one on which they do not depend on each
+        # other is it: time, as axis 0 of sequence models, is none of these.
+        if away > AGREES and case.axis is None:
+            other = _tried(case, 1)
+            away = away if other is None else min(away, other)
     except CannotRunError:
         raise
     except AnynormError as error:
         raise CannotRunError(f"a model that can be called on one sample: {error}") from error
     if away > AGREES:
         message = f"sample {index} alone and in a batch gives outputs that differ by {away:.2g}"
+        samples = min(samples_of(case.example, case.batch_axis), TOGETHER)
         numbers: Numbers = {"sample": index, "batch": samples, "relative difference": away}
         yield Found(layer, message, numbers, away / AGREES)
 
 
-def _worst_alone(case: Case, model: nn.Module, batch: Batch) -> tuple[int, float, str]:
+def _tried(case: Case, axis: int) -> float | None:
+    """How much a sample on that axis depends on the others; None if it cannot have samples."""
+    if samples_of(case.example, axis) < 2:
+        return None
+    try:
+        return _alone(case, axis)[1]
+    except AnynormError:
+        return None
+
+
+def _alone(case: Case, axis: int) -> tuple[int, float, str]:
     """The sample that differs most when it is alone, by how much, and the layer that does it."""
+    batch = part_of(case.example, 0, min(samples_of(case.example, axis), TOGETHER), axis)
+    worst = _worst_alone(case, case.model, batch, axis)
+    # In float32 rounding may tip a choice, such as which boxes are the best.
+    if worst[1] > AGREES and not worst[2]:
+        in_float64 = _worst_alone(case, copied(case.model).double(), in_double(batch), axis)
+        worst = (worst[0], in_float64[1], worst[2])
+    return worst
+
+
+def _worst_alone(case: Case, model: nn.Module, batch: Batch, axis: int) -> tuple[int, float, str]:
     names = [record.norm.name for record in case.measured.records]
-    samples = samples_of(batch)
+    samples = samples_of(batch, axis)
     together = run(model, batch, names, case.forward)
     found = []
     for index in range(min(samples, SAMPLES)):
-        alone = run(model, part_of(batch, index, index + 1), names, case.forward)
+        alone = run(model, part_of(batch, index, index + 1, axis), names, case.forward)
         one, part = matched(alone, together, index, samples)
         if not one.outputs:
             raise CannotRunError("an output with an axis of samples")

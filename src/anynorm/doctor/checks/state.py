@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from anynorm.doctor.case import Case, Found, Numbers, Outcome
+from anynorm.doctor.drift import epsilon
 from anynorm.doctor.geometry import double
 from anynorm.surgery.normalizers import Normalizer
 
@@ -16,6 +19,8 @@ __all__ = ["exploded", "momentum", "moving", "non_finite"]
 CONVENTION = 0.5
 EXPLODED = 1e4
 BELOW = 10  # times ε
+COMMON = 1e-3  # the largest ε that libraries have as their default
+BESIDE = 0.1  # of the median variance
 
 
 def momentum(case: Case) -> Outcome:
@@ -42,6 +47,8 @@ def moving(case: Case) -> Outcome:
         frozen = bool(affine) and not any(p.requires_grad for p in affine)
         if not frozen or not (norm.module.training or others_train):
             continue
+        if not getattr(norm.module, "track_running_stats", True):
+            continue  # nothing moves then, in whatever mode
         now = norm.module.training
         yield Found(
             norm.name,
@@ -62,6 +69,10 @@ def non_finite(case: Case) -> Outcome:
         yield from _inputs(case)
 
 
+def _values(count: int) -> str:
+    return "1 value that is" if count == 1 else f"{count} values that are"
+
+
 def _finite(x: Tensor) -> bool:
     return not x.is_floating_point() or bool(x.isfinite().all())
 
@@ -72,7 +83,7 @@ def _parameters(case: Case) -> Outcome:
             count = int((~parameter.isfinite()).sum())
             yield Found(
                 name.rpartition(".")[0],
-                f"the parameter {name!r} has {count} values that are not finite",
+                f"the parameter {name!r} has {_values(count)} not finite",
                 {"parameter": name, "not finite": count, "values": parameter.numel()},
                 float("inf"),
                 fix="model.load_state_dict(state)  # of the last checkpoint that is finite",
@@ -87,7 +98,7 @@ def _statistics(norm: Normalizer) -> Outcome:
         if count := int(bad.sum()):
             yield Found(
                 norm.name,
-                f"{name} has {count} values that are not finite or negative",
+                f"{name} has {_values(count)} not finite or negative",
                 {"statistic": name, "channels": count, "of": statistic.numel()},
                 float("inf"),
             )
@@ -124,16 +135,43 @@ def exploded(case: Case) -> Outcome:
         if statistic is None or not norm.fixed or _statistics_are_bad(norm):
             continue
         yield from _large(norm, double(statistic))
-        yield from _small(norm, double(statistic))
+        lost = list(_large_eps(norm, double(statistic)))
+        yield from lost or _small(norm, double(statistic))
 
 
-def _eps(norm: Normalizer) -> float:
-    """Some frozen layers keep their ε to themselves; it is always torch's default."""
-    return float(getattr(norm.module, "eps", 1e-5))
+def _usual(norm: Normalizer) -> float:
+    """The ε that a layer of this type has if nobody says otherwise."""
+    for kind in type(norm.module).__mro__:
+        given = inspect.signature(kind).parameters.get("eps") if "__init__" in vars(kind) else None
+        if given is not None and isinstance(given.default, float):
+            return given.default
+    return 1e-5
+
+
+def _about(norm: Normalizer) -> str:
+    """ε, and what it usually is."""
+    eps, usual = epsilon(norm.module), _usual(norm)
+    kind = type(norm.module).__name__
+    return f"ε is {eps:g}" if eps == usual else f"ε is {eps:g} (by default {usual:g} in {kind})"
+
+
+def _large_eps(norm: Normalizer, variance: Tensor) -> Outcome:
+    """ε that was lost when the model was loaded, or taken from another library."""
+    eps, middle = epsilon(norm.module), float(variance.median())
+    if eps <= COMMON or eps < BESIDE * middle or eps == _usual(norm):
+        return
+    numbers: Numbers = {"ε": eps, "usual ε": _usual(norm), "median variance": middle}
+    shrunk = 1 - math.sqrt(middle / (middle + eps))
+    message = (
+        f"{_about(norm)}, beside a median running variance of {middle:.2g}: it makes outputs "
+        f"{100 * shrunk:.0f}% smaller"
+    )
+    fix = f"model.get_submodule({norm.name!r}).eps = {_usual(norm):g}  # if it was trained with it"
+    yield Found(norm.name, message, numbers, eps / max(BESIDE * middle, 1e-30), "warning", fix)
 
 
 def _large(norm: Normalizer, variance: Tensor) -> Outcome:
-    middle = max(float(variance.median()), _eps(norm))
+    middle = max(float(variance.median()), epsilon(norm.module))
     ratio = float(variance.max()) / middle
     if ratio > EXPLODED:
         channel = int(variance.argmax())
@@ -148,18 +186,19 @@ def _large(norm: Normalizer, variance: Tensor) -> Outcome:
 
 
 def _small(norm: Normalizer, variance: Tensor) -> Outcome:
-    below = variance < BELOW * _eps(norm)
+    below = variance < BELOW * epsilon(norm.module)
     if count := int(below.sum()):
         smallest = float(variance.min())
         numbers: Numbers = {
             "channels": f"{count} of {len(variance)}",
             "smallest variance": smallest,
-            "ε": _eps(norm),
+            "ε": epsilon(norm.module),
+            "usual ε": _usual(norm),
         }
         message = (
-            f"the variance of {count} of {len(variance)} channels is below {BELOW} ε, so ε and not "
-            "the data scales them"
+            f"{_about(norm)}, and the variance of {count} of {len(variance)} channels is below "
+            f"{BELOW} ε, so ε and not the data scales them"
         )
         whole = count == len(variance)
-        effect = min(BELOW * _eps(norm) / max(smallest, 1e-30), 1e30)
+        effect = min(BELOW * epsilon(norm.module) / max(smallest, 1e-30), 1e30)
         yield Found(norm.name, message, numbers, effect, "warning" if whole else "info")

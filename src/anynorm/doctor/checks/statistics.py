@@ -11,14 +11,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
-from anynorm.doctor.drift import MEAN, VARIANCE, Drift, drifts
+from anynorm.doctor.drift import ERROR, MEAN, VARIANCE, Drift, drifts
 from anynorm.doctor.geometry import double
 from anynorm.surgery.moments import in_group
 from anynorm.surgery.normalizers import Normalizer
 
-__all__ = ["averaged", "leftover", "mean", "ranks", "target", "variance"]
+__all__ = ["averaged", "described", "leftover", "mean", "ranks", "target", "variance"]
 
-ERROR = 5  # times the threshold is an error
 LEFT = 1e-3
 _RANK = {"info": 0, "warning": 1, "error": 2}
 BEYOND = 2  # times what the model's own batches show
@@ -58,7 +57,7 @@ def _after_the_first(
     for drift in case.drifts:
         if bool(off(drift).any()):
             yield _explained(describe(drift), first, case)
-        if bool(_any(drift).any()):
+        if bool(drift.off.any()):
             first = first or _name(drift)
 
 
@@ -74,32 +73,41 @@ def _explained(found: Found, first: str, case: Case) -> Found:
     return found._replace(message=message, numbers=numbers)
 
 
+def described(drift: Drift) -> list[Found]:
+    """What is off in a layer: the mean, the variance, both or nothing."""
+    by_mean = [_mean(drift)] if bool(drift.mean_off.any()) else []
+    return by_mean + ([_variance(drift)] if bool(drift.variance_off.any()) else [])
+
+
 def _either(found: Sequence[Drift]) -> Outcome:
     for drift in found:
-        if bool(_any(drift).any()):
-            by_mean, by_variance = _mean(drift), _variance(drift)
-            worse = max(by_mean, by_variance, key=lambda one: (_RANK[one.severity], one.effect))
-            yield worse._replace(numbers={**by_mean.numbers, **by_variance.numbers})
-
-
-def _any(drift: Drift) -> Tensor:
-    return drift.mean_off | drift.variance_off
+        if both := described(drift):
+            worse = max(both, key=lambda one: (_RANK[one.severity], one.effect))
+            numbers = {k: v for one in both for k, v in one.numbers.items()}
+            yield worse._replace(numbers=numbers)
 
 
 def _name(drift: Drift) -> str:
     return drift.record.norm.name
 
 
-def _severity(effect: float, moved: float = 1.0) -> str:
-    """Of a few channels that are slightly off the next layers see next to nothing."""
-    if effect >= ERROR:
+def _severity(drift: Drift, sure: Tensor, moved: float) -> str:
+    """Of a few channels that are slightly off the next layers see next to nothing.
+
+    The weights behind a frozen layer may have been trained with its statistics, whatever the data.
+    """
+    if bool(sure.any()) and not _frozen(drift):
         return "error"
     return "warning" if moved > MOVED else "info"
 
 
+def _frozen(drift: Drift) -> bool:
+    return not drift.record.norm.tracks
+
+
 def _mean(drift: Drift) -> Found:
     module, count = drift.record.norm.module, int(drift.mean_off.sum())
-    worst = _worst(drift.mean, drift.mean_off)
+    worst = _worst(drift.mean, drift.mean_off, drift.mean_sure)
     away = abs(float(drift.mean[worst]))
     numbers: Numbers = {
         "channels, mean": f"{count} of {len(drift.mean)}",
@@ -111,13 +119,15 @@ def _mean(drift: Drift) -> Found:
     }
     message = f"the running mean is off in {count} of {len(drift.mean)} channels, by up to "
     message += f"{away:.2g} σ (channel {worst})"
+    message += _as_frozen(drift, numbers)
     effect = away / MEAN
-    return Found(_name(drift), message, numbers, effect, _severity(effect, drift.moved[0]))
+    severity = _severity(drift, drift.mean_sure, drift.moved[0])
+    return Found(_name(drift), message, numbers, effect, severity, _fix(drift))
 
 
 def _variance(drift: Drift) -> Found:
     module, count = drift.record.norm.module, int(drift.variance_off.sum())
-    worst = _worst(drift.variance, drift.variance_off)
+    worst = _worst(drift.variance, drift.variance_off, drift.variance_sure)
     log_ratio = float(drift.variance[worst])
     numbers: Numbers = {
         "channels, variance": f"{count} of {len(drift.variance)}",
@@ -129,13 +139,34 @@ def _variance(drift: Drift) -> Found:
     }
     message = f"the running variance is off in {count} of {len(drift.variance)} channels, by up to "
     message += f"a factor of {math.exp(abs(log_ratio)):.3g} (channel {worst})"
+    message += _as_frozen(drift, numbers)
     effect = abs(log_ratio) / VARIANCE
-    return Found(_name(drift), message, numbers, effect, _severity(effect, drift.moved[1]))
+    severity = _severity(drift, drift.variance_sure, drift.moved[1])
+    return Found(_name(drift), message, numbers, effect, severity, _fix(drift))
 
 
-def _worst(effects: Tensor, off: Tensor) -> int:
-    """The channel with the largest effect, among those that are off if any is."""
-    considered = off if bool(off.any()) else torch.ones_like(off)
+def _as_frozen(drift: Drift, numbers: Numbers) -> str:
+    if not _frozen(drift):
+        return ""
+    numbers["frozen"] = "yes"
+    return "; the layer is frozen, and its weights may have been trained with these statistics"
+
+
+def _fix(drift: Drift) -> str:
+    """For a layer that `recalibrate` leaves as it is."""
+    if not _frozen(drift):
+        return ""
+    return (
+        f"# {_name(drift)!r} is frozen: load the statistics that its weights were trained with, or "
+        "put a batch norm in its place and recalibrate"
+    )
+
+
+def _worst(effects: Tensor, *preferred: Tensor) -> int:
+    """The channel with the largest effect, among the last of the `preferred` that has any."""
+    considered = torch.ones_like(preferred[0])
+    for choice in preferred:
+        considered = choice if bool(choice.any()) else considered
     return int(torch.where(considered, effects.abs(), -1.0).argmax())
 
 
@@ -147,15 +178,16 @@ def leftover(case: Case) -> Outcome:
     for norm in case.tracking:
         left = _left(norm)
         drift = measured.get(norm.name)
-        if left <= LEFT or (drift is not None and not bool(_any(drift).any())):
+        if left <= LEFT or (drift is not None and not bool(drift.off.any())):
             continue
         yield _young(norm, left, reached=norm.name in reached)
 
 
 def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
     steps, momentum = int(norm.module.num_batches_tracked), norm.module.momentum
-    message = f"after {steps} batches {left:.2g} of the running statistics is still that of a "
-    message += "fresh layer (mean 0, variance 1)"
+    message = f"after {steps} batch{'es' * (steps != 1)} a share of {left:.2g} of the running "
+    message += "statistics is still that of a fresh layer (mean 0, variance 1)"
+    message += "" if _moves(norm) else "; track_running_stats=False: they do not move in training"
     message += "" if reached else "; these batches do not reach it either"
     severity = "info" if not reached else "error" if left > 0.5 else "warning"
     numbers: Numbers = {
@@ -166,12 +198,23 @@ def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
     return Found(norm.name, message, numbers, left / LEFT, severity)
 
 
+def _moves(norm: Normalizer) -> bool:
+    return bool(getattr(norm.module, "track_running_stats", True))
+
+
 def _left(norm: Normalizer) -> float:
+    """The share of the initial statistics; 0 where the layer did not start with them.
+
+    Weights often come without the count of batches, which then starts again from 0.  A running
+    variance below the share of the initial one cannot have started at 1.
+    """
     momentum, steps = norm.module.momentum, int(norm.module.num_batches_tracked)
-    if not steps:  # statistics that came without their count are not those of a fresh layer
-        mean, variance = norm.module.running_mean, getattr(norm.module, "running_var", None)
+    mean, variance = norm.module.running_mean, getattr(norm.module, "running_var", None)
+    if not steps:
         return float(not mean.any() and (variance is None or bool((variance == 1).all())))
-    return 0.0 if momentum is None else float(max(1 - momentum, 0.0) ** steps)
+    left = 0.0 if momentum is None else float(max(1 - momentum, 0.0) ** steps)
+    came_with_weights = variance is not None and bool((double(variance) < 0.99 * left).any())
+    return 0.0 if came_with_weights else left
 
 
 def ranks(case: Case) -> Outcome:
@@ -209,4 +252,5 @@ def _spread(norm: Normalizer, means: Tensor, variances: Tensor) -> Outcome:
             f"the ranks' running means differ by up to {float(away.max()):.2g} σ, their "
             f"variances by up to a factor of {float(ratio.max().exp()):.3g}"
         )
-        yield Found(norm.name, message, numbers, effect, _severity(effect))
+        severity = "error" if effect >= ERROR else "warning"
+        yield Found(norm.name, message, numbers, effect, severity)

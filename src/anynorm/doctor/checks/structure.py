@@ -12,29 +12,41 @@ from torch.fx import Node
 
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.comparison import apart, first_apart, part_of, run, samples_of
-from anynorm.doctor.drift import MEAN, VARIANCE, Q
+from anynorm.doctor.deviation import Deviation, Q, off
+from anynorm.doctor.drift import MEAN, VARIANCE, epsilon, relative
 from anynorm.doctor.dropped import rate_of
 from anynorm.doctor.geometry import shares_batch
-from anynorm.doctor.record import Moments, Record
-from anynorm.doctor.significance import discoveries, welch
+from anynorm.doctor.record import Record
+from anynorm.doctor.significance import discoveries
+from anynorm.doctor.units import together
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["conversion", "dropout", "idle_bias", "idle_biases", "shared"]
 
-RATIO = (0.9, 1.1)
+RATIO = 1.05
 SAME = 1e-3
 SAMPLES = 8
 
 
 def shared(case: Case) -> Outcome:
     """Check 11."""
-    for record in case.batch_like:
-        if len(record.calls) > 1 and record.seen and record.finite:
-            pairs = itertools.combinations(range(len(record.calls)), 2)
-            found = [(_differ(record, *pair), pair) for pair in pairs]
-            (away, ratio, significant), pair = max(found, key=lambda item: _effect(*item[0][:2]))
-            if significant and _effect(away, ratio) > 1:
-                yield _shared(record, away, ratio, pair)
+    records = [r for r in case.batch_like if len(r.calls) > 1 and r.seen and r.finite]
+    pairs = [
+        _Pair(record, calls)
+        for record in records
+        for calls in itertools.combinations(range(len(record.calls)), 2)
+    ]
+    means = off([pair.by_mean for pair in pairs])
+    variances = off([pair.by_variance for pair in pairs])
+    for record in records:
+        found = [
+            (*pair.effects(mean[0], variance[0]), pair)
+            for pair, mean, variance in zip(pairs, means, variances, strict=True)
+            if pair.record is record
+        ]
+        away, ratio, pair = max(found, key=lambda item: _effect(*item[:2]))
+        if _effect(away, ratio) > 1:
+            yield _shared(record, away, ratio, pair.calls)
 
 
 def _effect(away: float, ratio: float) -> float:
@@ -50,32 +62,42 @@ def _shared(record: Record, away: float, ratio: float, pair: tuple[int, int]) ->
     }
     message = (
         f"the layer is called {len(record.calls)} times in a forward pass, on inputs whose means "
-        f"differ by up to {away:.2g} σ and variances by a factor of {math.exp(ratio):.3g}"
+        f"differ by up to {away:.2g} σ and variances by up to a factor of {math.exp(ratio):.3g} "
+        f"(calls {pair[0] + 1} and {pair[1] + 1})"
     )
     return Found(record.norm.name, message, numbers, _effect(away, ratio))
 
 
-def _differ(record: Record, first: int, second: int) -> tuple[float, float, bool]:
-    """The largest differences of two calls, among the channels where Welch's test finds one."""
-    one, other = record.calls[first], record.calls[second]
-    eps = record.norm.module.eps
-    pooled = (one.values.variance + other.values.variance) / 2 + eps
-    away = (one.values.mean - other.values.mean).abs() / pooled.sqrt()
-    ratio = ((one.values.variance + eps) / (other.values.variance + eps)).log().abs()
-    tests = torch.stack([_welch(one, other, "means"), _welch(one, other, "spreads")])
-    significant = discoveries(tests.flatten(), Q).view_as(tests)
-    return (
-        float(torch.where(significant[0], away, 0.0).max()),
-        float(torch.where(significant[1], ratio, 0.0).max()),
-        bool(significant.any()),
-    )
+class _Pair:
+    """Two calls of one layer, compared sample by sample: both see the same samples."""
 
+    def __init__(self, record: Record, calls: tuple[int, int]) -> None:
+        self.record, self.calls = record, calls
+        one, other = (record.calls[number] for number in calls)
+        ε = epsilon(record.norm.module)
+        variances = [call.values.variance + ε for call in (one, other)]
+        difference = one.values.mean - other.values.mean
+        # As in the tests of running statistics: beside the two σ, the noise of each by its own.
+        middle = ((variances[0].square() + variances[1].square()) / 2).sqrt()
+        sides = [
+            (relative(of_mean, alone.sqrt()), relative(of_variance, alone))
+            for call in (one, other)
+            for alone, (of_mean, of_variance) in [(call.values.variance, call.units.influences())]
+        ]
+        of_mean, of_variance = (together(*pair) for pair in zip(*sides, strict=True))
+        self.mean = difference / ((variances[0] + variances[1]) / 2).sqrt()
+        self.variance = (variances[0] / variances[1]).log()
+        self.by_mean = Deviation.of(difference / torch.maximum(*variances).sqrt(), of_mean)
+        self.by_variance = Deviation.of(
+            (variances[0] - variances[1]) / middle, of_variance, least=True
+        )
 
-def _welch(one: Moments, other: Moments, kind: str) -> Tensor:
-    """By the samples' means, since the values of one sample are not independent."""
-    a, b = getattr(one, kind), getattr(other, kind)
-    errors = (a.variance / a.count, b.variance / b.count)
-    return welch((a.mean, b.mean), errors, (max(a.count - 1, 1), max(b.count - 1, 1)))
+    def effects(self, mean_off: Tensor, variance_off: Tensor) -> tuple[float, float]:
+        """The largest differences among the channels that are off: in σ, and as a log ratio."""
+        return (
+            float(torch.where(mean_off, self.mean.abs(), 0.0).max()),
+            float(torch.where(variance_off, self.variance.abs(), 0.0).max()),
+        )
 
 
 def idle_bias(case: Case) -> Outcome:
@@ -130,27 +152,30 @@ def _bias_of(case: Case, node: Node) -> str:
 def dropout(case: Case) -> Outcome:
     """Check 17."""
     tracked = {norm.name for norm in case.tracking}
-    for record, ratio in case.measured.dropped.ratios():
-        name = record.norm.name
-        if name in tracked and not RATIO[0] <= ratio <= RATIO[1]:
-            before = case.measured.dropped.before[name]
-            rate = rate_of(case.measured.dropped.layers[before])
-            numbers: Numbers = {"variance eval / train": ratio, "dropout": before, "p": rate}
-            message = (
-                f"the dropout {before!r} before it makes the variance in eval mode {ratio:.2g} "
-                "times that in training"
-            )
-            effect = abs(math.log(ratio)) / math.log(RATIO[1])
-            attribute = "p" if hasattr(case.model.get_submodule(before), "p") else "drop_prob"
-            fix = f"model.get_submodule({before!r}).{attribute} = 0.0  # or move it behind"
-            yield Found(name, message, numbers, effect, fix=fix)
+    found = [one for one in case.measured.dropped.ratios() if one.record.norm.name in tracked]
+    significant = discoveries(torch.tensor([one.p for one in found], dtype=torch.float64), Q)
+    for one, certain in zip(found, significant, strict=True):
+        name, before = one.record.norm.name, case.measured.dropped.before[one.record.norm.name]
+        if not certain or abs(math.log(one.ratio)) <= math.log(RATIO):
+            continue
+        rate = rate_of(case.measured.dropped.layers[before])
+        numbers: Numbers = {"variance eval / train": one.ratio, "dropout": before, "p": rate}
+        message = (
+            f"the dropout {before!r} before it makes the variance in eval mode {one.ratio:.2g} "
+            "times that in training"
+        )
+        effect = abs(math.log(one.ratio)) / math.log(RATIO)
+        attribute = "p" if hasattr(case.model.get_submodule(before), "p") else "drop_prob"
+        fix = f"model.get_submodule({before!r}).{attribute} = 0.0  # or move it behind"
+        yield Found(name, message, numbers, effect, fix=fix)
 
 
 def conversion(case: Case) -> Outcome:
     """Check 24."""
     if case.source is None:
         raise CannotRunError("source=")
-    batch = part_of(case.example, 0, min(SAMPLES, samples_of(case.example)))
+    samples = min(SAMPLES, samples_of(case.example, case.batch_axis))
+    batch = part_of(case.example, 0, samples, case.batch_axis)
     names = [record.norm.name for record in case.measured.records]
     now = run(case.model, batch, names, case.forward)
     before = run(case.source, batch, names, case.forward)

@@ -7,20 +7,21 @@ import statistics
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.record import Record
-from anynorm.doctor.significance import bootstrap
+from anynorm.doctor.significance import f_tail, mean_above_zero
 from anynorm.surgery.batches import call, tensors_of
 from anynorm.surgery.edit import copied
 from anynorm.surgery.modes import alone
 from anynorm.surgery.normalizers import normalizers
 
-__all__ = ["counted_twice", "decay", "loss_gap"]
+__all__ = ["counted_twice", "decay", "loss_gap", "p_of_no_gap"]
 
-BATCHES = 5  # fewer say nothing about the mean of all
-LEVEL = 0.99
+BATCHES, SAMPLES = 3, 8  # fewer say nothing about the mean of all
+LEVEL = 0.005
+ALIKE = 0.05  # p from which on the samples of a batch are taken to be independent
 RELATIVE, ABSOLUTE = 0.25, 0.05
 TWICE = 1.5
 
@@ -33,20 +34,21 @@ def loss_gap(case: Case) -> Outcome:
     layers = [record for record in case.batch_like if record.norm.tracks]
     if not layers:
         return
-    if len(losses.running) < BATCHES:
-        raise CannotRunError(f"{BATCHES} full batches or more")
+    gaps, lacking = losses.gaps, f"{BATCHES} full batches or more"
+    one_by_one = all(len(gap) > 1 for gap in gaps)
+    if sum(map(len, gaps)) < (SAMPLES if one_by_one else BATCHES):
+        lacking = f"{SAMPLES} samples or more" if one_by_one else lacking
+        raise CannotRunError(lacking)
     by_running, by_batch = statistics.fmean(losses.running), statistics.fmean(losses.batch)
-    gaps = [one - other for one, other in zip(losses.running, losses.batch, strict=True)]
     if not math.isfinite(by_batch):
         return  # check 9 says why
-    low, high = bootstrap(gaps, LEVEL) if math.isfinite(by_running) else (math.inf, math.inf)
+    p = p_of_no_gap(gaps) if math.isfinite(by_running) else 0.0
     least = RELATIVE * abs(by_batch) + ABSOLUTE
-    if low > 0 and not by_running - by_batch <= least:
+    if p < LEVEL and not by_running - by_batch <= least:
         numbers: Numbers = {
             "loss by running statistics": by_running,
             "loss by the batches'": by_batch,
-            "lowest plausible difference": low,
-            "highest": high,
+            "p": p,
             "batches": len(gaps),
         }
         message = (
@@ -56,9 +58,26 @@ def loss_gap(case: Case) -> Outcome:
         yield Found(_likely(case, layers), message, numbers, (by_running - by_batch) / least)
 
 
+def p_of_no_gap(gaps: list[Tensor]) -> float:
+    """p that the loss by running statistics is no larger: by samples, where each has a loss.
+
+    The samples of a batch share its statistics.  Where that makes batches differ by more than their
+    samples explain, the batches are what is counted.
+    """
+    if len(gaps[0]) == 1:
+        return mean_above_zero(torch.cat(gaps))
+    every, size = torch.cat(gaps), len(gaps[0])
+    if len(gaps) > 1:
+        means = torch.stack([gap.mean() for gap in gaps])
+        excess = float(size * means.var() / every.var())
+        if f_tail(excess, len(gaps) - 1, len(every) - 1) < ALIKE:
+            return mean_above_zero(means)
+    return mean_above_zero(every)
+
+
 def _likely(case: Case, layers: list[Record]) -> str:
     """The first layer whose statistics are off; the first of all if none is."""
-    off = [d.record for d in case.drifts if bool((d.mean_off | d.variance_off).any())]
+    off = [d.record for d in case.drifts if bool(d.off.any())]
     return (off or layers)[0].norm.name
 
 

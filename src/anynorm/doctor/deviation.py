@@ -1,0 +1,158 @@
+"""How far one statistic of a layer is off, in all channels, and what could have been seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anynorm.doctor.significance import discoveries, f_bound, f_tail, independent, p_values
+from anynorm.doctor.units import Units
+
+__all__ = ["LEVEL", "Deviation", "Q", "off"]
+
+Q = 0.01  # the share of healthy models in which a test finds something, at most
+LEVEL = Q / 4  # for mean and variance, by channel and together
+SURE = 0.1  # of that for an error
+
+LEAST = 4  # units; with fewer there is no telling how much they vary
+_INSIDE = 0.05  # the false discovery rate of the channels of one that is off
+_LIKELY = 0.3  # p of one standard error
+_CARRIED = 0.45  # the share of one unit in the noise from which on nothing can be told
+_POWER = 1.645  # standard normal deviations that are exceeded in 95%
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A difference in every channel, its noise, and how many channels are independent.
+
+    The differences are bounded: they are beside the larger of the two that are compared, or their
+    root mean square.  So neither data nor running statistics that happened to miss rare large
+    values make a small difference look sure.
+    """
+
+    difference: Tensor
+    error: Tensor  # the variance of the difference
+    channels: float  # that vary independently
+    freedom: int
+    carried: float  # the share of one unit in the noise of a channel
+
+    @classmethod
+    def of(
+        cls, difference: Tensor, influence: Tensor, more: float = 0.0, *, least: bool = False
+    ) -> Deviation:
+        """From the units' influence on the difference.
+
+        Args:
+            difference: of each channel.
+            influence: of each unit on it, of shape (units, channels).
+            more: the noise that comes to that of the data, as a multiple of it.
+            least: no channel is taken to be less noisy than the average: the noise of a variance
+                rests on few large values, which a channel may have missed.
+
+        Returns:
+            The difference with its noise.
+
+        Example:
+            >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+            >>> found = Deviation.of(torch.full((3,), 0.5), (x - x.mean(dim=0)) / 64)
+            >>> found.together < 1e-6, round(found.seen(0.01), 1)
+            (True, 0.4)
+        """
+        units = len(influence)
+        squares = influence.square()
+        noise = squares.sum(dim=0) * units / max(units - 1, 1)
+        known = noise > 0
+        middle = float(noise[known].mean()) if bool(known.any()) else 0.0
+        share = squares.square().sum(dim=0)[known] / squares.sum(dim=0)[known].square()
+        carried = float(share.mean()) if bool(known.any()) else 1 / units
+        if least:
+            noise = noise.clamp(min=middle) * _for_the_unseen(carried)
+        noise = noise.where(noise > 0, middle)
+        # A channel of which a mask left no values differs from nothing.
+        difference = difference.nan_to_num(nan=0.0)
+        error = noise * (Units.clustering(influence) + more)
+        return cls(difference, error, independent(influence), units - 1, carried)
+
+    @property
+    def p(self) -> Tensor:
+        """For each channel.
+
+        Its noise is known as well as from so many units as carry it: with the tails of Student's t
+        for 7 of 64 samples where a few large values make the noise of a variance.
+        """
+        if self.freedom < LEAST - 1:
+            return torch.ones_like(self.difference)
+        return p_values(self.difference, self.error, min(self.freedom, 1 / self.carried))
+
+    @property
+    def together(self) -> float:
+        """p for all channels together: one of them, or all of them a little, may be off."""
+        differs = self.difference != 0
+        if self.freedom < LEAST - 1 or not bool(differs.any()):
+            return 1.0
+        squares = float((self.difference[differs].square() / self.error[differs]).mean())
+        return f_tail(squares, self.channels, self.freedom) if math.isfinite(squares) else 0.0
+
+    def seen(self, level: float) -> float:
+        """The difference in all channels that would be found at this level in 95%."""
+        if self.freedom < LEAST - 1:
+            return math.inf
+        bound = f_bound(level, self.channels, self.freedom)
+        certainty = float((1 / self.error).mean())
+        if math.isinf(certainty):
+            return 0.0
+        if math.isinf(bound) or not certainty:
+            return math.inf
+        # The mean of squares has mean 1 + λ and variance (2 + 4λ) / channels.
+        low, high = 0.0, 1e9
+        for _ in range(100):
+            middle = (low + high) / 2
+            least = 1 + middle - _POWER * math.sqrt((2 + 4 * middle) / self.channels)
+            low, high = (middle, high) if least < bound else (low, middle)
+        return math.sqrt(high / certainty)
+
+
+def _for_the_unseen(share: float) -> float:
+    """By how much noise is larger than it looks, if so large a share of it rests on one unit.
+
+    The share falls as 1 / n for values with a fourth moment, and hardly at all for those whose
+    rare large values the next sample may have or not. The form was chosen by simulation: next to
+    nothing for ReLU on 64 samples, 2 and more for log-normal values on any number.
+    """
+    closeness = (share / _CARRIED) ** 6
+    return 1 / (1 - closeness) if closeness < 1 else math.inf
+
+
+def off(found: Sequence[Deviation]) -> list[tuple[Tensor, Tensor]]:
+    """Which channels of each are off, and which with the certainty of an error.
+
+    All deviations are one family: if none is real, one is found with probability `Q` / 2 at most.
+    One is off if its channels are off together, each perhaps by little, or if a single channel is
+    off beyond doubt.
+    """
+    if not found:
+        return []
+    together = torch.tensor([one.together for one in found], dtype=torch.float64)
+    channels = torch.cat([one.p for one in found])
+    sizes = [len(one.p) for one in found]
+    stages = []
+    for level in (LEVEL, SURE * LEVEL):
+        every = together * len(found) <= level
+        single = discoveries(channels, level).split(sizes)
+        stages.append(
+            [
+                alone | _inside(one.p) if bool(all_of_it) else alone
+                for one, all_of_it, alone in zip(found, every, single, strict=True)
+            ]
+        )
+    return list(zip(*stages, strict=True))
+
+
+def _inside(p: Tensor) -> Tensor:
+    """Which channels of a real deviation are off; there may be none that stands out."""
+    found = discoveries(p, _INSIDE)
+    return found if bool(found.any()) else p <= _LIKELY
