@@ -6,11 +6,12 @@ from pathlib import Path
 
 from anynorm.bench.results import read
 from anynorm.doctor import CHECKS
-from benchmarks import ROOT
+from anynorm.doctor.causes.table import CAUSES
+from benchmarks import ROOT, doctor_causes
 from benchmarks.calibrate import FILE, alarms, table
 from benchmarks.page import fill, line
 
-__all__ = ["PAGE", "checks", "main", "tables"]
+__all__ = ["PAGE", "causes", "checks", "main", "tables"]
 
 PAGE = ROOT / "docs" / "doctor.md"
 
@@ -25,6 +26,13 @@ def checks() -> str:
     return "\n".join(lines)
 
 
+def causes() -> str:
+    """The causes that the doctor knows, in the order in which it looks for them."""
+    lines = ["| cause | evidence |", "|---|---|"]
+    lines += [line((row.name, _cell(row.evidence))) for row in CAUSES]
+    return "\n".join(lines)
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -32,7 +40,12 @@ def _cell(text: str) -> str:
 def tables() -> dict[str, str]:
     """The tables by the name of their marker."""
     result = read(FILE)
-    return {"checks": checks(), "false alarms": f"{table(result)}\n\n{alarms(result)}"}
+    return {
+        "causes": causes(),
+        "checks": checks(),
+        "false alarms": f"{table(result)}\n\n{alarms(result)}",
+        "planted causes": doctor_causes.table(read(doctor_causes.FILE)),
+    }
 
 
 def main(page: Path = PAGE) -> None:

@@ -254,6 +254,17 @@ def test_a_repair_that_raises_the_loss_is_not_offered(monkeypatch):
     assert any("raises the loss" in note.text for note in result.receipt.refused)
 
 
+def test_a_few_batches_are_no_excuse_for_wrong_data():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    images = [torch.rand(64, 1, 8, 8) for _ in range(60)]
+    with torch.no_grad():
+        for x in images:  # leave 0.2% of the initial statistics
+            model(x)
+    found = doctor(model.eval(), [255 * x for x in images[:20]])
+    assert [(cause.name, cause.data) for cause in found.causes] == [("input preprocessing", True)]
+    assert found.fix().receipt.changed == ()
+
+
 def test_wrong_data_write_nothing_unless_they_are_accepted():
     found = doctor(WIDE, fed(lambda x: 16 * x))
     kept = found.fix()

@@ -218,7 +218,7 @@ def _evidence(
     batches: list[Batch],
     record: Record,
 ) -> Evidence:
-    every = ward.of(1, 2, 3, 10)
+    every = ward.of(1, 2, 3, 4, 10)
     explained = [one for one in every if one.check == 3 or trial.restored(one.layer)]
     channels = record.norm.channels
     then, now = trial.before.off[layer], trial.after.off[layer]

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from anynorm.doctor.causes.evidence import Evidence, counted
 from anynorm.doctor.causes.ward import Ward
 from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import Drift
+from anynorm.doctor.geometry import double
 
 __all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]
 
@@ -21,6 +24,7 @@ CONVENTION = 0.5  # a momentum from here on is one in the other convention
 SLOW = 1e-4  # a momentum below this moves the statistics of no usual training
 MOST = 0.8  # of the layers
 FITS = 0.1  # σ by which the statistics of a layer may be off and fit
+ACCOUNTS = 0.8  # of the distance is left at most where the initial statistics explain it
 SHRUNK = 0.05  # log of the ratio of variances, running over data
 _AVERAGED = ("n_averaged", "ema", "swa", "averaged")  # in names of classes and buffers
 
@@ -34,6 +38,8 @@ def few_batches(ward: Ward) -> Evidence | None:
     if first is not None and first not in {one.layer for one in young}:
         return None
     left = max(float(one.numbers["left over"]) for one in young)
+    if first is not None and not _accounts_for(ward, next(f for f in young if f.layer == first)):
+        return None
     fewest = min(int(one.numbers["batches"]) for one in young)
     words = (
         f"{counted(one.layer for one in young)} counted {fewest} batch{'es' if fewest != 1 else ''}"
@@ -45,6 +51,26 @@ def few_batches(ward: Ward) -> Evidence | None:
         name = "momentum lost"
         words += f": the momentum is {min(m for m in momenta if m is not None):g}"
     return _recalibrating(ward, young, words, "certain", name)
+
+
+def _accounts_for(ward: Ward, young: Finding) -> bool:
+    """Whether what is left of mean 0 and variance 1 explains how far a layer's statistics are off.
+
+    Else the count may be small and the fault still another one.
+    """
+    left = float(young.numbers["left over"])
+    record = next(d.record for d in ward.case.drifts if d.record.norm.name == young.layer)
+    values, module = record.inputs.values, record.norm.module
+    running = double(module.running_mean).cpu(), double(module.running_var).cpu() + module.eps
+
+    def off(mean: Tensor, variance: Tensor) -> float:
+        by_mean = (running[0] - mean) / variance.sqrt()
+        by_deviation = (running[1] / variance).log() / 2
+        return float((by_mean.square() + by_deviation.square()).mean().sqrt())
+
+    variance = values.variance + module.eps
+    now = off(values.mean, variance)
+    return off((1 - left) * values.mean, (1 - left) * variance + left) <= ACCOUNTS * now
 
 
 def momentum(ward: Ward) -> Evidence | None:
