@@ -60,13 +60,11 @@ def test_options_become_the_arguments_of_one_call(
     torch.save(model_from("nets:net").state_dict(), "ema.pt")
     words = "--data nets:pairs --target nets:dicts --loss nets:loss --optimizer nets:sgd"
     words += " --averaged ema.pt --source nets:bare --forward nets:twice"
-    status, given = call(monkeypatch, f"{words} --accumulation 4 --steps 9 --checks 1 2")
+    status, given = call(
+        monkeypatch, f"{words} --accumulation 4 --steps 9 --batch-axis 0 --checks 1 2"
+    )
     assert status == 0
-    assert set(inspect.signature(doctor).parameters) - set(given) == {
-        "group",
-        "loader",
-        "batch_axis",
-    }
+    assert set(inspect.signature(doctor).parameters) - set(given) == {"group", "loader"}
     assert (len(given["batches"]), len(list(given["target"]))) == (2, 2)
     assert isinstance(given["optimizer"], torch.optim.SGD)
     assert given["optimizer"].param_groups[0]["params"][0] is given["model"][0].weight
@@ -74,6 +72,7 @@ def test_options_become_the_arguments_of_one_call(
     assert isinstance(given["source"][0], nn.Linear)
     assert (given["loss"].__name__, given["forward"].__name__) == ("loss", "twice")
     assert (given["accumulation"], given["steps"], given["checks"]) == (4, 9, [1, 2])
+    assert given["batch_axis"] == 0
 
 
 def test_what_is_not_given_is_left_to_the_library(

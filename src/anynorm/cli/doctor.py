@@ -47,6 +47,8 @@ def _add_evidence(doctor: argparse.ArgumentParser) -> None:
     add("--source-weights", metavar="FILE", help="its weights (as the factory makes it)")
     add("--accumulation", type=int, default=OURS, help="batches to a training step (1)")
     add("--steps", type=int, default=OURS, help="training steps so far (unknown)")
+    axis = "the axis of the input with the samples (0, unless the labels show that it is 1)"
+    add("--batch-axis", type=int, default=OURS, help=axis)
     add(
         "--checks",
         nargs="+",

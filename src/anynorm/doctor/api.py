@@ -56,25 +56,42 @@ def doctor(
 ) -> Diagnosis:
     """Say what is wrong with a trained model's normalization, by evidence from its own data.
 
-    `batches` are those of training, as the loader gives them (see
-    :mod:`anynorm.surgery.batches`); they are gone through once.  Without them only the checks
-    that need the modules alone run.  Losses need targets: the second item of a tuple, or the key
-    "labels" of a dict (cross entropy for whole numbers, else the mean squared error), or
-    ``loss(output, batch)``.  `target`: batches of the data that the model will be used on.
-    `averaged`: the model with averaged weights; `source`: the model that this one was converted
-    from.  `accumulation`: batches behind one step of the `optimizer`; `steps`: how many steps were
-    trained.  `loader`: says how large the last batch is, if `batches` is no DataLoader.  `checks`:
-    the numbers of those to run; see :mod:`anynorm.doctor.table` for all.  `batch_axis`: the axis
-    of the input that has the samples, 0 unless the labels or the outputs show that it is 1.
-
     The causes of what is found are in `Diagnosis.causes`; their repairs are tried on a copy, on
     the first batches.  The model, its gradients, its modes and all random states are afterwards as
-    they were.  Raises `AnynormError` for batches that the model cannot be called on, if there are
-    none, and for lazy layers that have seen no input.
+    they were.
 
-    >>> model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)).eval()
-    >>> [(f.check, f.severity, f.layer) for f in doctor(model).findings]
-    [(4, 'error', '1')]
+    Args:
+        model: the trained model, in any mode.
+        batches: those of training, as the loader gives them (see :mod:`anynorm.surgery.batches`);
+            they are gone through once.  Without them only the checks that need the modules alone
+            run.
+        target: batches of the data that the model will be used on.
+        optimizer: of the training; its parameter groups are looked at.
+        loss: a function of the output and the batch.  By default cross entropy for targets that
+            are whole numbers, else the mean squared error; the target is the second item of a
+            tuple, or the key "labels" of a dict.
+        forward: a function of the model and a batch, if the model is called in another way.
+        averaged: the model with averaged weights.
+        source: the model that this one was converted from.
+        accumulation: the batches behind one step of the optimizer.
+        steps: how many steps were trained.
+        loader: says how large the last batch is, if `batches` is no DataLoader.
+        checks: the numbers of the checks to run, all by default; see :mod:`anynorm.doctor.table`.
+        group: the process group over which moments are pooled.
+        batch_axis: the axis of the input that has the samples.  By default 0, unless the labels or
+            the outputs show that it is 1.
+
+    Returns:
+        The diagnosis: causes, findings, what was examined and what was not.
+
+    Raises:
+        AnynormError: The model cannot be called on the batches, there are none, or lazy layers have
+            seen no input.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)).eval()
+        >>> [(f.check, f.severity, f.layer) for f in doctor(model).findings]
+        [(4, 'error', '1')]
     """
     table = chosen(checks)
     _check_arguments(model, batches, target, accumulation, steps)
