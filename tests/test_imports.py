@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "anynorm"
-BASE = {"errors", "pattern", "spec", "catalogue", "phi"}
+BASE = {"catalogue", "errors", "pattern", "phi", "spec"}
 MAY_IMPORT = {
     "errors": set(),
     "phi": set(),
