@@ -334,3 +334,22 @@ def test_labels_of_another_length_skip_the_loss():
 def test_batches_of_another_shape_are_an_error_by_name():
     with pytest.raises(anynorm.AnynormError, match="calling Sequential on a batch"):
         doctor(WIDE, [torch.randn(4, 5)])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda x: 255 * x, "x / 255"),
+        (lambda x: 256 * x, "x / 255"),  # a fit cannot tell them apart: the usual one is named
+        (lambda x: x / 255, "x * 255"),
+        (lambda x: 16 * x, "x / 16"),
+    ],
+)
+def test_the_factor_that_is_usual_is_named(change, code):
+    assert first(doctor(WIDE, fed(change))).fix.startswith(f"x = {code} ")
+
+
+def test_a_shift_is_written_with_its_sign():
+    found = first(doctor(WIDE, fed(lambda x: x + 2)))
+    assert found.name == "input preprocessing"
+    assert "x - 2" in found.fix or "x - 1.9" in found.fix

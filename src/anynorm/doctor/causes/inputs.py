@@ -31,11 +31,12 @@ LEAST = 0.1  # σ by which the first layer is off
 SIZE = math.log(1.25)  # the smallest change of scale that is named
 MOVED = 0.1  # the smallest shift, in σ of the input
 ROUND = 0.12  # a factor within so much of a usual one is that
+ALIKE = 0.01  # usual factors that a fit does not tell apart: the more frequent one is meant
 TINY = 1e-30
 SEEN = 0.3  # σ of the means over channels, below which they say nothing about a scale
 CHANNELS = 3  # fewer numbers fit by chance
-# Factors that come from 8-bit images, and powers of two.
-USUAL = (255.0, 256.0, 128.0, 127.5, 100.0, 64.0, 32.0, 16.0, 10.0, 8.0, 4.0, 2.0)
+# Factors that come from 8-bit images, the more frequent first, and powers of two.
+USUAL = (255.0, 256.0, 127.5, 128.0, 100.0, 64.0, 32.0, 16.0, 10.0, 8.0, 4.0, 2.0)
 LARGE = 8  # so many of them are so large that no fit by chance gives them
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -165,7 +166,8 @@ def _fitted(ward: Ward, layer: str, batches: Sequence[Batch]) -> Iterator[_Candi
     shift = float((rest * weight).sum() / (per_one * weight).sum().clamp_min(1e-12))
     if abs(shift) > MOVED * scale * _deviation(batches):
         size = "" if scale == 1 else f"{_factor(scale)} and "
-        code = f"x + {shift:.4g}" if scale == 1 else f"x * {scale:.4g} + {shift:.4g}"
+        code = f"x{'' if scale == 1 else f' * {scale:.4g}'} {'+' if shift > 0 else '-'} "
+        code += f"{abs(shift):.4g}"
         yield _Candidate(lambda x: x * scale + shift, f"is {size}shifted", code)
 
 
@@ -177,8 +179,10 @@ def _factor(scale: float) -> str:
 def _snapped(scale: float) -> float:
     """The usual factor that is near."""
     size = max(scale, 1 / scale)
-    near = min(USUAL, key=lambda usual: abs(math.log(usual / size)))
-    size = near if abs(math.log(near / size)) < ROUND else size
+    distances = {usual: abs(math.log(usual / size)) for usual in USUAL}
+    least = min(distances.values())
+    if least < ROUND:
+        size = next(usual for usual, away in distances.items() if away <= least + ALIKE)
     return size if scale > 1 else 1 / size
 
 
