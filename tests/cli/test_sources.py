@@ -100,3 +100,14 @@ def test_functions(here: Path) -> None:
     assert torch.equal(twice(nn.Identity(), (torch.ones(2), 0)), torch.full((2,), 2.0))
     with pytest.raises(AnynormError, match="forward 'twice': write package"):
         function_from("twice", "forward")
+
+
+def test_what_else_a_checkpoint_holds_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = model_from("nets:net").state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": state}, "both.pt")
+    model_from("nets:net", "both.pt")
+    assert "also holds 'state_dict_ema'" in capsys.readouterr().err
+    model_from("nets:net", "both.pt", key="state_dict_ema")
+    assert capsys.readouterr().err == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from anynorm import lookup
 from anynorm.errors import AnynormError
+from anynorm.report.text import visible
 from anynorm.surgery.batches import Batch
 
 __all__ = ["batches_from", "function_from", "model_from"]
@@ -49,7 +52,12 @@ def model_from(
     if weights is not None:
         from anynorm.surgery.weights import load_into
 
-        load_into(model, weights, finite=finite, key=key)
+        # What else a checkpoint holds concerns the user, whatever Python does with warnings.
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            load_into(model, weights, finite=finite, key=key)
+        for one in said:
+            print(f"anynorm: {visible(str(one.message))}", file=sys.stderr)
     return model
 
 
