@@ -49,8 +49,16 @@ def test_a_subclass_has_its_own_signature() -> None:
     class Same(anynorm.LayerNorm):
         pass
 
+    class Wider(Wide):
+        pass
+
+    class Synced(anynorm.SyncBatchNorm):
+        pass
+
     assert list(inspect.signature(Wide).parameters) == ["width", "factor"]
     assert Wide(3).num_features == 6
+    assert inspect.signature(Wider) == inspect.signature(Wide)
+    assert inspect.signature(Synced) == inspect.signature(anynorm.SyncBatchNorm)
     assert inspect.signature(Same) == inspect.signature(anynorm.LayerNorm)
 
 

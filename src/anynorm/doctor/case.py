@@ -105,16 +105,25 @@ class Case:
         return drifts(self.measured.records)
 
     @cached_property
+    def drifts_averaged(self) -> list[Drift]:
+        """The same tests on the model with averaged weights, if there is one."""
+        return [] if self.survey is None else drifts(self.survey.averaged or [])
+
+    @cached_property
+    def drifts_on_target(self) -> list[Drift]:
+        """The same tests on the data of use, if there are any."""
+        return drifts(self.target or [])
+
+    @cached_property
     def undecided(self) -> list[Undecided]:
         """The layers of which the data cannot say whether their statistics are right.
 
         The names of the checks are left to the table.
         """
         found: list[Undecided] = []
-        averaged = [] if self.survey is None else drifts(self.survey.averaged or [])
         for drift in self.drifts if self.survey is not None else []:
             found += _undecided(drift, 1, 2)
-        for number, others in ((13, averaged), (23, drifts(self.target or []))):
+        for number, others in ((13, self.drifts_averaged), (23, self.drifts_on_target)):
             for drift in others:
                 found += _undecided(drift, number, number)
         return found

@@ -185,19 +185,15 @@ def unseen(drift: Drift) -> tuple[str, str]:
     record = drift.record
     samples, batches = record.inputs.units.samples, record.forwards
     given = f"{samples} sample{'s' * (samples > 1)} in {batches} batch{'es' * (batches > 1)}"
-    shift = factor = ""
-    if drift.shift > SHIFT:
-        shift = f"{given}: "
-        shift += (
-            "no shift can be told from noise here"
-            if math.isinf(drift.shift)
-            else f"shifts below {drift.shift:.2g} σ in all channels cannot be seen here"
-        )
-    if drift.factor > FACTOR:
-        factor = f"{given}: "
-        factor += (
-            "no factor can be told from noise here"
-            if math.isinf(drift.factor)
-            else f"factors below {drift.factor:.3g} in all channels cannot be seen here"
-        )
-    return shift, factor
+
+    def words(kind: str, least: float, shown: str, wanted: float) -> str:
+        if least <= wanted:
+            return ""
+        if math.isinf(least):
+            return f"{given}: no {kind} can be told from noise here"
+        return f"{given}: {kind}s below {shown} in all channels cannot be seen here"
+
+    return (
+        words("shift", drift.shift, f"{drift.shift:.2g} σ", SHIFT),
+        words("factor", drift.factor, f"{drift.factor:.3g}", FACTOR),
+    )

@@ -49,8 +49,11 @@ class _Activated(torch.nn.Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "__init__" in vars(cls):  # a subclass with arguments of its own
-            whole = signature(cls.__init__)
+        # Subclasses may have arguments of their own; what this file's bases pass on is torch's.
+        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        whole = signature(vars(owner)["__init__"])
+        passed_on = any(p.kind is p.VAR_POSITIONAL for p in whole.parameters.values())
+        if owner.__module__ != __name__ or not passed_on:
             cls.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])
             return
         twin = _twin(cls)

@@ -194,11 +194,18 @@ def _folded(group: Sequence[Finding]) -> str:
     first = group[0]
     return (
         f'<p class="finding"><b>{first["check"]} {markup(first["name"])}</b> '
-        f"({markup(first['severity'])}), <code>{markup(place(first))}</code>: "
-        f"{markup(first['message'])}. {markup(first['why'])}</p>{_numbers(group)}"
-        f'<p class="definition">Threshold: {markup(first["threshold"])}. '
-        f"{markup(first['citation'])}.</p>"
+        f"({markup(first['severity'])}), {_said(first)}</p>{_numbers(group)}{_source(first)}"
     )
+
+
+def _said(finding: Finding) -> str:
+    where, message = markup(place(finding)), markup(finding["message"])
+    return f"<code>{where}</code>: {message}. {markup(finding['why'])}"
+
+
+def _source(finding: Finding) -> str:
+    threshold, citation = markup(finding["threshold"]), markup(finding["citation"])
+    return f'<p class="definition">Threshold: {threshold}. {citation}.</p>'
 
 
 def _contents(causes: Sequence[Cause], groups: Sequence[Sequence[Finding]]) -> str:
@@ -231,10 +238,8 @@ def _group(group: Sequence[Finding]) -> str:
         f'<section class="claim {markup(first["severity"])}" id="{_anchor(group)}">'
         f'<p class="overline">{markup(first["severity"].capitalize())} · check {first["check"]}</p>'
         f"<h3>{markup(first['name'])}</h3>"
-        f'<p class="finding"><code>{markup(place(first))}</code>: {markup(first["message"])}. '
-        f"{markup(first['why'])}</p>{_numbers(group)}{_fixes(group)}"
-        f'<p class="definition">Threshold: {markup(first["threshold"])}. '
-        f"{markup(first['citation'])}.</p></section>"
+        f'<p class="finding">{_said(first)}</p>{_numbers(group)}{_fixes(group)}'
+        f"{_source(first)}</section>"
     )
 
 

@@ -234,7 +234,7 @@ def _off(ward: Ward) -> list[Drift]:
     """The layers whose statistics are off, in the order of the forward pass."""
     if ward.case.survey is None:
         return []
-    return [d for d in ward.case.drifts if bool((d.mean_off | d.variance_off).any())]
+    return [drift for drift in ward.case.drifts if bool(drift.off.any())]
 
 
 def _first_off(ward: Ward) -> str | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
-from anynorm.doctor.drift import ERROR, MEAN, VARIANCE, Drift, drifts
+from anynorm.doctor.drift import ERROR, MEAN, VARIANCE, Drift
 from anynorm.doctor.geometry import double
 from anynorm.surgery.moments import in_group
 from anynorm.surgery.normalizers import Normalizer
@@ -36,13 +36,13 @@ def variance(case: Case) -> Outcome:
 
 def averaged(case: Case) -> Outcome:
     """Check 13."""
-    yield from _either(drifts(case.measured.averaged or []))
+    yield from _either(case.drifts_averaged)
 
 
 def target(case: Case) -> Outcome:
     """Check 23."""
     own = {found.layer: found.effect for found in _either(case.drifts)} if case.survey else {}
-    for found in _either(drifts(case.target or [])):
+    for found in _either(case.drifts_on_target):
         if found.effect > BEYOND * own.get(found.layer, 0.0):
             yield found
 
