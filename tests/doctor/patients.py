@@ -1,10 +1,12 @@
 """A small network with healthy statistics, data for it, and networks of the same kind."""
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["batches", "convolutional", "dense", "settled"]
+__all__ = ["MODEL", "batches", "convolutional", "dense", "edited", "settled"]
 
 
 def batches(count=12, size=16, shape=(3, 6, 6), shift=0.0, scale=1.0):
@@ -64,3 +66,14 @@ def settled(model, data=None, steps=40):
         for step in range(80):
             model(data[step % len(data)][0])
     return model.eval()
+
+
+MODEL = settled(convolutional())
+
+
+def edited(edit, model=MODEL):
+    """A copy of a model with a fault planted by `edit`."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        edit(model)
+    return model

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from patients import batches, convolutional, dense, settled
+from patients import batches, convolutional, dense, edited, settled
 from torch import nn
 
 import anynorm
@@ -14,15 +14,7 @@ from anynorm.doctor.causes.score import Score
 from anynorm.doctor.causes.table import CAUSES
 from anynorm.doctor.causes.ward import Trial, Ward
 
-MODEL = settled(convolutional())
 WIDE = settled(convolutional(), batches(24, 32))
-
-
-def edited(edit, model=MODEL):
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        edit(model)
-    return model
 
 
 def fed(change):

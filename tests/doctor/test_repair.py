@@ -4,21 +4,12 @@ import copy
 
 import pytest
 import torch
-from patients import batches, convolutional, dense, settled
+from patients import MODEL, batches, convolutional, dense, edited, settled
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import anynorm
 from anynorm.doctor import doctor
-
-MODEL = settled(convolutional())
-
-
-def changed(edit, model=MODEL):
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        edit(model)
-    return model
 
 
 def numbers(found):
@@ -37,7 +28,7 @@ def test_statistics_are_recomputed():
         model.bn1.running_mean += 2
         model.bn2.running_var *= 9
 
-    model = changed(edit)
+    model = edited(edit)
     before, result, after = fixed(model)
     assert {1, 2, 3} <= numbers(before)
     assert after.healthy
@@ -47,7 +38,7 @@ def test_statistics_are_recomputed():
 
 
 def test_in_place_or_on_a_copy():
-    model = changed(lambda m: m.bn1.running_mean.add_(2))
+    model = edited(lambda m: m.bn1.running_mean.add_(2))
     found = doctor(model, batches())
     before = model.bn1.running_mean.clone()
     assert found.fix().model is not model
@@ -57,20 +48,20 @@ def test_in_place_or_on_a_copy():
 
 
 def test_statistics_that_are_not_finite_are_reset_and_recomputed():
-    before, result, after = fixed(changed(lambda m: m.bn1.running_var.fill_(torch.nan)))
+    before, result, after = fixed(edited(lambda m: m.bn1.running_var.fill_(torch.nan)))
     assert 9 in numbers(before)
     assert after.healthy
     assert bool(result.model.bn1.running_var.isfinite().all())
 
 
 def test_weights_that_are_not_finite_are_refused():
-    _, result, _ = fixed(changed(lambda m: m.conv2.weight.fill_(torch.inf)))
+    _, result, _ = fixed(edited(lambda m: m.conv2.weight.fill_(torch.inf)))
     assert [note.layer for note in result.receipt.refused if "9" in note.text] == ["conv2"]
     assert result.receipt.changed == ()
 
 
 def test_the_momentum_is_turned_round():
-    model = changed(lambda m: setattr(m.bn2, "momentum", 0.99))
+    model = edited(lambda m: setattr(m.bn2, "momentum", 0.99))
     _, result, after = fixed(model)
     assert result.model.bn2.momentum == pytest.approx(0.01)
     assert 7 not in numbers(after)
@@ -93,7 +84,7 @@ def test_the_momentum_of_what_is_counted_twice_has_the_effect_that_was_meant():
 
 
 def test_frozen_layers_are_frozen_for_good():
-    model = changed(lambda m: m.bn2.requires_grad_(False) and m.train())
+    model = edited(lambda m: m.bn2.requires_grad_(False) and m.train())
     before, result, after = fixed(model)
     assert 8 in numbers(before)
     assert isinstance(result.model.bn2, anynorm.FrozenBatchNorm)
@@ -125,7 +116,7 @@ def test_what_is_unsafe_is_refused_with_the_advice():
         model.bn1.weight[0] = 0
         model.bn2.weight.zero_()
 
-    model = changed(edit)
+    model = edited(edit)
     result = doctor(model, batches(), target=batches(shift=3), checks=[19, 20, 23]).fix()
     refused = {int(note.text.split()[0]) for note in result.receipt.refused}
     assert {19, 20, 23} <= refused
@@ -135,7 +126,7 @@ def test_what_is_unsafe_is_refused_with_the_advice():
 
 
 def test_batches_that_are_gone_cannot_repair():
-    model = changed(lambda m: m.bn1.running_mean.add_(2))
+    model = edited(lambda m: m.bn1.running_mean.add_(2))
     result = doctor(model, iter(batches())).fix()
     assert result.receipt.changed == ()
     assert any("only once" in note.text for note in result.receipt.refused)
@@ -146,7 +137,7 @@ def test_without_batches_only_the_modules_are_repaired():
         model.bn1.reset_running_stats()
         model.bn2.momentum = 0.9
 
-    result = doctor(changed(edit)).fix()
+    result = doctor(edited(edit)).fix()
     assert [note.layer for note in result.receipt.changed] == ["bn2"]
     assert any("no batches" in note.text for note in result.receipt.refused)
 
