@@ -187,6 +187,11 @@ class Spec:
         return not self.center and self.scale == SCALES["rms"]
 
     @property
+    def is_norm(self) -> bool:
+        """Whether there is no μ and σ is the L2 norm, as in weight norm."""
+        return not self.center and self.scale == SCALES["norm"]
+
+    @property
     def whitens(self) -> bool:
         """Whether σ is a root of the covariance matrix of the channels of a group."""
         return self.scale is not None and self.scale.root is not None

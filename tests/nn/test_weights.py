@@ -44,3 +44,40 @@ def test_copies_and_states_of_grouped_convolutions(name, padding_mode):
     again.load_state_dict(layer.state_dict())
     for other in (again, copy.deepcopy(layer)):
         torch.testing.assert_close(other(x), layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
+def test_weight_norm_of_every_layout_and_type(dtype, layout):
+    """torch's operator serves some of them and the formula the others."""
+    weight = 3 * torch.randn(6, 4, 3, 3, dtype=torch.float64)
+    if layout == "channels_last":
+        weight = weight.to(memory_format=torch.channels_last)
+    elif layout == "transposed":
+        weight = weight.transpose(2, 3)
+    gain, cotangent = torch.rand(6, dtype=torch.float64), torch.randn_like(weight)
+    spec = anynorm.catalogue["weight"].spec
+
+    def found(kind):
+        w, g = (t.to(kind).requires_grad_() for t in (weight, gain))
+        y = anynorm.functional.normalize(w, spec, g, eps=0.0)
+        y.backward(cotangent.to(kind))
+        return y, w.grad, g.grad
+
+    w, g = (t.to(dtype).double().requires_grad_() for t in (weight, gain))
+    expected = g[:, None, None, None] * w / w.flatten(1).norm(dim=1)[:, None, None, None]
+    expected.backward(cotangent.to(dtype).double())
+    # A sum over the 36 weights of a unit, rounded once to the type.
+    tolerance = 36 * torch.finfo(dtype).eps
+    for ours, right in zip(found(dtype), (expected, w.grad, g.grad), strict=True):
+        assert ours.stride() == right.stride()
+        torch.testing.assert_close(ours.double(), right, rtol=tolerance, atol=tolerance)
+
+
+def test_weight_norm_has_a_second_derivative():
+    spec = anynorm.catalogue["weight"].spec
+    w = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    g = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(
+        lambda w, g: anynorm.functional.normalize(w, spec, g, eps=0.0), (w, g)
+    )

@@ -32,12 +32,13 @@ def test_no_run_appears_twice() -> None:
     assert len({cell.key for cell in cells}) == len(cells) == 2 * 2 * 2 + 2 * 2
 
 
-def test_variants_are_not_in_the_sweeps_over_initial_weights_and_placements() -> None:
-    swept = {"lrs": (0.05, 0.1), "inits": (0.1, 1.0), "placements": ("before", "after")}
+def test_variants_run_at_the_base_and_the_learning_rates_next_to_it_alone() -> None:
+    rates = (0.01, 2.0, 0.05, 0.1, 0.5)
+    swept = {"lrs": rates, "inits": (0.1, 1.0), "placements": ("before", "after")}
     cells = plan(**swept, norms=("batch", "l1-batch"), variants=("l1-batch",), seeds=1).star()
     found = {(cell.lr, cell.init, cell.placement) for cell in cells if cell.norm == "l1-batch"}
-    assert found == {(0.1, 1.0, "before"), (0.05, 1.0, "before")}
-    assert len([cell for cell in cells if cell.norm == "batch"]) == 4
+    assert found == {(lr, 1.0, "before") for lr in (0.05, 0.1, 0.5)}
+    assert len([cell for cell in cells if cell.norm == "batch"]) == 7
 
 
 def test_without_a_normalizer_nothing_is_placed() -> None:

@@ -93,7 +93,7 @@ def _normalize(
     ranks: Ranks | None,
 ) -> Tensor:
     own = ranks is None and (training or running is None)
-    if own and (native := native_operator(x, spec, plan, affine, running)):
+    if own and (native := native_operator(x, spec, plan, affine, running, eps, after)):
         need_statistics(x, plan, sizes)
         return native(x, affine, running, eps, sizes, after)
     return by_formula(x, spec, plan, affine, running, training, eps, sizes, after, ranks)

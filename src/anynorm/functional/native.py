@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anynorm import ops
 from anynorm.functional.named import group_norm, instance_norm, layer_norm, rms_norm
-from anynorm.ops import Affine, After, Running
+from anynorm.ops import PLAIN, Affine, After, Running
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import Spec
 
@@ -41,6 +41,10 @@ _ROOT_MEAN_SQUARE: dict[str, _Native] = {
         x, x.shape[-1:], p.weight, eps, **_options(after)
     ),
 }
+# σ is the L2 norm, without ε.
+_NORM: dict[str, _Native] = {
+    "o [i ...]": lambda x, p, *_: ops.native.weight(x, p.weight),
+}
 
 
 def _options(after: After) -> dict[str, Any]:
@@ -55,7 +59,13 @@ def _groups(x: Tensor, sizes: Mapping[str, int]) -> int:
 
 
 def native_operator(
-    x: Tensor, spec: Spec, plan: Plan, affine: Affine, running: Running | None
+    x: Tensor,
+    spec: Spec,
+    plan: Plan,
+    affine: Affine,
+    running: Running | None,
+    eps: float,
+    after: After,
 ) -> _Native | None:
     """The call of torch's own operator, if it has one for this specification."""
     for vector in (*affine, None if running is None else running.mean):
@@ -68,4 +78,6 @@ def native_operator(
         return _STANDARD.get(pattern)
     if spec.is_root_mean_square and affine.bias is None:
         return _ROOT_MEAN_SQUARE.get(pattern)
+    if spec.is_norm and eps == 0 and after is PLAIN and ops.native.takes_weight(x, affine):
+        return _NORM.get(pattern)
     return None

@@ -50,6 +50,7 @@ def average(parts: Tensor, count: float | Tensor, axes: list[int]) -> Tensor:
     >>> average(torch.tensor([1.0, 4.0]), torch.tensor([2, 1]), [0])
     tensor([2.])
     """
+    axes = [axis for axis in axes if parts.shape[axis] != 1]
     if not isinstance(count, Tensor):
         return parts.mean(axes, keepdim=True) if axes else parts
     weights = count.expand_as(parts)

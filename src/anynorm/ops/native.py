@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from torch import Tensor
 from anynorm.ops import own
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
-from anynorm.ops.values import PLAIN, After
+from anynorm.ops.values import PLAIN, Affine, After
 
-__all__ = ["batch", "group", "instance", "layer", "rms"]
+__all__ = ["batch", "group", "instance", "layer", "rms", "takes_weight", "weight"]
 
 _CUDNN = torch.backends.cudnn
 _OWN = own.AVAILABLE
@@ -101,6 +102,61 @@ def group(
         return own.group(x, groups, weight, bias, eps, after)
     y = torch.group_norm(x, groups, weight, bias, eps, _CUDNN.enabled)
     return y if after is PLAIN else after.apply(y)
+
+
+def weight(w: Tensor, gain: Tensor) -> Tensor:
+    """Weight norm: γ · w / ‖w‖ for each unit of `w` (O, I, *) and γ of shape (O,).
+
+    In float32 the squares of ‖w‖ must be numbers of float32: ‖w‖ between about 1e-18 and 1e19.
+    """
+    beside = gain.reshape(-1, *[1] * (w.dim() - 1))
+    if torch.compiler.is_compiling():
+        return w * (beside / _norm(w))
+    return cast(Tensor, _WeightNorm.apply(w, beside))
+
+
+class _WeightNorm(torch.autograd.Function):
+    """torch's operator with a second derivative that is right (its own is not, in torch 2.13)."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, gain: Tensor) -> Tensor:
+        y, norms = torch._weight_norm_interface(w, gain, 0)
+        ctx.save_for_backward(w, gain, norms)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        w, gain, norms = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            backward = torch.ops.aten._weight_norm_interface_backward
+            return cast(tuple[Tensor, Tensor], backward(dy.contiguous(), w, gain, norms, 0))
+        norms = _norm(w)
+        dgain = (dy * w).sum(tuple(range(1, w.dim())), keepdim=True) / norms
+        return (dy - w * (dgain / norms)) * (gain / norms), dgain
+
+
+def _norm(w: Tensor) -> Tensor:
+    """The L2 norm of each unit."""
+    norm: Tensor = torch.linalg.vector_norm(w, dim=tuple(range(1, w.dim())), keepdim=True)
+    return norm
+
+
+def takes_weight(w: Tensor, affine: Affine) -> bool:
+    """Whether torch's weight norm serves `w`.
+
+    It needs γ and contiguous weights, of which it returns a contiguous result. In 16 bits, and for
+    the transforms of torch.func, the formula is used.
+    """
+    gain, bias = affine
+    return (
+        gain is not None
+        and bias is None
+        and gain.dtype == w.dtype
+        and w.dtype in (torch.float32, torch.float64)
+        and w.numel() > 0
+        and w.is_contiguous()
+        and not in_transform()
+    )
 
 
 def _by_channel(

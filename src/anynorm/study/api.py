@@ -330,7 +330,7 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
     if not experiments:
         chosen |= {"noise": False, "experiments": chosen["experiments"].without_runs()}
     compared = chosen["norms"] if "batches" in given else settings.batch_norms
-    asked = {"norms", "inits", "placements"} & given.keys()
+    asked = {"norms", "lrs", "inits", "placements"} & given.keys()
     return Plan(
         subject=subject,
         batch_norms=tuple(name for name in compared if name in chosen["norms"]),

@@ -18,8 +18,8 @@ class Plan:
     """The values to compare, and the base values that hold where nothing else is said.
 
     `norms` are names with options, such as ``"group:groups=4"``; `batch_norms` are those of them
-    that are compared over batch sizes, and `variants` those that are compared at the base and over
-    learning rates alone. `experiments` says what is run beside the comparisons, and
+    that are compared over batch sizes, and `variants` those that are compared at the base and the
+    learning rates next to it alone. `experiments` says what is run beside the comparisons, and
     `noise` whether the noisy control is among it.
     """
 
@@ -64,7 +64,8 @@ class Plan:
         return unique(
             [
                 *self._base(),
-                *self._vary("lr", self.lrs, self.norms),
+                *self._vary("lr", self.lrs, others),
+                *self._vary("lr", self._next_rates(), self.variants),
                 *self._vary("init", self.inits, others),
                 *self._vary("placement", self.placements, placed),
                 *self._batch_sizes(),
@@ -101,6 +102,12 @@ class Plan:
         for value in values:
             for cell in self._cells(norms):
                 yield Cell(**{**vars(cell), name: value})
+
+    def _next_rates(self) -> list[float]:
+        """The learning rates of the sweep on both sides of the base value."""
+        lower = [lr for lr in self.lrs if lr < self.lr]
+        higher = [lr for lr in self.lrs if lr > self.lr]
+        return sorted(lower)[-1:] + sorted(higher)[:1]
 
     def _batch_sizes(self) -> Iterator[Cell]:
         for batch, budget in product(self.batches, self.experiments.budgets):

@@ -40,7 +40,7 @@ def _mlp(depth: int, activation: type[nn.Module], *, std: float | None) -> Facto
         layers: list[nn.Module] = [nn.Flatten()]
         for index in range(depth):
             layers += [nn.Linear(100 if index else prod(inputs), 100)]
-            layers += _normed(norm(100), activation(), placement)
+            layers += _normed(norm(100, channels_last=False), activation(), placement)
         return _initialised(nn.Sequential(*layers, nn.Linear(100, outputs)), std)
 
     return build
@@ -52,7 +52,7 @@ def _cnn(inputs: tuple[int, ...], outputs: int, *, norm: MakeNorm, placement: st
     channels = inputs[0]
     for width, pool in ((16, True), (32, True), (32, False), (32, False)):
         layers += [nn.Conv2d(channels, width, 3, padding=1)]
-        layers += _normed(norm(width), nn.ReLU(), placement)
+        layers += _normed(norm(width, channels_last=False), nn.ReLU(), placement)
         layers += [nn.MaxPool2d(2)] if pool else []
         channels = width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)]
@@ -69,7 +69,8 @@ def _deep_linear(
     """25 linear layers of 10 units without activations (Santurkar et al. 2018)."""
     layers: list[nn.Module] = [nn.Flatten()]
     for index in range(24):
-        layers += [nn.Linear(10 if index else prod(inputs), 10), norm(10)]
+        layers += [nn.Linear(10 if index else prod(inputs), 10)]
+        layers += [norm(10, channels_last=False)]
     model = nn.Sequential(*layers, nn.Linear(10, outputs))
     for layer in model:
         if isinstance(layer, nn.Linear):
@@ -111,7 +112,7 @@ def _rnn(
     norm: MakeNorm,
     placement: str,
 ) -> nn.Module:
-    return PixelRNN(outputs, norm(100), placement)
+    return PixelRNN(outputs, norm(100, channels_last=False), placement)
 
 
 def _char_transformer(
@@ -150,8 +151,8 @@ class Settings:
     batches: tuple[int, ...] = ()
     # The batch sizes are compared for these alone: others do not depend on the batch.
     batch_norms: tuple[str, ...] = ("batch", "group:groups=4")
-    # Variants of another normalizer are compared with it at every learning rate, but not in the
-    # sweeps over initial weights and placements.
+    # Variants of another normalizer are compared with it at the base learning rate and the next
+    # one on each side alone.
     variants: tuple[str, ...] = ()
     placements: tuple[str, ...] = ("before",)
     noise: bool = True

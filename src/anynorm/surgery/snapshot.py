@@ -82,13 +82,15 @@ def _parameters(model: nn.Module, optimizer: Optimizer | None) -> list[Tensor]:
 
 
 def _values(tensors: list[Tensor]) -> Restore:
-    copies = [tensor.detach().clone() for tensor in tensors]
+    # Tensors made in inference mode can be written in that mode alone.
+    modes = ((True, torch.inference_mode), (False, torch.no_grad))
+    groups = [(mode, [t for t in tensors if t.is_inference() is own]) for own, mode in modes]
+    kept = [(mode, group, [t.detach().clone() for t in group]) for mode, group in groups if group]
 
     def restore() -> None:
-        for tensor, kept in zip(tensors, copies, strict=True):
-            # Tensors made in inference mode can be written in that mode alone.
-            with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
-                tensor.copy_(kept)
+        for mode, group, copies in kept:
+            with mode():
+                torch._foreach_copy_(group, copies)
 
     return restore
 

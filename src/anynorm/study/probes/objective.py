@@ -55,8 +55,8 @@ class Objective:
         """Return loss and gradient at `theta`."""
         self._snapshot.restore()
         with torch.no_grad():
-            for parameter, value in zip(self._parameters, self.split(theta), strict=True):
-                parameter.copy_(value)
+            torch._foreach_copy_(self._parameters, self.split(theta))
+            for parameter in self._parameters:
                 parameter.grad = None
         with torch.enable_grad():
             loss = self._loss_fn(self._model(self._x), self._y)
