@@ -13,6 +13,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.channels import Channels, analyse
 from anynorm.surgery.edit import Trial
+from anynorm.surgery.gammas import SEARCH
 from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.names import Layers, listed, means
 from anynorm.surgery.normalizers import normalizers
@@ -71,9 +72,10 @@ class Cutting:
     def _choice(self) -> Choice:
         choice = Choice(self.channels, self.state, self.kept | set(self.unsound))
         if not choice.order:
+            reasons = [f"{name}: {', '.join(why)}" for name, why in self._reasons().items()]
             raise AnynormError(
-                f"{type(self.model).__name__} has no channel that can be cut. "
-                + "; ".join(f"{name}: {', '.join(why)}" for name, why in self._reasons().items())
+                f"{type(self.model).__name__} has no channel that can be cut: "
+                + "; ".join(reasons or [SEARCH.failure(self.model)])
             )
         return choice
 
@@ -162,7 +164,7 @@ class Cutting:
 
 def _with_frozen(channels: Channels, model: nn.Module) -> Channels:
     """Take in the γ of frozen batch norms that are written as arithmetic, not as an operator."""
-    names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.family == "frozen"]
+    names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.constant]
     found = [name for name in names if (name, 0) in channels.sites]
     return replace(channels, scales=tuple(dict.fromkeys((*channels.scales, *found))))
 
