@@ -94,7 +94,7 @@ def _update(
     channels, spread = _usable(batch_mean, batch_var)
     if count is not None:  # a batch that leaves no trace is no batch
         seen = channels.any() if count.dim() == 0 else channels.flatten(1).any(1)
-        count.add_(seen.reshape(count.shape))
+        count.clamp_(min=0).add_(seen.reshape(count.shape))  # below 0 it is no count
     weight = momentum if momentum is not None else _cumulative(count)
     for running, batch, usable in ((mean, batch_mean, channels), (var, batch_var, spread)):
         moved = _between(running, batch, _beside(weight, running))

@@ -68,9 +68,10 @@ def scales_of(model: nn.Module, layers: Layers | None = None) -> dict[str, Tenso
     >>> list(scales_of(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
     ['0']
     """
-    found = {norm.name: norm.affine[0] for norm in normalizers(model) if not _why_not(norm)}
-    meant = matching(found, layers, "have a γ for each channel")
-    return {name: gamma for name, gamma in found.items() if name in meant}
+    meant = (norm for norm in normalizers(model) if not _why_not(norm))
+    found = {norm.name: gamma for norm in meant if (gamma := norm.affine[0]) is not None}
+    wanted = matching(found, layers, "have a γ for each channel")
+    return {name: gamma for name, gamma in found.items() if name in wanted}
 
 
 SEARCH = Search("layers with a γ for each channel", lambda norm: _why_not(norm))

@@ -35,6 +35,7 @@ _ROUNDINGS = 4
 # Passes beyond those that settle one layer after the other, for models that call a layer several
 # times: its inputs may depend on its own statistics, so that a fixed point is sought.
 _FIXED_POINT = 100
+_PATIENCE = 20  # passes in a row that bring a fixed point no nearer
 
 
 def recalibrate(
@@ -96,11 +97,14 @@ def recompute(
     tracking = named(tracking, layers, "keep running statistics")
     bound = 1 if once(batches) else passes
     number, moved, settled, stay = 0, 0.0, frozenset[int](), not tracking
+    nearest, at = torch.inf, 0
     last: _Pass | None = None
-    while not stay and number < (bound or _most(last, len(tracking))):
+    while not stay and number < (bound or _most(last, len(tracking), at)):
         found = _one_pass(model, batches, forward, tracking, settled)
         moves = _written(found.layers, group, first=last is None)
         number, moved = number + 1, max(moves)
+        if moved < nearest:
+            nearest, at = moved, number
         stay = moved == 0 and len(settled) == len(tracking)
         settled = _settled(found.layers, moves, len(settled))
         differs, last = last is not None and found.differs(last), found
@@ -127,10 +131,15 @@ def _why_not(norm: Normalizer) -> str:
     return "" if norm.keeps else "no running statistics are kept"
 
 
-def _most(last: _Pass | None, layers: int) -> int:
-    """How many passes settle the layers one by one, with some to spare."""
-    again = last is not None and any(layer.seen > last.forwards for layer in last.layers)
-    return 2 * layers + 1 + (_FIXED_POINT if again else 0)
+def _most(last: _Pass | None, layers: int, nearest: int) -> int:
+    """How many passes settle the layers one by one, with some to spare, or find a fixed point.
+
+    `nearest` is the pass that moved the statistics least.
+    """
+    one_by_one = 2 * layers + 1
+    if last is None or all(layer.seen <= last.forwards for layer in last.layers):
+        return one_by_one
+    return max(one_by_one, min(nearest + _PATIENCE, one_by_one + _FIXED_POINT))
 
 
 def _unsettled(passes: int, moved: float) -> str:
@@ -198,8 +207,8 @@ class _Pass:
 
         What reaches the first layer that runs, when it runs first, depends on no statistics.
         """
-        pairs = [(one._first.mean, one._first.variance) for one in (other, self)]
-        return bool(_moved(*pairs, 0.0, self._eps, 1.0).any())
+        before, now = ((one._first.mean, one._first.variance) for one in (other, self))
+        return bool(_moved(before, now, 0.0, self._eps, 1.0).any())
 
 
 def _one_pass(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from anynorm.errors import listed
 from anynorm.surgery.names import Layers, means
@@ -73,6 +74,9 @@ def not_understood(model: nn.Module) -> Iterator[tuple[str, str]]:
     for name, module in norms or scripted[:1]:
         yield name, f"a {kind_of(module)} in TorchScript; give the model that it was made from"
     inside = {id(module) for _, module in scripted}
+    # What normalizes the weights of a layer is no layer.
+    weights = (m for m in model.modules() if isinstance(m, parametrize.ParametrizationList))
+    inside |= {id(part) for module in weights for part in module.modules()}
     for name, module in model.named_modules():
         if id(module) not in known | inside and _looks_like_one(module):
             yield (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import anynorm
 from anynorm.errors import AnynormError
-from anynorm.surgery import Plan, Pruned, prune
+from anynorm.surgery import Gammas, Plan, Pruned, prune
 
 # A gate scales the constant by what differs from sample to sample; a block that is called twice
 # sees two constants; the phases of a transposed convolution's stride see different taps.
@@ -349,3 +349,36 @@ def test_a_difference_beyond_the_tolerance_is_rolled_back() -> None:
     result = prune(model, x, ratio=0.5, tolerance=1e-6)
     assert result.receipt.rolled_back
     assert torch.equal(result.model(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "shape", [[1e-4, 1e-3, 0.1, 0.9], [0.3, 1.0, 1e-3, 0.4], [0.0, 0.2, 0.0, 0.7]], ids=str
+)
+def test_the_gap_that_is_shown_is_the_gap_that_is_cut_at(shape: list[float]) -> None:
+    """Also where layers cannot be cut, are ignored, or share their channels."""
+    model: Any = Residual()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.weight.data = torch.tensor((shape * 8)[: len(norm.weight)])
+        shape = shape[1:] + shape[:1]
+    gap = Gammas.of(model).gap
+    assert gap is not None
+    result: Any = prune(model, X, gap=True)
+    assert result.receipt.facts["gap"] == f"|γ| from {gap[0]:.3g} to {gap[1]:.3g}, of all layers"
+    assert result.receipt.facts["threshold"] < gap[1]
+    # What is left of a channel that could go has a γ above the gap.
+    labels = prune(model, X, gap=True, ignore="two").receipt.facts
+    assert labels["gap"] == result.receipt.facts["gap"]
+
+
+def test_what_varied_in_cut_channels_is_not_called_nothing() -> None:
+    model = nn.Sequential(conv(3, 6, 1), nn.Conv2d(6, 2, 1))
+    model[0][1].weight.data = torch.linspace(0.85, 1.1, 6)  # type: ignore[index]
+    facts = prune(model.eval(), X, ratio=0.5).receipt.facts
+    # β is 0, so that φ(β) is too; the channels were not.
+    assert (
+        facts["absorbed"]
+        == "nothing: no layer gets a constant other than 0 from the channels that go"
+    )
+    assert facts["lost"] == "what varied in channels of |γ| up to 0.95"
+    model[0][1].weight.data[:3] = 0  # type: ignore[index]
+    assert "lost" not in prune(model, X, ratio=0.5).receipt.facts
