@@ -210,8 +210,8 @@ def test_a_count_below_zero_is_no_count(build, momentum):
     layer, fresh = build(momentum=momentum), build(momentum=momentum)
     layer.num_batches_tracked.fill_(-3)
     for seed in range(4):
-        layer(batch(seed, 1))
-        fresh(batch(seed, 1))
+        layer(batch(seed))
+        fresh(batch(seed))
     torch.testing.assert_close(layer.running_mean, fresh.running_mean)
     torch.testing.assert_close(layer.running_var, fresh.running_var)
 
@@ -219,5 +219,5 @@ def test_a_count_below_zero_is_no_count(build, momentum):
 def test_no_momentum_moves_nothing(build):
     layer = build(momentum=0.0)
     before = [layer.running_mean.clone(), layer.running_var.clone()]
-    layer(batch(0, 5))
+    layer(batch(0))
     torch.testing.assert_close([layer.running_mean, layer.running_var], before, rtol=0, atol=0)
