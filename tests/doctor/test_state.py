@@ -87,7 +87,7 @@ def test_layers_without_a_count_or_with_a_negative_one_are_examined():
         norm = nn.BatchNorm1d(4)
         norm.num_batches_tracked = count
         found = doctor(norm, [x], checks=[1, 4, 8, 12, 20])
-        assert [one.check for one in found.findings] == [1, 4]
+        assert sorted(one.check for one in found.findings) == [1, 4]
         assert not found.not_examined
     norm.momentum = None
     assert doctor(norm, [x], checks=[1]).findings

@@ -218,6 +218,9 @@ def test_a_count_below_zero_is_no_count(build, momentum):
 
 def test_no_momentum_moves_nothing(build):
     layer = build(momentum=0.0)
-    before = [layer.running_mean.clone(), layer.running_var.clone()]
+    before = statistics(layer)
     layer(batch(0))
-    torch.testing.assert_close([layer.running_mean, layer.running_var], before, rtol=0, atol=0)
+    after = statistics(layer)
+    assert after.pop("num_batches_tracked") == 1
+    del before["num_batches_tracked"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
