@@ -382,3 +382,43 @@ def test_what_varied_in_cut_channels_is_not_called_nothing() -> None:
     assert facts["lost"] == "what varied in channels of |γ| up to 0.95"
     model[0][1].weight.data[:3] = 0  # type: ignore[index]
     assert "lost" not in prune(model, X, ratio=0.5).receipt.facts
+
+
+class Generator(nn.Module):
+    """A linear layer whose outputs become channels with positions, as in image generators."""
+
+    def __init__(self, *view: int) -> None:
+        super().__init__()
+        self.view = view
+        self.linear, self.norm = nn.Linear(6, 8 * 16), nn.BatchNorm2d(8)
+        self.up, self.last = nn.Conv2d(8, 12, 3), nn.BatchNorm2d(3)
+        self.shuffle, self.head = nn.PixelShuffle(2), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.linear(x).view(len(x), *self.view)))
+        y: Tensor = self.head(torch.relu(self.last(self.shuffle(self.up(x)))))
+        return y
+
+
+def test_channels_behind_views_and_shuffles_are_cut_with_all_their_values() -> None:
+    torch.manual_seed(0)
+    model = Generator(-1, 4, 4).eval()
+    for norm, gone in ((model.norm, [1, 4, 6]), (model.last, [0])):
+        nn.init.normal_(norm.bias)
+        norm.weight.data[gone] = 0
+    x = torch.randn(5, 6)
+    result: Any = prune(model, x, gap=True)
+    assert result.receipt.facts["cut"] == 4
+    assert (result.model.linear.out_features, result.model.up.out_channels) == (80, 8)
+    assert close(result.model(x), model(x))
+
+
+def test_views_with_channels_as_numbers_are_refused_by_name() -> None:
+    model = Generator(8, 4, 4).eval()
+    model.norm.weight.data[:3] = 0
+    model.last.weight.data[0] = 0
+    result: Any = prune(model, torch.randn(5, 6), gap=True)
+    assert len(result.model.last.weight) == 2
+    [note] = result.receipt.refused
+    assert note.layer == "norm"
+    assert "its code holds sizes as numbers" in note.text
