@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anynorm import kernels
+from anynorm.errors import AnynormError
 from anynorm.ops.registry import define, implement, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
@@ -132,7 +133,10 @@ def _beside(weight: float | Tensor, running: Tensor) -> float | Tensor:
 
 def _cumulative(count: Tensor | None) -> Tensor:
     if count is None:
-        raise ValueError("momentum=None needs num_batches_tracked. Give a momentum instead.")
+        raise AnynormError(
+            "momentum=None averages over all batches and needs num_batches_tracked, which is None. "
+            "Give the count, or a momentum."
+        )
     return count.to(torch.float64).reciprocal()
 
 
