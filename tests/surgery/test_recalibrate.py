@@ -242,6 +242,31 @@ def test_every_rank_gets_the_statistics_of_all(tmp_path: Any) -> None:
     torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
 
 
+class _Drawn:
+    """Batches that are drawn anew for each pass."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([torch.randn(20, 3, generator=DATA) for _ in range(2)])
+
+
+def _deciding_rank(rank: int, file: str, found: Any) -> None:
+    store = dist.FileStore(file, 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    model = nn.Sequential(*(nn.BatchNorm1d(3) for _ in range(4)))
+    data = _Drawn() if rank == 0 else [torch.zeros(20, 3)]
+    found[rank] = dict(recalibrate(model, data).receipt.facts)
+    dist.destroy_process_group()
+
+
+def test_ranks_take_the_same_decisions(tmp_path: Any) -> None:
+    """One that stops while another waits for it would never end."""
+    with mp.Manager() as manager:
+        found = manager.dict()
+        mp.spawn(_deciding_rank, (str(tmp_path / "store"), found), nprocs=2)
+        assert found[0] == found[1]
+        assert "differ from pass to pass" in found[0]["note"]
+
+
 @torch.no_grad()
 def off(model: nn.Module, data: list[Tensor]) -> float:
     """How far a layer's statistics are from those of what reaches it in eval mode, in σ."""

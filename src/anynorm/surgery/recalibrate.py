@@ -15,7 +15,7 @@ from anynorm.surgery.batches import Batch, Forward, call, each, once
 from anynorm.surgery.edit import perform
 from anynorm.surgery.given import input_of, mask_of
 from anynorm.surgery.modes import alone, evaluating
-from anynorm.surgery.moments import Pooled, averaged, double, in_group
+from anynorm.surgery.moments import Pooled, anyone, averaged, double, in_group
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
@@ -75,6 +75,7 @@ def recalibrate(
         raise AnynormError(f"passes={passes}; give 1 or more, or None to go on until they stay.")
 
     def change(target: nn.Module, log: Log) -> nn.Module:
+        log.search = Search("layers with running statistics", _why_not, may_keep(layers))
         recompute(target, batches, log, passes=passes, forward=forward, layers=layers, group=group)
         return target
 
@@ -92,7 +93,6 @@ def recompute(
     group: dist.ProcessGroup | None = None,
 ) -> None:
     """Do the work of :func:`recalibrate` on `model` itself."""
-    log.search = Search("layers with running statistics", _why_not, may_keep(layers))
     tracking = [norm for norm in normalizers(model) if norm.tracks]
     tracking = named(tracking, layers, "keep running statistics")
     bound = 1 if once(batches) else passes
@@ -100,7 +100,7 @@ def recompute(
     nearest, at = torch.inf, 0
     last: _Pass | None = None
     while not stay and number < (bound or _most(last, len(tracking), at)):
-        found = _one_pass(model, batches, forward, tracking, settled)
+        found = _one_pass(model, batches, forward, tracking, settled, group)
         moves = _written(found.layers, group, first=last is None)
         number, moved = number + 1, max(moves)
         if moved < nearest:
@@ -137,7 +137,7 @@ def _most(last: _Pass | None, layers: int, nearest: int) -> int:
     `nearest` is the pass that moved the statistics least.
     """
     one_by_one = 2 * layers + 1
-    if last is None or all(layer.seen <= last.forwards for layer in last.layers):
+    if last is None or not last.repeats:
         return one_by_one
     return max(one_by_one, min(nearest + _PATIENCE, one_by_one + _FIXED_POINT))
 
@@ -157,7 +157,7 @@ def _written(layers: list[_Layer], group: dist.ProcessGroup | None, *, first: bo
         layer.write(group)
     for index in _in_order(layers):
         layer = layers[index]
-        if layer.seen:
+        if layer.reached:
             moves[index] = torch.inf if first else layer.moved(magnitude)
             magnitude = max(magnitude, layer.magnitude)
     return moves
@@ -188,6 +188,7 @@ class _Pass:
     def __init__(self) -> None:
         self.layers: list[_Layer] = []
         self.forwards = self.calls = 0
+        self.repeats = False  # whether a layer was called several times in a forward pass
         self._first, self._eps, self._arrived = Pooled(), 0.0, False
 
     def start(self) -> None:
@@ -201,6 +202,13 @@ class _Pass:
             self._first.merge(x.reshape(-1, 1))
         self.calls += 1
         return self.calls - 1
+
+    def end(self, group: dist.ProcessGroup | None) -> None:
+        """Let all processes know the same of the pass, so that they take the same decisions."""
+        again = any(layer.seen > self.forwards for layer in self.layers)
+        self.repeats = anyone(again, group)
+        if in_group():
+            self._first = self._first.over_ranks(group, 1)
 
     def differs(self, other: _Pass) -> bool:
         """Whether the batches are not those of another pass.
@@ -217,6 +225,7 @@ def _one_pass(
     forward: Forward | None,
     tracking: list[Normalizer],
     settled: frozenset[int],
+    group: dist.ProcessGroup | None,
 ) -> _Pass:
     found = _Pass()
     found.layers = [
@@ -233,6 +242,7 @@ def _one_pass(
         finally:
             for layer in found.layers:
                 layer.end()
+    found.end(group)
     return found
 
 
@@ -242,6 +252,7 @@ class _Layer:
     def __init__(self, norm: Normalizer, within: _Pass, settled: bool) -> None:
         self.norm, self.layer, self.settled = norm, norm.module, settled
         self.seen, self.order, self._pass = 0, sys.maxsize, within
+        self.reached = False  # by a batch of any process
         self._hook: Any = None
 
     def begin(self) -> None:
@@ -304,7 +315,8 @@ class _PooledLayer(_Layer):
         pooled = self._pooled
         if in_group():
             pooled = pooled.over_ranks(group, self.layer.running_mean.numel())
-        if not pooled.count:
+        self.reached = pooled.count > 0
+        if not self.reached:
             return
         self._check(pooled)
         self._store(pooled)
@@ -388,6 +400,7 @@ class _AveragedLayer(_Layer):
         self.layer.momentum = size / self._samples if size else 0.0
 
     def write(self, group: dist.ProcessGroup | None) -> None:
+        self.reached = anyone(self.seen > 0, group)
         if in_group():
             for buffer in self.layer.buffers():
                 if buffer.is_floating_point():
