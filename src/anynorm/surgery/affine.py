@@ -49,14 +49,17 @@ def affine_of(norm: Normalizer) -> Affine:
 
 
 def eps_of(norm: Normalizer) -> float:
-    """The ε of a `fixed` normalizer; raises `Refused` where it is hidden and not the usual one."""
+    """The ε of a `fixed` normalizer; raises `Refused` where it is hidden and not the usual one.
+
+    Our layers need one above 0: the smallest is lost beside any variance but 0.
+    """
     eps = _eps(norm)
     if _foreign(norm):
         formula, probed = _by_formula(norm, eps), _probed(norm)
         pairs = ((formula.a, probed.a), (formula.b, probed.b))
         if not all(torch.allclose(one, other, _SAME, _SAME) for one, other in pairs):
             raise Refused(f"a {type(norm.module).__name__} that computes with an ε of its own")
-    return eps
+    return eps or torch.finfo(norm.module.running_var.dtype).tiny
 
 
 def _eps(norm: Normalizer) -> float:
