@@ -422,3 +422,13 @@ def test_views_with_channels_as_numbers_are_refused_by_name() -> None:
     [note] = result.receipt.refused
     assert note.layer == "norm"
     assert "its code holds sizes as numbers" in note.text
+
+
+def test_a_gap_below_which_nothing_can_be_cut_is_said() -> None:
+    model = nn.Sequential(conv(3, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    model[2].weight.data = torch.tensor([1e-4, 1e-4, 1.0, 1.0])  # type: ignore[assignment]
+    receipt = prune(model, X, gap=True).receipt
+    assert not receipt.changed
+    assert receipt.facts["nothing matched"] == "no channel below the gap can be cut"
+    assert "absorbed" not in receipt.facts
+    assert [note.layer for note in receipt.refused] == ["2"]

@@ -59,7 +59,7 @@ class Cutting:
         cut = self._sound(self._chosen())
         before = self.sizes.parameters(set())
         added: tuple[str, ...] = ()
-        if absorb:
+        if absorb and cut:
             added = absorbed(self.model, self.graph, self.channels, cut, self.log)
         plan = self._plan(cut, added)
         self._write_down(cut)
@@ -167,6 +167,8 @@ class Cutting:
         if self.goal.gap:
             low, high = self.gammas.gap or (0.0, 0.0)
             self.log.facts["gap"] = f"|γ| from {low:.3g} to {high:.3g}, of all layers"
+            if not cut:
+                self.log.facts["nothing matched"] = "no channel below the gap can be cut"
         # Only a channel of γ = 0 is constant: of others, what varies goes too.
         if threshold > FLOOR * max(choice.scale.values()):
             self.log.facts["lost"] = f"what varied in channels of |γ| up to {threshold:.3g}"

@@ -24,8 +24,8 @@ __all__ = ["load_state"]
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "module", "weights")
 _DEEPEST = 8  # levels of a checkpoint: a file may contain itself
 # torch writes its checkpoints uncompressed, and weights that somebody compressed come to about
-# their size.  But instructions of a pickle pack to a thousandth, and torch takes about 2 µs for each
-# of the cheapest: 256 KiB are half a second, and a few kilobytes on disk can be a minute.
+# their size.  But instructions of a pickle pack to a thousandth, and torch takes about 2 µs for the
+# cheapest: 256 KiB are half a second, and a few kilobytes on disk can be a minute.
 _TIMES, _SMALL = 10, 1 << 18
 _ADVICE = (
     "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt'), or "
