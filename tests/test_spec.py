@@ -36,3 +36,35 @@ def test_bad_scales_are_refused():
     for constant in (0, -1.0, float("inf"), "gauss"):
         with pytest.raises(AnynormError, match="a positive number, 'gaussian' or 'sum'"):
             Spec.of("[n] c", scale="l1", constant=constant)
+
+
+@pytest.mark.parametrize(
+    ("spec", "pools", "estimates", "keeps"),
+    [
+        (Spec.of("[n] c [...]"), True, True, True),
+        (Spec.of("[n ...] c"), True, True, True),
+        (Spec.of("[n] ..."), True, True, True),
+        (Spec.of("[n] (g c) [...]"), True, True, True),
+        (Spec.of("(k [n]) c [...]"), False, True, True),
+        (Spec.of("[n] c ..."), False, False, True),
+        (Spec.of("[n] (g [c]) [...]"), False, False, True),
+        (Spec.of("[n] c [...]", scale="l1"), False, False, True),
+        (Spec.of("[n] c [...]", scale="lp", p=3.0), False, False, True),
+        (Spec.of("[n] c [...]", scale=None), False, False, True),
+        (Spec.of("[n] (g c) [...]", scale="zca"), False, False, False),
+        (Spec.of("n c [...]"), False, False, False),
+        (Spec.of("... [c]"), False, False, False),
+    ],
+    ids=str,
+)
+def test_what_running_statistics_are(spec, pools, estimates, keeps):
+    found = spec.pools_batch, spec.estimates_population, spec.keeps_moments
+    assert found == (pools, estimates, keeps)
+
+
+def test_which_gamma_scale_single_channels():
+    scaled = ["[n] c [...]", "n c [...]", "(k [n]) c [...]", "[n ...] c"]
+    assert all(Spec.of(pattern).scales_channels for pattern in scaled)
+    mixed = ["... [c]", "n [c] ...", "n (g [c]) [...]", "[n c] ...", "[n] ..."]
+    assert not any(Spec.of(pattern).scales_channels for pattern in mixed)
+    assert not Spec.of("[n] (g c) [...]", scale="zca").scales_channels

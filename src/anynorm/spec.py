@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.pattern import Pattern
+from anynorm.pattern.parts import CHANNELS, Axes
 
 __all__ = ["SCALES", "Constant", "Invariances", "Scale", "Spec"]
 
@@ -200,6 +201,47 @@ class Spec:
     def uses_batch(self) -> bool:
         """Whether samples share statistics, so that evaluation needs running statistics."""
         return self.on == "input" and not self.is_identity and "n" in self.pattern.shared
+
+    @property
+    def keeps_moments(self) -> bool:
+        """Whether samples share statistics that are a mean and an s² of each channel.
+
+        All that do evaluate alike, by γ · (x − mean) / √(s² + ε) + β with the running statistics.
+        """
+        return self.uses_batch and not self.whitens
+
+    @property
+    def estimates_population(self) -> bool:
+        """Whether running statistics estimate the mean and variance of all values of a channel.
+
+        So they do too where parts of the batch (k) have statistics of their own.
+        """
+        return self._is_batch_norm("k")
+
+    @property
+    def pools_batch(self) -> bool:
+        """Whether each channel has the mean and variance of all its values in the batch.
+
+        >>> Spec.of("[n ...] c").pools_batch, Spec.of("(k [n]) c [...]").pools_batch
+        (True, False)
+        """
+        return self._is_batch_norm()
+
+    def _is_batch_norm(self, *apart: str) -> bool:
+        """Whether all axes but the channels share statistics, or are parts named in `apart`."""
+        axes = self.pattern.axes
+        own: Axes = tuple(axis for axis in axes if any(p.name in CHANNELS for p in axis))
+        own = own or tuple(axis for axis in axes if not any(p.shared for p in axis))
+        rest = [part for axis in axes if axis not in own for part in axis]
+        single = not any(part.shared for axis in own for part in axis)
+        together = all(part.shared or part.name in apart for part in rest)
+        return self.uses_batch and self.is_standard and single and together
+
+    @property
+    def scales_channels(self) -> bool:
+        """Whether each γ multiplies one channel whose statistics are its own."""
+        named = any(part.name in CHANNELS for part in self.pattern.parts)
+        return self.on == "input" and named and self._keeps_units
 
     @property
     def invariances(self) -> Invariances:

@@ -66,3 +66,28 @@ def test_the_axis_of_the_samples_is_found_or_given():
     labelled = doctor(model, [(x, torch.zeros(5))], loss=lambda y, b: y.mean(), checks=[21])
     assert labelled.findings == ()
     assert labelled.facts["samples"] == 5
+
+
+def test_a_momentum_of_zero_keeps_statistics_that_the_count_says_nothing_of():
+    """Loaded, then frozen by momentum = 0: after five batches nothing is left of a fresh layer."""
+    norm = nn.BatchNorm1d(4, momentum=0.0)
+    norm.running_mean.fill_(1.0)
+    norm.num_batches_tracked += 5
+    assert doctor(norm, checks=[4]).findings == ()
+    assert doctor(norm.train().requires_grad_(False), checks=[8]).findings == ()
+    norm.running_mean.zero_()
+    [young] = doctor(norm, checks=[4]).findings
+    assert "they do not move in training (momentum=0.0)" in young.message
+
+
+def test_layers_without_a_count_or_with_a_negative_one_are_examined():
+    torch.manual_seed(0)
+    x = torch.randn(64, 4) + 3
+    for count in (None, torch.tensor(-5)):
+        norm = nn.BatchNorm1d(4)
+        norm.num_batches_tracked = count
+        found = doctor(norm, [x], checks=[1, 4, 8, 12, 20])
+        assert sorted(one.check for one in found.findings) == [1, 4]
+        assert not found.not_examined
+    norm.momentum = None
+    assert doctor(norm, [x], checks=[1]).findings

@@ -387,3 +387,11 @@ def test_whitening_over_parts_of_the_batch_evaluates_any_batch():
     compare(layer, truth, data((6, 4, 3)), torch.float64, 1e-11)
     close(layer.running_cov, truth.running_cov, 1e-11)
     compare(layer.eval(), truth.eval(), data((5, 4, 3)), torch.float64, 1e-11)
+
+
+def test_statistics_without_a_count_are_reset():
+    norm = anynorm.create("batch", 3)
+    norm.running_mean.fill_(2.0)
+    norm.num_batches_tracked = None
+    norm.reset_running_stats()
+    assert norm.running_mean.tolist() == [0.0] * 3

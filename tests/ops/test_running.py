@@ -202,3 +202,25 @@ def test_a_training_step_is_traced_without_reading_values(build):
     layer, x = build(), batch()
     graph = torch.fx.experimental.proxy_tensor.make_fx(layer)(x)
     torch.testing.assert_close(graph(x), build()(x))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_count_below_zero_is_no_count(build, momentum):
+    """Weights of other programs hold such; an average over -3 batches would be without meaning."""
+    layer, fresh = build(momentum=momentum), build(momentum=momentum)
+    layer.num_batches_tracked.fill_(-3)
+    for seed in range(4):
+        layer(batch(seed))
+        fresh(batch(seed))
+    torch.testing.assert_close(layer.running_mean, fresh.running_mean)
+    torch.testing.assert_close(layer.running_var, fresh.running_var)
+
+
+def test_no_momentum_moves_nothing(build):
+    layer = build(momentum=0.0)
+    before = statistics(layer)
+    layer(batch(0))
+    after = statistics(layer)
+    assert after.pop("num_batches_tracked") == 1
+    del before["num_batches_tracked"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anynorm.errors import AnynormError
-from anynorm.report.files import check_target, whole, write_json, write_whole
+from anynorm.report.files import check_target, read_bounded, whole, write_json, write_whole
 
 
 def test_what_breaks_off_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -115,3 +115,16 @@ def test_several_writers_leave_one_whole_file(tmp_path: Path) -> None:
     assert not errors
     assert file.read_text() in [letter * 10_000 for letter in "abc"]
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_reading_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("äbc", "utf-8")
+    assert read_bounded(file, 4) == "äbc"
+    with pytest.raises(AnynormError, match=r"a.json' is larger than the 3 bytes"):
+        read_bounded(file, 3)
+    monkeypatch.setattr("anynorm.report.files.MOST", 3)
+    with pytest.raises(AnynormError, match="larger than the 3 bytes"):
+        read_bounded(file)
+    with pytest.raises(FileNotFoundError):
+        read_bounded(tmp_path / "none")

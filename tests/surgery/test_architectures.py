@@ -15,7 +15,6 @@ from torch import nn
 from anynorm.errors import AnynormError
 from anynorm.surgery import Receipt, convert, fold, freeze, recalibrate
 from anynorm.surgery.batches import call, tensors_of
-from anynorm.surgery.converting.targets import BATCH_FAMILY
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.normalizers import normalizers
 
@@ -92,7 +91,7 @@ def test_convert_to_anynorm_and_back(model: nn.Module, example: Any) -> None:
 
 
 def test_convert_to_groups(model: nn.Module, example: Any) -> None:
-    found = [norm for norm in normalizers(model) if norm.family in BATCH_FAMILY]
+    found = [norm for norm in normalizers(model) if norm.constant or norm.spec.uses_batch]
     groups = math.gcd(*(norm.channels for norm in found if norm.known), 8)
     result = convert(model, "group", example, groups=groups)
     check(result.receipt, {norm.name for norm in found})

@@ -351,3 +351,33 @@ def test_what_is_synchronised_stays_so_as_torchs() -> None:
     assert [type(layer) for layer in found] == [nn.SyncBatchNorm] * 2
     refused = convert(nn.Sequential(anynorm.BatchNorm2d(6, sync=2)), "torch").receipt.refused
     assert "process group, not a number of ranks" in refused[0].text
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape", "kind"),
+    [
+        (anynorm.Norm("[n] c [h w]", 4), (2, 4, 3, 3), nn.BatchNorm2d),
+        (anynorm.Norm("n c [l]", 4), (2, 4, 5), nn.InstanceNorm1d),
+        (anynorm.Norm("n (g [c]) [h w]", 4, g=2), (2, 4, 3, 3), nn.GroupNorm),
+        (anynorm.Norm("n [c]", 4), (3, 4), nn.GroupNorm),  # of one group, which is the same
+    ],
+    ids=str,
+)
+def test_patterns_are_converted_by_what_they_compute(
+    norm: nn.Module, shape: tuple[int, ...], kind: type[nn.Module]
+) -> None:
+    x, model = torch.randn(shape), lived(nn.Sequential(norm))
+    result = convert(model, "torch", x)
+    assert type(result.model[0]) is kind
+    torch.testing.assert_close(result.model(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_patterns_that_compute_something_else_are_refused() -> None:
+    for norm in (
+        anynorm.create("lp-batch", 4, p=3.0),
+        anynorm.Norm("[n] c h w", 4),
+        anynorm.Norm("[n] c [h w]", 4, center=False, scale="rms"),
+    ):
+        result = convert(nn.Sequential(norm).eval(), "torch", torch.randn(2, 4, 3, 3))
+        [refused] = result.receipt.refused
+        assert "torch.nn has no layer" in refused.text

@@ -191,7 +191,7 @@ def test_every_fixed_normalizer(norm: nn.Module) -> None:
         (nn.BatchNorm2d(8, track_running_stats=False), "takes its statistics from each batch"),
         (nn.InstanceNorm2d(8), "instance norm takes its statistics from each input"),
         (nn.GroupNorm(2, 8), "group norm takes its statistics from each input"),
-        (anynorm.create("zca", 8), "zca norm takes its statistics from each input"),
+        (anynorm.create("zca", 8), "zca norm mixes the channels of a group"),
     ],
 )
 def test_other_normalizers_are_refused(norm: nn.Module, told: str) -> None:
@@ -529,3 +529,109 @@ def test_models_that_cannot_be_exported_raise() -> None:
     with pytest.raises(AnynormError, match=r"torch\.export cannot trace Branches"):
         fold(model, torch.randn(IMAGE), inplace=True)
     assert torch.equal(model.conv.weight, weight)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        anynorm.create("lp-batch", 8, p=3.0),
+        anynorm.create("l1-batch", 8, constant=2.0),
+        anynorm.Norm("[n] c [h w]", 8),
+        anynorm.Norm("[n] c [...]", 8, scale=None),
+        anynorm.Norm("[n] c [...]", 8, scale="rms", center=False),
+        anynorm.Norm("[n] (g c) [...]", 8, g=2),
+        nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+    ],
+    ids=str,
+)
+def test_what_evaluates_as_batch_norm_does_is_folded(norm: nn.Module) -> None:
+    fold_all(nn.Sequential(nn.Conv2d(4, 8, 3), norm), *IMAGE)
+
+
+def test_layers_that_count_no_batches_are_folded() -> None:
+    norm = nn.BatchNorm2d(8)
+    norm.num_batches_tracked = None
+    fold_all(nn.Sequential(nn.Conv2d(4, 8, 3), norm), *IMAGE)
+
+
+@pytest.mark.parametrize("pattern", ["[n ...] c", "[n l] c"])
+def test_channels_on_the_last_axis(pattern: str) -> None:
+    fold_all(nn.Sequential(nn.Linear(6, 8), anynorm.Norm(pattern, 8)), 2, 5, 6)
+    fold_all(nn.Sequential(anynorm.Norm(pattern, 6), nn.Linear(6, 8)), 2, 5, 6)
+
+
+class Moving(nn.Module):
+    """Layers with a function of their outputs between them."""
+
+    def __init__(self, before: nn.Module, move: Callable[[Tensor], Tensor], behind: nn.Module):
+        super().__init__()
+        self.before, self.move, self.behind = before, move, behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.behind(self.move(self.before(x)))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("before", "move", "behind", "shape"),
+    [
+        (nn.Linear(6, 128), nn.Unflatten(1, (8, 4, 4)), nn.BatchNorm2d(8), (5, 6)),
+        (nn.Linear(6, 12), lambda x: x.view(2, 3, 4).transpose(1, 2), nn.BatchNorm1d(4), (2, 6)),
+        (nn.Linear(6, 8), lambda x: x.movedim(-1, 1), nn.BatchNorm1d(8), (2, 5, 6)),
+        (nn.Linear(6, 8), lambda x: x.flatten(0, 1), nn.BatchNorm1d(8), (2, 5, 6)),
+        (nn.Linear(6, 8), lambda x: x.flip(1), nn.BatchNorm1d(8), (2, 6)),
+        (
+            nn.Linear(6, 12),
+            lambda x: x.view(2, 3, 4),
+            anynorm.create("batch-per-activation", (3, 4)),
+            (2, 6),
+        ),
+        (nn.Conv2d(4, 16, 3), nn.PixelShuffle(2), nn.BatchNorm2d(4), IMAGE),
+        (nn.Conv2d(4, 6, 3), nn.ChannelShuffle(2), nn.BatchNorm2d(6), IMAGE),
+        (nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(324, 3), IMAGE),
+        (nn.BatchNorm2d(4), nn.PixelUnshuffle(3), nn.Conv2d(36, 3, 3), IMAGE),
+        (nn.BatchNorm2d(4), lambda x: x.permute(0, 2, 3, 1), nn.Linear(4, 3), IMAGE),
+        (nn.BatchNorm1d(5), lambda x: x.transpose(1, 2), nn.Linear(5, 3), (2, 5, 6)),
+    ],
+)
+def test_values_that_are_moved_on_the_way_are_folded(
+    before: nn.Module, move: Callable[[Tensor], Tensor], behind: nn.Module, shape: tuple[int, ...]
+) -> None:
+    fold_all(Moving(before, move, behind), *shape)
+
+
+@pytest.mark.parametrize(
+    ("before", "move", "behind", "shape"),
+    [
+        (nn.Linear(6, 8), lambda x: x, nn.BatchNorm1d(8), (2, 8, 6)),
+        (nn.Linear(6, 8), lambda x: x.view(2, 4, 2, 8), nn.BatchNorm2d(4), (2, 8, 6)),
+        (nn.BatchNorm2d(4), nn.Flatten(2), nn.Linear(81, 3), IMAGE),
+        (nn.BatchNorm2d(4), lambda x: x.reshape(2, 9, -1, 9), nn.Conv2d(9, 3, 1), IMAGE),
+    ],
+)
+def test_values_of_several_channels_in_one_place_are_refused(
+    before: nn.Module, move: Callable[[Tensor], Tensor], behind: nn.Module, shape: tuple[int, ...]
+) -> None:
+    told = reason(Moving(before, move, behind), *shape)
+    assert "values of several channels come from one of them or go to one" in told
+
+
+def test_two_uses_that_place_channels_differently_are_refused() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(6, 12), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            one: Tensor = self.norm(self.linear(x).view(-1, 4, 3))
+            other: Tensor = self.norm(self.linear(x + 1).view(-1, 3, 4).transpose(1, 2))
+            return one + other
+
+    assert "has its channels in other places from use to use" in reason(Twice(), 2, 6)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_with_the_way() -> None:
+    scripted = torch.jit.trace(nn.Conv2d(4, 8, 3).eval(), torch.zeros(IMAGE))
+    with pytest.raises(AnynormError, match=r"layer '0' is in TorchScript.*that it was made from"):
+        fold(nn.Sequential(scripted, nn.BatchNorm2d(8)).eval(), torch.zeros(IMAGE))

@@ -92,3 +92,41 @@ def test_tied_layers_hooks_and_modes() -> None:
     seen.clear()
     frozen(torch.randn(IMAGE))
     assert seen == ["called", "called"]
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        anynorm.create("lp-batch", 3, p=3.0),
+        anynorm.Norm("[n] c [h w]", 3),
+        anynorm.Norm("[n] c [...]", 3, scale=None),
+        nn.BatchNorm2d(3, momentum=0.0),
+        nn.BatchNorm2d(3, eps=0.0),
+    ],
+    ids=str,
+)
+def test_what_evaluates_as_batch_norm_does_is_frozen(norm: nn.Module) -> None:
+    model, x = lived(nn.Sequential(norm)), torch.randn(IMAGE)
+    frozen = freeze(model, x).model.train()
+    assert isinstance(frozen[0], anynorm.FrozenBatchNorm)
+    torch.testing.assert_close(frozen(x), model(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_batches_tracked": None}, {"track_running_stats": False}, {"momentum": None}]
+)
+def test_layers_are_frozen_whatever_moves_their_statistics(changes: dict[str, object]) -> None:
+    norm = nn.BatchNorm2d(3)
+    for name, value in changes.items():
+        setattr(norm, name, value)
+    model, x = lived(nn.Sequential(norm)), torch.randn(IMAGE)
+    frozen = freeze(model, x).model.train()
+    assert isinstance(frozen[0], anynorm.FrozenBatchNorm)
+    torch.testing.assert_close(frozen(x), model(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("pattern", ["[n ...] c", "[n] ..."])
+def test_statistics_of_other_axes_are_refused(pattern: str) -> None:
+    channels = 3 if "c" in pattern else (2, 3)
+    [refused] = freeze(anynorm.Norm(pattern, channels)).receipt.refused
+    assert refused.text == f"its statistics are not of channels on axis 1: {pattern}"

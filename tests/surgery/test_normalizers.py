@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import torch
 from surgery.models import BatchNormAct2d, Frozen
 from torch import Tensor, nn
 
@@ -101,3 +104,75 @@ def test_instance_norms_are_fixed_by_their_flag() -> None:
     assert normalizers(norm)[0].fixed
     norm.track_running_stats = False
     assert not normalizers(norm)[0].fixed
+
+
+@pytest.mark.parametrize(
+    ("layer", "changes", "expected"),
+    [
+        (nn.BatchNorm1d(3), {}, (True, True)),
+        (nn.BatchNorm1d(3), {"num_batches_tracked": None}, (True, True)),
+        (nn.BatchNorm1d(3), {"momentum": 0.0}, (True, False)),
+        (nn.BatchNorm1d(3), {"momentum": None}, (True, True)),
+        (nn.BatchNorm1d(3), {"momentum": None, "num_batches_tracked": None}, (True, False)),
+        # The flag of torch's batch norm stops the update; eval mode uses the buffers all the same.
+        (nn.BatchNorm1d(3), {"track_running_stats": False}, (True, False)),
+        (anynorm.BatchNorm1d(3), {"track_running_stats": False}, (True, False)),
+        (nn.BatchNorm1d(3), {"running_mean": None, "running_var": None}, (False, False)),
+        (nn.InstanceNorm1d(3, track_running_stats=True), {}, (True, True)),
+        (nn.InstanceNorm1d(3, track_running_stats=True), {"momentum": None}, (True, False)),
+        (
+            nn.InstanceNorm1d(3, track_running_stats=True),
+            {"track_running_stats": False},
+            (False, False),
+        ),
+        (anynorm.create("lp-batch", 3, p=3.0), {}, (True, True)),
+        (anynorm.create("zca", 3), {"momentum": 0}, (True, False)),
+        (anynorm.Norm("[n] c [...]", 3), {"track_running_stats": False}, (False, False)),
+        (anynorm.FrozenBatchNorm(3), {}, (False, False)),
+        (nn.GroupNorm(1, 3), {}, (False, False)),
+    ],
+)
+def test_whether_statistics_are_tracked_and_move(
+    layer: nn.Module, changes: dict[str, object], expected: tuple[bool, bool]
+) -> None:
+    layer = copy.deepcopy(layer)
+    for name, value in changes.items():
+        setattr(layer, name, value)
+    (found,) = normalizers(layer)
+    assert (found.tracks, found.moves) == expected
+    if isinstance(layer, nn.GroupNorm) or found.constant:
+        return
+    before = _evaluated(layer)
+    if before is None:
+        assert not found.tracks
+        return
+    layer.train()(torch.randn(16, 3, 4) * 2 + 1)
+    after = _evaluated(layer)
+    assert after is not None
+    # What the words say is what the layer does: `moves` where training changes eval mode.
+    assert torch.equal(before, after) is not found.moves
+
+
+def _evaluated(layer: nn.Module) -> Tensor | None:
+    """What eval mode makes of fixed input; None where that depends on the other samples in it."""
+    x = torch.linspace(-1, 1, 24).reshape(2, 3, 4)
+    y: Tensor = layer.eval()(x)
+    alone: Tensor = layer.eval()(x[:1] * 1.0)
+    shifted: Tensor = layer.eval()(torch.cat([x[:1], x[1:] * 3]))
+    kept = torch.allclose(y[:1], shifted[:1], atol=1e-6) and torch.allclose(y[:1], alone, atol=1e-6)
+    return y if kept and normalizers(layer)[0].keeps else None
+
+
+@pytest.mark.parametrize(("count", "batches"), [(5, 5), (-3, 0), (2.5, 2), (float("nan"), 0)])
+def test_counts_of_batches(count: float, batches: int) -> None:
+    norm = nn.BatchNorm1d(3)
+    norm.num_batches_tracked = torch.tensor(count)
+    assert normalizers(norm)[0].batches == batches
+    norm.num_batches_tracked = None
+    assert normalizers(norm)[0].batches == 0
+
+
+def test_where_the_channels_are() -> None:
+    patterns = ["... [c]", "[n ...] c", "[n l] c", "n [c]", "[n] c [...]", "[n] ..."]
+    found = [normalizers(anynorm.Norm(pattern, 3))[0].takes_last_axis for pattern in patterns]
+    assert found == [True, True, True, False, False, False]

@@ -240,3 +240,175 @@ def test_every_rank_gets_the_statistics_of_all(tmp_path: Any) -> None:
     expected = {name: b for name, b in alone.named_buffers() if "running" in name}
     assert "1.running_cov" in expected
     torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
+
+
+class _Drawn:
+    """Batches that are drawn anew for each pass."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([torch.randn(20, 3, generator=DATA) for _ in range(2)])
+
+
+def _deciding_rank(rank: int, file: str, found: Any) -> None:
+    store = dist.FileStore(file, 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    model = nn.Sequential(*(nn.BatchNorm1d(3) for _ in range(4)))
+    data = _Drawn() if rank == 0 else [torch.zeros(20, 3)]
+    found[rank] = dict(recalibrate(model, data).receipt.facts)
+    dist.destroy_process_group()
+
+
+def test_ranks_take_the_same_decisions(tmp_path: Any) -> None:
+    """One that stops while another waits for it would never end."""
+    with mp.Manager() as manager:
+        found = manager.dict()
+        mp.spawn(_deciding_rank, (str(tmp_path / "store"), found), nprocs=2)
+        assert found[0] == found[1]
+        assert "differ from pass to pass" in found[0]["note"]
+
+
+@torch.no_grad()
+def off(model: nn.Module, data: list[Tensor]) -> float:
+    """How far a layer's statistics are from those of what reaches it in eval mode, in σ."""
+    seen: dict[nn.Module, list[Tensor]] = {}
+
+    def see(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.setdefault(layer, []).append(args[0].double().movedim(1, -1).flatten(0, -2))
+
+    layers = [m for m in model.eval().modules() if isinstance(m, nn.BatchNorm1d)]
+    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
+    for x in data:
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    worst = 0.0
+    for layer in layers:
+        x, var = torch.cat(seen[layer]), layer.running_var.double()
+        by_mean = (x.mean(0) - layer.running_mean).abs() / x.std(0)
+        worst = max(worst, float(by_mean.max()), float((x.var(0) / var).log().abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("ratio", [0, 100, 300, 3000])
+def test_means_of_many_sigma_settle(ratio: float) -> None:
+    torch.manual_seed(0)
+    layers = [nn.BatchNorm1d(4), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 8)]
+    model = nn.Sequential(*layers, nn.BatchNorm1d(8))
+    data = [torch.randn(32, 4) + ratio for _ in range(10)]
+    result = recalibrate(model, data)
+    # The mean is kept in float32, at a distance of ratio σ, to 6e-8 of that.
+    assert off(result.model, data) < 1e-6 + 3 * 6e-8 * ratio
+    assert "note" not in result.receipt.facts
+    assert result.receipt.facts["last_change"] == 0
+    assert result.receipt.facts["passes"] <= 5
+
+
+class Steps(nn.Module):
+    """A recurrent net with one normalizer for all time steps."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.inward, self.onward, self.out = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.onward.weight.data *= strength
+        self.norm, self.last = nn.BatchNorm1d(8), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 8)
+        for step in x.unbind(1):
+            state = torch.tanh(self.norm(self.inward(step) + self.onward(state)))
+        y: Tensor = self.last(self.out(state))
+        return y
+
+
+def test_a_layer_that_depends_on_itself_comes_to_a_fixed_point() -> None:
+    torch.manual_seed(0)
+    data = [torch.randn(16, 5, 4) for _ in range(3)]
+    result = recalibrate(Steps(0.3), data)
+    assert "note" not in result.receipt.facts
+    assert off(result.model, data) < 1e-6
+
+
+def test_what_does_not_settle_is_said() -> None:
+    torch.manual_seed(0)
+    data = [torch.randn(16, 4, 4) for _ in range(2)]
+    facts = recalibrate(Steps(10.0), data).receipt.facts
+    assert "do not settle" in facts["note"]
+    assert "differ" not in facts["note"]
+    assert facts["last_change"] > 0.1
+    assert facts["passes"] < 60
+    asked = recalibrate(Steps(10.0), data, passes=3).receipt.facts
+    assert asked["passes"] == 3
+    assert "note" not in asked
+
+
+def test_noise_in_eval_mode_does_not_settle() -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    model = nn.Sequential(nn.BatchNorm1d(3), Noise(), nn.BatchNorm1d(3))
+    facts = recalibrate(model, [torch.randn(32, 3) for _ in range(3)]).receipt.facts
+    assert "do not settle" in facts["note"]
+
+
+def test_another_order_of_the_same_samples_is_no_other_data() -> None:
+    everything = torch.randn(60, 3, generator=DATA) + 40
+
+    class Shuffled:
+        def __iter__(self) -> Iterator[Tensor]:
+            order = torch.randperm(60, generator=DATA)
+            return iter(everything[order].split(16))
+
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 5), nn.BatchNorm1d(5))
+    receipt = recalibrate(model, Shuffled()).receipt
+    assert "note" not in receipt.facts
+
+
+@pytest.mark.parametrize(
+    ("norm", "axes"),
+    [
+        (anynorm.Norm("[n ...] c", 4), (0, 1)),
+        (anynorm.Norm("[n] c [l]", 5), (0, 2)),
+        (anynorm.create("batch-per-activation", (5, 4)), (0,)),
+    ],
+)
+def test_channels_on_any_axes_are_pooled(norm: Any, axes: tuple[int, ...]) -> None:
+    data = [torch.randn(n, 5, 4) * 3 + n for n in (7, 20, 2)]
+    new: Any = recalibrate(norm, data).model
+    everything = torch.cat(data).double()
+    torch.testing.assert_close(new.running_mean.double(), everything.mean(axes))
+    torch.testing.assert_close(new.running_var.double(), everything.var(axes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.0},
+        {"num_batches_tracked": None},
+        {"num_batches_tracked": torch.tensor(-7)},
+        {"track_running_stats": False},
+    ],
+)
+@pytest.mark.parametrize("make", [lambda: nn.BatchNorm1d(3), lambda: anynorm.BatchNorm1d(3)])
+def test_whatever_moves_the_statistics_they_are_recomputed(
+    make: Callable[[], Any], changes: dict[str, Any]
+) -> None:
+    norm = make()
+    for name, value in changes.items():
+        setattr(norm, name, value)
+    x = torch.randn(30, 3) * 2 + 1
+    result = recalibrate(norm, [x])
+    new: Any = result.model
+    torch.testing.assert_close(new.running_mean, x.mean(0))
+    assert new.momentum == norm.momentum
+    if norm.num_batches_tracked is not None:
+        assert new.num_batches_tracked == 1
+
+
+def test_averaged_statistics_need_no_count() -> None:
+    norm: Any = nn.InstanceNorm1d(2, track_running_stats=True)
+    norm.num_batches_tracked = None
+    norm.running_mean.fill_(torch.nan)
+    x = torch.randn(6, 2, 9)
+    new: Any = recalibrate(norm, [x]).model
+    torch.testing.assert_close(new.running_mean, x.mean(dim=2).mean(dim=0))

@@ -19,7 +19,7 @@ from anynorm import kernels
 from anynorm.bench.devices import hardware
 from anynorm.errors import AnynormError
 from anynorm.info import processor
-from anynorm.report.files import write_whole
+from anynorm.report.files import read_bounded, write_whole
 from anynorm.report.text import rounded
 
 __all__ = ["SCHEMA", "about", "file_name", "load", "read", "target", "write"]
@@ -123,7 +123,7 @@ def write(path: Path, result: Result) -> None:
 def read(path: Path) -> Result:
     """Return what is in a file; raises `AnynormError` where it is no result of this schema."""
     try:
-        found: Result = json.loads(path.read_text("utf-8"))
+        found: Result = json.loads(read_bounded(path))
         schema = found["about"]["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnynormError(f"{str(path)!r} is no result of a benchmark: {error!r}.") from error

@@ -121,16 +121,18 @@ def _diagnosis(
     from anynorm.cli.sources import batches_from, function_from, model_from
     from anynorm.doctor import doctor
 
-    model = subject.model
-    again = {"plan": named["pruned_by"], "finite": False}
+    model, plan = subject.model, named["pruned_by"]
+    again = {"finite": False, "unpacked": named["unpacked"]}
     return doctor(
         model,
         subject.batches,
         target=None if target is None else batches_from(target),
         loss=function_from(loss, "loss"),
         optimizer=None if optimizer is None else lookup.called(optimizer, "optimizer", model),
-        averaged=None if averaged is None else model_from(named["model"], averaged, **again),
-        source=None if source is None else model_from(source, source_weights, finite=False),
+        averaged=None
+        if averaged is None
+        else model_from(named["model"], averaged, plan=plan, **again),
+        source=None if source is None else model_from(source, source_weights, **again),
         forward=subject.forward,
         **options,
     )

@@ -26,12 +26,14 @@ def model_from(
     weights: str | None = None,
     *,
     key: str | None = None,
+    unpacked: int | None = None,
     plan: str | None = None,
     finite: bool = True,
 ) -> nn.Module:
     """Return the model that ``package.module:factory`` makes, with the weights in a file.
 
-    `key` names their entry in a checkpoint.  Before they are loaded the model is cut by the `plan`
+    `key` names their entry in a checkpoint; `unpacked` is the most bytes that a compressed one may
+    unpack to.  Before they are loaded the model is cut by the `plan`
     that they were pruned by.  Raises `AnynormError` for a factory that needs arguments, raises or
     returns something else, and for weights that cannot be read, do not fit, or are not `finite`.
 
@@ -55,7 +57,7 @@ def model_from(
         # What else a checkpoint holds concerns the user, whatever Python does with warnings.
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            load_into(model, weights, finite=finite, key=key)
+            load_into(model, weights, finite=finite, key=key, unpacked=unpacked)
         for one in said:
             print(f"anynorm: {visible(str(one.message))}", file=sys.stderr)
     return model

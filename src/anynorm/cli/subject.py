@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "Subject", "add_options", "opened"]
 
-NAMES = ("model", "weights", "weights_key", "pruned_by", "allow_non_finite", "data", "forward")
+NAMES = (
+    "model",
+    "weights",
+    "weights_key",
+    "unpacked",
+    "pruned_by",
+    "allow_non_finite",
+    "data",
+    "forward",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ def add_options(parser: argparse.ArgumentParser, *, data: bool) -> None:
     add("--weights", metavar="FILE", help=weights)
     key = "which state dict of a checkpoint to load, such as state_dict_ema (the usual one)"
     add("--weights-key", metavar="NAME", help=key)
+    most = "the most that a compressed checkpoint may unpack to (10 times its size, or 256 KiB)"
+    add("--unpacked", type=int, metavar="BYTES", help=most)
     add("--pruned-by", metavar="PLAN", help="the plan that the weights were pruned by (none)")
     add("--allow-non-finite", action="store_true", help=finite)
     add("--data", required=data, help=batches.strip())
@@ -60,6 +71,7 @@ def opened(
     model: str,
     weights: str | None,
     weights_key: str | None,
+    unpacked: int | None,
     pruned_by: str | None,
     allow_non_finite: bool,
     data: str | None,
@@ -72,7 +84,12 @@ def opened(
 
     with seeded(0):
         made = model_from(
-            model, weights, key=weights_key, plan=pruned_by, finite=not allow_non_finite
+            model,
+            weights,
+            key=weights_key,
+            unpacked=unpacked,
+            plan=pruned_by,
+            finite=not allow_non_finite,
         )
         batches = None if data is None else batches_from(data)
         yield Subject(made, batches, function_from(forward, "forward"), shapes(made))

@@ -19,7 +19,7 @@ from anynorm.doctor.causes.table import explained
 from anynorm.doctor.causes.ward import Ward
 from anynorm.doctor.check import Check
 from anynorm.doctor.diagnosis import Diagnosis, Finding, Skipped, arranged
-from anynorm.doctor.examined import looked_for, tally
+from anynorm.doctor.examined import tally
 from anynorm.doctor.kept import Kept
 from anynorm.doctor.losses import Loss
 from anynorm.doctor.overruled import judged
@@ -31,6 +31,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.snapshot import preserved
+from anynorm.surgery.unmatched import contents
 
 __all__ = ["doctor"]
 
@@ -222,5 +223,5 @@ def _facts(case: Case, seen: Survey | None) -> dict[str, Any]:
     if seen is not None:
         facts |= {"batches": len(seen.sizes), "samples": sum(seen.sizes)}
     if not case.norms:
-        facts["note"] = looked_for(case.model)
+        facts["note"] = f"nothing was examined: {contents(case.model)}"
     return facts

@@ -91,7 +91,7 @@ class Case:
 
     @cached_property
     def tracking(self) -> list[Normalizer]:
-        """The layers with running statistics that training updates."""
+        """The layers that normalize in eval mode by statistics of the batches of training."""
         return [norm for norm in self.norms if norm.tracks]
 
     @cached_property

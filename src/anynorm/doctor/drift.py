@@ -33,7 +33,6 @@ _OUTSIDE = 0.22  # of two variances with the ratio 1.25, beside their root mean 
 _ERRORS = 3.5  # standard errors from the threshold, so that an error is one in every sample
 _BATCH = 8  # the fewest samples that a batch of training is taken to have had
 _MOMENTUM = 0.1  # of frozen layers, which have none
-_FAMILIES = ("batch", "ghost", "frozen")  # whose running variance is that of the values
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,8 @@ def measurable(records: Sequence[Record]) -> list[Record]:
 
 def tested(record: Record) -> bool:
     """Whether the layer has the mean and the variance of its input, moving or frozen."""
-    module = record.norm.module
-    kept = (getattr(module, name, None) for name in ("running_mean", "running_var"))
-    return record.norm.family in _FAMILIES and all(statistic is not None for statistic in kept)
+    norm = record.norm
+    return norm.fixed and norm.spec.estimates_population and norm.module.running_mean.dim() == 1
 
 
 def _has_finite(record: Record) -> bool:
@@ -145,10 +143,11 @@ def _behind(record: Record) -> float:
     The weights of an exponential average are as good as (2 - m) / m batches.  How large these were
     nobody says, and the batches at hand may be cut otherwise: 8 samples is on the safe side.
     """
-    module = record.norm.module
-    momentum = getattr(module, "momentum", _MOMENTUM)
+    norm = record.norm
+    # Statistics that do not move any more came about in ways that the layer does not tell.
+    momentum = norm.module.momentum if norm.moves else _MOMENTUM
     if momentum is None:
-        return _BATCH * max(int(module.num_batches_tracked), 1)
+        return _BATCH * max(norm.batches, 1)
     return _BATCH * (2 - momentum) / max(momentum, 1e-9)
 
 

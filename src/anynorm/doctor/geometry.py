@@ -9,7 +9,6 @@ from torch import Tensor
 
 from anynorm import nn as own
 from anynorm.errors import ShapeError
-from anynorm.pattern import Pattern
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["double", "group_values", "rows_of", "shares_batch"]
@@ -17,9 +16,7 @@ __all__ = ["double", "group_values", "rows_of", "shares_batch"]
 
 def shares_batch(norm: Normalizer) -> bool:
     """Whether the layer takes its statistics from all samples of a batch in training."""
-    if isinstance(norm.module, own.Norm):
-        return norm.module.spec.uses_batch
-    return norm.family == "batch"
+    return norm.spec.uses_batch and not norm.constant
 
 
 def double(x: Tensor) -> Tensor:
@@ -75,16 +72,13 @@ def _values(norm: Normalizer, shape: tuple[int, ...]) -> int:
     return math.prod(shape) // norm.channels
 
 
-_PATTERNS = {"instance": "n c [...]", "group": "n (g [c]) [...]"}
-
-
 def _numbers(norm: Normalizer, x: Tensor, mask: Tensor) -> Tensor:
     """The number of values of each μ and σ, by the pattern."""
     module, kept = norm.module, mask.expand_as(x)
     if isinstance(module, own.Norm):
         pattern, sizes = module.spec.pattern, module.sizes
     else:
-        pattern = Pattern.parse(_PATTERNS.get(norm.family, "[n] c [...]"))
+        pattern = norm.spec.pattern
         sizes = {"g": getattr(module, "num_groups", 1)}
         alone = norm.family == "instance" and not _batched(norm, tuple(x.shape))
         kept = kept[None] if alone else kept

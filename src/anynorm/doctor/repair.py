@@ -17,7 +17,7 @@ from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.freeze import freeze
 from anynorm.surgery.modes import without_gradients
-from anynorm.surgery.recalibrate import recompute
+from anynorm.surgery.recalibrate import recompute, start_anew
 from anynorm.surgery.receipt import Log, Result
 
 __all__ = ["Patient", "repaired"]
@@ -170,9 +170,7 @@ def _why_not(patient: Patient) -> str:
 
 def _reset(target: nn.Module, stale: list[Finding]) -> None:
     for name in {one.layer for one in stale if one.check == _NOT_FINITE}:
-        layer = target.get_submodule(name)
-        if callable(reset := getattr(layer, "reset_running_stats", None)):
-            reset()
+        start_anew(target.get_submodule(name))
 
 
 def _momentum(target: nn.Module, finding: Finding, log: Log) -> nn.Module:

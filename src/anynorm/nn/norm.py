@@ -131,7 +131,8 @@ class Norm(shared.Sharing):
         if not self.track_running_stats:
             return
         self.get_buffer("running_mean").zero_()
-        self.get_buffer("num_batches_tracked").zero_()
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.zero_()
         spread = self.get_buffer(self._spread)
         spread.copy_(torch.eye(spread.shape[-1]) if self.spec.whitens else torch.ones(()))
 

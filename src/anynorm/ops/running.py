@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anynorm import kernels
+from anynorm.errors import AnynormError
 from anynorm.ops.registry import define, implement, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
@@ -94,7 +95,7 @@ def _update(
     channels, spread = _usable(batch_mean, batch_var)
     if count is not None:  # a batch that leaves no trace is no batch
         seen = channels.any() if count.dim() == 0 else channels.flatten(1).any(1)
-        count.add_(seen.reshape(count.shape))
+        count.clamp_(min=0).add_(seen.reshape(count.shape))  # below 0 it is no count
     weight = momentum if momentum is not None else _cumulative(count)
     for running, batch, usable in ((mean, batch_mean, channels), (var, batch_var, spread)):
         moved = _between(running, batch, _beside(weight, running))
@@ -132,7 +133,10 @@ def _beside(weight: float | Tensor, running: Tensor) -> float | Tensor:
 
 def _cumulative(count: Tensor | None) -> Tensor:
     if count is None:
-        raise ValueError("momentum=None needs num_batches_tracked. Give a momentum instead.")
+        raise AnynormError(
+            "momentum=None averages over all batches and needs num_batches_tracked, which is None. "
+            "Give the count, or a momentum."
+        )
     return count.to(torch.float64).reciprocal()
 
 

@@ -15,7 +15,17 @@ from typing import Any
 
 from anynorm.errors import AnynormError
 
-__all__ = ["check_target", "finite", "whole", "write_json", "write_whole"]
+__all__ = [
+    "MOST",
+    "check_target",
+    "finite",
+    "read_bounded",
+    "whole",
+    "write_json",
+    "write_whole",
+]
+
+MOST = 64 << 20  # bytes of a plan or a record: far more than any that is written
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
@@ -89,6 +99,27 @@ def _into(device: Path) -> Iterator[Path]:
         yield file
         with device.open("wb") as stream:
             stream.write(file.read_bytes())
+
+
+def read_bounded(path: str | os.PathLike[str], most: int | None = None) -> str:
+    """Return the text of a file of at most `most` bytes (`MOST`); an endless device has more.
+
+    Raises `AnynormError` for a larger one, and whatever reading and decoding it raise.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(f"{folder}/text").write_text("abc")
+    ...     read_bounded(f"{folder}/text", most=3)
+    'abc'
+    """
+    most = MOST if most is None else most
+    with open(path, "rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise AnynormError(
+            f"{os.fspath(path)!r} is larger than the {most} bytes that are read. If it is meant to "
+            "be, raise anynorm.report.files.MOST, or give most= where there is that argument."
+        )
+    return content.decode("utf-8")
 
 
 def check_target(target: str | os.PathLike[str], kind: str) -> None:

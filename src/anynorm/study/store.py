@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any
 
 from anynorm.errors import AnynormError
-from anynorm.report.files import finite, write_whole
+from anynorm.report.files import finite, read_bounded, write_whole
 from anynorm.study.cell import SCHEMA, Cell
 
 __all__ = ["Record", "Records", "Store"]
@@ -124,7 +124,7 @@ class Store(Records):
         return self.folder / f"{key}.json"
 
     def _load(self, name: str) -> str:
-        return (self.folder / name).read_text(encoding="utf-8")
+        return read_bounded(self.folder / name)
 
     def _save(self, name: str, text: str) -> None:
         write_whole(self.folder / name, text)

@@ -26,6 +26,15 @@ class Affine:
     a: Tensor
     b: Tensor
 
+    def of(self, channels: Tensor) -> Affine:
+        """The map for values that belong to these channels, numbered in the order of γ.
+
+        >>> Affine(torch.tensor([2.0, 3.0]), torch.zeros(2)).of(torch.tensor([1, 1, 0])).a
+        tensor([3., 3., 2.])
+        """
+        places = channels.to(self.a.device)
+        return Affine(self.a.flatten()[places], self.b.flatten()[places])
+
 
 def affine_of(norm: Normalizer) -> Affine:
     """What a `fixed` normalizer does to each channel before its activation.
@@ -36,23 +45,31 @@ def affine_of(norm: Normalizer) -> Affine:
     >>> affine_of(normalizers(layer)[0])
     Affine(a=tensor([0.5000], dtype=torch.float64), b=tensor([-1.5000], dtype=torch.float64))
     """
-    return _probed(norm) if _foreign(norm) else _by_formula(norm, norm.module.eps)
+    return _probed(norm) if _foreign(norm) else _by_formula(norm, _eps(norm))
 
 
 def eps_of(norm: Normalizer) -> float:
-    """The ε of a `fixed` normalizer; raises `Refused` where it is hidden and not the usual one."""
-    eps = float(getattr(norm.module, "eps", _USUAL_EPS))
+    """The ε of a `fixed` normalizer; raises `Refused` where it is hidden and not the usual one.
+
+    Our layers need one above 0: the smallest is lost beside any variance but 0.
+    """
+    eps = _eps(norm)
     if _foreign(norm):
         formula, probed = _by_formula(norm, eps), _probed(norm)
         pairs = ((formula.a, probed.a), (formula.b, probed.b))
         if not all(torch.allclose(one, other, _SAME, _SAME) for one, other in pairs):
             raise Refused(f"a {type(norm.module).__name__} that computes with an ε of its own")
-    return eps
+    return eps or torch.finfo(norm.module.running_var.dtype).tiny
+
+
+def _eps(norm: Normalizer) -> float:
+    """The ε beside the kept variance; a specification without a scale has none."""
+    return float(getattr(norm.module, "eps", _USUAL_EPS)) if norm.spec.scale else 0.0
 
 
 def _foreign(norm: Normalizer) -> bool:
     """Whether this is somebody else's frozen batch norm, which may keep its ε out of sight."""
-    return norm.family == "frozen" and not isinstance(norm.module, own.FrozenBatchNorm)
+    return norm.constant and not isinstance(norm.module, own.FrozenBatchNorm)
 
 
 def _by_formula(norm: Normalizer, eps: float) -> Affine:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from anynorm.errors import UnknownNameError
+from anynorm.errors import UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.converting.seen import Seen, observe
-from anynorm.surgery.converting.targets import BATCH_FAMILY, check_groups, check_options, to_kind
+from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.normalizers import Normalizer, families, normalizers
@@ -18,6 +18,7 @@ from anynorm.surgery.receipt import Log, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
 from anynorm.surgery.successor import succeed
+from anynorm.surgery.unmatched import Search
 from anynorm.surgery.walk import put
 
 __all__ = ["convert"]
@@ -59,12 +60,13 @@ def convert(
     (4, True)
     """
     check_options(to, options)
-    sources = _sources(to, source)
+    source = _checked(source)
     if tolerance is None and to in (*_LIBRARIES, "frozen"):
         tolerance = _EQUAL
 
     def change(target: nn.Module, log: Log) -> nn.Module:
-        found = [norm for norm in normalizers(target) if norm.family in sources]
+        log.search = _search(to, source)
+        found = [norm for norm in normalizers(target) if _meant(norm, to, source)]
         check_groups([norm for norm in found if norm.known], to, options)
         seen = _seen(target, found, example, forward)
         for norm in found:
@@ -76,14 +78,34 @@ def convert(
     return perform(f"convert to {to}", model, change, trial, inplace=inplace)
 
 
-def _sources(to: str, source: str | Sequence[str] | None) -> Sequence[str]:
+def _checked(source: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if source is None:
-        return families() if to in _LIBRARIES else BATCH_FAMILY
+        return None
     sources = (source,) if isinstance(source, str) else tuple(source)
     for name in sources:
         if name not in families():
             raise UnknownNameError("family of normalizers", name, families())
     return sources
+
+
+def _meant(norm: Normalizer, to: str, sources: Sequence[str] | None) -> bool:
+    """Whether a layer is to be converted: of the `sources`; all to a library, else the batch's."""
+    if sources is not None:
+        return norm.family in sources
+    return to in _LIBRARIES or norm.constant or norm.spec.uses_batch
+
+
+def _search(to: str, sources: Sequence[str] | None) -> Search:
+    def why(norm: Normalizer) -> str:
+        if _meant(norm, to, sources):
+            return f"{to} already"
+        known = norm.family in families()
+        return f"give source={norm.family!r} to convert" if known else "a pattern without a name"
+
+    if sources is not None:
+        return Search(f"layers of the families {listed(sources)}", why)
+    kinds = "normalization layers" if to in _LIBRARIES else "layers of the batch family"
+    return Search(f"{kinds} that are not {to} yet", why)
 
 
 def _seen(

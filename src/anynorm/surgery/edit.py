@@ -13,6 +13,7 @@ from anynorm.surgery.batches import Batch, Forward, call, tensors_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference, Log, Receipt, Result
 from anynorm.surgery.snapshot import Snapshot, preserved
+from anynorm.surgery.unmatched import not_understood
 
 __all__ = ["Change", "Trial", "copied", "perform"]
 
@@ -48,6 +49,7 @@ def perform(
     snapshot = Snapshot(target)
     try:
         changed = change(target, log)
+        _tell_the_rest(changed, log)
         found = None
         if trial is not None and before is not None:
             found = Difference.between(before, trial.outputs(changed))
@@ -62,6 +64,18 @@ def perform(
         verb, tuple(log.changed), tuple(log.refused), log.facts, found, tolerance, off
     )
     return Result(target if off else changed, receipt)
+
+
+def _tell_the_rest(model: nn.Module, log: Log) -> None:
+    """Refuse what nothing is known of, and say what was looked for where nothing was found."""
+    if log.search is None:
+        return
+    if not (log.changed or log.refused):
+        log.facts["nothing matched"] = log.search.outcome(model)
+    modules = dict(model.named_modules())
+    for name, reason in not_understood(model):
+        if log.search.unknown(name, modules[name]):
+            log.refuse(name, reason)
 
 
 def _allowed(found: Difference, tolerance: float) -> bool:

@@ -18,6 +18,7 @@ from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.receipt import Log, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.successor import succeed
+from anynorm.surgery.unmatched import Search
 from anynorm.surgery.walk import put
 
 __all__ = ["fold"]
@@ -57,6 +58,7 @@ def fold(
     _check_mode(model)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
+        log.search = Search("normalizers with kept statistics", lambda _: "")
         log.facts["parameters before"] = _count(target)
         target = _folded(target, example, forward, log)
         log.facts["parameters after"] = _count(target)
@@ -66,7 +68,7 @@ def fold(
 
 
 def _check_mode(model: nn.Module) -> None:
-    kept = [norm for norm in normalizers(model) if norm.fixed and norm.family != "frozen"]
+    kept = [norm for norm in normalizers(model) if norm.fixed and norm.tracks]
     training = [norm.name for norm in kept if norm.module.training]
     if model.training or training:
         which = f"its normalizers {training[:3]} are" if training else "the model is"

@@ -11,7 +11,9 @@ from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.refused import Refused
 from anynorm.surgery.successor import succeed
+from anynorm.surgery.unmatched import Search, may_keep
 from anynorm.surgery.walk import put
 
 __all__ = ["freeze", "frozen"]
@@ -43,9 +45,14 @@ def freeze(
     """
 
     def change(target: nn.Module, log: Log) -> nn.Module:
+        log.search = Search("batch norms with running statistics", _why_not, may_keep(layers))
         for norm in named(_frozen_ones(target), layers, "have running statistics to freeze"):
             if norm.known:
-                new = succeed(norm.module, frozen(norm, affine=affine))
+                try:
+                    new = succeed(norm.module, frozen(norm, affine=affine))
+                except Refused as reason:
+                    log.refuse(norm.name, str(reason))
+                    continue
                 target = put(target, norm.place, new)
                 log.change(norm.name, "frozen" if affine else "statistics frozen")
             else:
@@ -57,17 +64,29 @@ def freeze(
 
 
 def _frozen_ones(model: nn.Module) -> list[Normalizer]:
-    """The layers that are batch norms of constants in eval mode, and move those in training."""
-    return [norm for norm in normalizers(model) if norm.fixed and norm.tracks and _per_batch(norm)]
+    """The layers that are batch norms of constants in eval mode, and not in training."""
+    return [norm for norm in normalizers(model) if not _why_not(norm)]
 
 
-def _per_batch(norm: Normalizer) -> bool:
-    return norm.family != "instance"
+def _why_not(norm: Normalizer) -> str:
+    """Why a layer is not frozen; "" for one that can be."""
+    if norm.constant:
+        return "frozen already"
+    if not norm.keeps:
+        return "no running statistics are kept, so there is nothing to freeze"
+    if not norm.fixed:
+        return "a covariance is kept, which FrozenBatchNorm has no place for"
+    return "" if norm.spec.uses_batch else "each sample has statistics of its own in training"
 
 
 def frozen(norm: Normalizer, *, affine: bool = True) -> own.FrozenBatchNorm:
-    """A batch norm of constants that does what `norm`, with kept statistics, does in eval mode."""
+    """A batch norm of constants that does what `norm`, with kept statistics, does in eval mode.
+
+    Raises `Refused` where the statistics are not those of channels on axis 1.
+    """
     module, (gain, shift) = norm.module, norm.affine
+    if module.running_mean.dim() != 1 or norm.takes_last_axis:
+        raise Refused(f"its statistics are not of channels on axis 1: {norm.spec.pattern}")
     new = own.FrozenBatchNorm(
         norm.channels,
         eps_of(norm),

@@ -14,7 +14,8 @@ from anynorm.errors import AnynormError
 from anynorm.report.files import write_whole
 from anynorm.report.scales import FLOOR, picture
 from anynorm.surgery.names import Layers, matching
-from anynorm.surgery.normalizers import normalizers
+from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.unmatched import Search
 
 __all__ = ["Gammas", "gap_of", "scales_of"]
 
@@ -52,7 +53,10 @@ class Gammas:
     def picture(self, path: str | os.PathLike[str]) -> None:
         """Write the histogram, with its gap and each layer's channels, as an SVG file."""
         if not self.values:
-            raise AnynormError("there is no γ to draw: the model has no batch or instance norm.")
+            raise AnynormError(
+                "there is no γ to draw: no layer of the model has a γ for each channel. "
+                "Gammas.of(model) reads those of batch and instance norms."
+            )
         write_whole(path, picture(self.values, self.gap))
 
 
@@ -64,13 +68,23 @@ def scales_of(model: nn.Module, layers: Layers | None = None) -> dict[str, Tenso
     >>> list(scales_of(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
     ['0']
     """
-    found = {}
-    for norm in normalizers(model):
-        gamma = norm.affine[0] if norm.family in ("batch", "instance", "ghost", "frozen") else None
-        if gamma is not None:
-            found[norm.name] = gamma
-    meant = matching(found, layers, "have a γ for each channel")
-    return {name: gamma for name, gamma in found.items() if name in meant}
+    meant = (norm for norm in normalizers(model) if not _why_not(norm))
+    found = {norm.name: gamma for norm in meant if (gamma := norm.affine[0]) is not None}
+    wanted = matching(found, layers, "have a γ for each channel")
+    return {name: gamma for name, gamma in found.items() if name in wanted}
+
+
+SEARCH = Search("layers with a γ for each channel", lambda norm: _why_not(norm))
+
+
+def _why_not(norm: Normalizer) -> str:
+    """Why the γ of a layer says nothing of single channels; "" where it does."""
+    gamma = norm.affine[0]
+    if gamma is None:
+        return "no γ"
+    if not norm.spec.scales_channels or gamma.dim() != 1:
+        return "statistics are taken over channels, so that γ says nothing of single ones"
+    return ""
 
 
 def gap_of(values: Sequence[float]) -> tuple[float, float] | None:

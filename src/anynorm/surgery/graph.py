@@ -127,6 +127,13 @@ def capture(model: nn.Module, example: Batch, forward: Forward | None = None) ->
     >>> graph.users["0.weight"]
     [linear]
     """
+    scripted = (n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule))
+    if (name := next(scripted, None)) is not None:
+        part = f"the layer {name!r}" if name else "the model"
+        raise AnynormError(
+            f"{part} is in TorchScript, which torch.export cannot trace. Give the model that it was"
+            " made from."
+        )
     batch = moved(example, device_of(model))
     with evaluating(model), _quiet():
         call(model, batch, forward)  # whose errors say more of the batch than export's

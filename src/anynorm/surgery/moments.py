@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["Pooled", "averaged", "double", "in_group"]
+__all__ = ["Pooled", "anyone", "averaged", "double", "in_group"]
 
 
 class Pooled:
@@ -92,6 +92,19 @@ def _rows(x: Tensor) -> Tensor:
 def in_group() -> bool:
     """Whether processes of torch.distributed work together."""
     return dist.is_available() and dist.is_initialized()
+
+
+def anyone(here: bool, group: dist.ProcessGroup | None) -> bool:
+    """Whether something holds on any process of `group`; here alone where none work together.
+
+    >>> anyone(True, None)
+    True
+    """
+    if not in_group():
+        return here
+    flag = torch.tensor(int(here), device=_device(group))
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
+    return bool(flag)
 
 
 def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tensor:

@@ -11,7 +11,9 @@ from torch.nn.parameter import is_lazy
 
 from anynorm import functional as F
 from anynorm import nn as own
-from anynorm.catalogue import catalogue
+from anynorm.catalogue import catalogue, entry
+from anynorm.pattern.parts import CHANNELS, ELLIPSIS
+from anynorm.spec import Spec
 from anynorm.surgery.names import Layers, matching
 from anynorm.surgery.walk import Place, walk
 
@@ -90,25 +92,79 @@ class Normalizer:
         return int(shape[0])
 
     @property
+    def spec(self) -> Spec:
+        """The layer's specification: its own, or that of its entry in the catalogue."""
+        if isinstance(self.module, own.Norm):
+            return self.module.spec
+        return entry("batch" if self.constant else self.family).spec
+
+    @property
     def takes_last_axis(self) -> bool:
         """Whether the channels are the last axis, as in layer norm, and not axis 1."""
+        if not isinstance(self.module, own.Norm):
+            return len(getattr(self.module, "normalized_shape", ())) == 1
+        pattern = self.spec.pattern
+        last = any(part.name in CHANNELS for part in pattern.axes[-1])
+        free = any(part.name == ELLIPSIS for part in pattern.parts)
+        return last and (free or len(pattern.axes) != 2)
+
+    def channel_axis(self, rank: int) -> int:
+        """The axis of an input of `rank` axes where γ and the kept statistics start."""
         if isinstance(self.module, own.Norm):
-            return str(self.module.spec.pattern).startswith("...")
-        return len(getattr(self.module, "normalized_shape", ())) == 1
+            return self.spec.pattern.plan(rank).first
+        return rank - 1 if self.takes_last_axis else 1
+
+    @property
+    def constant(self) -> bool:
+        """Whether the statistics are constants, in training too."""
+        return self.family == "frozen"
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the layer normalizes in eval mode by statistics that it keeps."""
+        spread = (getattr(self.module, name, None) for name in ("running_var", "running_cov"))
+        if getattr(self.module, "running_mean", None) is None or all(s is None for s in spread):
+            return False
+        # torch's batch norms, and ours of the same names, look at the buffers alone in eval mode.
+        by_buffers = isinstance(self.module, nn.modules.batchnorm._BatchNorm)
+        return self.constant or by_buffers or bool(self.module.track_running_stats)
 
     @property
     def tracks(self) -> bool:
-        """Whether the layer keeps running statistics that training updates."""
-        return getattr(self.module, "num_batches_tracked", None) is not None
+        """Whether the layer normalizes in eval mode by statistics of the batches of training."""
+        return self.keeps and not self.constant
+
+    @property
+    def moves(self) -> bool:
+        """Whether training moves the statistics of a layer that `tracks`.
+
+        It does not by a weight of zero, and a cumulative average needs the count of batches (torch
+        has none for instance norm, where it counts nothing).
+        """
+        if not self.tracks or not self.module.track_running_stats:
+            return False
+        if self.module.momentum is None:
+            return self.counts
+        return bool(self.module.momentum != 0)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the layer counts the batches of training."""
+        counted = getattr(self.module, "num_batches_tracked", None) is not None
+        return counted and self.spec.uses_batch
+
+    @property
+    def batches(self) -> int:
+        """How many batches the layer counted: 0 where it has no count, or a negative one."""
+        if not self.counts:
+            return 0
+        count = float(self.module.num_batches_tracked)  # averaged copies of a model have fractions
+        return int(count) if 0 < count < float("inf") else 0
 
     @property
     def fixed(self) -> bool:
         """Whether the layer is, in eval mode, γ · (x − mean) / √(var + ε) + β with kept numbers."""
-        if getattr(self.module, "running_var", None) is None:
-            return False
-        if self.family == "instance":  # the flag decides there, whatever numbers are kept
-            return bool(self.module.track_running_stats)
-        return self.family in ("batch", "frozen", *_MOMENTS)
+        return self.keeps and getattr(self.module, "running_var", None) is not None
 
     @property
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
@@ -128,10 +184,6 @@ class Normalizer:
         if any(map(is_lazy, self.module.parameters())):
             return f"a {kind} has no channels before the model is called once"
         return f"a {kind} may do more than {self.base.__name__}, which it is a subclass of"
-
-
-# Entries whose evaluation is batch norm's, whatever their σ is in training.
-_MOMENTS = ("l1-batch", "lp-batch", "linf-batch", "ghost")
 
 
 def normalizers(model: nn.Module) -> list[Normalizer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.report.files import write_json
 from anynorm.report.text import visible
+
+if TYPE_CHECKING:
+    from anynorm.surgery.unmatched import Search
 
 __all__ = ["Difference", "Log", "Note", "Receipt", "Result"]
 
@@ -70,6 +73,7 @@ class Log:
     changed: list[Note] = field(default_factory=list)
     refused: list[Note] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    search: Search | None = None  # what the verb looks for, to be told where there is none of it
 
     def change(self, layer: str, text: str) -> None:
         """Write down that something was done."""

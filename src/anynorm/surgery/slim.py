@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from anynorm.errors import AnynormError
-from anynorm.surgery.gammas import scales_of
+from anynorm.surgery.gammas import SEARCH, scales_of
 from anynorm.surgery.names import Layers
 
 __all__ = ["Slim", "slim"]
@@ -48,9 +48,10 @@ class Slim:
         self.strength, self.penalty, self.t = strength, penalty, t
         self.scales: dict[str, nn.Parameter] = _scales(model, layers)
         if not self.scales:
+            where = f" in layers {layers!r}" if layers else ""
             raise AnynormError(
-                f"{type(model).__name__} has no batch or instance norm with a trainable γ"
-                + (f" in layers {layers!r}." if layers else ".")
+                f"{type(model).__name__} has no batch or instance norm with a trainable γ{where}: "
+                f"{SEARCH.failure(model)}."
             )
 
     def values(self) -> Tensor:

@@ -43,11 +43,12 @@ class Snapshot:
 
     def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
         parameters = _parameters(model, optimizer)
-        tensors = [*parameters, *(p.grad for p in parameters if p.grad is not None)]
+        leaves = [p for p in parameters if p.is_leaf]  # the copy of a scripted model has none
+        tensors = [*parameters, *(p.grad for p in leaves if p.grad is not None)]
         self._restores = [
             *(_attributes(module) for module in model.modules()),
             *([] if optimizer is None else [_attributes(optimizer), _optimizer(optimizer)]),
-            _gradients(parameters),
+            _gradients(leaves),
             _values([*tensors, *model.buffers()]),
             _random_state(),
         ]

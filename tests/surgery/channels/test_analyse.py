@@ -165,3 +165,62 @@ def test_costs_are_those_of_torchs_counter() -> None:
         assert sum(2 * u.positions * state[u.weight].numel() for u in uses) == (
             counter.get_total_flops()
         )
+
+
+def behind(move: Callable[[Tensor], Tensor], before: nn.Module, channels: int) -> nn.Module:
+    """A layer whose outputs are moved before a batch norm takes them, and a head."""
+
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.norm = before, nn.BatchNorm2d(channels)
+            self.head = nn.Conv2d(channels, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.norm(move(self.before(x))))
+            return y
+
+    return Moved()
+
+
+@pytest.mark.parametrize(
+    ("move", "expected"),
+    [
+        (lambda y: y.view(len(y), -1, 4, 4), torch.arange(3).repeat_interleave(16)),
+        (lambda y: y.view(len(y), 4, 4, -1).permute(0, 3, 1, 2), torch.arange(3).repeat(16)),
+    ],
+    ids=["in front", "at the end"],
+)
+def test_values_of_one_channel_go_together(
+    move: Callable[[Tensor], Tensor], expected: Tensor
+) -> None:
+    model = behind(move, nn.Linear(5, 48), 3)
+    channels = analyse(capture(model, torch.zeros(2, 5)))
+    outputs, gamma = channels.sites["before.weight", 0], channels.sites["norm.weight", 0]
+    assert torch.equal(outputs, channels.sites["before.bias", 0])
+    assert len(channels.prunable) == 3
+    assert len(gamma.unique()) == 3
+    assert torch.equal(outputs, gamma[expected])
+
+
+def test_shuffled_pixels_go_with_their_channel() -> None:
+    model = behind(nn.PixelShuffle(2), nn.Conv2d(3, 12, 3), 3)
+    channels = found(model)
+    gamma = channels.sites["norm.weight", 0]
+    assert torch.equal(channels.sites["before.weight", 0], gamma.repeat_interleave(4))
+    assert len(channels.prunable) == 3
+
+
+def test_channels_that_lie_across_an_axis_are_not_united() -> None:
+    class Across(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.norm(self.conv(x)))  # over the last axis of positions
+            return y
+
+    channels = found(Across())
+    assert not channels.prunable
+    assert channels.reasons("norm.weight") == ["linear has no rule for them"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import anynorm
 from anynorm.errors import AnynormError
-from anynorm.surgery import Plan, Pruned, prune
+from anynorm.surgery import Gammas, Plan, Pruned, prune
 
 # A gate scales the constant by what differs from sample to sample; a block that is called twice
 # sees two constants; the phases of a transposed convolution's stride see different taps.
@@ -349,3 +349,86 @@ def test_a_difference_beyond_the_tolerance_is_rolled_back() -> None:
     result = prune(model, x, ratio=0.5, tolerance=1e-6)
     assert result.receipt.rolled_back
     assert torch.equal(result.model(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "shape", [[1e-4, 1e-3, 0.1, 0.9], [0.3, 1.0, 1e-3, 0.4], [0.0, 0.2, 0.0, 0.7]], ids=str
+)
+def test_the_gap_that_is_shown_is_the_gap_that_is_cut_at(shape: list[float]) -> None:
+    """Also where layers cannot be cut, are ignored, or share their channels."""
+    model: Any = Residual()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.weight.data = torch.tensor((shape * 8)[: len(norm.weight)])
+        shape = shape[1:] + shape[:1]
+    gap = Gammas.of(model).gap
+    assert gap is not None
+    result: Any = prune(model, X, gap=True)
+    assert result.receipt.facts["gap"] == f"|γ| from {gap[0]:.3g} to {gap[1]:.3g}, of all layers"
+    assert result.receipt.facts["threshold"] < gap[1]
+    # What is left of a channel that could go has a γ above the gap.
+    labels = prune(model, X, gap=True, ignore="two").receipt.facts
+    assert labels["gap"] == result.receipt.facts["gap"]
+
+
+def test_what_varied_in_cut_channels_is_not_called_nothing() -> None:
+    model = nn.Sequential(conv(3, 6, 1), nn.Conv2d(6, 2, 1))
+    model[0][1].weight.data = torch.linspace(0.85, 1.1, 6)  # type: ignore[index]
+    facts = prune(model.eval(), X, ratio=0.5).receipt.facts
+    # β is 0, so that φ(β) is too; the channels were not.
+    assert (
+        facts["absorbed"]
+        == "nothing: no layer gets a constant other than 0 from the channels that go"
+    )
+    assert facts["lost"] == "what varied in channels of |γ| up to 0.95"
+    model[0][1].weight.data[:3] = 0  # type: ignore[index]
+    assert "lost" not in prune(model, X, ratio=0.5).receipt.facts
+
+
+class Generator(nn.Module):
+    """A linear layer whose outputs become channels with positions, as in image generators."""
+
+    def __init__(self, *view: int) -> None:
+        super().__init__()
+        self.view = view
+        self.linear, self.norm = nn.Linear(6, 8 * 16), nn.BatchNorm2d(8)
+        self.up, self.last = nn.Conv2d(8, 12, 3), nn.BatchNorm2d(3)
+        self.shuffle, self.head = nn.PixelShuffle(2), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.linear(x).view(len(x), *self.view)))
+        y: Tensor = self.head(torch.relu(self.last(self.shuffle(self.up(x)))))
+        return y
+
+
+def test_channels_behind_views_and_shuffles_are_cut_with_all_their_values() -> None:
+    torch.manual_seed(0)
+    model = Generator(-1, 4, 4).eval()
+    for norm, gone in ((model.norm, [1, 4, 6]), (model.last, [0])):
+        nn.init.normal_(norm.bias)
+        norm.weight.data[gone] = 0
+    x = torch.randn(5, 6)
+    result: Any = prune(model, x, gap=True)
+    assert result.receipt.facts["cut"] == 4
+    assert (result.model.linear.out_features, result.model.up.out_channels) == (80, 8)
+    assert close(result.model(x), model(x))
+
+
+def test_views_with_channels_as_numbers_are_refused_by_name() -> None:
+    model = Generator(8, 4, 4).eval()
+    model.norm.weight.data[:3] = 0
+    model.last.weight.data[0] = 0
+    result: Any = prune(model, torch.randn(5, 6), gap=True)
+    assert len(result.model.last.weight) == 2
+    [note] = result.receipt.refused
+    assert note.layer == "norm"
+    assert "its code holds sizes as numbers" in note.text
+
+
+def test_a_gap_below_which_nothing_can_be_cut_is_said() -> None:
+    model = nn.Sequential(conv(3, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    model[2].weight.data = torch.tensor([1e-4, 1e-4, 1.0, 1.0])  # type: ignore[assignment]
+    receipt = prune(model, X, gap=True).receipt
+    assert not receipt.changed
+    assert receipt.facts["nothing matched"] == "no channel below the gap can be cut"
+    assert "absorbed" not in receipt.facts
+    assert [note.layer for note in receipt.refused] == ["2"]

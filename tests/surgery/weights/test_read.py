@@ -6,6 +6,7 @@ import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -191,3 +192,38 @@ def test_tensors_without_values(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2, device="meta")}, tmp_path / "a.pt")
     with pytest.raises(AnynormError, match="no values for 'weight'"):
         load_state(tmp_path / "a.pt")
+
+
+def compressed(state: Any, folder: Path, fill: bytes = b"") -> Path:
+    """A checkpoint that is packed tightly, its pickle begun with what does nothing."""
+    plain, packed = saved(state, folder), folder / "packed.pt"
+    with ZipFile(plain) as old, ZipFile(packed, "w", ZIP_DEFLATED, compresslevel=9) as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                content = content[:2] + fill + content[2:]
+            new.writestr(entry.filename, content)
+    return packed
+
+
+def test_small_files_that_unpack_to_much_are_not_read(tmp_path: Path) -> None:
+    """These instructions do nothing but take time: two seconds for each megabyte."""
+    file = compressed({"weight": torch.ones(2)}, tmp_path, b"}" * 4_000_000)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(AnynormError, match=r"unpack to 40\d+, .*the 262144 that.*--unpacked 40\d+"):
+        load_state(file)
+    with pytest.raises(AnynormError, match="more than the 1000 that"):
+        load_state(file, unpacked=1000)
+    few = compressed({"weight": torch.ones(2)}, tmp_path, b"}" * 1000)
+    torch.testing.assert_close(load_state(few), {"weight": torch.ones(2)})
+
+
+def test_compressed_weights_are_read_within_the_bound(tmp_path: Path) -> None:
+    state = {"weight": torch.randn(300, 300)}
+    torch.testing.assert_close(load_state(compressed(state, tmp_path)), state)
+    zeros = {"weight": torch.zeros(300, 300)}  # which are packed to a thousandth
+    file = compressed(zeros, tmp_path)
+    with pytest.raises(AnynormError, match="allow it with unpacked=") as error:
+        load_state(file)
+    most = int(str(error.value).split("unpacked=")[1].split()[0])
+    torch.testing.assert_close(load_state(file, unpacked=most), zeros)

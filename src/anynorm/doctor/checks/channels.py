@@ -59,7 +59,7 @@ def _both(small: Tensor | None, constant: Tensor | None) -> int:
 def zero(case: Case) -> Outcome:
     """Check 20."""
     for norm in case.tracking:
-        weight, tracked = norm.affine[0], int(norm.module.num_batches_tracked)
+        weight, tracked = norm.affine[0], norm.batches
         if weight is not None and tracked > 0 and not torch.any(weight):
             numbers: Numbers = {"channels": weight.numel(), "batches tracked": tracked}
             message = f"γ is exactly 0 in all {weight.numel()} channels after {tracked} batches"

@@ -111,7 +111,7 @@ def _last(case: Case) -> int:
 def few_in_group(case: Case) -> Outcome:
     """Check 22."""
     for record in case.measured.records:
-        if record.norm.family == "frozen" or record in case.batch_like or record.fewest >= FEW:
+        if record.norm.constant or record in case.batch_like or record.fewest >= FEW:
             continue
         values = record.fewest
         yield Found(

@@ -47,14 +47,14 @@ def moving(case: Case) -> Outcome:
         frozen = bool(affine) and not any(p.requires_grad for p in affine)
         if not frozen or not (norm.module.training or others_train):
             continue
-        if not getattr(norm.module, "track_running_stats", True):
-            continue  # nothing moves then, in whatever mode
+        if not norm.moves:  # in whatever mode
+            continue
         now = norm.module.training
         yield Found(
             norm.name,
             "γ and β are frozen, but the running statistics "
             + ("move with every batch" if now else "will move when the model is in train mode"),
-            {"in train mode": str(now), "batches tracked": int(norm.module.num_batches_tracked)},
+            {"in train mode": str(now), "batches tracked": norm.batches},
             1.0,
             "warning" if now else "info",
         )

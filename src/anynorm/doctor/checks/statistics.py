@@ -184,10 +184,10 @@ def leftover(case: Case) -> Outcome:
 
 
 def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
-    steps, momentum = int(norm.module.num_batches_tracked), norm.module.momentum
+    steps, momentum = norm.batches, norm.module.momentum
     message = f"after {steps} batch{'es' * (steps != 1)} a share of {left:.2g} of the running "
     message += "statistics is still that of a fresh layer (mean 0, variance 1)"
-    message += "" if _moves(norm) else "; track_running_stats=False: they do not move in training"
+    message += "" if norm.moves else f"; they do not move in training ({_why_still(norm)})"
     message += "" if reached else "; these batches do not reach it either"
     severity = "info" if not reached else "error" if left > 0.5 else "warning"
     numbers: Numbers = {
@@ -198,19 +198,23 @@ def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
     return Found(norm.name, message, numbers, left / LEFT, severity)
 
 
-def _moves(norm: Normalizer) -> bool:
-    return bool(getattr(norm.module, "track_running_stats", True))
+def _why_still(norm: Normalizer) -> str:
+    """Why the statistics of a layer do not move."""
+    if not norm.module.track_running_stats:
+        return "track_running_stats=False"
+    return f"momentum={norm.module.momentum}" + ("" if norm.counts else ", without a count")
 
 
 def _left(norm: Normalizer) -> float:
     """The share of the initial statistics; 0 where the layer did not start with them.
 
     Weights often come without the count of batches, which then starts again from 0.  A running
-    variance below the share of the initial one cannot have started at 1.
+    variance below the share of the initial one cannot have started at 1.  Nor does the count say
+    anything where it was not by the present momentum that the statistics moved, but stood still.
     """
-    momentum, steps = norm.module.momentum, int(norm.module.num_batches_tracked)
+    momentum, steps = norm.module.momentum, norm.batches
     mean, variance = norm.module.running_mean, getattr(norm.module, "running_var", None)
-    if not steps:
+    if not steps or not norm.moves:
         return float(not mean.any() and (variance is None or bool((variance == 1).all())))
     left = 0.0 if momentum is None else float(max(1 - momentum, 0.0) ** steps)
     came_with_weights = variance is not None and bool((double(variance) < 0.99 * left).any())

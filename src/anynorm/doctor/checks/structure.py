@@ -15,7 +15,6 @@ from anynorm.doctor.comparison import apart, first_apart, part_of, run, samples_
 from anynorm.doctor.deviation import Deviation, Q, off
 from anynorm.doctor.drift import MEAN, VARIANCE, epsilon, relative
 from anynorm.doctor.dropped import rate_of
-from anynorm.doctor.geometry import shares_batch
 from anynorm.doctor.record import Record
 from anynorm.doctor.significance import discoveries
 from anynorm.doctor.units import together
@@ -121,7 +120,7 @@ _WITH_BIAS = ("convolution", "conv1d", "conv2d", "conv3d", "conv_transpose", "li
 
 def idle_biases(case: Case) -> Iterator[tuple[Normalizer, str]]:
     """Batch norms with the bias in front of them that their mean takes away."""
-    candidates = [n for n in case.norms if n.tracks and n.family == "batch" and shares_batch(n)]
+    candidates = [n for n in case.tracking if n.fixed and n.spec.invariances.unit_shift]
     if not candidates or not _has_bias(case):
         return
     graph = case.graph

@@ -91,9 +91,9 @@ def counted_twice(case: Case) -> Outcome:
 
 def _by_counter(case: Case, steps: int) -> Outcome:
     calls = {r.norm.name: max(len(r.calls), 1) for r in case.survey.records} if case.survey else {}
-    for norm in case.tracking:
+    for norm in (one for one in case.tracking if one.counts):
         expected = steps * case.accumulation * calls.get(norm.name, 1)
-        counted = int(norm.module.num_batches_tracked)
+        counted = norm.batches
         if counted > TWICE * expected:
             numbers: Numbers = {"counted": counted, "expected": expected}
             message = f"{counted} batches were counted in {steps} steps, {expected} were expected"
@@ -130,8 +130,8 @@ def _step(case: Case) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
 
 
 def _counts(model: nn.Module) -> dict[str, int]:
-    tracking = (norm for norm in normalizers(model) if norm.tracks)
-    return {norm.name: int(norm.module.num_batches_tracked) for norm in tracking}
+    counting = (norm for norm in normalizers(model) if norm.tracks and norm.counts)
+    return {norm.name: int(norm.module.num_batches_tracked) for norm in counting}
 
 
 def _twice(case: Case, name: str, message: str, numbers: Numbers, effect: float) -> Found:

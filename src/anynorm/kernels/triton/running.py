@@ -66,7 +66,7 @@ def _track(
         _, _, usable = _batch(mean, var, batch_mean, batch_var, correction, place, place < size)
         seen = seen | usable.to(tl.int32)
     if count is not None:
-        batches = batches + tl.max(seen, 0)
+        batches = tl.maximum(batches, 0) + tl.max(seen, 0)  # below 0 it is no count
         tl.store(count, batches)
     weight = 1.0 / batches.to(tl.float64) if momentum is None else momentum
     for start in range(0, size, BLOCK):

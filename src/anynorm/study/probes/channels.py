@@ -48,7 +48,8 @@ def channels_of(model: nn.Module, most: int = MOST_CHANNELS) -> list[Channels]:
     layers = [
         norm
         for norm in normalizers(model)
-        if norm.family == "batch" and all(isinstance(value, Tensor) for value in norm.affine)
+        if norm.tracks and norm.spec.pools_batch and norm.spec.scales_channels
+        if all(isinstance(value, Tensor) for value in norm.affine)
     ]
     total = sum(norm.channels for norm in layers)
     return [

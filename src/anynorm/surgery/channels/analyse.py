@@ -69,6 +69,7 @@ def analyse(graph: Graph) -> Channels:
     values: dict[Node, Any] = {}
     for node in graph.nodes.nodes:
         values[node] = _value(graph, node, values, labels)
+    labels.settle()
     return Channels(
         sites={site: labels.roots(found) for site, found in labels.sites.items()},
         readers=frozenset(labels.readers),

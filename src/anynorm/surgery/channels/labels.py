@@ -54,6 +54,7 @@ class Labels:
         self.readers: set[tuple[str, int]] = set()
         self.scales: list[str] = []
         self.uses: list[Use] = []
+        self._splits: list[Tensor] = []
 
     def fresh(self, count: int) -> Tensor:
         """Return `count` new labels."""
@@ -68,6 +69,22 @@ class Labels:
         for a, b in torch.stack([one[both], other[both]], 1).unique(dim=0).tolist():
             low, high = sorted((self._find(a), self._find(b)))
             self._parent[high] = low
+
+    def split(self, labels: Tensor) -> None:
+        """Note that an axis of channels was split: what goes must go along one of the parts."""
+        self._splits.append(labels)
+
+    def settle(self) -> None:
+        """Let every split that no operator has decided lose the same places of its last part.
+
+        An operator that wants single channels on a part decides for that one: all values of a
+        channel go together.
+        """
+        for labels in self._splits:
+            axes, roots = varying(labels), self.roots(labels)
+            decided = any(uniform(roots, [a for a in axes if a != axis]) for axis in axes)
+            for axis in [] if decided else axes[:-1]:
+                self.unite(labels, labels.narrow(axis, 0, 1))
 
     def lock(self, labels: Tensor, reason: str) -> None:
         """Keep channels from being cut."""

@@ -69,14 +69,32 @@ class Operator:
         return fresh.reshape(parameter.shape)
 
     def vector(self, labels: Tensor, axis: int) -> Tensor:
-        """Labels along one axis; where they differ along others too they are locked, and 0."""
+        """Labels along one axis; what lies at one place of it alone is one channel from now on.
+
+        Channels that lie at several places of it, along other axes, are locked, and the labels 0.
+        """
         others = [other for other in range(labels.dim()) if other != axis % labels.dim()]
-        if uniform(labels, others):
-            for other in reversed(others):
-                labels = labels.select(other, 0)
-            return labels
-        self.lock(labels)
-        return torch.zeros(labels.shape[axis], dtype=torch.int64)
+        if not uniform(labels, others) and not self._gathered(labels, axis):
+            self.lock(labels)
+            return torch.zeros(labels.shape[axis], dtype=torch.int64)
+        for other in reversed(others):
+            labels = labels.select(other, 0)
+        return labels
+
+    def _gathered(self, labels: Tensor, axis: int) -> bool:
+        """Unite what lies at each place of an axis; False where that would unite places."""
+        kept = {*varying(labels), axis % labels.dim()}
+        for other in set(range(labels.dim())) - kept:
+            labels = labels.narrow(other, 0, 1)
+        rows = labels.movedim(axis, 0).flatten(1)
+        places = torch.arange(len(rows))[:, None].expand_as(rows)
+        at = torch.stack([self.labels.roots(rows), places], -1).flatten(0, 1).unique(dim=0)
+        at = at[at[:, 0] != 0]
+        if len(at) > len(at[:, 0].unique()):
+            return False
+        self.lock(rows[(rows == 0).any(1)], f"{self.name} with values that are not cut")
+        self.labels.unite(rows, rows[:, :1])
+        return True
 
     def along(self, vector: Tensor, axis: int) -> Tensor:
         """The output's labels, which are those of `vector` along `axis`."""
@@ -219,11 +237,10 @@ _VIEWS = ("view", "_unsafe_view", "view_as", "reshape_as")
 
 
 def _split_axes(op: Operator) -> Any:
-    """An axis of channels that is split in two: all parts lose the same places."""
+    """An axis of channels that may be split: what goes must leave a box."""
     labels = _moved(op)
-    *outer, _ = varying(labels) or [0]
-    for axis in outer:
-        op.labels.unite(labels, labels.narrow(axis, 0, 1))
+    if len(varying(labels)) > 1:
+        op.labels.split(labels)
     return labels
 
 
@@ -382,7 +399,7 @@ def _table() -> dict[str, Rule]:
         _softmax: "softmax log_softmax _softmax",
         _split_axes: "view _unsafe_view view_as reshape reshape_as flatten unflatten",
         _moved: "permute transpose t numpy_T movedim squeeze unsqueeze expand expand_as repeat "
-        "swapaxes channel_shuffle",
+        "swapaxes channel_shuffle pixel_shuffle pixel_unshuffle",
         _part(1): "select slice narrow unbind",
         _part(2): "split split_with_sizes",
         _chunks: "chunk",

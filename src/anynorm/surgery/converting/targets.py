@@ -19,14 +19,11 @@ from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import Rows
 
-__all__ = ["BATCH_FAMILY", "TARGETS", "check_groups", "check_options", "to_kind"]
+__all__ = ["TARGETS", "check_groups", "check_options", "to_kind"]
 
-BATCH_FAMILY = ("frozen", *(row.name for row in catalogue.values() if row.spec.uses_batch))
 _LAYERS = tuple(row.name for row in catalogue.values() if row.spec.on == "input")
 TARGETS = ("sync", "frozen", *_LAYERS)
 
-# These evaluate γ · (x − mean) / √(var + ε) + β by the same kept numbers, whatever they train with.
-_EVALUATE_ALIKE = ("batch", "sync", "ghost", "l1-batch", "lp-batch", "linf-batch")
 _PER_AXES = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}
 
 
@@ -58,7 +55,7 @@ def _check_axes(norm: Normalizer, to: str, seen: Seen) -> None:
     shape: Any = getattr(module, "normalized_shape", None) or getattr(module, "channels", ())
     if len(shape) > 1:
         raise Refused(f"it normalizes over several axes, {tuple(shape)}")
-    if to == "batch-per-activation":
+    if to in catalogue and not entry(to).spec.pattern.plan(4).names_channels:
         raise Refused("its γ and statistics have the shape of a sample, not one for each channel")
     single = norm.takes_last_axis or seen.rank == 2
     if single and to in catalogue and entry(to).spec.pattern.shared == {"..."}:
@@ -66,7 +63,7 @@ def _check_axes(norm: Normalizer, to: str, seen: Seen) -> None:
 
 
 def _frozen(norm: Normalizer, options: dict[str, Any]) -> nn.Module:
-    if not norm.fixed or norm.family == "instance":
+    if not norm.fixed or not norm.spec.uses_batch:
         raise Refused("it keeps no statistics of batches to freeze")
     return frozen(norm, **options)
 
@@ -78,9 +75,9 @@ def _common(norm: Normalizer, to: str, options: dict[str, Any]) -> dict[str, Any
     taken: dict[str, Any] = {"affine": gain is not None, "activation": norm.activation}
     if like is not None:
         taken.update(device=like.device, dtype=like.dtype)
-    if to in _EVALUATE_ALIKE and norm.fixed:
+    if _keeps(norm, to):
         taken["eps"] = eps_of(norm)
-    if to in BATCH_FAMILY or to == "sync":
+    if _shares_batch(to):
         taken["momentum"] = getattr(norm.module, "momentum", 0.1)
     return {**taken, **options}
 
@@ -143,13 +140,21 @@ def _carry(norm: Normalizer, new: Any, to: str) -> str:
     told = [] if _carry_affine(norm, new) else ["γ and β have no place"]
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         kept = getattr(norm.module, name, None)
-        if kept is not None and norm.fixed and to in _EVALUATE_ALIKE:
+        if kept is not None and _keeps(norm, to):
             setattr(new, name, kept.detach().clone())
-    if getattr(new, "running_mean", None) is not None and not (
-        norm.fixed and to in _EVALUATE_ALIKE
-    ):
+    if getattr(new, "running_mean", None) is not None and not _keeps(norm, to):
         told.append("its statistics start anew: recalibrate it")
     return ", ".join(told)
+
+
+def _shares_batch(to: str) -> bool:
+    """Whether samples share statistics in the new layer, which then has a momentum."""
+    return to == "sync" or (to in catalogue and entry(to).spec.uses_batch)
+
+
+def _keeps(norm: Normalizer, to: str) -> bool:
+    """Whether the new layer evaluates by the statistics of `norm`, whatever it trains with."""
+    return norm.fixed and (to == "sync" or (to in catalogue and entry(to).spec.keeps_moments))
 
 
 def _carry_affine(norm: Normalizer, new: Any) -> bool:
@@ -211,4 +216,4 @@ def _options(to: str) -> tuple[str, ...]:
     own_options = entry(to).options if to in catalogue else ()
     if to == "sync":
         return ("eps", "momentum", "process_group")
-    return ("eps", *(("momentum",) if to in BATCH_FAMILY else ()), *own_options)
+    return ("eps", *(("momentum",) if _shares_batch(to) else ()), *own_options)

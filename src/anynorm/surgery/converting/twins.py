@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from anynorm import nn as own
+from anynorm.catalogue import entry
+from anynorm.errors import ShapeError
+from anynorm.spec import Spec
 from anynorm.surgery.converting.seen import Seen
 from anynorm.surgery.freeze import frozen
 from anynorm.surgery.normalizers import NORMALIZERS, Normalizer
@@ -35,6 +39,12 @@ _MODULES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+_SYNCED = (
+    "SyncBatchNorm is a layer of torch.nn already. For a model on one process, first "
+    'convert(model, "batch", example), then convert(..., "torch", example): it gives BatchNorm2d'
+)
+
+
 class Added(nn.Module):
     """A normalizer that takes no residual, with one added behind it and the activation then.
 
@@ -58,7 +68,7 @@ def to_anynorm(norm: Normalizer, _: Seen) -> nn.Module | None:
     module: Any = norm.module
     if type(module).__module__.startswith("anynorm."):
         return None
-    if norm.family == "frozen":
+    if norm.constant:
         return frozen(norm)
     return _rebuilt(norm, getattr(own, norm.base.__name__), activation=norm.activation)
 
@@ -69,6 +79,8 @@ def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
     None where it is one; raises `Refused` where torch has none.
     """
     if type(norm.module) in NORMALIZERS and type(norm.module).__module__.startswith("torch."):
+        if isinstance(norm.module, nn.SyncBatchNorm):
+            raise Refused(_SYNCED)
         return None
     if seen.mask:
         raise Refused("it is called with a mask, which torch's layers do not take")
@@ -80,7 +92,7 @@ def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
 
 
 def _of_twin(norm: Normalizer) -> nn.Module:
-    if norm.family == "frozen":
+    if norm.constant:
         raise Refused("torch.nn has no batch norm of constants")
     if (sync := getattr(norm.module, "sync", None)) is not None:
         return _rebuilt(norm, nn.SyncBatchNorm, process_group=_process_group(sync))
@@ -114,10 +126,30 @@ def _given_state(new: nn.Module, norm: Normalizer) -> nn.Module:
 
 def _of_pattern(norm: Normalizer, seen: Seen) -> nn.Module:
     module: Any = norm.module
-    make = _PATTERNS.get((norm.family, str(module.spec.pattern)))
+    rows = ((_row(*row), make) for row, make in _PATTERNS.items())
+    make = next((make for spec, make in rows if _alike(module.spec, spec, seen.rank)), None)
     if make is None or len(module.channels) != 1:
         raise Refused(f"torch.nn has no layer {str(module.spec.pattern)!r} with such statistics")
     return _given_state(make(module, seen), norm)
+
+
+def _row(name: str, pattern: str) -> Spec:
+    """The specification of an entry of the catalogue that has this pattern."""
+    row = entry(name)
+    first = row.channels_first
+    return first if first is not None and str(first.pattern) == pattern else row.spec
+
+
+def _alike(one: Spec, other: Spec, rank: int | None) -> bool:
+    """Whether two specifications are the same, for inputs of `rank` axes where that is known."""
+    if one == other or rank is None:
+        return one == other
+    try:
+        plans = [spec.pattern.plan(rank) for spec in (one, other)]
+    except ShapeError:
+        return False
+    places = [(plan.dims, plan.first, tuple(map(len, plan.axes))) for plan in plans]
+    return places[0] == places[1] and replace(one, pattern=other.pattern) == other
 
 
 def _ranked(name: str, module: Any, seen: Seen, **options: Any) -> nn.Module:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
-from anynorm.surgery.folding.passage import axis_before, axis_behind, hands_on, readers
+from anynorm.surgery.folding.passage import (
+    hands_on,
+    labels_before,
+    labels_behind,
+    readers,
+    vector,
+)
 from anynorm.surgery.folding.weighted import State, Weighted
 from anynorm.surgery.graph import Call
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.successor import hooked
 
-__all__ = ["Application", "applications", "layer_before", "layer_behind"]
+__all__ = ["Application", "Neighbour", "applications", "layer_before", "layer_behind"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,14 @@ class Application:
     plain: bool
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """A layer beside a normalizer, and which channel each of its outputs or inputs belongs to."""
+
+    layer: Weighted
+    channels: Tensor
+
+
 def applications(norm: Normalizer, state: State) -> list[Application]:
     """Every use of `norm`; raises `Refused` where there is none or it cannot be understood."""
     calls = [call for name in norm.place.names for call in state.graph.calls.get(name, ())]
@@ -46,10 +61,11 @@ def _application(norm: Normalizer, call: Call, state: State) -> Application:
     residual = len(call.inputs) > 1
     if core is not None:
         data = core.all_input_nodes[0]
-        return Application(data, core, core, residual, call.outputs == (core,))
+        return Application(data, core, core, residual, _ends(call, core))
     # Written as arithmetic, as frozen batch norms of constants are.
     data, entries = call.inputs[0], [n for n in readers(call.inputs[0]) if n in call.nodes]
-    if residual or hooked(norm.module) or len(entries) != 1 or len(call.outputs) != 1:
+    single = len(entries) == 1 and len(call.outputs) == 1
+    if residual or hooked(norm.module) or not norm.constant or not single:
         raise Refused("its operators are not those of a plain normalization")
     return Application(data, entries[0], call.outputs[0], False, True)
 
@@ -59,7 +75,20 @@ def _normalizes(node: Node, norm: Normalizer, state: State) -> bool:
     data = node.args[0] if node.args else None
     if not isinstance(data, Node) or "norm" not in str(node.target):
         return False
-    return any(state.of(one) is norm.module.running_mean for one in node.all_input_nodes)
+    mean = norm.module.running_mean
+    return any(state.of(_origin(one)) is mean for one in node.all_input_nodes[1:])
+
+
+def _origin(node: Node) -> Node:
+    """What a tensor is a view of."""
+    while hands_on(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _ends(call: Call, core: Node) -> bool:
+    """Whether nothing follows inside the layer that changes values."""
+    return len(call.outputs) == 1 and _origin(call.outputs[0]) is core
 
 
 def _check_private(norm: Normalizer, state: State) -> None:
@@ -72,38 +101,42 @@ def _check_private(norm: Normalizer, state: State) -> None:
             raise Refused(f"its parameters or statistics are read by {reader!r} too")
 
 
-def layer_before(application: Application, state: State) -> Weighted:
-    """The layer whose outputs are the channels that are normalized; raises `Refused`."""
-    axis: int | None = 1
+def layer_before(application: Application, state: State) -> Neighbour:
+    """The layer whose outputs are normalized, each with one channel; raises `Refused`."""
     node, reader = application.data, application.entry
+    labels = _labels(node)
     while True:
         _check_read_only_by(reader, node)
         if not hands_on(node):
             break
-        axis = None if axis is None else axis_before(node, axis)
+        labels = labels_before(node, labels)
         node, reader = node.all_input_nodes[0], node
     layer = Weighted.at(node, state)
     if layer is None:
         raise Refused(f"its input comes from {_told(node, state)}")
-    _check_channels(layer, axis, node)
-    return layer
+    return _neighbour(layer, labels, node)
 
 
-def layer_behind(application: Application, state: State) -> Weighted:
-    """The layer whose inputs are the channels that were normalized; raises `Refused`."""
-    axis: int | None = 1
+def layer_behind(application: Application, state: State) -> Neighbour:
+    """The layer whose inputs were normalized, each with one channel; raises `Refused`."""
     node = application.exit
+    labels = _labels(node)
     while True:
         reader = _only_reader(node, state)
         if not hands_on(reader):
             break
-        axis = None if axis is None else axis_behind(reader, axis)
+        labels = labels_behind(reader, labels)
         node = reader
     layer = Weighted.at(reader, state)
     if layer is None or layer.data is not node:
         raise Refused(f"its output goes to {_told(reader, state)}")
-    _check_channels(layer, axis, node)
-    return layer
+    return _neighbour(layer, labels, node)
+
+
+def _labels(node: Node) -> Tensor:
+    """The channel of each value where it is normalized: its place on axis 1."""
+    shape = node.meta["val"].shape
+    return torch.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2)).expand(shape)
 
 
 def _check_read_only_by(reader: Node, node: Node) -> None:
@@ -124,10 +157,16 @@ def _times(reader: Node, node: Node) -> int:
     return sum(argument is node for argument in (*reader.args, *reader.kwargs.values()))
 
 
-def _check_channels(layer: Weighted, axis: int | None, node: Node) -> None:
-    if axis is None or axis != layer.channels(node):
+def _neighbour(layer: Weighted, labels: Tensor, node: Node) -> Neighbour:
+    axis = layer.channels(node)
+    channels = None if axis is None else vector(labels, axis)
+    if channels is None:
         where = "last axis" if layer.kind == "linear" else "axis 1 of a batch"
-        raise Refused(f"its channels are not those of {layer.told}, which are the {where} there")
+        raise Refused(
+            f"its channels are not those of {layer.told}, which are the {where} there: values of "
+            "several channels come from one of them or go to one"
+        )
+    return Neighbour(layer, channels)
 
 
 def _told(node: Node, state: State) -> str:

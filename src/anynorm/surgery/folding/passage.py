@@ -1,22 +1,28 @@
-"""Operators that hand every value on, and where they put the axis of the channels."""
+"""Operators that hand every value on, each once, and where they put the values of each channel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["axis_before", "axis_behind", "hands_on", "readers"]
+__all__ = ["hands_on", "labels_before", "labels_behind", "readers", "vector"]
 
 _aten = torch.ops.aten
+_COPIES = {_aten.clone, _aten.contiguous, _aten.alias, _aten.detach}
 _VIEWS = {
     *(_aten.view, _aten.reshape, _aten.flatten, _aten.unflatten, _aten._unsafe_view),
     *(_aten.squeeze, _aten.unsqueeze, _aten.view_as, _aten.reshape_as),
-    *(_aten.clone, _aten.contiguous, _aten.alias, _aten.detach),
 }
-_MOVES = {_aten.permute, _aten.transpose}
+_MOVES = {
+    *(_aten.permute, _aten.transpose, _aten.t, _aten.numpy_T, _aten.mT, _aten.movedim),
+    *(_aten.moveaxis, _aten.swapaxes, _aten.swapdims, _aten.flip, _aten.roll),
+    *(_aten.pixel_shuffle, _aten.pixel_unshuffle, _aten.channel_shuffle),
+}
 _DROPOUTS = {_aten.dropout, _aten.feature_dropout, _aten.alpha_dropout}
 # These look at the shape of their second argument only, and those at nothing but shape and type.
 _LIKE_SECOND = {_aten.view_as, _aten.reshape_as, _aten.expand_as}
@@ -28,14 +34,14 @@ _LIKE = {
 
 
 def hands_on(node: Node) -> bool:
-    """Whether `node` gives out the values of its first argument, each once, in any shape.
+    """Whether `node` gives out the values of its first argument, each once, in any shape and order.
 
     Dropout does so in eval mode.
     """
     kind = _kind(node)
     if kind in _DROPOUTS:
         return not node.args[2]
-    return kind in _VIEWS or kind in _MOVES
+    return kind in _COPIES | _VIEWS | _MOVES
 
 
 def readers(node: Node) -> list[Node]:
@@ -43,25 +49,63 @@ def readers(node: Node) -> list[Node]:
     return [user for user in node.users if _reads(user, node)]
 
 
-def axis_behind(node: Node, axis: int) -> int | None:
-    """The axis of what `node` puts out that is `axis` of what goes in; None if there is none."""
-    if _kind(node) in _MOVES:
-        return _order(node).index(axis)
-    return _carried(_shape(node.all_input_nodes[0]), _shape(node), axis)
+def labels_behind(node: Node, labels: Tensor) -> Tensor:
+    """Which channel each value is of that `node`, which `hands_on`, puts out.
+
+    Args:
+        node: the operator.
+        labels: the channel of each value that goes in.
+
+    Shape:
+        - labels: that of what goes in; the result has that of what comes out.
+    """
+    kind = _kind(node)
+    if kind in _VIEWS:
+        return labels.reshape(_shape(node))
+    return _run(node, labels) if kind in _MOVES else labels
 
 
-def axis_before(node: Node, axis: int) -> int | None:
-    """The axis of what goes into `node` that is `axis` of what it puts out; None if there is none.
+def labels_before(node: Node, labels: Tensor) -> Tensor:
+    """Which channel each value is of that goes into `node`, from those of what it puts out.
 
     >>> from anynorm.surgery.graph import capture
-    >>> graph = capture(torch.nn.Flatten(0, 1), torch.zeros(2, 5, 3))
-    >>> flatten = next(node for node in graph.nodes.nodes if hands_on(node))
-    >>> axis_before(flatten, 1)
-    2
+    >>> graph = capture(torch.nn.Unflatten(1, (2, 3)), torch.zeros(5, 6))
+    >>> unflatten = next(node for node in graph.nodes.nodes if hands_on(node))
+    >>> labels_before(unflatten, torch.arange(2)[:, None].expand(5, 2, 3))[0]
+    tensor([0, 0, 0, 1, 1, 1])
     """
-    if _kind(node) in _MOVES:
-        return _order(node)[axis]
-    return _carried(_shape(node), _shape(node.all_input_nodes[0]), axis)
+    kind, shape = _kind(node), _shape(node.all_input_nodes[0])
+    if kind in _VIEWS:
+        return labels.reshape(shape)
+    if kind not in _MOVES:
+        return labels
+    # Where each value of the input goes, so that nothing need be known of the operator's inverse.
+    places = _run(node, torch.arange(math.prod(shape)).reshape(shape))
+    return (
+        torch.empty_like(places.flatten())
+        .scatter(0, places.flatten(), labels.flatten())
+        .reshape(shape)
+    )
+
+
+def vector(labels: Tensor, axis: int) -> Tensor | None:
+    """The labels along one axis; None if they differ along others, too.
+
+    >>> vector(torch.tensor([[1, 2], [1, 2]]), 1), vector(torch.tensor([[1, 2], [3, 4]]), 1)
+    (tensor([1, 2]), None)
+    """
+    # Along axes of stride 0 all are the same number in memory: large inputs are not gone through.
+    for other, step in enumerate(labels.stride()):
+        if not step:
+            labels = labels.narrow(other, 0, min(1, labels.shape[other]))
+    rows = labels.movedim(axis, -1).flatten(0, -2) if labels.dim() > 1 else labels[None]
+    return rows[0] if len(rows) and bool((rows == rows[:1]).all()) else None
+
+
+def _run(node: Node, x: Tensor) -> Tensor:
+    target: Any = node.target
+    moved: Tensor = target(x, *node.args[1:], **node.kwargs)
+    return moved
 
 
 def _kind(node: Node) -> object:
@@ -77,24 +121,3 @@ def _reads(user: Node, node: Node) -> bool:
 def _shape(node: Node) -> Sequence[int]:
     shape: Sequence[int] = node.meta["val"].shape
     return shape
-
-
-def _order(node: Node) -> list[int]:
-    """Which axis of the input each axis of the output is."""
-    axes = list(range(len(_shape(node))))
-    if _kind(node) is _aten.permute:
-        return [axes[int(dim)] for dim in node.args[1]]  # type: ignore[arg-type, union-attr]
-    one, other = (axes[int(dim)] for dim in node.args[1:3])  # type: ignore[arg-type]
-    axes[one], axes[other] = other, one
-    return axes
-
-
-def _carried(source: Sequence[int], target: Sequence[int], axis: int) -> int | None:
-    """The values keep their order: an axis stays one where as many lie before it and inside it."""
-    before = math.prod(source[:axis])
-    fitting = (
-        place
-        for place, size in enumerate(target)
-        if size == source[axis] and math.prod(target[:place]) == before
-    )
-    return next(fitting, None)

@@ -14,6 +14,7 @@ from anynorm import nn as own
 from anynorm.surgery.affine import Affine, affine_of
 from anynorm.surgery.folding.applications import (
     Application,
+    Neighbour,
     applications,
     layer_before,
     layer_behind,
@@ -31,6 +32,7 @@ class Plan:
 
     norm: Normalizer
     layer: Weighted
+    channels: Tensor  # the normalizer's channel of each output of the layer, or of each input
     absorb: Callable[[Any, Affine], tuple[Tensor, Tensor]]
     residual: bool
 
@@ -38,7 +40,7 @@ class Plan:
     def carry_out(self) -> None:
         """Write the new weight and bias; raises `Refused` if they do not fit their type."""
         layer = self.layer.layer
-        new = self.absorb(layer, affine_of(self.norm))
+        new = self.absorb(layer, affine_of(self.norm).of(self.channels))
         pairs = [(p, v.to(p)) for p, v in zip((layer.weight, layer.bias), new, strict=True)]
         if not all(bool(value.isfinite().all()) for _, value in pairs):
             raise Refused(f"the weights of {self.layer.told} would not be finite then")
@@ -73,35 +75,44 @@ def _check_kind(norm: Normalizer) -> None:
     if not norm.known:
         raise Refused(norm.doubt)
     if not norm.fixed:
-        whose = "batch" if norm.family == "batch" else "input"
-        raise Refused(f"{norm.family} norm takes its statistics from each {whose} here")
+        raise Refused(_why_not_fixed(norm))
+
+
+def _why_not_fixed(norm: Normalizer) -> str:
+    if norm.keeps:
+        return f"{norm.family} norm mixes the channels of a group"
+    whose = "batch" if norm.spec.uses_batch else "input"
+    return f"{norm.family} norm takes its statistics from each {whose} here"
 
 
 def _in_front(norm: Normalizer, uses: list[Application], state: State) -> Plan:
-    layer = _one([layer_before(use, state) for use in uses], state)
-    return Plan(norm, layer, absorb_behind, any(use.residual for use in uses))
+    layer, channels = _one([layer_before(use, state) for use in uses], state)
+    return Plan(norm, layer, channels, absorb_behind, any(use.residual for use in uses))
 
 
 def _behind(norm: Normalizer, uses: list[Application], state: State) -> Plan:
     if norm.activation is not None or not all(use.plain for use in uses):
         raise Refused("an activation or a residual lies between")
-    layer = _one([layer_behind(use, state) for use in uses], state)
+    layer, channels = _one([layer_behind(use, state) for use in uses], state)
     if layer.kind == "transposed convolution":
         raise Refused(f"{layer.told} adds up a different number of terms at each place")
     if layer.pads:
         raise Refused(f"{layer.told} pads its input with zeros, which are not normalized")
-    return Plan(norm, layer, absorb_before, residual=False)
+    return Plan(norm, layer, channels, absorb_before, residual=False)
 
 
-def _one(layers: list[Weighted], state: State) -> Weighted:
-    """The layer that all uses have in common, and that has no others."""
+def _one(found: list[Neighbour], state: State) -> tuple[Weighted, Tensor]:
+    """The layer that all uses have in common, and that has no others; its channels."""
+    layers, channels = [one.layer for one in found], found[0].channels
     if len({layer.layer for layer in layers}) > 1:
         names = dict.fromkeys(repr(layer.name) for layer in layers)
         raise Refused(f"it is used with several layers: {', '.join(names)}")
     obstacle = layers[0].obstacle(state, [layer.node for layer in layers])
     if obstacle is not None:
         raise Refused(obstacle)
-    return layers[0]
+    if not all(torch.equal(one.channels, channels) for one in found):
+        raise Refused(f"{layers[0].told} has its channels in other places from use to use")
+    return layers[0], channels
 
 
 def _children(norm: Normalizer) -> OrderedDict[str, nn.Module]:

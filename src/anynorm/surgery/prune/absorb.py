@@ -23,6 +23,7 @@ __all__ = ["absorb"]
 State = Mapping[str, Tensor]
 Constant = tuple[Tensor, Tensor]  # the mean of each channel, and its range
 
+_NO_CONSTANT = "nothing: no layer gets a constant other than 0 from the channels that go"
 _BORDERS = "but at zero-padded borders"
 _DIFFERS = "on average, as the constant differs"
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
@@ -178,7 +179,7 @@ class _Given:
     def added(self) -> tuple[str, ...]:
         """Write down how exact it was; returns the layers with new biases."""
         said = [f"{how}: {', '.join(layers)}" for how, layers in self._notes.items() if layers]
-        self._log.facts["absorbed"] = "; ".join(said) or "nothing was left of the channels"
+        self._log.facts["absorbed"] = "; ".join(said) or _NO_CONSTANT
         return tuple(self._biases)
 
     def _add(self, uses: list[Use], layer: str, shift: Tensor) -> None:

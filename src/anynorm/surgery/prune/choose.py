@@ -12,7 +12,6 @@ from torch import Tensor
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.channels import Channels
-from anynorm.surgery.gammas import gap_of
 
 __all__ = ["Choice", "Goal", "Sizes"]
 
@@ -24,7 +23,8 @@ class Goal:
     """How much to cut, by one of four measures, and what every layer keeps.
 
     `ratio` is the share of all prunable channels; `parameters` and `flops` are the most that
-    remain, as a share or, above 1, as a number; `gap` cuts what lies below the natural gap of |γ|.
+    remain, as a share or, above 1, as a number; `gap` cuts what lies below the natural gap of all
+    |γ|, that of `Gammas.of(model)`.
     At least `least` channels stay in every layer, and as many as are a multiple of `multiple`.
     """
 
@@ -78,9 +78,19 @@ class Sizes:
 
 
 class Choice:
-    """The prunable channels in the order of their |γ|, and how many go."""
+    """The prunable channels in the order of their |γ|, and how many go.
 
-    def __init__(self, channels: Channels, state: State, kept: set[int]) -> None:
+    `gap` has the values on both sides of the natural gap of the model's |γ|.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        state: State,
+        kept: set[int],
+        gap: tuple[float, float] | None = None,
+    ) -> None:
+        self.gap = gap
         self._channels = channels
         self.scale = _scales(channels, state)
         free = [root for root in channels.prunable if root not in kept]
@@ -100,9 +110,8 @@ class Choice:
             count = self._bound(goal, lambda cut: self.gone(cut) <= most)
             return self._first(count, goal)
         if goal.gap:
-            values = [self.scale[root] for root in self.order]
-            threshold = _threshold(values)
-            return self._first(sum(value < threshold for value in values), goal)
+            threshold = _threshold(self.gap)
+            return self._first(sum(self.scale[root] < threshold for root in self.order), goal)
         measure = sizes.flops if goal.parameters is None else sizes.parameters
         budget = goal.flops if goal.parameters is None else goal.parameters
         assert budget is not None
@@ -178,9 +187,8 @@ def _spaces(channels: Channels, order: Sequence[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def _threshold(values: Sequence[float]) -> float:
+def _threshold(gap: tuple[float, float] | None) -> float:
     """The |γ| above the natural gap; raises `AnynormError` where there is none."""
-    gap = gap_of(values)
     if gap is None:
         raise AnynormError(
             "|γ| has no gap: no value is twice the one below it. Train with anynorm.slim first, or "

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from anynorm.errors import AnynormError
+from anynorm.report.scales import FLOOR
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.channels import Channels, analyse
 from anynorm.surgery.edit import Trial
+from anynorm.surgery.gammas import SEARCH, Gammas
 from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.names import Layers, listed, means
 from anynorm.surgery.normalizers import normalizers
@@ -48,6 +50,7 @@ class Cutting:
         self.sizes = Sizes(
             self.channels, self.shapes, [name for name, _ in model.named_parameters()]
         )
+        self.gammas = Gammas.of(model)
         self.kept = self._ignored(ignore)
         self.unsound: dict[int, str] = {}
 
@@ -56,7 +59,7 @@ class Cutting:
         cut = self._sound(self._chosen())
         before = self.sizes.parameters(set())
         added: tuple[str, ...] = ()
-        if absorb:
+        if absorb and cut:
             added = absorbed(self.model, self.graph, self.channels, cut, self.log)
         plan = self._plan(cut, added)
         self._write_down(cut)
@@ -69,11 +72,13 @@ class Cutting:
         return self._choice().cut(self.goal, self.sizes)
 
     def _choice(self) -> Choice:
-        choice = Choice(self.channels, self.state, self.kept | set(self.unsound))
+        kept = self.kept | set(self.unsound)
+        choice = Choice(self.channels, self.state, kept, self.gammas.gap)
         if not choice.order:
+            reasons = [f"{name}: {', '.join(why)}" for name, why in self._reasons().items()]
             raise AnynormError(
-                f"{type(self.model).__name__} has no channel that can be cut. "
-                + "; ".join(f"{name}: {', '.join(why)}" for name, why in self._reasons().items())
+                f"{type(self.model).__name__} has no channel that can be cut: "
+                + "; ".join(reasons or [SEARCH.failure(self.model)])
             )
         return choice
 
@@ -152,17 +157,26 @@ class Cutting:
         for name, why in self._reasons().items():
             self.log.refuse(name, "; ".join(why))
         choice = self._choice()
+        threshold = max((choice.scale[root] for root in cut), default=0.0)
         self.log.facts.update(
             channels=choice.total,
             cut=choice.gone(cut),
             flops=f"{self.sizes.flops(set())} -> {self.sizes.flops(cut)}",
-            threshold=max((choice.scale[root] for root in cut), default=0.0),
+            threshold=threshold,
         )
+        if self.goal.gap:
+            low, high = self.gammas.gap or (0.0, 0.0)
+            self.log.facts["gap"] = f"|γ| from {low:.3g} to {high:.3g}, of all layers"
+            if not cut:
+                self.log.facts["nothing matched"] = "no channel below the gap can be cut"
+        # Only a channel of γ = 0 is constant: of others, what varies goes too.
+        if threshold > FLOOR * max(choice.scale.values()):
+            self.log.facts["lost"] = f"what varied in channels of |γ| up to {threshold:.3g}"
 
 
 def _with_frozen(channels: Channels, model: nn.Module) -> Channels:
     """Take in the γ of frozen batch norms that are written as arithmetic, not as an operator."""
-    names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.family == "frozen"]
+    names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.constant]
     found = [name for name in names if (name, 0) in channels.sites]
     return replace(channels, scales=tuple(dict.fromkeys((*channels.scales, *found))))
 

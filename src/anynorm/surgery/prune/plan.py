@@ -7,14 +7,13 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
-from anynorm.report.files import write_whole
+from anynorm.report.files import read_bounded, write_whole
 from anynorm.surgery.bias import add_bias
 
 __all__ = ["Plan"]
@@ -74,10 +73,13 @@ class Plan:
         write_whole(path, json.dumps(plain) + "\n")
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Plan:
-        """Read what :meth:`write` wrote; raises `AnynormError` for any other file."""
+    def read(cls, path: str | os.PathLike[str], *, most: int | None = None) -> Plan:
+        """Read what :meth:`write` wrote, of at most `most` bytes (64 MiB).
+
+        Raises `AnynormError` for any other file.
+        """
         try:
-            plain = json.loads(Path(path).read_text("utf-8"))
+            plain = json.loads(read_bounded(path, most))
             if plain["format"] != _FORMAT:
                 raise ValueError(f"its format is {plain['format']!r}")
             cuts = {

@@ -26,6 +26,7 @@ def load_into(
     *,
     finite: bool = True,
     key: str | None = None,
+    unpacked: int | None = None,
 ) -> None:
     """Load the weights in a file, as :func:`load_state` reads them, into `model`.
 
@@ -34,7 +35,7 @@ def load_into(
     says which do not fit, and, unless ``finite=False``, which hold NaN or infinite values; then the
     model is as it was.
     """
-    state, own = load_state(path, key=key), model.state_dict()
+    state, own = load_state(path, key=key, unpacked=unpacked), model.state_dict()
     plain = plain_names(own)
     values = _with_ties({name: state[p] for name, p in plain.items() if p in state}, own)
     missing = [plain[name] for name in plain if name not in values and not _is_count(name)]

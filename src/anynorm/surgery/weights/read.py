@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,19 @@ __all__ = ["load_state"]
 # Where training programs keep the state dict inside a checkpoint, the likeliest first.
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "module", "weights")
 _DEEPEST = 8  # levels of a checkpoint: a file may contain itself
+# torch writes its checkpoints uncompressed, and weights that somebody compressed come to about
+# their size.  But instructions of a pickle pack to a thousandth, and torch takes about 2 µs for the
+# cheapest: 256 KiB are half a second, and a few kilobytes on disk can be a minute.
+_TIMES, _SMALL = 10, 1 << 18
 _ADVICE = (
     "Where it was made, write the weights alone: torch.save(model.state_dict(), 'weights.pt'), or "
     "safetensors.torch.save_model(model, 'weights.safetensors')."
 )
 
 
-def load_state(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, Tensor]:
+def load_state(
+    path: str | os.PathLike[str], *, key: str | None = None, unpacked: int | None = None
+) -> dict[str, Tensor]:
     """Read a state dict, on the CPU, from a ``.safetensors`` file or a checkpoint of torch.
 
     Nothing in the file is run: checkpoints are read with ``weights_only=True``.  A state dict
@@ -36,11 +43,12 @@ def load_state(path: str | os.PathLike[str], *, key: str | None = None) -> dict[
     one, and what `DistributedDataParallel`, `AveragedModel` and `torch.compile` put before the
     names is taken away.  `key` names the entry to read; without it a warning names the other state
     dicts that the checkpoint holds, such as averaged weights.  Names that a safetensors file has as
-    aliases of another hold one tensor.
+    aliases of another hold one tensor.  `unpacked` is the most bytes that a compressed checkpoint
+    may unpack to; None stands for ten times its size, or 256 KiB where that is less.
 
-    Raises `AnynormError` for a file that is missing, broken or holds no state dict, or none under
-    `key`, for one with several of which none has a usual name, and for one that could only be read
-    by running code from it, such as a pickled module.
+    Raises `AnynormError` for a file that is missing, broken, unpacks to more or holds no state
+    dict, or none under `key`, for one with several of which none has a usual name, and for one that
+    could only be read by running code from it, such as a pickled module.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +60,8 @@ def load_state(path: str | os.PathLike[str], *, key: str | None = None) -> dict[
     if not file.is_file():
         found = "is a folder" if file.is_dir() else f"does not exist (seen from {os.getcwd()})"
         raise AnynormError(f"the weights {str(file)!r}: this file {found}.")
-    state = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file, key)
+    safe = file.suffix == ".safetensors"
+    state = _safetensors(file) if safe else _checkpoint(file, key, unpacked)
     return {plain: state[name] for name, plain in plain_names(state).items()}
 
 
@@ -71,7 +80,8 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     return {**aliases, **tensors}
 
 
-def _checkpoint(file: Path, key: str | None) -> Mapping[str, Tensor]:
+def _checkpoint(file: Path, key: str | None, unpacked: int | None) -> Mapping[str, Tensor]:
+    _check_unpacked(file, unpacked)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are then refused
@@ -87,6 +97,23 @@ def _checkpoint(file: Path, key: str | None) -> Mapping[str, Tensor]:
         has = f"those in it are {listed(known)}" if known else "it holds none by a name"
         raise AnynormError(f"the weights {str(file)!r} have no state dict {key!r}: {has}.")
     return _state(found, file)
+
+
+def _check_unpacked(file: Path, most: int | None) -> None:
+    """Raise `AnynormError` for a compressed file that unpacks to more than it may."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or a broken one, of which torch says what is wrong
+    size = file.stat().st_size
+    bound = max(_TIMES * size, _SMALL) if most is None else most
+    if total > bound:
+        raise AnynormError(
+            f"the weights {str(file)!r}, a file of {size} bytes, unpack to {total}, which is more "
+            f"than the {bound} that they may: such files can be made to keep a reader busy. If "
+            f"you know where it comes from, allow it with unpacked={total} (--unpacked {total})."
+        )
 
 
 def _reason(error: Exception) -> str:
