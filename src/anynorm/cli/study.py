@@ -136,6 +136,8 @@ def _add_files(study: argparse.ArgumentParser) -> None:
     add("--parquet", metavar="FILE.parquet", help="write the records as one table, too (no)")
     where = "local, ray, ray://host:port, ray:ADDRESS, slurm:option=value (local)"
     add("--on", default="local", help=where)
+    limit = "end a run after this time (20 times the longest finished run, at least 1; inf: none)"
+    add("--run-minutes", type=float, metavar="M", help=limit)
     add("--workers", type=int, help="processes, tasks or jobs at a time (locally as many as CPUs)")
     add(
         "--progress",
