@@ -3,9 +3,9 @@
     python -m benchmarks.fuzz_records --cases 1000
 
 Each case is a small study whose records are damaged: fields are absent, empty, not finite, or of a
-wrong type; columns are cut short; every run has diverged; one seed, one normalizer or one record is
-left. Nothing on the way may raise, and nothing may print a number that is none. Each case has a seed
-of its own, which is printed with what went wrong: `--seed S --cases 1` repeats it.
+wrong type; columns are cut short; every run has diverged; one seed, one normalizer or one record
+is left. Nothing on the way may raise, and nothing may print a number that is none. Each case has a
+seed of its own, which is printed with what went wrong: `--seed S --cases 1` repeats it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from anynorm.report import html, terminal
 from anynorm.study.cell import Cell
 from anynorm.study.evidence import build
 from anynorm.study.frame import frame
+from anynorm.study.selection import studies
 from anynorm.study.sequential import open_comparisons, seeds_to_add
 from anynorm.study.store import Store
 from anynorm.study.tolerance import refinements
@@ -109,7 +110,9 @@ def _study(rng: random.Random) -> list[Record]:
     for record in records:
         record["task"] = task
         if record["status"] == "ok" and rng.random() < 0.5:
-            record["items"] = {"test_accuracy": [rng.randrange(2) for _ in range(20)]}
+            right = "".join(rng.choice("01") for _ in range(20))
+            losses = [rng.expovariate(1) for _ in range(20)]
+            record["items"] = {"test_accuracy": right, "test_loss": losses}
     if rng.random() < 0.3:
         records = rng.sample(records, rng.randint(1, min(6, len(records))))
     elif rng.random() < 0.5:
@@ -132,8 +135,8 @@ def _damage(records: list[Record], rng: random.Random) -> None:
 
 def _diverge(record: Record, at: int | None) -> None:
     record["status"], record["diverged_at"] = "diverged", at
-    record["final"] = dict.fromkeys(record["final"]) if isinstance(record["final"], dict) else {}
-    curve = record["curve"]
+    final, curve = record.get("final"), record.get("curve")
+    record["final"] = dict.fromkeys(final) if isinstance(final, dict) else {}
     if isinstance(curve, dict) and at is not None:
         record["curve"] = {
             name: values[:at] if isinstance(values, list) else values
@@ -195,12 +198,7 @@ def _walk(records: Sequence[Record]) -> None:
         raise AssertionError(f"the terminal shows {match.group()!r}")
     frame(records)
     refinements(records)
-    if records:
-        _grow(records)
-
-
-def _grow(records: Sequence[Record]) -> None:
-    if len({record["cell"]["subject"] for record in records}) == 1:
+    if len(studies(records)) == 1:
         seeds_to_add(records, open_comparisons(records, None, 3), 5)
 
 

@@ -112,6 +112,57 @@ def test_code_that_ends_the_program_is_an_error(
     assert ", in quits" in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study --model nets:stops --data digits",
+        "doctor --model nets:stops",
+        "fold --model nets:stops --data nets:pairs",
+        "prune --model nets:stops --data nets:pairs --ratio 0.5",
+        "recalibrate --model nets:stops --data nets:pairs",
+    ],
+)
+def test_code_that_stops_as_ctrl_c_does_is_an_interruption(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_what_is_no_exception_is_no_finding_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Own(BaseException):
+        pass
+
+    assert raising(Own("mine"), monkeypatch) == 2
+    assert "Own: mine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (">&-", "the standard output is closed"),
+        (">/dev/full", "the standard output cannot be written: "),
+    ],
+)
+def test_a_result_that_cannot_be_printed_is_no_success(after: str, said: str) -> None:
+    command = f"'{sys.executable}' -m anynorm catalogue {after}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"anynorm: {said}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_factory_that_closes_the_output_is_no_success(here: Path) -> None:
+    words = ["doctor", "--model", "nets:closes_output", "--data", "nets:pairs"]
+    command = [sys.executable, "-m", "anynorm", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "anynorm: the standard output is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_reader_may_leave_early() -> None:
     command = f"'{sys.executable}' -m anynorm catalogue | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

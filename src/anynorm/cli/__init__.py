@@ -32,16 +32,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         status = _call(**vars(_parsed(words)))
-        sys.stdout.flush()
+        _flush()
         return status
-    except BrokenPipeError:  # nobody reads on, as after `| head`; nor does Python's last flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        _drop_output()
         return CUT_OFF
+    except _OutputError as error:
+        _drop_output()
+        _say(error)
     except AnynormError as error:
         _say(error)
-    except Exception:  # Python's own status for these is 1, which says something else here
-        _say(traceback.format_exc())
+    except SystemExit:  # of the parser, which has said all
+        raise
+    except BaseException:  # Python's own status for these is 1, which says something else here
+        if _is_closed():
+            _say(_CLOSED)
+        else:
+            _say(traceback.format_exc())
     return BAD_INPUT
+
+
+class _OutputError(AnynormError):
+    """The standard output takes nothing."""
+
+
+_CLOSED = (
+    "the standard output is closed, so the result cannot be printed. If code of yours closes it, "
+    "as a model's factory might, remove that."
+)
+
+
+def _is_closed() -> bool:
+    return sys.stdout is None or sys.stdout.closed
+
+
+def _flush() -> None:
+    """Write what is still held back, and find out whether it can be written at all."""
+    if _is_closed():
+        raise _OutputError(_CLOSED)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputError(f"the standard output cannot be written: {error}.") from error
+
+
+def _drop_output() -> None:
+    """Let Python's own last flush write what is left into nothing: it would fail once more."""
+    if not _is_closed():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:

@@ -158,9 +158,7 @@ class _Processes:
 
     def _replace(self, worker: _Worker) -> None:
         """Let a process go that has ended, or should have, and start another if there are cells."""
-        worker.process.join(_SECONDS_TO_END)
-        worker.process.kill()
-        worker.process.join()
+        _end(worker.process)
         worker.pipe.close()
         if not worker.ready:
             raise AnynormError(_NO_START)
@@ -173,6 +171,16 @@ class _Processes:
         if self.deaths[cell] < _TRIES:
             self.pending.append(cell)
         return self.deaths[cell] >= _TRIES
+
+
+def _end(process: Any) -> None:
+    """Wait for a process that should end by itself, for some seconds, and then kill it."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    # `join` with a timeout waits for ever for a process that closed the pipe which shows its end.
+    while process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
 
 
 @contextmanager
