@@ -109,6 +109,7 @@ def _study(rng: random.Random) -> list[Record]:
     task = rng.choice(("classification", "classification", "regression", "language"))
     for record in records:
         record["task"] = task
+        _weigh(record["probes"] or {}, rng)
         if record["status"] == "ok" and rng.random() < 0.5:
             right = "".join(rng.choice("01") for _ in range(20))
             losses = [rng.expovariate(1) for _ in range(20)]
@@ -118,6 +119,13 @@ def _study(rng: random.Random) -> list[Record]:
     elif rng.random() < 0.5:
         records = [record for record in records if rng.random() < 0.7] or records[:1]
     return copy.deepcopy(records)
+
+
+def _weigh(probes: dict[str, Any], rng: random.Random) -> None:
+    """Add how many early steps each row stands for, which some parts have."""
+    for part in ("landscape", "shift"):
+        if part in probes and rng.random() < 0.5:
+            probes[part]["weight"] = [rng.randrange(5) for _ in probes[part]["step"]]
 
 
 def _damage(records: list[Record], rng: random.Random) -> None:

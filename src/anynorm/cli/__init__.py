@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from anynorm import __version__
@@ -37,51 +38,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # nobody reads on, as after `| head`
         _drop_output()
         return CUT_OFF
-    except _OutputError as error:
-        _drop_output()
-        _say(error)
     except AnynormError as error:
         _say(error)
     except SystemExit:  # of the parser, which has said all
         raise
-    except BaseException:  # Python's own status for these is 1, which says something else here
-        if _is_closed():
-            _say(_CLOSED)
-        else:
-            _say(traceback.format_exc())
+    except BaseException as error:  # Python's status for these is 1, which says something else here
+        _say(_output_problem(error) or traceback.format_exc())
     return BAD_INPUT
-
-
-class _OutputError(AnynormError):
-    """The standard output takes nothing."""
-
-
-_CLOSED = (
-    "the standard output is closed, so the result cannot be printed. If code of yours closes it, "
-    "as a model's factory might, remove that."
-)
-
-
-def _is_closed() -> bool:
-    return sys.stdout is None or sys.stdout.closed
 
 
 def _flush() -> None:
     """Write what is still held back, and find out whether it can be written at all."""
-    if _is_closed():
-        raise _OutputError(_CLOSED)
+    if problem := _output_problem():
+        raise AnynormError(problem)
+
+
+def _output_problem(error: BaseException | None = None) -> str:
+    """Say why the standard output takes nothing, if that may be the reason of `error`; or ''."""
+    if not isinstance(error, (OSError, ValueError, NoneType)):
+        return ""
+    if sys.stdout is None or sys.stdout.closed:
+        return (
+            "the standard output is closed, so the result cannot be printed. If code of yours "
+            "closes it, as a model's factory might, remove that."
+        )
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _OutputError(f"the standard output cannot be written: {error}.") from error
+        if error is None:
+            raise
+    except OSError as problem:
+        _drop_output()
+        return f"the standard output cannot be written: {problem}."
+    return ""
 
 
 def _drop_output() -> None:
     """Let Python's own last flush write what is left into nothing: it would fail once more."""
-    if not _is_closed():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:

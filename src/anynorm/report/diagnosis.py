@@ -183,7 +183,7 @@ def _cause(diagnosis: Diagnosis, index: int) -> str:
         f'<section class="claim {markup(cause["severity"])}" id="cause-{index}">'
         f'<p class="overline">{markup(cause["severity"].capitalize())} · cause {index + 1}</p>'
         f"<h3>{markup(cause['name'])}</h3>"
-        f'<p class="finding">{markup(cause["evidence"])}.</p>'
+        f'<p class="finding">{markup(_capital(cause["evidence"]))}.</p>'
         f"{'' if first else _three_lines(cause)}"
         f"<details><summary>{count}: numbers, thresholds, sources</summary>{groups}</details>"
         "</section>"
@@ -313,3 +313,8 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) 
 def _cell(value: Any) -> str:
     kind = "number" if isinstance(value, (int, float)) else "long" if len(str(value)) > LONG else ""
     return f'<td class="{kind}">{markup(cell(value))}</td>'
+
+
+def _capital(text: str) -> str:
+    # A Greek letter is a symbol: a capital would be another one.
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text

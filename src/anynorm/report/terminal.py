@@ -118,8 +118,8 @@ def _show_claims(claims: Sequence[Mapping[str, Any]], console: Console) -> None:
     answered = [one for one in claims if one.get("status")]
     if not answered:
         return
-    table = _table("question", "answer")
+    table = _table("statement", "answer")
     for one in answered:
         answer = Text(visible(one["status"]), style=STYLES.get(one["status"], ""))
-        table.add_row(Text(visible(one["title"])), answer)
-    _section("What was asked", table, console)
+        table.add_row(Text(visible(one["statement"])), answer)
+    _section("What was shown", table, console)

@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 class Readable(NamedTuple):
     """Records of which every part has its form, and how many lacked which part, or are left out."""
 
-    records: list[Record]
+    records: Sequence[Record]
     faults: Faults
 
 
@@ -155,6 +155,11 @@ def _known_numbers(value: Any, path: str, faults: Faults) -> list[float | None]:
     return found
 
 
+def _weights(value: Any, path: str, faults: Faults) -> list[int]:
+    """How many steps each row stands for: none, or some."""
+    return [_count(one, path, faults) or 0 for one in _numbers(value, path, faults)]
+
+
 def _items(value: Any, path: str, faults: Faults) -> Any:
     """What each held-out sample gave: a digit of a text if it was right or wrong, or its loss."""
     if isinstance(value, str) and not value.strip("01"):
@@ -192,7 +197,7 @@ def _optional(reader: Reader) -> Reader:
 
 def _table(known: Mapping[str, Reader], others: Reader) -> Reader:
     """Read columns over steps: rows whose step is none, or does not rise, are left out."""
-    columns = _fields({"step": _numbers, **known}, others)
+    columns = _fields({"step": _numbers, "weight": _weights, **known}, others)
 
     def read(value: Any, path: str, faults: Faults) -> dict[str, Any]:
         found = columns(value, path, faults)
@@ -204,7 +209,7 @@ def _table(known: Mapping[str, Reader], others: Reader) -> Reader:
             faults[Fault(f"{path}.step", "some of its steps do not rise")] += 1
             names = [name for name, reader in known.items() if reader is _names]
             found |= _at(kept, {name: one for name, one in found.items() if name not in names})
-        return found
+        return dict(found)
 
     return read
 
