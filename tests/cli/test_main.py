@@ -47,6 +47,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("xyzzy", "there is no command 'xyzzy'. `anynorm --help` lists all commands."),
         ("study --sedes 3", "`anynorm study` has no option '--sedes'. Did you mean \"--seeds\"?"),
         ("doctor --modle=m:f", "has no option '--modle'. Did you mean \"--model\"?"),
+        ("study extra", "unrecognized arguments: extra. `anynorm --help` lists all options."),
+        ("study --seeds x", "`anynorm study`: argument --seeds: invalid int value: 'x'. "),
+        ("study --norms", "`anynorm study`: argument --norms: expected at least one argument. "),
+        ("fold --data digits", "the following arguments are required: --model. `anynorm fold"),
+        ("study --model own.models.net", "A factory of yours follows a colon: own.models:net."),
+        ("bench --only (", "only='(' is no regular expression: "),
         ("--verison", "`anynorm` has no option '--verison'. Did you mean \"--version\"?"),
     ],
 )
@@ -54,7 +60,10 @@ def test_what_is_mistyped_gets_the_nearest(
     words: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(words.split()) == 2
-    assert said in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert "usage:" not in shown
 
 
 def test_options_may_be_cut_short(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from anynorm import __version__
 from anynorm.cli import bench, doctor, listings, prune, study, verbs
-from anynorm.cli.parser import check_words
+from anynorm.cli.parser import Parser, check_words
 from anynorm.cli.status import BAD_INPUT, CUT_OFF, INTERRUPTED
 from anynorm.errors import AnynormError
 from anynorm.lookup import ended_by
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
     try:
-        status = _call(**vars(_parsed(words)))
+        options = vars(_parsed(words))
+        _flush()  # before long work, not after it
+        status = _call(**options)
         _flush()
         return status
     except BrokenPipeError:  # nobody reads on, as after `| head`
@@ -63,6 +65,8 @@ def _output_problem(error: BaseException | None = None) -> str:
             "closes it, as a model's factory might, remove that."
         )
     try:
+        if error is not None:  # what could not be written may be gone
+            sys.stdout.write("\n")
         sys.stdout.flush()
     except BrokenPipeError:
         if error is None:
@@ -105,7 +109,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _parser(command: str) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser, and those of the commands by their names."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anynorm",
         description="Choose, use and understand normalization in PyTorch.",
         epilog="`anynorm COMMAND --help` describes a command.",

@@ -313,8 +313,3 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) 
 def _cell(value: Any) -> str:
     kind = "number" if isinstance(value, (int, float)) else "long" if len(str(value)) > LONG else ""
     return f'<td class="{kind}">{markup(cell(value))}</td>'
-
-
-def _capital(text: str) -> str:
-    # A Greek letter is a symbol: a capital would be another one.
-    return text[:1].upper() + text[1:] if text[:1].isascii() else text

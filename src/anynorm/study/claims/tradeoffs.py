@@ -9,7 +9,7 @@ from anynorm.study.claims.outcome import row
 from anynorm.study.claims.question import Answer, Question, ends, table
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Spread, final_value, spread
-from anynorm.study.wording import join, number, percent, plural, times
+from anynorm.study.wording import join, number, percent, times
 
 __all__ = ["QUESTIONS", "cost_ratios"]
 
