@@ -122,4 +122,4 @@ def _show_claims(claims: Sequence[Mapping[str, Any]], console: Console) -> None:
     for one in answered:
         answer = Text(visible(one["status"]), style=STYLES.get(one["status"], ""))
         table.add_row(Text(visible(one["statement"])), answer)
-    _section("What was shown", table, console)
+    _section("What was judged", table, console)
