@@ -11,7 +11,7 @@ from anynorm.study.store import Record
 
 __all__ = ["FIRST_SECONDS", "RUN_SECONDS", "Limits"]
 
-# The time of the whole run, data and evaluations included, in the costs of its record.
+# The time of the whole run, evaluations included, in the costs of its record.
 RUN_SECONDS = "run_seconds"
 
 # A slow normalizer may take this many times as long as the longest run that has finished.

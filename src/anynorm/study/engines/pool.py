@@ -22,8 +22,9 @@ from anynorm.study.store import Records
 __all__ = ["Pool"]
 
 _CONTEXT = get_context("spawn")
-# What a worker says before its answers: its process has started, and all is imported.
-_READY, _IMPORTED = ("ready",), ("imported",)
+# What a worker says besides its answers: its process has started; a run begins, which follows its
+# imports and the loading of its data.
+_READY, _BEGINS = ("ready",), ("begins",)
 # A process that dies without a word was killed (out of memory, say): its cell gets another try.
 _TRIES = 2
 _SECONDS_BETWEEN_CHECKS = 1.0
@@ -60,17 +61,18 @@ class Pool:
 
 @dataclass
 class _Worker:
-    """A process and the cell it is at work on, if any; `since` is when that began."""
+    """A process and the cell it is at work on, if any; `since` is when it last said something."""
 
     process: Any
     pipe: Any
     cell: Cell | None = None
     ready: bool = False
+    begun: bool = False
     since: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """How long it has been at work on its cell, or starting."""
+        """How long its run has taken or, before that, how long it has been getting ready."""
         return time.monotonic() - self.since
 
 
@@ -113,10 +115,10 @@ class _Processes:
         except (EOFError, ConnectionResetError):
             yield from self._bury(worker)
             return
-        if message == _IMPORTED:  # the time of a run begins here
-            worker.since = time.monotonic()
+        if message == _BEGINS:
+            worker.begun, worker.since = True, time.monotonic()
             return
-        cell, worker.cell = worker.cell, None
+        cell, worker.cell, worker.begun = worker.cell, None, False
         if cell is not None and message is None:
             self.limits.learn(cell, worker.seconds)
         worker.ready = True
@@ -134,7 +136,9 @@ class _Processes:
         """End the runs that exceed their time limit, and try none again: it would take as long."""
         for worker in list(self.workers):
             is_idle = worker.ready and worker.cell is None
-            limit = self.limits.of(worker.cell) if worker.cell else FIRST_SECONDS
+            limit = FIRST_SECONDS
+            if worker.begun and worker.cell is not None:
+                limit = self.limits.of(worker.cell)
             if is_idle or worker.seconds <= limit or worker.pipe.poll():
                 continue
             worker.process.kill()
@@ -207,12 +211,14 @@ def _serve(pipe: Any, store: Records) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     pipe.send(_READY)
-    from anynorm.study.engines.work import attempt, written
+    from anynorm.study.engines.work import attempt, prepare, written
 
     try:
-        pipe.send(_IMPORTED)
         while True:
-            pipe.send(written(attempt(pipe.recv()), store))
+            cell = pipe.recv()
+            prepare(cell)
+            pipe.send(_BEGINS)
+            pipe.send(written(attempt(cell), store))
     except (EOFError, BrokenPipeError):
         return
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from anynorm.errors import AnynormError
@@ -15,13 +16,22 @@ from anynorm.study.engines.limits import RUN_SECONDS
 from anynorm.study.engines.versions import Versions, differences
 from anynorm.study.store import Record, Records
 
-__all__ = ["Answer", "answer", "attempt", "attempt_within", "write", "written"]
+__all__ = ["Answer", "answer", "attempt", "attempt_within", "prepare", "write", "written"]
 
 # A process that is at work on a late run ends when its answer has been sent.
 _SECONDS_TO_ANSWER = 2.0
 
 # "record" and the record, "failed" and why, or "refused" because the worker has other versions.
 Answer = tuple[str, Any]
+
+
+def prepare(cell: Cell) -> None:
+    """Import what a run needs and load its data, which only the first run of a process has to."""
+    # Whatever is wrong here is raised, and told, in the run.
+    with suppress(Exception, SystemExit, KeyboardInterrupt):
+        from anynorm.study.data import load
+
+        load(cell.data)
 
 
 def attempt(cell: Cell) -> Record | str:
