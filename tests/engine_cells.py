@@ -50,6 +50,23 @@ def dies_once(norm):
         return well(norm)
     os._exit(7)
 
+def asks_to_stop(norm):
+    raise KeyboardInterrupt
+
+def waits(norm):
+    time.sleep(600)
+
+class Spins(nn.Module):
+    def forward(self, x):
+        while True: pass
+
+def spins(norm):
+    return nn.Sequential(well(norm), Spins())
+
+def closes_its_pipe(norm):
+    os.closerange(3, 1000)
+    time.sleep(600)
+
 def slow(norm):
     time.sleep(0.3)
     return well(norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,38 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_current_directory_is_searched(here: Path) -> None:
     (here / "lookup_a.py").write_text("class A:\n    def make(): return 5\n")
     assert lookup.resolve("lookup_a:A.make", "model")() == 5
+
+
+@pytest.mark.parametrize("name", ["lookup_p:f", "lookup_p:g", "lookup_q:f", "lookup_missing:f"])
+def test_the_current_directory_is_first_only_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lookup_p.py").write_text(
+        "import sys\nPATH = sys.path[0]\ndef f():\n    return PATH, sys.path[0]\n"
+    )
+    (tmp_path / "lookup_q.py").write_text("1 / 0")
+    before = list(sys.path)
+    try:
+        found = lookup.called(name, "model")
+    except AnynormError:
+        assert name != "lookup_p:f"
+    else:
+        assert found == (str(tmp_path),) * 2
+    assert sys.path == before
+
+
+def test_what_the_users_code_adds_to_the_path_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lookup_r.py").write_text(
+        "import sys\nsys.path.insert(0, 'own')\ndef f():\n    pass\n"
+    )
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    lookup.resolve("lookup_r:f", "model")
+    assert sys.path == ["own", *before]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +32,7 @@ def is_path(name: str) -> bool:
 
 
 def resolve(name: str, kind: str) -> Callable[..., Any]:
-    """Import what ``package.module:attribute`` names; the current directory is searched too.
+    """Import what ``package.module:attribute`` names; the current directory is searched first.
 
     Raises `AnynormError` when the module cannot be imported, or has no such callable.
 
@@ -67,7 +68,9 @@ def called(name: str, kind: str, *values: Any, **arguments: Any) -> Any:
     given = ", ".join(words) or "no arguments"
     _check_arguments(function, f"{kind} {name!r} cannot be called with {given}", values, arguments)
     try:
-        return function(*values, **arguments)
+        # Functions import modules, too.
+        with _here_first():
+            return function(*values, **arguments)
     except AnynormError:
         raise
     except SystemExit as error:
@@ -152,11 +155,25 @@ def _place(error: BaseException) -> str:
     return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
 
 
-def _import(module_name: str, name: str, kind: str) -> ModuleType:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+@contextmanager
+def _here_first() -> Iterator[None]:
+    """Search the current directory first, and afterwards no more than before.
+
+    If it stayed there, its modules would take the place of those that others import later.
+    """
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
-        return importlib.import_module(module_name)
+        yield
+    finally:
+        with suppress(ValueError):  # the user's code may have removed it
+            sys.path.remove(here)
+
+
+def _import(module_name: str, name: str, kind: str) -> ModuleType:
+    try:
+        with _here_first():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise AnynormError(f"{kind} {name!r}: {_missing(error, module_name)}") from error
     except SystemExit as error:

@@ -53,6 +53,14 @@ def datasets():
 def loaders():
     return tuple(torch.utils.data.DataLoader(one, batch_size=13) for one in datasets())
 
+def stops():
+    raise KeyboardInterrupt
+
+def closes_output():
+    import sys
+    sys.stdout.close()
+    return net()
+
 def quits():
     raise SystemExit(0)
 

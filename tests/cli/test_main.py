@@ -47,6 +47,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("xyzzy", "there is no command 'xyzzy'. `anynorm --help` lists all commands."),
         ("study --sedes 3", "`anynorm study` has no option '--sedes'. Did you mean \"--seeds\"?"),
         ("doctor --modle=m:f", "has no option '--modle'. Did you mean \"--model\"?"),
+        ("study extra", "unrecognized arguments: extra. `anynorm --help` lists all options."),
+        ("study --seeds x", "`anynorm study`: argument --seeds: invalid int value: 'x'. "),
+        ("study --norms", "`anynorm study`: argument --norms: expected at least one argument. "),
+        ("fold --data digits", "the following arguments are required: --model. `anynorm fold"),
+        ("study --model own.models.net", "A factory of yours follows a colon: own.models:net."),
+        ("bench --only (", "only='(' is no regular expression: "),
         ("--verison", "`anynorm` has no option '--verison'. Did you mean \"--version\"?"),
     ],
 )
@@ -54,7 +60,10 @@ def test_what_is_mistyped_gets_the_nearest(
     words: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(words.split()) == 2
-    assert said in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert "usage:" not in shown
 
 
 def test_options_may_be_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +119,57 @@ def test_code_that_ends_the_program_is_an_error(
     assert "the program was ended by sys.exit(0) in " in said
     assert "nets.py, line" in said
     assert ", in quits" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study --model nets:stops --data digits",
+        "doctor --model nets:stops",
+        "fold --model nets:stops --data nets:pairs",
+        "prune --model nets:stops --data nets:pairs --ratio 0.5",
+        "recalibrate --model nets:stops --data nets:pairs",
+    ],
+)
+def test_code_that_stops_as_ctrl_c_does_is_an_interruption(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_what_is_no_exception_is_no_finding_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Own(BaseException):
+        pass
+
+    assert raising(Own("mine"), monkeypatch) == 2
+    assert "Own: mine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (">&-", "the standard output is closed"),
+        (">/dev/full", "the standard output cannot be written: "),
+    ],
+)
+def test_a_result_that_cannot_be_printed_is_no_success(after: str, said: str) -> None:
+    command = f"'{sys.executable}' -m anynorm catalogue {after}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"anynorm: {said}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_factory_that_closes_the_output_is_no_success(here: Path) -> None:
+    words = ["doctor", "--model", "nets:closes_output", "--data", "nets:pairs"]
+    command = [sys.executable, "-m", "anynorm", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "anynorm: the standard output is closed" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_may_leave_early() -> None:

@@ -64,10 +64,11 @@ def test_the_picture_is_drawn_of_the_model_before_the_cut(here: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["", "--ratio 0.5 --gap", "--plan a.json --ratio 0.5"])
-def test_how_much_is_said_in_one_way(words: str, given: dict[str, Any]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run(words)
-    assert caught.value.code == 2
+def test_how_much_is_said_in_one_way(
+    words: str, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert "anynorm: `anynorm prune`: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["--min-channels 2", "--plan-out b.json", "--no-absorb"])

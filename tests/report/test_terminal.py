@@ -77,11 +77,11 @@ def test_differences_without_numbers_are_words() -> None:
 def test_the_answers_to_claims_are_a_list(evidence: dict[str, Any]) -> None:
     claims = [{**claim, "status": "shown"} for claim in evidence["studies"][0]["claims"][:2]]
     text = shown({**evidence, "studies": [{**evidence["studies"][0], "claims": claims}]}, 80)
-    assert "What was asked" in text
+    assert "What was judged" in text
     assert text.count("shown") == 2
     bare = [{**claim, "status": ""} for claim in claims]
     text = shown({**evidence, "studies": [{**evidence["studies"][0], "claims": bare}]}, 80)
-    assert "What was asked" not in text
+    assert "What was judged" not in text
 
 
 def test_a_wide_console_shows_every_column_and_a_narrow_one_the_score(

@@ -200,7 +200,8 @@ def test_a_placement_that_a_built_in_model_does_not_have() -> None:
         ("build_models:unused", "has no place for a normalizer"),
         ("build_models:broken", r"with no arguments raised RuntimeError\('no weights file'\)"),
         ("build_models:nothing", "gave a int; the factory must return"),
-        ("mlp-rulu", "no subject named 'mlp-rulu'. Did you mean \"mlp-relu\""),
+        ("own.models.net", "A factory of yours follows a colon: own.models:net"),
+        ("mlp-rulu", "no model named 'mlp-rulu'. Did you mean \"mlp-relu\""),
     ],
 )
 def test_models_that_cannot_be_used(subject: str, words: str) -> None:

@@ -13,6 +13,7 @@ from anynorm.study.cell import Cell
 from anynorm.study.check import check
 
 SOURCE = """
+import time
 import torch
 from torch import nn
 
@@ -48,6 +49,16 @@ def too_few(norm):
 
 def classes_first(norm):
     return nn.Sequential(nn.Embedding(97, 8), norm(8), nn.Linear(8, 97), nn.Flatten(1))
+
+class Spins(nn.Sequential):
+    def forward(self, x):
+        while True: pass
+
+def spins(norm):
+    return Spins(norm(64))
+
+def waits(norm):
+    time.sleep(600)
 
 def frozen(norm):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), norm(10)).requires_grad_(False)
@@ -118,6 +129,16 @@ def test_bad_cells_are_explained(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(AnynormError, match=words):
         check([cell(), cell(**changes)])
+
+
+@pytest.mark.parametrize("name", ["spins", "waits"])
+def test_a_model_that_never_returns_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "check_models.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(AnynormError, match=f"batch in check_models:{name}: .* after 0.3 seconds"):
+        check([cell(subject=f"check_models:{name}")], 0.3)
 
 
 def test_a_held_out_set_too_small_for_train_mode_is_found(

@@ -70,7 +70,7 @@ def test_what_breaks_off_while_it_is_written_leaves_no_record(
         raise OSError("the line is dead")
 
     monkeypatch.setattr(store.files, "pipe_file", breaks)
-    with pytest.raises(OSError, match="the line is dead"):
+    with pytest.raises(AnynormError, match="cannot be written: OSError: the line is dead"):
         store.write(record)
     assert store.present() == set()
 
@@ -92,6 +92,65 @@ def test_folders_and_file_urls_are_folders(tmp_path: Path) -> None:
 def test_the_memory_of_this_process_is_no_store() -> None:
     with pytest.raises(AnynormError, match="is lost with this process"):
         open_store("memory://study")
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("", "must be the name of a folder, or a URL"),
+        ("\0", "cannot be written: .*null byte"),
+        ("s3:/bucket/study", "two slashes follow its colon"),
+        ("file://host/study", "names no folder; write file:///folder"),
+        ("local://", "names no folder"),
+        ("simplecache::memory://study", "is a chain of URLs"),
+        ("github://study", "cannot be opened: .*A store is a folder, or a URL"),
+        ("S4://bucket", "Protocol not known: s4"),
+        ("data://,x", "cannot be written: ValueError: Read only"),
+    ],
+)
+def test_what_is_no_store_is_an_error_of_ours(
+    location: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AnynormError, match=words):
+        open_store(location)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_is_meant_by_its_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    store = open_store("~/study")
+    assert isinstance(store, Store)
+    assert store.folder == tmp_path / "study"
+
+
+@pytest.mark.parametrize(
+    ("call", "done"), [("cat_file", "read"), ("ls", "read"), ("mv", "written")]
+)
+def test_a_file_system_that_fails_later_is_an_error_of_ours(
+    tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, call: str, done: str
+) -> None:
+    store = RemoteStore(f"file://{tmp_path}")
+    store.write(record)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the server is gone")
+
+    monkeypatch.setattr(store.files, call, fails)
+    with pytest.raises(AnynormError, match=f"cannot be {done}: RuntimeError: the server is gone"):
+        store.read(record["key"]), store.present(), store.write(record)
+    monkeypatch.undo()
+    assert store.present() == {record["key"]}  # nothing was moved aside
+
+
+def test_a_folder_that_is_gone_is_an_error_of_ours(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.folder.rmdir()
+    with pytest.raises(AnynormError, match="cannot be read: No such file"):
+        store.present()
 
 
 @pytest.mark.parametrize(

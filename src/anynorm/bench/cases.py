@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from anynorm.errors import UnknownNameError
+from anynorm.errors import AnynormError, UnknownNameError
 
 __all__ = ["DTYPES", "LAYOUTS", "TRAINING", "Case", "Shape", "block", "select", "text"]
 
@@ -131,7 +131,11 @@ def select(cases: Iterable[Case], only: str = "", **wanted: Sequence[str] | None
         for value in values or ():
             if value not in known:
                 raise UnknownNameError(f"{field} in these cases", value, known)
-    return [case for case in found if re.search(only, case.name) and _has(case, wanted)]
+    try:
+        pattern = re.compile(only)
+    except re.error as error:
+        raise AnynormError(f"only={only!r} is no regular expression: {error}.") from error
+    return [case for case in found if pattern.search(case.name) and _has(case, wanted)]
 
 
 def _has(case: Case, wanted: Mapping[str, Sequence[str] | None]) -> bool:

@@ -126,7 +126,7 @@ def read(path: Path) -> Result:
         found: Result = json.loads(read_bounded(path))
         schema = found["about"]["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AnynormError(f"{str(path)!r} is no result of a benchmark: {error!r}.") from error
+        raise AnynormError(f"{str(path)!r} is no result of a benchmark: {error}.") from error
     if schema != SCHEMA:
         raise AnynormError(f"{str(path)!r} has schema {schema}, not {SCHEMA}; measure it anew.")
     return found

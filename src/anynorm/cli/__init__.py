@@ -9,11 +9,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from anynorm import __version__
 from anynorm.cli import bench, doctor, listings, prune, study, verbs
-from anynorm.cli.parser import check_words
+from anynorm.cli.parser import Parser, check_words
 from anynorm.cli.status import BAD_INPUT, CUT_OFF, INTERRUPTED
 from anynorm.errors import AnynormError
 from anynorm.lookup import ended_by
@@ -31,17 +32,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
     try:
-        status = _call(**vars(_parsed(words)))
-        sys.stdout.flush()
+        options = vars(_parsed(words))
+        _flush()  # before long work, not after it
+        status = _call(**options)
+        _flush()
         return status
-    except BrokenPipeError:  # nobody reads on, as after `| head`; nor does Python's last flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        _drop_output()
         return CUT_OFF
     except AnynormError as error:
         _say(error)
-    except Exception:  # Python's own status for these is 1, which says something else here
-        _say(traceback.format_exc())
+    except SystemExit:  # of the parser, which has said all
+        raise
+    except BaseException as error:  # Python's status for these is 1, which says something else here
+        _say(_output_problem(error) or traceback.format_exc())
     return BAD_INPUT
+
+
+def _flush() -> None:
+    """Write what is still held back, and find out whether it can be written at all."""
+    if problem := _output_problem():
+        raise AnynormError(problem)
+
+
+def _output_problem(error: BaseException | None = None) -> str:
+    """Say why the standard output takes nothing, if that may be the reason of `error`; or ''."""
+    if not isinstance(error, (OSError, ValueError, NoneType)):
+        return ""
+    if sys.stdout is None or sys.stdout.closed:
+        return (
+            "the standard output is closed, so the result cannot be printed. If code of yours "
+            "closes it, as a model's factory might, remove that."
+        )
+    try:
+        if error is not None:  # what could not be written may be gone
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if error is None:
+            raise
+    except OSError as problem:
+        _drop_output()
+        return f"the standard output cannot be written: {problem}."
+    return ""
+
+
+def _drop_output() -> None:
+    """Let Python's own last flush write what is left into nothing: it would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -71,7 +109,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _parser(command: str) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser, and those of the commands by their names."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anynorm",
         description="Choose, use and understand normalization in PyTorch.",
         epilog="`anynorm COMMAND --help` describes a command.",

@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
         help="say what is wrong with a model's normalization",
         description="Exit status 0: examined and healthy; 1: there are errors or warnings, "
         "repaired or not; 2: the doctor could not run; 3: layers were not examined, or the data "
-        "are too few to tell.",
+        "are too few to tell. Defaults are in parentheses.",
+        epilog="Example: anynorm doctor --model my_models:net --weights net.safetensors "
+        "--data my_data:batches --html diagnosis.html",
     )
     doctor.set_defaults(call=_doctor)
     add_options(doctor, data=False)
@@ -45,10 +47,12 @@ def _add_evidence(doctor: argparse.ArgumentParser) -> None:
     add("--averaged", metavar="FILE", help="averaged weights (EMA, SWA) of the same model (none)")
     add("--source", metavar="package.module:factory", help=source)
     add("--source-weights", metavar="FILE", help="its weights (as the factory makes it)")
-    add("--accumulation", type=int, default=OURS, help="batches to a training step (1)")
-    add("--steps", type=int, default=OURS, help="training steps so far (unknown)")
+    add(
+        "--accumulation", type=int, metavar="N", default=OURS, help="batches to a training step (1)"
+    )
+    add("--steps", type=int, metavar="N", default=OURS, help="training steps so far (unknown)")
     axis = "the axis of the input with the samples (0, unless the labels show that it is 1)"
-    add("--batch-axis", type=int, default=OURS, help=axis)
+    add("--batch-axis", type=int, metavar="AXIS", default=OURS, help=axis)
     add(
         "--checks",
         nargs="+",

@@ -25,14 +25,26 @@ _CHANGED = "\nThey fit a model that was changed in the same way, not what the fa
 
 
 def add_edit(
-    commands: Any, name: str, edit: Callable[..., Result], words: str, *, data: bool
+    commands: Any,
+    name: str,
+    edit: Callable[..., Result],
+    words: str,
+    *,
+    data: bool,
+    example: str = "",
 ) -> argparse.ArgumentParser:
-    """Add a command that calls `edit` with a `Subject` and the options of its own."""
+    """Add a command that calls `edit` with a `Subject` and the options of its own.
+
+    `example` is what its help shows of these, with a space at the end.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=words,
         description=f"{words[0].upper()}{words[1:]}. Prints the receipt; exit status 1 says that "
-        "the change was rolled back, 2 that something was wrong with what was given.",
+        "the change was rolled back, 2 that something was wrong with what was given. Defaults are "
+        "in parentheses.",
+        epilog=f"Example: anynorm {name} --model my_models:net --weights net.safetensors "
+        f"--data my_data:batches {example}--out new.safetensors",
     )
     parser.set_defaults(call=partial(_run, edit))
     add_options(parser, data=data)

@@ -56,9 +56,9 @@ def _row(entry: Entry) -> Sequence[str]:
         entry.name,
         str(spec.pattern) + ("" if spec.on == "input" else f" on {spec.on}"),
         _statistic(spec),
-        entry.state or "-",
-        ", ".join(name.replace("_", " ") for name, holds in invariances.items() if holds) or "-",
-        entry.twin or "-",
+        entry.state or "none",
+        ", ".join(name.replace("_", " ") for name, holds in invariances.items() if holds) or "none",
+        entry.twin or "none",
         entry.paper,
     )
 

@@ -1,14 +1,23 @@
-"""Suggests what a mistyped command or option may have meant."""
+"""The parser of the command line: short errors, with what a mistyped word may have meant."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import NoReturn
 
 from anynorm.errors import AnynormError, nearest
 
-__all__ = ["check_words"]
+__all__ = ["Parser", "check_words"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence: the usage of a command has a dozen lines."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `AnynormError` with the message."""
+        raise AnynormError(f"`{self.prog}`: {message}. `{self.prog} --help` lists all options.")
 
 
 def check_words(

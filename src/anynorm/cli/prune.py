@@ -24,7 +24,8 @@ _FLAGS = {"least": "min-channels", "plan_out": "plan-out"}
 
 def add(commands: Any) -> None:
     """Add the command to the parser's."""
-    parser = add_edit(commands, "prune", _prune, "cut the channels whose γ is smallest", data=True)
+    words = "cut the channels whose γ is smallest"
+    parser = add_edit(commands, "prune", _prune, words, data=True, example="--ratio 0.3 ")
     _add_amount(parser)
     add = parser.add_argument
     tolerance = "roll back above this relative difference of the outputs (none)"

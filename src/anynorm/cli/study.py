@@ -26,7 +26,10 @@ def add(commands: Any, command: str) -> None:
         "study",
         help="train a model with each normalizer and say which suits it, and why",
         description="Every run is kept in the store; the same command resumes where it was "
-        "stopped. Defaults are in parentheses.",
+        "stopped. Defaults are in parentheses. Exit status 1: some runs failed; 2: something was "
+        "wrong with what was given, or all runs failed; 130: it was interrupted.",
+        epilog="Example: anynorm study --model my_models:net --data my_data:sets "
+        "--norms none batch group:groups=8",
     )
     study.set_defaults(call=_study, command=command, resumes=True)
     _add_subject(study)
@@ -80,7 +83,8 @@ def _add_subject(study: argparse.ArgumentParser) -> None:
     add("--model", default="mlp-relu", help=f"{names}, or package.module:factory (mlp-relu)")
     data = f"{', '.join(BUILT_IN)}, torchvision:NAME, or package.module:function, which returns a "
     add("--data", help=f"{data}training and a held-out set {own('data')}")
-    add("--norms", nargs="+", metavar="NORM", help=f"such as group:groups=8 {own('norms')}")
+    norms = f"what to compare; `anynorm catalogue` lists all {own('norms')}"
+    add("--norms", nargs="+", metavar="NORM", help=norms)
     add("--optimizer", help=f"{', '.join(OPTIMIZERS)} {own('optimizer')}")
     decay = f"weight decay, not of biases, γ and β {own('weight_decay')}"
     add("--weight-decay", type=float, metavar="X", help=decay)
@@ -88,8 +92,14 @@ def _add_subject(study: argparse.ArgumentParser) -> None:
     add("--warmup", type=int, metavar="N", help=warmup)
     add("--lr", type=float, help=f"the base learning rate {own('lr')}")
     add("--batch", type=int, help=f"the base batch size {own('batch')}")
-    add("--steps", type=int, help=f"training steps of the base runs {own('steps')}")
-    add("--seeds", type=int, default=3, help="runs of each setting, with different seeds (3)")
+    add("--steps", type=int, metavar="N", help=f"training steps of the base runs {own('steps')}")
+    add(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="runs of each setting, with different seeds (3)",
+    )
     add("--first-seed", type=int, default=0, metavar="N", help="the first of these seeds (0)")
 
 
@@ -115,7 +125,13 @@ def _add_grid(study: argparse.ArgumentParser) -> None:
     runs = "runs that answer one question each, the noisy control among them (yes)"
     add("--experiments", action=switch, default=True, help=runs)
     add("--probes", action=switch, default=True, help="measure the base runs in depth (yes)")
-    add("--refine", type=int, default=1, help="rounds that bisect the usable learning rates (1)")
+    add(
+        "--refine",
+        type=int,
+        default=1,
+        metavar="N",
+        help="rounds that bisect the usable learning rates (1)",
+    )
 
 
 def _add_decision(study: argparse.ArgumentParser) -> None:
@@ -124,7 +140,12 @@ def _add_decision(study: argparse.ArgumentParser) -> None:
     add("--margin", type=float, metavar="X", help=margin)
     decided = "add seeds, up to 32, where comparisons cannot tell yet (no)"
     add("--until-decided", action="store_true", help=decided)
-    add("--minutes", type=float, metavar="M", help="the same, and stop after this time (no limit)")
+    add(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="the same, for so many minutes at most (no limit)",
+    )
 
 
 def _add_files(study: argparse.ArgumentParser) -> None:
@@ -136,7 +157,14 @@ def _add_files(study: argparse.ArgumentParser) -> None:
     add("--parquet", metavar="FILE.parquet", help="write the records as one table, too (no)")
     where = "local, ray, ray://host:port, ray:ADDRESS, slurm:option=value (local)"
     add("--on", default="local", help=where)
-    add("--workers", type=int, help="processes, tasks or jobs at a time (locally as many as CPUs)")
+    limit = "minutes after which a run is ended (20 times the longest, at least 1; inf: never)"
+    add("--run-minutes", type=float, metavar="M", help=limit)
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes, tasks or jobs at a time (locally as many as CPUs)",
+    )
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,

@@ -24,7 +24,14 @@ def add(commands: Any) -> None:
 
 
 def _add_convert(commands: Any) -> None:
-    convert = add_edit(commands, "convert", _convert, "replace normalizers by others", data=False)
+    convert = add_edit(
+        commands,
+        "convert",
+        _convert,
+        "replace normalizers by others",
+        data=False,
+        example="--to group:groups=8 ",
+    )
     add = convert.add_argument
     add("--to", required=True, metavar="NORM", help="torch, anynorm, or such as group:groups=8")
     add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace (batch)")
@@ -42,7 +49,11 @@ def _add_recalibrate(commands: Any) -> None:
     words = "recompute running statistics from data"
     recalibrate = add_edit(commands, "recalibrate", _recalibrate, words, data=True)
     recalibrate.add_argument(
-        "--passes", type=int, default=OURS, help="at most so many (until the statistics stay)"
+        "--passes",
+        type=int,
+        metavar="N",
+        default=OURS,
+        help="at most so many (until the statistics stay)",
     )
     _add_layers(recalibrate)
 

@@ -26,7 +26,7 @@ def summary(claims: Sequence[Claim], anchor: str) -> str:
     rows = "".join(_row(one, f"{anchor}-{one['id']}", answered) for one in claims)
     head = '<th scope="col">question</th>'
     if answered:
-        head += '<th scope="col">status</th><th scope="col">answer</th>'
+        head += '<th scope="col">status</th><th scope="col">statement</th>'
     kind = "claims" if answered else "claims plain"
     return (
         f'<section class="{kind}" id="{anchor}-claims"><h2>What was asked</h2>'
@@ -40,8 +40,9 @@ def _row(one: Claim, anchor: str, answered: bool) -> str:
     link = f'<th scope="row"><a href="#{markup(anchor)}">{markup(one["title"])}</a></th>'
     if not answered:
         return f"<tr>{link}</tr>"
-    word = status(one["status"]) if one.get("status") else ""
-    return f"<tr>{link}<td>{word}</td><td>{markup(one.get('statement') or '')}</td></tr>"
+    word = status(one["status"]) if one.get("status") else "described"
+    statement = one.get("statement") or "No statement is judged; the section has the numbers."
+    return f"<tr>{link}<td>{word}</td><td>{markup(statement)}</td></tr>"
 
 
 def claim(one: Claim, anchor: str, page: Page) -> str:

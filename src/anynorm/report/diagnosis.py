@@ -183,7 +183,7 @@ def _cause(diagnosis: Diagnosis, index: int) -> str:
         f'<section class="claim {markup(cause["severity"])}" id="cause-{index}">'
         f'<p class="overline">{markup(cause["severity"].capitalize())} · cause {index + 1}</p>'
         f"<h3>{markup(cause['name'])}</h3>"
-        f'<p class="finding">{markup(cause["evidence"])}.</p>'
+        f'<p class="finding">{markup(_capital(cause["evidence"]))}.</p>'
         f"{'' if first else _three_lines(cause)}"
         f"<details><summary>{count}: numbers, thresholds, sources</summary>{groups}</details>"
         "</section>"

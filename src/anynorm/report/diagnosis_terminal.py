@@ -76,7 +76,7 @@ def _cause(cause: Mapping[str, Any], console: Console, *, first: bool) -> None:
 
 def _said(console: Console, words: str, style: str = "", indent: int = 0) -> None:
     line = Text(visible(words), style=style)
-    console.print(Padding(line, (0, 0, 0, indent)) if indent else line)
+    console.print(Padding(line, (0, 0, 0, indent), expand=False) if indent else line)
 
 
 def _group(group: Sequence[Finding], console: Console, *, fix: bool = False) -> None:
@@ -84,9 +84,11 @@ def _group(group: Sequence[Finding], console: Console, *, fix: bool = False) -> 
     title = Text(f"  {first['severity']}", style=STYLES[first["severity"]])
     console.print(title.append(f"  {first['check']} {visible(first['name'])}", style="not bold"))
     for line in _lines(group):
-        console.print(Padding(line, (0, 0, 0, 4)))
+        console.print(Padding(line, (0, 0, 0, 4), expand=False))
     if fix:
-        console.print(Padding(Text(visible(first["fix"]), style="cyan"), (0, 0, 0, 4)))
+        console.print(
+            Padding(Text(visible(first["fix"]), style="cyan"), (0, 0, 0, 4), expand=False)
+        )
 
 
 def _lines(group: Sequence[Finding]) -> Iterator[Text]:

@@ -127,10 +127,10 @@ def check_target(target: str | os.PathLike[str], kind: str) -> None:
 
     Folders that are missing are made.  Raises `AnynormError`, which names the file by its `kind`.
     """
-    path = Path(os.path.realpath(target))
     try:
+        path = Path(os.path.realpath(target))
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a null byte in the name is a ValueError
         raise AnynormError(f"the {kind} {str(target)!r} cannot be written: {error}.") from error
     place = path if path.exists() and not path.is_file() else path.parent
     if path.is_dir() or not os.access(place, os.W_OK):

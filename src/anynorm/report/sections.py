@@ -10,7 +10,7 @@ from anynorm.report.plots import Page
 from anynorm.report.text import last_line, markup
 from anynorm.report.verdict import verdict
 
-__all__ = ["STOPPED", "contents", "header", "notice", "study"]
+__all__ = ["STOPPED", "contents", "header", "notice", "study", "unread_text"]
 
 Evidence = Mapping[str, Any]
 # Why a study that adds seeds has stopped.
@@ -59,7 +59,28 @@ def _probing(probing: Mapping[str, Any]) -> str:
 
 
 def notice(evidence: Evidence) -> str:
-    """Return the warning that a study is not finished; nothing for one that is."""
+    """Return the warnings that a study is not finished and that records could not be read."""
+    return _partial(evidence) + _unread(evidence["unread"])
+
+
+def unread_text(row: Mapping[str, Any]) -> str:
+    """Return what could not be read of how many records, and why, as text."""
+    runs = "1 run" if row["runs"] == 1 else f"{row['runs']} runs"
+    return f"{row['part']} of {runs}: {row['why']}."
+
+
+def _unread(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    items = "".join(f"<li>{markup(unread_text(row))}</li>" for row in rows)
+    return (
+        '<div class="notice" role="status"><b>Damaged records.</b> These parts could not be read. '
+        "Everything below rests on the other parts. To run these runs again, delete their files "
+        f"and give the same command.<ul>{items}</ul></div>"
+    )
+
+
+def _partial(evidence: Evidence) -> str:
     if not evidence["partial"]:
         return ""
     return (

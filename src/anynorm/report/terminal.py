@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anynorm.report import comparisons, ranking
-from anynorm.report.sections import STOPPED
+from anynorm.report.sections import STOPPED, unread_text
 from anynorm.report.text import last_line, visible
 
 __all__ = ["show"]
@@ -36,6 +36,9 @@ def show(evidence: Evidence, console: Console) -> None:
         console.print(Text(line, style="dim"))
     for row in evidence["failures"]:
         line = f"{len(row['runs'])} failed, {row['runs'][0]} first: {last_line(row['reason'])}"
+        console.print(Text(visible(line), style="yellow"))
+    for row in evidence["unread"]:
+        line = f"Damaged records, not read: {unread_text(row)}"
         console.print(Text(visible(line), style="yellow"))
     for study in evidence["studies"]:
         _show(study, console)
@@ -115,8 +118,8 @@ def _show_claims(claims: Sequence[Mapping[str, Any]], console: Console) -> None:
     answered = [one for one in claims if one.get("status")]
     if not answered:
         return
-    table = _table("question", "answer")
+    table = _table("statement", "answer")
     for one in answered:
         answer = Text(visible(one["status"]), style=STYLES.get(one["status"], ""))
-        table.add_row(Text(visible(one["title"])), answer)
-    _section("What was asked", table, console)
+        table.add_row(Text(visible(one["statement"])), answer)
+    _section("What was judged", table, console)

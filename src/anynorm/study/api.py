@@ -17,7 +17,7 @@ from anynorm.report.files import check_target
 from anynorm.study.build import has_attention
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
-from anynorm.study.engines import Engine, Failure, Outcome, engine, run_cells
+from anynorm.study.engines import Engine, Failure, Limits, Outcome, engine, run_cells
 from anynorm.study.extras import require
 from anynorm.study.frame import frame, write_parquet
 from anynorm.study.plan import Plan, unique
@@ -25,6 +25,7 @@ from anynorm.study.progress import show_progress
 from anynorm.study.remote import open_store
 from anynorm.study.store import Record, Records
 from anynorm.study.subjects import SUBJECTS, USER, USER_ATTENTION, Settings
+from anynorm.study.within import SECONDS, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +126,7 @@ def study(
     margin: float | None = None,
     until_decided: bool = False,
     minutes: float | None = None,
+    run_minutes: float | None = None,
     store: str | os.PathLike[str] = "anynorm-study",
     report: str | os.PathLike[str] | None = None,
     on: str = "local",
@@ -164,6 +166,10 @@ def study(
     machine), 'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
     (jobs, through submitit). `workers` limits what is at work at a time: processes, tasks, jobs.
 
+    A run that takes longer than `run_minutes` is ended and counts as failed. By default the limit
+    is 20 times what the longest finished run would have taken with the same number of steps, but
+    at least one minute, and six hours as long as no run has finished; `math.inf` sets no limit.
+
     Every run ends as one record in `store`, a folder or a URL that fsspec knows; what is there is
     not run again. Ctrl-C returns the study of what is finished, and before the first run is
     finished raises `KeyboardInterrupt`. Raises `AnynormError` for bad input before any run.
@@ -173,33 +179,35 @@ def study(
     """
     if refine < 0:
         raise AnynormError(f"refine is {refine}; it counts rounds, 0 or more.")
-    for name, value in (("margin", margin), ("minutes", minutes)):
+    for name, value in (("margin", margin), ("minutes", minutes), ("run_minutes", run_minutes)):
         if value is not None and not value > 0:
             raise AnynormError(f"{name} is {value}; it must be positive.")
     if report is not None:
         require("plotly", "the report")
-    plan = _plan(
-        lookup.path_of(model, "model"),
-        None if data is None else lookup.path_of(data, "data"),
-        norms=norms,
-        lr=lr,
-        lrs=lrs,
-        inits=inits,
-        batch=batch,
-        batches=batches,
-        placements=placements,
-        seeds=seeds,
-        first_seed=first_seed,
-        steps=steps,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        noise=noise,
-        experiments=experiments,
-        probes=probes,
-    )
-    with closing(engine(on, workers)) as chosen:
-        runner = _Runner(open_store(store), chosen, progress, minutes)
+    limits = Limits(None if run_minutes is None else 60 * run_minutes)
+    with within(limits.given or SECONDS, "importing and building the model"):
+        plan = _plan(
+            lookup.path_of(model, "model"),
+            None if data is None else lookup.path_of(data, "data"),
+            norms=norms,
+            lr=lr,
+            lrs=lrs,
+            inits=inits,
+            batch=batch,
+            batches=batches,
+            placements=placements,
+            seeds=seeds,
+            first_seed=first_seed,
+            steps=steps,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            noise=noise,
+            experiments=experiments,
+            probes=probes,
+        )
+    with closing(engine(on, workers, limits)) as chosen:
+        runner = _Runner(open_store(store), chosen, limits, progress, minutes)
         if report is not None:
             check_target(report, "report")
         runner.run(plan.product() if full else plan.star(), refine)
@@ -215,9 +223,14 @@ class _Runner:
     """Runs the cells that the store lacks, and those that their results ask for."""
 
     def __init__(
-        self, store: Records, engine: Engine, progress: bool, minutes: float | None = None
+        self,
+        store: Records,
+        engine: Engine,
+        limits: Limits,
+        progress: bool,
+        minutes: float | None = None,
     ) -> None:
-        self.store, self.engine, self.progress = store, engine, progress
+        self.store, self.engine, self.limits, self.progress = store, engine, limits, progress
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self.looks, self.stopped = 1, ""
         self.cells: list[Cell] = []
@@ -226,7 +239,7 @@ class _Runner:
         self.reused = 0
 
     def run(self, cells: list[Cell], refine: int) -> None:
-        check(cells)
+        check(cells, self.limits.given or SECONDS)
         self._complete(cells)
         for _ in range(refine):
             if self._is_over() or not (added := self._refinements()):
@@ -277,6 +290,9 @@ class _Runner:
         refining = bool(self.cells)
         self.cells += cells
         self._read(cells)
+        for cell in cells:
+            if cell in self.found:
+                self.limits.learn_record(self.found[cell])
         missing = [cell for cell in cells if cell not in self.found]
         stored = len(cells) - len(missing)
         self.reused += stored

@@ -75,7 +75,7 @@ def _check_fits(cell: Cell, subject: Subject, data: Data) -> None:
 def _own(cell: Cell, norms: Norms) -> nn.Module:
     """The user's model: its factory takes norm=, or its normalization layers are replaced."""
     if not lookup.is_path(cell.subject):
-        raise UnknownNameError("subject", cell.subject, [*SUBJECTS, "package.module:factory"])
+        raise _unknown(cell.subject)
     factory = lookup.resolve(cell.subject, "model")
     arguments = _arguments(factory, cell, norms)
     model = _call(arguments, cell)
@@ -85,6 +85,14 @@ def _own(cell: Cell, norms: Norms) -> nn.Module:
     if norms.count == 0:
         raise AnynormError(_NOTHING_TO_NORMALIZE.format(name=cell.subject))
     return model
+
+
+def _unknown(name: str) -> AnynormError:
+    error = UnknownNameError("model", name, [*SUBJECTS, "package.module:factory"])
+    module, dot, factory = name.rpartition(".")
+    if not (dot and module and factory):
+        return error
+    return AnynormError(f"{error} A factory of yours follows a colon: {module}:{factory}.")
 
 
 _NOTHING_TO_NORMALIZE = (

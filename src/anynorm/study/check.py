@@ -14,15 +14,17 @@ from anynorm.study.build import build
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, load, seeded
 from anynorm.study.evaluate import predict
+from anynorm.study.within import SECONDS, within
 
 __all__ = ["check"]
 
 
-def check(cells: Iterable[Cell]) -> None:
+def check(cells: Iterable[Cell], seconds: float = SECONDS) -> None:
     """Load the data and try every distinct model on its smallest batch.
 
     Raises `AnynormError` for an unknown name, a batch larger than the training set, a model that
-    cannot be built or trained, and outputs that do not fit the targets.
+    cannot be built or trained or is not done after so many `seconds`, and outputs that do not fit
+    the targets.
     """
     for cell in _distinct(cells):
         data = load(cell.data)
@@ -32,7 +34,7 @@ def check(cells: Iterable[Cell]) -> None:
                 f"{len(data.train_x)} samples; choose a smaller batch."
             )
         with seeded(cell.seed):
-            _try(cell, data)
+            _try(cell, data, seconds)
 
 
 def _distinct(cells: Iterable[Cell]) -> list[Cell]:
@@ -45,10 +47,11 @@ def _distinct(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for group in ends for cell in dict.fromkeys((group[0], group[-1]))]
 
 
-def _try(cell: Cell, data: Data) -> None:
+def _try(cell: Cell, data: Data, seconds: float) -> None:
     """Try training and evaluation once, and name the cell in whatever goes wrong."""
     try:
-        _use_once(cell, data)
+        with within(seconds, "building it and training on one batch"):
+            _use_once(cell, data)
     except AnynormError as error:
         raise AnynormError(f"{cell.label} in {cell.subject}: {error}") from error
     except SystemExit as error:

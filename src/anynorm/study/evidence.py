@@ -7,6 +7,7 @@ from typing import Any
 
 from anynorm.study.claims import QUESTIONS, ask
 from anynorm.study.claims.outcome import base_text
+from anynorm.study.readable import readable
 from anynorm.study.selection import Runs, by_label, studies
 from anynorm.study.spread import Record
 from anynorm.study.verdict import decide
@@ -30,13 +31,15 @@ def build(
     `command` is how the study was made. With `planned`, the number of runs that the whole study
     has, a store that holds fewer gives a ``partial`` study. `failures` are the runs that ended in
     an error, in words, each with the reason; equal reasons are put together. What no run measured
-    is listed under ``missing`` of each study and never stops the rest. `margin` is that of
+    is listed under ``missing`` of each study, what could not be read of the records under
+    ``unread``, and neither stops the rest. `margin` is that of
     `anynorm.study.selection.studies`, `looks` that of `anynorm.study.verdict.decide`; `stopped`
     says why a growing study stopped.
 
     >>> build([], title="digits", command="anynorm study")["studies"]
     []
     """
+    records, faults = readable(records)
     found = studies(records, margin)
     return {
         "title": title,
@@ -46,6 +49,9 @@ def build(
         "partial": planned is not None and len(records) < planned,
         "stopped": stopped,
         "failures": _failures(failures),
+        "unread": [
+            {"part": fault.part, "why": fault.why, "runs": runs} for fault, runs in faults.items()
+        ],
         "diverged": sum(record["status"] != "ok" for record in records),
         "seeds": sorted({record["cell"]["seed"] for record in records}),
         "environment": _environment(records),

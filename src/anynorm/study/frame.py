@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from anynorm.study.cell import label
 from anynorm.study.extras import require
+from anynorm.study.readable import readable
 from anynorm.study.store import Record
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     require("pandas", "a data frame")
     import pandas as pd
 
-    return pd.DataFrame([_row(record) for record in records])
+    return pd.DataFrame([_row(record) for record in readable(records).records])
 
 
 def write_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
@@ -40,12 +41,12 @@ def write_parquet(records: Iterable[Record], path: str | os.PathLike[str]) -> No
 
 def _row(record: Record) -> dict[str, Any]:
     cell = record["cell"]
-    row = {"key": record["key"], "label": label(cell), **cell}
-    row["norm_options"] = json.dumps(dict(cell["norm_options"]))
-    row |= {name: record[name] for name in ("task", "status", "diverged_at")}
+    row = {"key": record.get("key"), "label": label(cell), **cell}
+    row["norm_options"] = json.dumps(dict(cell.get("norm_options", ())))
+    row |= {name: record.get(name) for name in ("task", "status", "diverged_at")}
     for part in ("final", "cost"):
-        row |= {f"{part}.{name}": value for name, value in record[part].items()}
-    return row | dict(_means("", record["probes"] or {}))
+        row |= {f"{part}.{name}": value for name, value in (record.get(part) or {}).items()}
+    return row | dict(_means("", record.get("probes") or {}))
 
 
 def _means(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:

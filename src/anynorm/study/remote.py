@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +15,8 @@ from anynorm.study.store import Records, Store
 
 __all__ = ["RemoteStore", "open_store"]
 
+# Of two letters or more: Windows names its drives so.
+_HALF_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # Here a file appears whole, or not at all, when its upload ends.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "r2", "memory"})
 
@@ -23,12 +28,33 @@ def open_store(location: str | os.PathLike[str]) -> Records:
     installed.
     """
     text = os.fspath(location)
+    if not isinstance(text, str) or not text:
+        raise AnynormError(f"the store is {text!r}; it must be the name of a folder, or a URL.")
     protocol, mark, rest = text.partition("://")
+    protocol = protocol.lower()
     if not mark:
-        return Store(text)
+        return Store(_folder(text))
+    if "::" in protocol:
+        raise AnynormError(f"the store {text!r} is a chain of URLs; give one URL, or a folder.")
     if protocol == "memory":
         raise AnynormError(f"the store {text!r} is lost with this process; give a folder.")
-    return Store(rest) if protocol in ("file", "local") else RemoteStore(text)
+    if protocol not in ("file", "local"):
+        return RemoteStore(f"{protocol}://{rest}")
+    if not os.path.isabs(rest):
+        raise AnynormError(
+            f"the store {text!r} names no folder; write {protocol}:///folder from the root on, or "
+            "the name of the folder alone."
+        )
+    return Store(rest)
+
+
+def _folder(text: str) -> str:
+    if _HALF_A_URL.match(text):
+        raise AnynormError(
+            f"the store {text!r} is no URL, since two slashes follow its colon, as in "
+            "s3://bucket/study. If it is a folder, write ./ in front."
+        )
+    return os.path.expanduser(text)
 
 
 class RemoteStore(Records):
@@ -43,14 +69,22 @@ class RemoteStore(Records):
         require("fsspec", "a store at a URL")
         self.url = url
         self.files, self.root = _file_system(url)
-        try:
+        with self._reached("written"):
             self.files.makedirs(self.root, exist_ok=True)
             probe = _beside("writable")
             self._save(probe, "")
             self.files.rm_file(self._path(probe))
+
+    @contextmanager
+    def _reached(self, done: str) -> Iterator[None]:
+        """Turn whatever a file system raises into an error of ours, but for absent files."""
+        try:
+            yield
+        except (FileNotFoundError, AnynormError):
+            raise
         except Exception as error:
             raise AnynormError(
-                f"the store {url!r} cannot be written: {type(error).__name__}: {error}. "
+                f"the store {self.url!r} cannot be {done}: {type(error).__name__}: {error}. "
                 "Check the address and your access, or choose another with store= (--store)."
             ) from error
 
@@ -58,22 +92,26 @@ class RemoteStore(Records):
         return f"{self.root.rstrip('/')}/{name}"
 
     def _load(self, name: str) -> str:
-        return bytes(self.files.cat_file(self._path(name))).decode()
+        with self._reached("read"):
+            found = bytes(self.files.cat_file(self._path(name)))
+        return found.decode()
 
     def _save(self, name: str, text: str) -> None:
-        if self._appears_whole:
-            self.files.pipe_file(self._path(name), text.encode())
-            return
-        beside = _beside(name)
-        self.files.pipe_file(self._path(beside), text.encode())
-        self._rename(beside, name)
+        whole = self._appears_whole
+        first = name if whole else _beside(name)
+        with self._reached("written"):
+            self.files.pipe_file(self._path(first), text.encode())
+        if not whole:
+            self._rename(first, name)
 
     def _rename(self, name: str, new: str) -> None:
-        self.files.mv(self._path(name), self._path(new))
+        with self._reached("written"):
+            self.files.mv(self._path(name), self._path(new))
 
     def _names(self) -> set[str]:
-        self.files.invalidate_cache(self.root)
-        found = self.files.ls(self.root, detail=False)
+        with self._reached("read"):
+            self.files.invalidate_cache(self.root)
+            found = self.files.ls(self.root, detail=False)
         return {str(path).rstrip("/").rpartition("/")[2] for path in found}
 
     @property
@@ -92,9 +130,10 @@ def _file_system(url: str) -> tuple[Any, str]:
 
     try:
         files, root = url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    # The file systems of others check their URLs with errors of any kind.
+    except Exception as error:
         raise AnynormError(
-            f"the store {url!r}: {error}. A store is a folder, or a URL whose protocol fsspec "
-            "knows and whose package is installed (s3fs for s3://, gcsfs for gs://)."
+            f"the store {url!r} cannot be opened: {error}. A store is a folder, or a URL whose "
+            "protocol fsspec knows and whose package is installed (s3fs for s3://, gcsfs for gs://)."
         ) from error
     return files, str(root)

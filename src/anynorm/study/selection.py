@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from anynorm.catalogue import catalogue
 from anynorm.study.cell import label
+from anynorm.study.readable import readable
 from anynorm.study.spread import Record, Score, score_of
 
 __all__ = [
@@ -120,14 +121,15 @@ def _none_first(groups: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
     return dict(sorted(groups.items(), key=lambda item: item[0] != "none"))
 
 
-def studies(records: Sequence[Record], margin: float | None = None) -> list[Runs]:
+def studies(records: Iterable[Record], margin: float | None = None) -> list[Runs]:
     """Split records into one `Runs` for each subject, data set, optimizer and weight decay.
 
+    Records that cannot be read are left out; see `anynorm.study.readable`.
     Differences between scores within ± `margin` count as none: in points of accuracy (0.5 where it
     is not given) or in per cent of a loss (2).
     """
     groups: dict[tuple[str, str, str, float], list[Record]] = {}
-    for record in records:
+    for record in readable(records).records:
         cell = record["cell"]
         optimizer = (cell.get("optimizer", "sgd"), cell.get("weight_decay", 0.0))
         groups.setdefault((cell["subject"], cell["data"], *optimizer), []).append(record)

@@ -61,7 +61,7 @@ def seeds_to_add(
     names = dict.fromkeys(name for c in comparisons for name in (c["a"], c["b"]))
     groups = at_own_rate(runs)
     cells = [Cell.from_dict(groups[name][0]["cell"]) for name in names]
-    first = min(record["cell"]["seed"] for record in records)
+    first = min(record["cell"]["seed"] for record in runs.records)
     present = {name: {record["cell"]["seed"] for record in groups[name]} for name in names}
     return [
         replace(cell, seed=seed, probes=False)

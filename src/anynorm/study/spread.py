@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "ACCURACY",
     "LOSS",
+    "SCORES",
     "PerSeed",
     "Record",
     "Score",
@@ -169,7 +170,7 @@ LOSS = Score(
 # A regression's loss falls by orders of magnitude, one in nats by tenths: the data's entropy stays.
 NATS = replace(LOSS, name="held-out loss, nats per character", good_within=1.05)
 
-_SCORES = {"classification": ACCURACY, "regression": LOSS, "language": NATS}
+SCORES = {"classification": ACCURACY, "regression": LOSS, "language": NATS}
 
 
 def score_of(records: Sequence[Record]) -> Score:
@@ -178,4 +179,4 @@ def score_of(records: Sequence[Record]) -> Score:
     A classification is judged by held-out accuracy, a regression by held-out loss, and language by
     held-out loss in nats.
     """
-    return _SCORES[records[0]["task"]]
+    return SCORES[records[0]["task"]]

@@ -50,17 +50,16 @@ class Records(ABC):
         """The record with this key, or None when there is none that can be read."""
         name = f"{key}.json"
         try:
-            return _checked(json.loads(self._load(name)), key)
+            text = self._load(name)
         except FileNotFoundError:
             return None
+        except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+            self._move_aside(name, error)
+            return None
+        try:
+            return _checked(json.loads(text), key)
         # A file that is nested too deep to read is no record either.
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-            IsADirectoryError,
-            PermissionError,
-        ) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             self._move_aside(name, error)
             return None
 
@@ -133,18 +132,25 @@ class Store(Records):
         os.replace(self.folder / name, self.folder / new)
 
     def _names(self) -> set[str]:
-        return set(os.listdir(self.folder))
+        try:
+            return set(os.listdir(self.folder))
+        except OSError as error:
+            raise self._error("read", error) from error
+
+    def _error(self, done: str, error: OSError | ValueError) -> AnynormError:
+        why = getattr(error, "strerror", None) or error
+        return AnynormError(
+            f"the store {str(self.folder)!r} cannot be {done}: {why}. "
+            "Choose another folder with store= (--store)."
+        )
 
     def _check_writable(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / ".writable", "")
             (self.folder / ".writable").unlink(missing_ok=True)
-        except OSError as error:
-            raise AnynormError(
-                f"the store {str(self.folder)!r} cannot be written: {error.strerror}. "
-                "Choose another folder with store= (--store)."
-            ) from error
+        except (OSError, ValueError) as error:  # a null byte in the name is a ValueError
+            raise self._error("written", error) from error
 
     def _remove_leftovers(self) -> None:
         for path in self.folder.glob(".*.tmp"):

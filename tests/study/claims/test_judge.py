@@ -100,7 +100,7 @@ def test_a_diverged_run_counts_as_the_worst_and_leaves_no_interval() -> None:
 def test_without_a_model_without_normalization_nothing_can_be_told() -> None:
     found = judge({"batch": NONE, "layer": NONE}, RANGE)
     assert (found.status, found.comparisons) == ("cannot tell", [])
-    assert "no run without normalization" in found.sentence
+    assert "No run without normalization has a value to compare with" in found.sentence
     alone = judge({"none": NONE}, RANGE)
     assert alone.status == "cannot tell"
 

@@ -27,7 +27,7 @@ def test_each_initialization_has_its_panel_and_its_sentence() -> None:
         "initial weights × 100, from the first to the last measurement: none 55.0%"
         in (found["sentence"])
     )
-    assert "right in" in found["sentence"]
+    assert ", accuracy " in found["sentence"]
 
 
 def test_intervals_stand_in_the_table() -> None:

@@ -13,7 +13,7 @@ import pytest
 from engine_cells import cell
 
 from anynorm.study.cell import Cell
-from anynorm.study.engines import Failure, engine, run_cells
+from anynorm.study.engines import Failure, Limits, engine, run_cells
 from anynorm.study.store import Store
 
 
@@ -56,6 +56,43 @@ def test_the_death_of_a_run_is_noticed_while_its_child_lives(store: Store) -> No
     [(lost, reason)] = results
     assert lost == cell("leaves_a_child")
     assert reason == "its process was killed by signal 9, 2 times (out of memory?)"
+
+
+class Short(Limits):
+    """Little time for the models that never return, and enough for all others."""
+
+    def of(self, cell: Cell) -> float:
+        return 1.0 if cell.subject in ("pool_models:waits", "pool_models:spins") else 600.0
+
+
+@pytest.mark.parametrize("endless", ["waits", "spins"])
+def test_a_run_that_never_returns_is_ended(store: Store, endless: str) -> None:
+    cells = [cell(endless), cell("well"), cell("well", seed=1)]
+    begin = time.monotonic()
+    outcome = run_cells(engine("local", 1, Short(1.0)), cells, store, done=lambda _: None)
+    assert time.monotonic() - begin < 300  # it waits for 600 seconds, or for ever
+    assert store.present() == {one.key for one in cells[1:]}
+    [failure] = outcome.failures
+    assert failure.cell == cells[0]
+    assert failure.reason == (
+        "it was ended because it had not finished after 1 s (the limit that was set). "
+        "If it needs more time, give run_minutes= (--run-minutes)."
+    )
+
+
+def test_a_run_that_closes_its_pipe_is_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anynorm.study.engines.pool._SECONDS_TO_END", 1.0)
+    begin = time.monotonic()
+    [(_, reason)] = engine("local", 1).run([cell("closes_its_pipe")], store)
+    assert time.monotonic() - begin < 300  # it waits for 600 seconds
+    assert reason == "its process was killed by signal 9, 2 times (out of memory?)"
+
+
+def test_a_run_that_raises_as_ctrl_c_does_has_failed_once(store: Store) -> None:
+    [(_, reason)] = engine("local", 1).run([cell("asks_to_stop")], store)
+    assert reason is not None
+    assert reason.rstrip().endswith("KeyboardInterrupt")
+    assert "pool_models.py" in reason
 
 
 def test_nothing_to_run_starts_no_process(store: Store) -> None:

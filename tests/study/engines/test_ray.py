@@ -103,7 +103,7 @@ def test_what_the_pool_has_begun_ray_finishes(
 
 def test_another_version_is_refused_by_name() -> None:
     driver = {**versions(), "torch": "1.0", "Python": "2.7"}
-    kind, why = answer(built_in(0).to_dict(), driver)
+    kind, why = answer(built_in(0).to_dict(), driver, 600.0, "late")
     assert kind == "refused"
     assert f"torch {torch.__version__} there and 1.0 here" in why
     assert "and 2.7 here" in why
@@ -112,7 +112,7 @@ def test_another_version_is_refused_by_name() -> None:
 
 def test_a_worker_without_these_modules_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anynorm.study.engines.work", None)
-    kind, why = _task({**versions(), "anynorm": "9.9"})({})
+    kind, why = _task({**versions(), "anynorm": "9.9"})({}, 600.0, "late")
     assert kind == "refused"
     assert f"torch {torch.__version__.split('+')[0]}" in why
     assert "this process has anynorm 9.9" in why

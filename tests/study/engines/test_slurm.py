@@ -10,11 +10,15 @@ from engine_cells import built_in, cell, comparable, expected
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell
 from anynorm.study.engines import engine, run_cells
-from anynorm.study.engines.slurm import _job
+from anynorm.study.engines.slurm import Described, _job
 from anynorm.study.engines.versions import versions
 from anynorm.study.store import Store
 
 pytest.importorskip("submitit")
+
+
+def described(*cells: Cell) -> list[Described]:
+    return [(one.to_dict(), 600.0, "late") for one in cells]
 
 
 def test_records_are_those_of_this_process_and_failures_stop_nothing(store: Store) -> None:
@@ -43,16 +47,16 @@ def test_the_cells_of_a_lost_job_run_alone(store: Store) -> None:
 
 
 def test_a_job_of_another_version_refuses_its_cells(store: Store) -> None:
-    why = _job([built_in(0).to_dict()], store, {**versions(), "torch": "1.0"})
+    why = _job(described(built_in(0)), store, {**versions(), "torch": "1.0"})
     assert "and 1.0 here" in str(why)
     assert not store.present()
 
 
 def test_a_job_leaves_alone_what_another_has_finished(store: Store) -> None:
     cells = [built_in(0), built_in(1)]
-    assert _job([cells[0].to_dict()], store, versions()) == [None]
+    assert _job(described(cells[0]), store, versions()) == [None]
     before = store.path(cells[0].key).stat().st_mtime_ns
-    assert _job([one.to_dict() for one in cells], store, versions()) == [None, None]
+    assert _job(described(*cells), store, versions()) == [None, None]
     assert store.path(cells[0].key).stat().st_mtime_ns == before
     assert store.present() == {one.key for one in cells}
 

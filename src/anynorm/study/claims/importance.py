@@ -21,6 +21,8 @@ __all__ = ["QUESTIONS"]
 Found = Mapping[str, Any]
 # The share of constant channels that the sentence is about.
 SHARE = 0.3
+# Channels that are all alike have no order.
+LOST = "not defined in some runs"
 WAYS = {"by_layer": "of each layer", "overall": "of all layers together"}
 
 
@@ -101,7 +103,7 @@ def _judgement(name: str, runs: Sequence[Found]) -> str:
     texts = []
     pairs = zip(_correlations(runs).items(), WAYS, _answers(runs), strict=True)
     for (words, values), way, answer in pairs:
-        value = f"rank correlation {interval_text(interval(values), 2, sign=True)}"
+        value = f"rank correlation {interval_text(interval(values), 2, sign=True, lost=LOST)}"
         texts.append(f"{ANSWERS[words][answer]}: {value}; {_choices_text(runs, way)}.")
     return " ".join(texts).replace("NAME", name)
 
@@ -171,9 +173,9 @@ def _correlation_table(groups: Mapping[str, Sequence[Found]]) -> Table:
         for place, layer in enumerate(of_record(runs[0])):
             values = [found["within"][place] for found in runs]
             counts = [runs[0]["channels"][place], len(runs[0]["gamma"][place])]
-            rows.append([name, layer, *counts, *cells(interval(values))])
+            rows.append([name, layer, *counts, *cells(interval(values), LOST)])
         for words, values in _correlations(runs).items():
-            rows.append([name, words, "all", "all", *cells(interval(values))])
+            rows.append([name, words, "all", "all", *cells(interval(values), LOST)])
     columns = ["normalizer", "layer", "channels", "measured", "mean", "low", "high"]
     return table("Rank correlation of |γ| with the rise of the loss", columns, rows)
 

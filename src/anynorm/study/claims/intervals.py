@@ -48,27 +48,32 @@ def interval(values: Sequence[float | None]) -> Interval | None:
     return Interval(mean, mean - half, mean + half)
 
 
-def cells(found: Interval | None) -> list[float | str]:
-    """Return mean and ends as the cells of a table, with words where there is no number.
+def cells(found: Interval | None, lost: str = "diverged") -> list[float | str]:
+    """Return mean and ends as the cells of a table; `lost` is why there is no number.
 
     >>> cells(None), cells(Interval(2.0, None, None))
     (['diverged', 'diverged', 'diverged'], [2.0, 'one seed', 'one seed'])
     """
     if found is None:
-        return ["diverged"] * 3
+        return [lost] * 3
     return [found.mean, *("one seed" if end is None else end for end in found[1:])]
 
 
 def interval_text(
-    found: Interval | None, digits: int = 1, *, sign: bool = False, unit: str = ""
+    found: Interval | None,
+    digits: int = 1,
+    *,
+    sign: bool = False,
+    unit: str = "",
+    lost: str = "diverged",
 ) -> str:
-    """Return a mean with its interval in words.
+    """Return a mean with its interval in words; `lost` is why there is none.
 
-    >>> interval_text(Interval(2.04, 1.5, 2.5), unit="%"), interval_text(None)
-    ('2.0% (1.5 to 2.5)', 'diverged')
+    >>> interval_text(Interval(-2.04, -2.5, -1.5), unit="%"), interval_text(None)
+    ('−2.0% (−2.5 to −1.5)', 'diverged')
     """
     if found is None:
-        return "diverged"
+        return lost
     mean, *ends = [_rounded(value, digits, sign) for value in found if value is not None]
     return f"{mean}{unit} ({ends[0]} to {ends[1]})" if ends else f"{mean}{unit}"
 
@@ -83,4 +88,5 @@ def number_cells(found: Comparison) -> list[float | str]:
 def _rounded(value: float, digits: int, sign: bool) -> str:
     # Adding zero turns the negative zero that rounding leaves into a plain one.
     rounded = round(value, digits) + 0.0
-    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+    text = f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+    return text.replace("-", "−")

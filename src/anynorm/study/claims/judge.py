@@ -253,7 +253,7 @@ def _without_comparison(statement: Statement, seeds: Mapping[str, Spread], contr
     if control in seeds:
         reason = f"Nothing was run to compare with the model {_beside(control)}"
     else:
-        reason = f"The study has no run {_beside(control)} to compare with"
+        reason = f"No run {_beside(control)} has a value to compare with"
     return f"{_capital(statement.quantity)}: {join(texts, most=4)}. {reason}."
 
 

@@ -29,6 +29,7 @@ FEWER = {
     for key, doing in (("saturated", "saturating"), ("dead", "dying"))
 }
 Groups = Mapping[str, Sequence[Record]]
+LOST = "not measured in some runs"
 
 
 class _Shares(NamedTuple):
@@ -137,7 +138,17 @@ def _shares(records: Sequence[Record], key: str, score: Score) -> _Shares:
     curves = [curve.values for record in records if (curve := _share(key)(record))]
     first, last = ([curve[place] for curve in curves if curve] for place in (0, -1))
     scores = [score.outcome(score.value(record)) for record in records]
-    return _Shares(interval(first), interval(last), interval(scores))
+    accuracy = interval(scores)
+    if score.higher_is_better:
+        accuracy = _percent(accuracy)
+    return _Shares(_percent(interval(first)), _percent(interval(last)), accuracy)
+
+
+def _percent(found: Interval | None) -> Interval | None:
+    """Return an interval of per cent without what lies below 0 and above 100, where nothing is."""
+    if found is None:
+        return None
+    return Interval(*(None if end is None else min(100.0, max(0.0, end)) for end in found))  # type: ignore[arg-type]
 
 
 def _sentence(words: str, found: Mapping[str, _Shares], score: Score) -> str:
@@ -148,10 +159,11 @@ def _sentence(words: str, found: Mapping[str, _Shares], score: Score) -> str:
 
 
 def _shares_text(found: _Shares, score: Score) -> str:
-    moved = " to ".join(interval_text(end, unit="%") for end in (found.first, found.last))
+    ends = (found.first, found.last)
+    moved = " to ".join(interval_text(end, unit="%", lost=LOST) for end in ends)
     if not score.higher_is_better:
         return moved
-    return f"{moved}, right in {interval_text(found.score, unit='%')}"
+    return f"{moved}, accuracy {interval_text(found.score, unit='%')}"
 
 
 def _table(shares: Mapping[float, Mapping[str, _Shares]], score: Score) -> Table:
@@ -160,7 +172,7 @@ def _table(shares: Mapping[float, Mapping[str, _Shares]], score: Score) -> Table
     for words in ("first, %", "last, %", last):
         columns += [f"{words}: {end}" for end in ("mean", "low", "high")]
     rows = [
-        [name, init, *(end for part in found for end in cells(part))]
+        [name, init, *cells(found.first, LOST), *cells(found.last, LOST), *cells(found.score)]
         for init, groups in shares.items()
         for name, found in groups.items()
     ]

@@ -85,11 +85,11 @@ def _tolerance(runs: Runs, factor: str, words: str, option: str) -> Answer | str
 def _ranges_sentence(found: Mapping[str, Mapping[str, Any]]) -> str:
     ordered = sorted(found, key=lambda name: found[name]["decades"] or 0.0, reverse=True)
     named = [n for at, n in enumerate(ordered) if at < NAMED or n in (NONE, "batch")]
-    good = [f"{name} {range_text(found[name])}" for name in named]
-    at_all = [f"{name} {range_text(found[name]['trains'])}" for name in named]
+    good = [f"{name}: {range_text(found[name])}" for name in named]
+    at_all = [f"{name}: {range_text(found[name]['trains'])}" for name in named]
     return (
-        f"Every seed trains well with {'; '.join(good)}. "
-        f"Every seed trains at all with {'; '.join(at_all)}."
+        f"Where every seed trains well: {'; '.join(good)}. "
+        f"Where every seed trains at all: {'; '.join(at_all)}."
     )
 
 

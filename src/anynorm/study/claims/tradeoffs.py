@@ -9,7 +9,7 @@ from anynorm.study.claims.outcome import row
 from anynorm.study.claims.question import Answer, Question, ends, table
 from anynorm.study.selection import Runs
 from anynorm.study.spread import Record, Spread, final_value, spread
-from anynorm.study.wording import join, number, percent, plural, times
+from anynorm.study.wording import join, number, percent, times
 
 __all__ = ["QUESTIONS", "cost_ratios"]
 
@@ -65,14 +65,15 @@ def _gap(modes: Mapping[str, Spread]) -> float | None:
 def cost_ratios(runs: Runs) -> dict[str, dict[str, Spread | None]]:
     """Return time per step and bytes kept for backward, over those without normalization.
 
-    Without a model without normalization the values are seconds and bytes.
+    Without a model without normalization the values are seconds and bytes. If its runs did not
+    record them, there is no ratio.
     """
     groups = runs.at_base()
     found: dict[str, dict[str, Spread | None]] = {}
     for key in ("seconds_per_step", "bytes_for_backward"):
-        unit = _unit(groups.get(NONE, ()), key)
+        unit = _median_cost(groups[NONE], key) if NONE in groups else 1.0
         for name, records in groups.items():
-            values = [value / unit for value in _costs(records, key)]
+            values = [value / unit for value in _costs(records, key)] if unit else []
             seeds = spread(values, higher_is_better=False) if values else None
             found.setdefault(name, {})[key] = seeds
     return found
@@ -83,10 +84,9 @@ def _costs(records: Sequence[Record], key: str) -> list[float]:
     return [float(value) for value in values if value is not None]
 
 
-def _unit(records: Sequence[Record], key: str) -> float:
-    values = _costs(records, key)
-    reference = spread(values, higher_is_better=False)["median"] if values else None
-    return float(reference or 1.0)
+def _median_cost(records: Sequence[Record], key: str) -> float | None:
+    median: float | None = spread(_costs(records, key), higher_is_better=False)["median"]
+    return median
 
 
 def _cost(runs: Runs) -> Answer | str:
@@ -128,7 +128,7 @@ def _cost_sentence(found: Mapping[str, Mapping[str, Spread | None]], relative: b
         texts.append(f"{name} {values[0]} / {values[1]}")
     beside = "the model without normalization" if relative else "nothing (seconds, bytes)"
     if not texts:
-        return f"Only {plural(len(found), 'normalizer')} recorded its cost."
+        return "No other normalizer has a cost to compare."
     return f"Time per step / memory for backward, beside {beside}: {join(texts, most=5)}."
 
 

@@ -6,14 +6,17 @@ import os
 
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.study.engines.base import Engine, Failure, Outcome, run_cells
+from anynorm.study.engines.limits import Limits
 
-__all__ = ["Engine", "Failure", "Outcome", "engine", "run_cells"]
+__all__ = ["Engine", "Failure", "Limits", "Outcome", "engine", "run_cells"]
 
 _NAMES = ("local", "ray", "slurm")
 
 
-def engine(on: str, workers: int | None) -> Engine:
+def engine(on: str, workers: int | None, limits: Limits | None = None) -> Engine:
     """The engine that `on` names, with at most `workers` processes, tasks or jobs at a time.
+
+    `limits` says how long a run may take.
 
     `on` is ``local``, ``ray``, ``ray://host:port``, ``ray:ADDRESS``, ``slurm`` or
     ``slurm:option=value,...``. Raises `AnynormError` for another name or a missing package; a
@@ -31,25 +34,26 @@ def engine(on: str, workers: int | None) -> Engine:
         raise UnknownNameError("engine", on, _NAMES)
     if colon and not rest:
         raise AnynormError(f"on is {on!r}; say what follows the colon, or leave the colon out.")
-    return _MAKE[name](on if rest.startswith("//") else rest, workers)
+    limits = limits or Limits()
+    return _MAKE[name](on if rest.startswith("//") else rest, workers, limits)
 
 
-def _local(_: str, workers: int | None) -> Engine:
+def _local(_: str, workers: int | None, limits: Limits) -> Engine:
     from anynorm.study.engines.pool import Pool
 
-    return Pool(workers or cpus())
+    return Pool(workers or cpus(), limits)
 
 
-def _ray(address: str, workers: int | None) -> Engine:
+def _ray(address: str, workers: int | None, limits: Limits) -> Engine:
     from anynorm.study.engines.ray import Ray
 
-    return Ray(address or None, workers)
+    return Ray(address or None, workers, limits)
 
 
-def _slurm(options: str, workers: int | None) -> Engine:
+def _slurm(options: str, workers: int | None, limits: Limits) -> Engine:
     from anynorm.study.engines.slurm import Slurm
 
-    return Slurm(options, workers)
+    return Slurm(options, workers, limits)
 
 
 _MAKE = {"local": _local, "ray": _ray, "slurm": _slurm}

@@ -5,25 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell
 from anynorm.study.engines.base import Results
+from anynorm.study.engines.limits import FIRST_SECONDS, Limits
 from anynorm.study.store import Records
 
 __all__ = ["Pool"]
 
 _CONTEXT = get_context("spawn")
-_READY = "ready"
+# What a worker says besides its answers: its process has started; a run begins, which follows its
+# imports and the loading of its data.
+_READY, _BEGINS = ("ready",), ("begins",)
 # A process that dies without a word was killed (out of memory, say): its cell gets another try.
 _TRIES = 2
 _SECONDS_BETWEEN_CHECKS = 1.0
+# A process whose pipe is closed ends by itself, unless its run closed the pipe.
+_SECONDS_TO_END = 10.0
 
 _NO_START = (
     "a worker process could not start. In a script, call the study under "
@@ -35,15 +41,15 @@ _NO_START = (
 class Pool:
     """The engine of one machine: as many processes as `workers` says, each writes its records.
 
-    A cell whose process dies twice has failed.
+    A cell whose process dies twice has failed, and so has one that exceeds its time limit.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, limits: Limits | None = None) -> None:
+        self.workers, self.limits = workers, limits or Limits()
 
     def run(self, cells: Iterable[Cell], store: Records) -> Results:
         """Run every cell; raises `AnynormError` when processes cannot start at all."""
-        processes = _Processes(deque(cells), store)
+        processes = _Processes(deque(cells), store, self.limits)
         try:
             yield from processes.run(self.workers)
         finally:
@@ -55,17 +61,24 @@ class Pool:
 
 @dataclass
 class _Worker:
-    """A process and the cell it is at work on, if any."""
+    """A process and the cell it is at work on, if any; `since` is when it last said something."""
 
     process: Any
     pipe: Any
     cell: Cell | None = None
     ready: bool = False
+    begun: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long its run has taken or, before that, how long it has been getting ready."""
+        return time.monotonic() - self.since
 
 
 class _Processes:
-    def __init__(self, pending: deque[Cell], store: Records) -> None:
-        self.pending, self.store = pending, store
+    def __init__(self, pending: deque[Cell], store: Records, limits: Limits) -> None:
+        self.pending, self.store, self.limits = pending, store, limits
         self.workers: list[_Worker] = []
         self.deaths: dict[Cell, int] = {}
 
@@ -78,6 +91,7 @@ class _Processes:
             for pipe in connection.wait(list(pipes), _SECONDS_BETWEEN_CHECKS):
                 yield from self._hear(pipes[pipe])
             yield from self._bury_the_silent()
+            yield from self._end_the_late()
 
     def close(self) -> None:
         """End every process at once; records are written atomically, so none is left half."""
@@ -101,7 +115,12 @@ class _Processes:
         except (EOFError, ConnectionResetError):
             yield from self._bury(worker)
             return
-        cell, worker.cell = worker.cell, None
+        if message == _BEGINS:
+            worker.begun, worker.since = True, time.monotonic()
+            return
+        cell, worker.cell, worker.begun = worker.cell, None, False
+        if cell is not None and message is None:
+            self.limits.learn(cell, worker.seconds)
         worker.ready = True
         self._give(worker)
         if cell is not None:
@@ -113,30 +132,59 @@ class _Processes:
             if not worker.process.is_alive() and not worker.pipe.poll():
                 yield from self._bury(worker)
 
+    def _end_the_late(self) -> Results:
+        """End the runs that exceed their time limit, and try none again: it would take as long."""
+        for worker in list(self.workers):
+            is_idle = worker.ready and worker.cell is None
+            limit = FIRST_SECONDS
+            if worker.begun and worker.cell is not None:
+                limit = self.limits.of(worker.cell)
+            if is_idle or worker.seconds <= limit or worker.pipe.poll():
+                continue
+            worker.process.kill()
+            self._replace(worker)
+            if worker.cell is not None:
+                yield worker.cell, self.limits.why(limit)
+
     def _give(self, worker: _Worker) -> None:
         if self.pending:
-            worker.cell = self.pending.popleft()
+            worker.cell, worker.since = self.pending.popleft(), time.monotonic()
             # A worker that has just died is heard of, and its cell tried again, in the next round.
             with suppress(BrokenPipeError):
                 worker.pipe.send(worker.cell)
 
     def _bury(self, worker: _Worker) -> Results:
         """A worker died: try its cell again in a new process, and give up at the second death."""
-        worker.process.join()
+        lost = worker.cell is not None and self._is_lost(worker.cell)
+        self._replace(worker)
+        if worker.cell is not None and lost:
+            yield worker.cell, _death(worker.process.exitcode)
+
+    def _replace(self, worker: _Worker) -> None:
+        """Let a process go that has ended, or should have, and start another if there are cells."""
+        _end(worker.process)
+        worker.pipe.close()
         if not worker.ready:
             raise AnynormError(_NO_START)
         self.workers.remove(worker)
-        lost = worker.cell is not None and self._is_lost(worker.cell)
         if self.pending:
             self._start()
-        if worker.cell is not None and lost:
-            yield worker.cell, _death(worker.process.exitcode)
 
     def _is_lost(self, cell: Cell) -> bool:
         self.deaths[cell] = self.deaths.get(cell, 0) + 1
         if self.deaths[cell] < _TRIES:
             self.pending.append(cell)
         return self.deaths[cell] >= _TRIES
+
+
+def _end(process: Any) -> None:
+    """Wait for a process that should end by itself, for some seconds, and then kill it."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    # `join` with a timeout waits for ever for a process that closed the pipe which shows its end.
+    while process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
 
 
 @contextmanager
@@ -163,11 +211,14 @@ def _serve(pipe: Any, store: Records) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     pipe.send(_READY)
-    from anynorm.study.engines.work import attempt_and_write
+    from anynorm.study.engines.work import attempt, prepare, written
 
     try:
         while True:
-            pipe.send(attempt_and_write(pipe.recv(), store))
+            cell = pipe.recv()
+            prepare(cell)
+            pipe.send(_BEGINS)
+            pipe.send(written(attempt(cell), store))
     except (EOFError, BrokenPipeError):
         return
 

@@ -13,6 +13,7 @@ from typing import Any
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell
 from anynorm.study.engines.base import Results
+from anynorm.study.engines.limits import Limits
 from anynorm.study.engines.reach import check_reachable
 from anynorm.study.engines.versions import SWITCHES, Versions, versions
 from anynorm.study.engines.work import Answer, write
@@ -36,14 +37,18 @@ class Ray:
     """The engine of a Ray cluster: each task runs one cell on one CPU, this process writes.
 
     `address` is None for this machine, or where ``ray.init`` finds a cluster. `workers` limits the
-    tasks at a time. A cell whose process or node is lost four times has failed.
+    tasks at a time. A cell whose process or node is lost four times has failed, and so has one that
+    exceeds its time limit.
     """
 
-    def __init__(self, address: str | None, workers: int | None) -> None:
+    def __init__(
+        self, address: str | None, workers: int | None, limits: Limits | None = None
+    ) -> None:
         require("ray", "on='ray'")
         if (address or "").startswith("ray://"):
             require("grpc", "an address ray://")
         self.address, self.workers = address, workers
+        self.limits = limits or Limits()
         self.opened = self.ready = False
 
     def run(self, cells: Iterable[Cell], store: Records) -> Results:
@@ -52,7 +57,7 @@ class Ray:
         if (first := next(pending, None)) is None:
             return
         self._connect(_runtime(first, store))
-        tasks = _Tasks(chain([first], pending), store, self.workers)
+        tasks = _Tasks(chain([first], pending), store, self.workers, self.limits)
         try:
             yield from tasks.run()
         except ConnectionError as error:
@@ -133,10 +138,12 @@ def _excluded(store: Records) -> list[str]:
 class _Tasks:
     """The tasks at work, and the cells that wait for their turn."""
 
-    def __init__(self, cells: Iterable[Cell], store: Records, most: int | None) -> None:
+    def __init__(
+        self, cells: Iterable[Cell], store: Records, most: int | None, limits: Limits
+    ) -> None:
         import ray
 
-        self.ray, self.store, self.most = ray, store, most
+        self.ray, self.store, self.most, self.limits = ray, store, most, limits
         self.again: deque[Cell] = deque()
         self.pending = iter(cells)
         self.losses: Counter[Cell] = Counter()
@@ -153,7 +160,9 @@ class _Tasks:
     def _hand_out(self) -> bool:
         room = self.most or max(1, int(_TASKS_PER_CPU * self.capacity.cpus()))
         while len(self.at_work) < room and (cell := self._next()) is not None:
-            self.at_work[self.task.remote(cell.to_dict())] = cell
+            seconds = self.limits.of(cell)
+            task = self.task.remote(cell.to_dict(), seconds, self.limits.why(seconds))
+            self.at_work[task] = cell
         return bool(self.at_work)
 
     def _next(self) -> Cell | None:
@@ -182,6 +191,8 @@ class _Tasks:
         else:
             if kind == "refused":
                 raise AnynormError(value)
+            if kind == "record":
+                self.limits.learn_record(value)
             yield cell, write(value, self.store) if kind == "record" else value
 
     def _lose(self, cell: Cell, error: Exception) -> Results:
@@ -215,12 +226,12 @@ class _Capacity:
         return self.known
 
 
-def _task(driver: Versions) -> Callable[[dict[str, Any]], Answer]:
+def _task(driver: Versions) -> Callable[[dict[str, Any], float, str], Answer]:
     """The function of a task; as a closure it travels by value, so a worker without anynorm, or
     with one that lacks this module, can still say so.
     """
 
-    def task(cell: dict[str, Any]) -> Answer:
+    def task(cell: dict[str, Any], seconds: float, late: str) -> Answer:
         try:
             from anynorm.study.engines.work import answer
         except ImportError as error:
@@ -235,6 +246,6 @@ def _task(driver: Versions) -> Callable[[dict[str, Any]], Answer]:
                 f"anynorm {driver['anynorm']}, torch {driver['torch']}. Install the same on every "
                 "node."
             )
-        return answer(cell, driver)
+        return answer(cell, driver, seconds, late)
 
     return task

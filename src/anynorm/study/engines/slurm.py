@@ -12,8 +12,9 @@ from typing import Any
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell, parse_norm
 from anynorm.study.engines.base import Results
+from anynorm.study.engines.limits import Limits
 from anynorm.study.engines.versions import Versions, differences, versions
-from anynorm.study.engines.work import attempt_and_write
+from anynorm.study.engines.work import attempt_within, written
 from anynorm.study.extras import require
 from anynorm.study.store import Records, Store
 
@@ -27,6 +28,8 @@ _POLL_SECONDS = {"slurm": 5.0, "local": 0.1}
 
 # What became of each cell of a job, in order: why it failed, or None.
 Reasons = list[str | None]
+# A cell, its time limit in seconds, and what is said of it if it exceeds that.
+Described = tuple[dict[str, Any], float, str]
 
 
 class Slurm:
@@ -38,7 +41,7 @@ class Slurm:
     share, or a URL. `workers` limits the jobs at a time (64).
     """
 
-    def __init__(self, options: str, workers: int | None) -> None:
+    def __init__(self, options: str, workers: int | None, limits: Limits | None = None) -> None:
         require("submitit", "on='slurm'")
         given = {**_DEFAULTS, **dict(parse_norm(f"slurm:{options}")[1])}
         self.cells, self.cluster, self.minutes = (given.pop(name) for name in _DEFAULTS)
@@ -48,6 +51,7 @@ class Slurm:
         if self.cluster not in _JOBS:
             raise AnynormError(f"cluster is {self.cluster!r}; it must be slurm or local.")
         self.jobs = workers or _JOBS[self.cluster]
+        self.limits = limits or Limits()
 
     def run(self, cells: Iterable[Cell], store: Records) -> Results:
         """Run every cell; raises `AnynormError` where no job can be submitted."""
@@ -108,7 +112,10 @@ class _Jobs:
 
     def _job_of(self, cells: list[Cell]) -> Any:
         self.executor = self.executor or self.engine.executor(self.store)
-        described = [cell.to_dict() for cell in cells]
+        limits = self.engine.limits
+        described = [
+            (cell.to_dict(), seconds := limits.of(cell), limits.why(seconds)) for cell in cells
+        ]
         try:
             return self.executor.submit(_job, described, self.store, versions())
         except Exception as error:
@@ -130,7 +137,10 @@ class _Jobs:
     def _told(self, cells: list[Cell], reasons: Reasons | str) -> Results:
         if isinstance(reasons, str):
             raise AnynormError(reasons)
-        yield from zip(cells, reasons, strict=True)
+        for cell, reason in zip(cells, reasons, strict=True):
+            if reason is None and (record := self.store.read(cell.key)) is not None:
+                self.engine.limits.learn_record(record)
+            yield cell, reason
 
     def _lose(self, cells: list[Cell], why: str) -> Results:
         """A job ended without a word: its finished cells are in the store, others run alone."""
@@ -145,13 +155,15 @@ class _Jobs:
                 yield cell, f"its job was lost {self.losses[cell]} times; the last time: {why}"
 
 
-def _job(cells: list[dict[str, Any]], store: Records, driver: Versions) -> Reasons | str:
+def _job(cells: list[Described], store: Records, driver: Versions) -> Reasons | str:
     """The life of a job: run the cells one after the other, but only with the driver's versions."""
     if found := differences(driver):
         return found
-    return [_reason(Cell.from_dict(cell), store) for cell in cells]
+    return [_reason(Cell.from_dict(cell), store, seconds, late) for cell, seconds, late in cells]
 
 
-def _reason(cell: Cell, store: Records) -> str | None:
+def _reason(cell: Cell, store: Records, seconds: float, late: str) -> str | None:
     """Run a cell, unless a job of an earlier driver, which may outlive it, has done so."""
-    return None if cell.key in store.present() else attempt_and_write(cell, store)
+    if cell.key in store.present():
+        return None
+    return written(attempt_within(cell, seconds, late), store)

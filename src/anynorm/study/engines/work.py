@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from anynorm.errors import AnynormError
 from anynorm.lookup import ended_by
 from anynorm.study.cell import Cell
+from anynorm.study.engines.limits import RUN_SECONDS
 from anynorm.study.engines.versions import Versions, differences
 from anynorm.study.store import Record, Records
 
-__all__ = ["Answer", "answer", "attempt", "attempt_and_write", "write"]
+__all__ = ["Answer", "answer", "attempt", "attempt_within", "prepare", "write", "written"]
+
+# A process that is at work on a late run ends when its answer has been sent.
+_SECONDS_TO_ANSWER = 2.0
 
 # "record" and the record, "failed" and why, or "refused" because the worker has other versions.
 Answer = tuple[str, Any]
 
 
+def prepare(cell: Cell) -> None:
+    """Import what a run needs and load its data, which only the first run of a process has to."""
+    # Whatever is wrong here is raised, and told, in the run.
+    with suppress(Exception, SystemExit, KeyboardInterrupt):
+        from anynorm.study.data import load
+
+        load(cell.data)
+
+
 def attempt(cell: Cell) -> Record | str:
     """Run one cell; returns why it failed, with a traceback unless it is bad input alone."""
+    start = time.monotonic()
     try:
         from anynorm.study.train import run
 
-        return run(cell)
+        record = run(cell)
     except SystemExit as error:
         return ended_by(error)
+    except KeyboardInterrupt as error:  # of the user's code: Ctrl-C is the driver's business
+        return _reason(error)
     except Exception as error:
         return _reason(error)
+    return {**record, "cost": {**record["cost"], RUN_SECONDS: time.monotonic() - start}}
 
 
-def attempt_and_write(cell: Cell, store: Records) -> str | None:
-    """Run one cell and write its record; returns why there is none."""
-    found = attempt(cell)
+def attempt_within(cell: Cell, seconds: float, late: str) -> Record | str:
+    """Run one cell; returns `late` if it has not finished after so many seconds.
+
+    A thread cannot be ended: what is late works on until its process ends.
+    """
+    found: list[Record | str] = []
+    thread = threading.Thread(target=lambda: found.append(attempt(cell)), daemon=True)
+    thread.start()
+    thread.join(min(seconds, threading.TIMEOUT_MAX))
+    return found[0] if found else late
+
+
+def written(found: Record | str, store: Records) -> str | None:
+    """Write what an attempt gave, if it is a record; returns why there is none."""
     return found if isinstance(found, str) else write(found, store)
 
 
@@ -44,15 +76,20 @@ def write(record: Record, store: Records) -> str | None:
     return None
 
 
-def answer(cell: dict[str, Any], driver: Versions) -> Answer:
-    """Run one cell for a driver elsewhere, but only with the driver's own versions."""
+def answer(cell: dict[str, Any], driver: Versions, seconds: float, late: str) -> Answer:
+    """Run one cell for a driver elsewhere, but only with the driver's own versions.
+
+    If it has not finished after so many seconds, the reason is `late`, and the process ends soon.
+    """
     if found := differences(driver):
         return "refused", found
-    result = attempt(Cell.from_dict(cell))
+    result = attempt_within(Cell.from_dict(cell), seconds, late)
+    if result == late:
+        threading.Timer(_SECONDS_TO_ANSWER, os._exit, [1]).start()
     return ("failed", result) if isinstance(result, str) else ("record", result)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, AnynormError) and error.__cause__ is None:
         return str(error)
     return "".join(traceback.format_exception(error))

@@ -204,11 +204,16 @@ class _Family:
             return {}
         chosen = [place for place, sample in enumerate(samples) if len(sample.values) > 1]
         family = [*permutations(chosen, 2)] if self.kind == "best" else [*pairs]
-        better = dict(zip(family, p_values(samples, family), strict=True))
+
+        def values(directed: Sequence[Pair]) -> list[float]:
+            places = [(chosen.index(a), chosen.index(b)) for a, b in directed]
+            return p_values([samples[place] for place in chosen], places)
+
+        better = dict(zip(family, values(family), strict=True))
         turned = [(b, a) for a, b in family]
         # All ordered pairs hold each pair both ways, so that one test answers for both.
         both = set(turned) == set(family)
-        worse = [better[pair] for pair in turned] if both else p_values(samples, turned)
+        worse = [better[pair] for pair in turned] if both else values(turned)
         harmful = dict(zip(family, worse, strict=True))
         level = self.level if len(pairs) == 1 else _WHERE_RUNS_DIVERGED * self.level
         found = {}

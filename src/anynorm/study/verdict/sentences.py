@@ -97,7 +97,7 @@ def _about_all(found: Sequence[Comparison], score: Score) -> str:
     if same := groups["equivalent"]:
         parts.append(f"{_names(same)} equivalent to none, within {_margin(score)}")
     if open_ := groups["cannot tell"]:
-        parts.append(f"{_names(open_)} not told apart from none{_range_of(open_, score)}")
+        parts.append(f"{_names(open_)} cannot be told apart from none{_range_of(open_, score)}")
     if worse := groups["harmful"]:
         parts.append(f"{join([_harm(c, score) for c in worse], most=4)}")
     return f"{_capital(score.name)}: {'; '.join(parts)}."

@@ -1,0 +1,55 @@
+"""A time limit for code of the user's that runs in this process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from anynorm.errors import AnynormError
+
+__all__ = ["SECONDS", "within"]
+
+# A model that needs longer to be built and to see one batch could not be trained.
+SECONDS = 600.0
+
+
+@contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """Interrupt the block after so many `seconds`, as Ctrl-C would; only the main thread can be.
+
+    Raises `AnynormError`, which says that `what` had not finished.
+
+    >>> with within(0.01, "waiting"):  # doctest: +ELLIPSIS
+    ...     threading.Event().wait(60)
+    Traceback (most recent call last):
+    ...
+    anynorm.errors.AnynormError: waiting had not finished after 0.01 seconds. If ...
+    """
+    if threading.current_thread() is not threading.main_thread() or seconds > threading.TIMEOUT_MAX:
+        yield
+        return
+    over = threading.Event()
+    timer = threading.Timer(seconds, _interrupt, [over])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not over.is_set():
+            raise
+        raise AnynormError(
+            f"{what} had not finished after {seconds:g} seconds. If it needs more time, give "
+            "run_minutes= (--run-minutes)."
+        ) from None
+    finally:
+        timer.cancel()
+
+
+def _interrupt(over: threading.Event) -> None:
+    over.set()
+    if hasattr(signal, "pthread_kill"):  # it wakes what sleeps or waits, too
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
