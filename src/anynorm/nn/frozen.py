@@ -10,7 +10,7 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation
-from anynorm.nn.fx import leaf, traced
+from anynorm.nn.fx import entered
 
 __all__ = ["FrozenBatchNorm"]
 
@@ -50,6 +50,7 @@ class FrozenBatchNorm(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        F.check_arguments(type(self).__name__, {"num_features": num_features, "eps": eps})
         F.check_activation(activation)
         self.num_features, self.eps, self.affine = num_features, eps, affine
         self.trainable, self.activation = trainable and affine, activation
@@ -70,8 +71,10 @@ class FrozenBatchNorm(torch.nn.Module):
         self, x: Tensor, residual: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Normalize `x` (N, C, *); add `residual` before φ; 0 where `mask` is False."""
-        if traced(x, residual, mask):
-            return leaf(self, x, residual, mask)
+        if type(x) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, x, residual, mask)
+            if recorded is not None:
+                return recorded
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ShapeError(
                 f"FrozenBatchNorm({self.num_features}) takes (N, C, *) with C = "

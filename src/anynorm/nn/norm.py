@@ -13,7 +13,7 @@ from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running, Sync
 from anynorm.nn import shared
-from anynorm.nn.fx import leaf, traced
+from anynorm.nn.fx import entered
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import SCALES, Constant, Scale, Spec
 
@@ -75,6 +75,8 @@ class Norm(shared.Sharing):
         **sizes: int,
     ) -> None:
         super().__init__()
+        given = {"channels": channels, "eps": eps, "momentum": momentum}
+        F.check_arguments(type(self).__name__, given)
         F.check_activation(activation)
         self.spec = Spec.of(pattern, center=center, scale=scale, p=p, constant=constant)
         self.channels = (channels,) if isinstance(channels, int) else tuple(channels)
@@ -142,8 +144,10 @@ class Norm(shared.Sharing):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if traced(x, residual, mask):
-            return leaf(self, x, residual, mask)
+        if type(x) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, x, residual, mask)
+            if recorded is not None:
+                return recorded
         self._check(x, self.spec.pattern.plan(x.dim()))
         return F.normalize(
             x,

@@ -9,7 +9,7 @@ running statistics that do not bite (see :mod:`anynorm.ops.running`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import Signature, signature
 from typing import Any, ClassVar
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation, Sync
-from anynorm.nn.arguments import check_arguments, signature_of
-from anynorm.nn.fx import Proxy, leaf, traced
+from anynorm.nn.arguments import check_built_with, signature_of, twin_of
+from anynorm.nn.fx import entered
 from anynorm.nn.shared import Sharing, layer_of, shown
 from anynorm.spec import Spec
 
@@ -56,13 +56,13 @@ class _Activated(torch.nn.Module):
         if owner.__module__ != __name__ or not passed_on:
             cls.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])
             return
-        twin = _twin(cls)
+        twin = twin_of(cls)
         if twin is not torch.nn.Module:
             own = ("activation", "sync") if issubclass(cls, Sharing) else ("activation",)
             cls.__signature__ = signature_of(twin, own)
 
     def __init__(self, *args: Any, activation: Activation = None, **kwargs: Any) -> None:
-        check_arguments(type(self).__name__, _by_name(type(self), args, kwargs))
+        check_built_with(type(self), args, kwargs)
         super().__init__(*args, **kwargs)
         F.check_activation(activation)
         self.activation = activation
@@ -76,21 +76,6 @@ class _Activated(torch.nn.Module):
         """Return torch's line, with the activation behind it where there is one."""
         shown = F.activation_name(self.activation)
         return super().extra_repr() + (f", activation={shown}" if shown else "")
-
-
-def _twin(layer: type) -> type:
-    """Torch's class whose arguments a layer takes."""
-    return next(base for base in layer.__mro__ if base.__module__.startswith("torch.nn"))
-
-
-def _by_name(
-    layer: type[_Activated], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """What torch's constructor is called with, by name; calls that it refuses are left to it."""
-    try:
-        return signature(_twin(layer)).bind(*args, **kwargs).arguments
-    except TypeError:
-        return {}
 
 
 _BATCH = Spec.of("[n] c [...]")
@@ -117,8 +102,10 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual, mask)
+        if type(input) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, input, residual, mask)
+            if recorded is not None:
+                return recorded
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         if input.shape[1] != self.num_features:
@@ -158,8 +145,6 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
         mask: Tensor | None,
     ) -> Tensor:
         """Statistics of several processes, or of the values that count."""
-        if isinstance(mask, Proxy):
-            return leaf(self, x, residual, mask)
         running = None
         if mean is not None and var is not None:
             running = F.Running(mean, var, self.num_batches_tracked, self.momentum)
@@ -302,6 +287,7 @@ class _LazyBatchNorm(_BatchNorm):
         mask: Tensor | None = None,  # noqa: ARG002
     ) -> None:
         """Take the channels from the first input, or from a state that was loaded before it."""
+        F.need_tensor(type(self).__name__, "input", input)
         super().initialize_parameters(input)  # type: ignore[misc]
         if self.num_features == 0:  # torch leaves this to be found where a state was loaded
             state = self.running_mean if self.running_mean is not None else self.weight
@@ -352,8 +338,10 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if traced(input, residual, mask):
-            return leaf(self, input, residual, mask)
+        if type(input) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, input, residual, mask)
+            if recorded is not None:
+                return recorded
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         batched = input.dim() == self.ranks[-1]
@@ -435,8 +423,10 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
         residual: Tensor | None = None,
     ) -> Tensor:
         """Normalize `input` (*, normalized_shape); add `residual` before φ."""
-        if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual)
+        if type(input) is not Tensor or residual is not None:
+            recorded: Tensor | None = entered(self, input, residual)
+            if recorded is not None:
+                return recorded
         return F.layer_norm(
             input,
             self.normalized_shape,
@@ -460,8 +450,10 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize `x` (*, normalized_shape); add `residual` before φ."""
-        if isinstance(x, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, x, residual)
+        if type(x) is not Tensor or residual is not None:
+            recorded: Tensor | None = entered(self, x, residual)
+            if recorded is not None:
+                return recorded
         return F.rms_norm(
             x,
             self.normalized_shape,
@@ -493,8 +485,10 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if traced(input, residual, mask):
-            return leaf(self, input, residual, mask)
+        if type(input) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, input, residual, mask)
+            if recorded is not None:
+                return recorded
         return F.group_norm(
             input,
             self.num_groups,

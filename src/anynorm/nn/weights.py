@@ -15,6 +15,7 @@ from anynorm import functional as F
 from anynorm.catalogue import Entry, entry
 from anynorm.errors import AnynormError
 from anynorm.functional import Activation
+from anynorm.nn.arguments import check_built_with
 from anynorm.nn.norm import create
 from anynorm.spec import Spec
 
@@ -75,6 +76,7 @@ class _Cosine(torch.nn.Module):
     eps = entry("cosine").eps
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_built_with(type(self), args, kwargs)
         super().__init__(*args, **kwargs)
         self.adopt()
 
@@ -97,8 +99,12 @@ class _Cosine(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return γ · cos(w, x) + β, in the shape that the layer without normalization has."""
-        unit = F.normalize(self.weight, entry("weight").spec, self.gain, eps=self.eps)
-        return self._shift(self._apply_layer(x, unit) / self._length(x))
+        try:
+            unit = F.normalize(self.weight, entry("weight").spec, self.gain, eps=self.eps)
+            return self._shift(self._apply_layer(x, unit) / self._length(x))
+        except (RuntimeError, TypeError):
+            F.explain(type(self).__name__, input=x, weight=self.weight)
+            raise
 
     def _length(self, x: Tensor) -> Tensor:
         """The norm of each receptive field, one for each group: the layer's own sum of x²."""
@@ -219,6 +225,8 @@ class Activate(torch.nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return φ(x + residual): what is left of a layer whose normalization was folded away."""
+        if residual is not None:
+            F.check_residual(x, residual)
         return F.activate(x if residual is None else x + residual, self.activation)
 
     def extra_repr(self) -> str:

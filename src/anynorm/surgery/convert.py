@@ -13,6 +13,7 @@ from anynorm.surgery.converting.seen import Seen, observe
 from anynorm.surgery.converting.targets import BATCH_FAMILY, check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, families, normalizers
 from anynorm.surgery.receipt import Log, Result
 from anynorm.surgery.refused import Refused
@@ -58,6 +59,7 @@ def convert(
     >>> group.num_groups, group.weight is not None
     (4, True)
     """
+    check_model("convert", model)
     check_options(to, options)
     sources = _sources(to, source)
     if tolerance is None and to in (*_LIBRARIES, "frozen"):

@@ -14,6 +14,7 @@ from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.folding.plan import Plan, planned
 from anynorm.surgery.folding.weighted import State
 from anynorm.surgery.graph import capture
+from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.receipt import Log, Result
 from anynorm.surgery.refused import Refused
@@ -54,6 +55,7 @@ def fold(
       (2): ReLU()
     )
     """
+    check_model("fold", model)
     _check_mode(model)
 
     def change(target: nn.Module, log: Log) -> nn.Module:

@@ -8,6 +8,7 @@ from anynorm import nn as own
 from anynorm.surgery.affine import eps_of
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Result
@@ -41,6 +42,7 @@ def freeze(
     >>> freeze(model).model[1]
     FrozenBatchNorm(2, eps=1e-05)
     """
+    check_model("freeze", model)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
         for norm in named(_frozen_ones(target), layers, "have running statistics to freeze"):

@@ -15,6 +15,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, once
 from anynorm.surgery.edit import perform
 from anynorm.surgery.given import input_of, mask_of
+from anynorm.surgery.model import check_model
 from anynorm.surgery.modes import alone, evaluating
 from anynorm.surgery.moments import Pooled, averaged, in_group
 from anynorm.surgery.names import Layers
@@ -61,6 +62,7 @@ def recalibrate(
     >>> result.model.running_mean.item(), result.model.running_var.item()
     (3.0, 7.0)
     """
+    check_model("recalibrate", model)
     if passes is not None and passes < 1:
         raise AnynormError(f"passes={passes}; give 1 or more, or None to go on until they stay.")
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
 from anynorm.surgery.prune.cutting import Cutting
@@ -71,6 +72,7 @@ def prune(
     >>> result.receipt.difference.relative < 1e-5
     True
     """
+    check_model("prune", model)
     goal = Goal(ratio, parameters, flops, gap, least, multiple)
     goal.check()
     plans: list[Plan] = []
