@@ -19,7 +19,8 @@ from anynorm.functional.checks import (
     need_several_values,
 )
 from anynorm.functional.masked import masked
-from anynorm.ops import Affine, Running
+from anynorm.functional.whitening import scaled
+from anynorm.ops import Affine, After, Running
 from anynorm.spec import Spec
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -148,7 +149,7 @@ def instance_norm(
             )
         after = following(input, residual, activation)
         if input.numel() == 0:  # which torch's operator cannot take
-            return input.clone() if residual is None else input + residual
+            return _of_nothing(input, _INSTANCE, Affine(weight, bias), after, activation)
         y = ops.native.instance(input, running, weight, bias, use_input_stats, eps, after)
         return y if activation is None else finish(y, activation)
     except _FAILED:
@@ -269,6 +270,8 @@ def group_norm(
                 sizes={"g": num_groups},
             )
         after = following(input, residual, activation)
+        if input.numel() == 0:  # of whose γ torch's operator makes the gradient not a number
+            return _of_nothing(input, _GROUP, Affine(weight, bias), after, activation)
         y = ops.native.group(input, num_groups, weight, bias, eps, after)
         return y if activation is None else finish(y, activation)
     except AnynormError:
@@ -278,6 +281,14 @@ def group_norm(
         explain("group_norm", input=input, **given, activation=activation)
         need_channels(input, weight)
         raise
+
+
+def _of_nothing(
+    x: Tensor, spec: Spec, affine: Affine, after: After, activation: Activation
+) -> Tensor:
+    """What is left of an input without values: gradients of γ and β that are zero."""
+    y = scaled(x, spec.pattern.plan(x.dim()), affine).to(x.dtype, copy=True)
+    return finish(after.apply(y), activation)
 
 
 def _explain_last(function: str, normalized_shape: Any, **given: Any) -> None:

@@ -11,11 +11,12 @@ from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation
 from anynorm.nn.fx import entered
+from anynorm.nn.scripting import Unscripted
 
 __all__ = ["FrozenBatchNorm"]
 
 
-class FrozenBatchNorm(torch.nn.Module):
+class FrozenBatchNorm(Unscripted):
     """Batch norm of (N, C, *) with given statistics, the same in train and eval mode.
 
     The statistics are buffers that nothing updates; γ and β are buffers too, or parameters where

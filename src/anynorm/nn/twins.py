@@ -21,6 +21,7 @@ from anynorm.errors import ShapeError
 from anynorm.functional import Activation, Sync
 from anynorm.nn.arguments import check_built_with, signature_of, twin_of
 from anynorm.nn.fx import entered
+from anynorm.nn.scripting import Unscripted
 from anynorm.nn.shared import Sharing, layer_of, shown
 from anynorm.spec import Spec
 
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-class _Activated(torch.nn.Module):
+class _Activated(Unscripted):
     """Takes `activation=` beside the torch twin's own arguments, and shows it in `repr`."""
 
     activation: Activation

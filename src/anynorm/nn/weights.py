@@ -17,6 +17,7 @@ from anynorm.errors import AnynormError
 from anynorm.functional import Activation
 from anynorm.nn.arguments import check_built_with
 from anynorm.nn.norm import create
+from anynorm.nn.scripting import Unscripted
 from anynorm.spec import Spec
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-class NormalizedWeight(torch.nn.Module):
+class NormalizedWeight(Unscripted):
     """The weight γ · (w − μ) / σ of each output unit, as a parametrization of `weight`.
 
     Register it with :func:`torch.nn.utils.parametrize.register_parametrization`, or use
@@ -64,7 +65,7 @@ class NormalizedWeight(torch.nn.Module):
         return F.scale_of(weight, self.spec, self.eps).reshape(-1)
 
 
-class _Cosine(torch.nn.Module):
+class _Cosine(Unscripted):
     """A layer that puts out γ · cos(w, x) + β, for the receptive field x of each output.
 
     γ, one for each unit, starts at ‖w‖ times the root of the number of inputs: on inputs of root
@@ -211,7 +212,7 @@ def normalized(
     return normal if activation is None else torch.nn.Sequential(normal, Activate(activation))
 
 
-class Activate(torch.nn.Module):
+class Activate(Unscripted):
     """φ as a layer: the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
 
     >>> Activate("relu")(torch.tensor([-1.0, 2.0]))
