@@ -1,8 +1,8 @@
 """Layers drawn at random, each compared whole with the formula in float64.
 
-A case is a layer of the catalogue, a twin of torch's or a random bracket pattern, with an input of a
-random type, shape and memory layout, in training or evaluation, with or without γ, β, mask, residual
-and φ.  Compared are the output, the gradients for a random cotangent, and every buffer.
+A case is a layer of the catalogue, a twin of torch's or a random bracket pattern.  Its input has a
+random type, shape and memory layout; it is in training or evaluation, with or without γ, β, mask,
+residual and φ.  Compared are the output, the gradients for a random cotangent, and every buffer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -92,6 +92,9 @@ class FrozenBatchNorm(Unscripted):
             residual=residual,
             mask=mask,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         state.pop(f"{prefix}num_batches_tracked", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -165,6 +165,9 @@ class Norm(shared.Sharing):
             mask=mask,
         )
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _running(self) -> Running | None:
         if not self.track_running_stats:
             return None
@@ -254,7 +257,7 @@ def create(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
-) -> torch.nn.Module:
+) -> Norm:
     """Build the normalizer called `name` in :data:`anynorm.catalogue` for `channels` channels.
 
     `channels_first`: the input is (N, C, *) and the channels are axis 1, for normalizers that

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import Signature, signature
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ __all__ = [
     "RMSNorm",
     "SyncBatchNorm",
 ]
+
+_Device = torch.device | str | int | None
 
 
 class _Activated(Unscripted):
@@ -88,10 +90,29 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
     ranks: ClassVar[Sequence[int]]
     layout: ClassVar[str]
 
-    def __init__(self, *args: Any, sync: Sync = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if sync is not None:
-            self.sync = F.check_sync(sync)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            num_features: int,
+            eps: float = 1e-5,
+            momentum: float | None = 0.1,
+            affine: bool = True,
+            track_running_stats: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+            sync: Sync = None,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, *args: Any, sync: Sync = None, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            if sync is not None:
+                self.sync = F.check_sync(sync)
 
     def forward(
         self,
@@ -133,6 +154,9 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
             activation=self.activation,
             residual=residual,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _by_formula(
         self,
@@ -265,7 +289,7 @@ class SyncBatchNorm(_BatchNorm):
         args = (num_features, eps, momentum, affine, track_running_stats, device, dtype)
         group = True if process_group is None else process_group
         # Older torch knows no layers without β.
-        without = {} if bias else {"bias": False}
+        without: dict[str, Any] = {} if bias else {"bias": False}
         super().__init__(*args, sync=group, activation=activation, **without)
 
     @property
@@ -280,6 +304,22 @@ class SyncBatchNorm(_BatchNorm):
 
 class _LazyBatchNorm(_BatchNorm):
     """The part that lazy layers of all ranks share."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            eps: float = 1e-5,
+            momentum: float | None = 0.1,
+            affine: bool = True,
+            track_running_stats: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+            sync: Sync = None,
+        ) -> None: ...
 
     def initialize_parameters(
         self,
@@ -329,6 +369,22 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
     ranks: ClassVar[tuple[int, ...]]
     layout: ClassVar[str]
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            num_features: int,
+            eps: float = 1e-5,
+            momentum: float = 0.1,
+            affine: bool = False,
+            track_running_stats: bool = False,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+        ) -> None: ...
+
     def forward(
         self,
         input: Tensor,  # noqa: A002 - torch's name
@@ -354,6 +410,9 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
             return self._normalize(input, residual, mask)
         others = (given if given is None else given[None] for given in (residual, mask))
         return self._normalize(input[None], *others).squeeze(0)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _normalize(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         return F.instance_norm(
@@ -418,6 +477,20 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
     torch.Size([2, 7, 10])
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            normalized_shape: int | Sequence[int],
+            eps: float = 1e-5,
+            elementwise_affine: bool = True,
+            bias: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            activation: Activation = None,
+        ) -> None: ...
+
     def forward(
         self,
         input: Tensor,  # noqa: A002 - torch's name
@@ -438,6 +511,9 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
             residual=residual,
         )
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class RMSNorm(_Activated, torch.nn.RMSNorm):
     """RMS norm over the last axes; arguments and state as :class:`torch.nn.RMSNorm`.
@@ -448,6 +524,19 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
     >>> RMSNorm(10)(torch.randn(2, 7, 10)).shape
     torch.Size([2, 7, 10])
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            normalized_shape: int | Sequence[int],
+            eps: float | None = None,
+            elementwise_affine: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            activation: Activation = None,
+        ) -> None: ...
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize `x` (*, normalized_shape); add `residual` before φ."""
@@ -464,6 +553,9 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
             residual=residual,
         )
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class GroupNorm(_Activated, torch.nn.GroupNorm):
     """Group norm of (N, C, *); arguments and state as :class:`torch.nn.GroupNorm`.
@@ -475,6 +567,21 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
     >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
     torch.Size([2, 6, 5])
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            num_groups: int,
+            num_channels: int,
+            eps: float = 1e-5,
+            affine: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+        ) -> None: ...
 
     def forward(
         self,
@@ -500,3 +607,6 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
             residual=residual,
             mask=mask,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward

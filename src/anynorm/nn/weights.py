@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -54,6 +54,9 @@ class NormalizedWeight(Unscripted):
     def forward(self, weight: Tensor) -> Tensor:
         """Normalize `weight` (O, I, *)."""
         return F.normalize(weight, self.spec, self.weight, eps=self.eps)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take a new weight in: γ is set to its σ."""
@@ -106,6 +109,9 @@ class _Cosine(Unscripted):
         except (RuntimeError, TypeError):
             F.explain(type(self).__name__, input=x, weight=self.weight)
             raise
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _length(self, x: Tensor) -> Tensor:
         """The norm of each receptive field, one for each group: the layer's own sum of x²."""
@@ -229,6 +235,9 @@ class Activate(Unscripted):
         if residual is not None:
             F.check_residual(x, residual)
         return F.activate(x if residual is None else x + residual, self.activation)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         """Return the activation's name."""

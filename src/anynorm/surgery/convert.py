@@ -15,7 +15,7 @@ from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, families, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
 from anynorm.surgery.successor import succeed
@@ -28,7 +28,7 @@ _EQUAL = 1e-4  # rounding alone comes to 4e-5 in deep detection models
 
 
 def convert(
-    model: nn.Module,
+    model: Model,
     to: str,
     example: Batch | None = None,
     *,
@@ -37,7 +37,7 @@ def convert(
     inplace: bool = False,
     tolerance: float | None = None,
     **options: Any,
-) -> Result:
+) -> Result[Model]:
     """Turn normalizers of `model` into others.
 
     `to` is "torch" or "anynorm", for the same layers of torch.nn or of ours (all of them, with

@@ -16,7 +16,7 @@ from anynorm.surgery.folding.weighted import State
 from anynorm.surgery.graph import capture
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.successor import succeed
 from anynorm.surgery.walk import put
@@ -25,13 +25,13 @@ __all__ = ["fold"]
 
 
 def fold(
-    model: nn.Module,
+    model: Model,
     example: Batch,
     *,
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = 1e-4,
-) -> Result:
+) -> Result[Model]:
     """Put the normalizers of `model`, which is in eval mode, into the layers around them.
 
     A normalizer with kept statistics is a · x + b for each channel.  It disappears into the

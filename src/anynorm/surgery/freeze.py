@@ -11,7 +11,7 @@ from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.successor import succeed
 from anynorm.surgery.walk import put
 
@@ -19,7 +19,7 @@ __all__ = ["freeze", "frozen"]
 
 
 def freeze(
-    model: nn.Module,
+    model: Model,
     example: Batch | None = None,
     *,
     affine: bool = True,
@@ -27,7 +27,7 @@ def freeze(
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = 1e-5,
-) -> Result:
+) -> Result[Model]:
     """Turn the batch norms of `model` into :class:`anynorm.FrozenBatchNorm` with their statistics.
 
     They then do in training what they do in eval mode, whatever ``train()`` says.  `affine`:

@@ -20,7 +20,7 @@ from anynorm.surgery.modes import alone, evaluating
 from anynorm.surgery.moments import Pooled, averaged, in_group
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 
 __all__ = ["recalibrate", "recompute"]
 
@@ -30,7 +30,7 @@ _SETTLED = 1e-8
 
 
 def recalibrate(
-    model: nn.Module,
+    model: Model,
     batches: Iterable[Batch],
     *,
     passes: int | None = None,
@@ -38,7 +38,7 @@ def recalibrate(
     layers: Layers | None = None,
     group: dist.ProcessGroup | None = None,
     inplace: bool = False,
-) -> Result:
+) -> Result[Model]:
     """Recompute the running statistics of `model` from `batches`, whatever their sizes.
 
     Batch norm gets the mean and the unbiased variance of all values that reach it, pooled in
