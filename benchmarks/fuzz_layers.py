@@ -373,7 +373,9 @@ def _near(what: str, found: Tensor | None, truth: Tensor | None, bound: Tensor |
         raise FoundError(f"{what} has shape {tuple(found.shape)}, not {tuple(truth.shape)}")
     away = (found.double() - truth.detach()).abs()
     limit = bound + last_digit(truth.detach(), found.dtype)  # type: ignore[operator]
-    worst = torch.where(away == 0, 0.0, away / limit).nan_to_num(math.inf)
+    too_large = truth.detach().abs() + limit >= torch.finfo(found.dtype).max  # for its type
+    equal = (away == 0) | (too_large & found.isinf())
+    worst = torch.where(equal, 0.0, away / limit).nan_to_num(math.inf)
     if worst.numel() and worst.max() > 1:
         raise FoundError(f"{what} is {float(worst.max()):.3g} times as far off as allowed")
 

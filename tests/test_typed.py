@@ -49,33 +49,27 @@ anynorm.fold("resnet18", None)  # type-var
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [SEEN, WRONG], ids=["right", "wrong"])
-def test_types(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api = pytest.importorskip("mypy.api", reason="mypy is not installed")
-    source = Path(__file__).parents[1] / "src"
-    monkeypatch.setenv("MYPYPATH", str(source))
-    file = tmp_path / "user.py"
-    file.write_text(text, "utf-8")
+    monkeypatch.setenv("MYPYPATH", str(Path(__file__).parents[1] / "src"))
     config = tmp_path / "none.ini"
     config.write_text("[mypy]\nstrict = true\nfollow_imports = silent\n", "utf-8")
-    cache = str(tmp_path / "cache")
+    texts = {tmp_path / "seen.py": SEEN, tmp_path / "wrong.py": WRONG}
+    for file, text in texts.items():
+        file.write_text(text, "utf-8")
+    options = ["--config-file", str(config), "--cache-dir", str(tmp_path / "cache")]
     told, errors, _ = api.run(
-        [
-            "--config-file",
-            str(config),
-            "--cache-dir",
-            cache,
-            "--python-executable",
-            sys.executable,
-            str(file),
-        ]
+        [*options, "--python-executable", sys.executable, *map(str, texts)],
     )
     assert not errors
-    lines = {
-        int(line.split(":")[1]): line for line in told.splitlines() if line.startswith(str(file))
-    }
-    for number, line in enumerate(text.splitlines(), 1):
-        code, comment, expected = line.partition("  # ")
-        if comment:
-            assert expected in lines.pop(number, "nothing"), code
+    lines: dict[tuple[str, int], str] = {}
+    for line in told.splitlines():
+        name, *rest = line.split(":")
+        if rest and rest[0].isdigit():
+            lines[name, int(rest[0])] = lines.get((name, int(rest[0])), "") + line
+    for file, text in texts.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            code, comment, expected = line.partition("  # ")
+            if comment:
+                assert expected in lines.pop((str(file), number), "nothing"), code
     assert not lines

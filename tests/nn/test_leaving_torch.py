@@ -158,7 +158,8 @@ def test_scripting_says_what_to_do_instead(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated")
-@pytest.mark.parametrize("name", [*(n for n in SCRIPTED if n != "SyncBatchNorm"), "SyncBatchNorm"])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes, which are checked
+@pytest.mark.parametrize("name", SCRIPTED)
 def test_tracing_in_evaluation(name: str) -> None:
     model, x = SCRIPTED[name].eval(), images()
     traced = torch.jit.trace(model, (x,))
