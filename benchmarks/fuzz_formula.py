@@ -152,7 +152,11 @@ def allowed(
     count = math.prod(at.view[dim] for dim in dims)
     roundings = (8 + math.log2(max(count, 1))) * work + between
     inverse = torch.rsqrt(found.square + eps)
-    unit = 1 + ((x - found.mean).abs() + x.abs()) * inverse
+    away = (x - found.mean).abs()
+    middle = (
+        away.mean(dims, keepdim=True) if x.numel() else found.square
+    )  # what μ is off goes by it
+    unit = 1 + (middle + away + x.abs()) * inverse
     weight = torch.ones(()) if given.weight is None else given.weight.abs().reshape(at.beside)
     z = weight * unit
     if given.bias is not None:
