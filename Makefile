@@ -11,10 +11,11 @@ SOURCES := setup.py src/anynorm/phi.py $(wildcard src/anynorm/kernels/cpu/*)
 SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
+MINUTES ?= 5
 # What uses the compiled kernels: the tests of `make test-isa` and `make sanitize`.
 KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn) --ignore-glob="*/test_gpu_*"
 
-.PHONY: study test test-all test-isa sanitize check format bench clean
+.PHONY: study test test-all test-isa sanitize check format bench fuzz clean
 
 study: $(STUDY)  ## The main job: which normalizer, and why.  Writes report.html.
 	$(BIN)/anynorm study --report report.html
@@ -53,6 +54,9 @@ format: $(READY)
 
 bench: $(KERNELS)  ## Speed, as ratios to torch measured side by side.
 	$(BIN)/anynorm bench --out benchmarks/results
+
+fuzz: $(KERNELS)  ## Random cases against the formula in float64: make fuzz MINUTES=60.
+	$(BIN)/python -m benchmarks.fuzz --minutes $(MINUTES)
 
 # A mark is written last, so that an interrupted installation is begun again.
 # The study runs without the kernels: building them takes longer than they could save on its small tensors.

@@ -229,6 +229,6 @@ def entry(name: str) -> Entry:
     >>> entry("batch").spec.pattern.text
     '[n] c [...]'
     """
-    if name not in catalogue:
+    if not isinstance(name, str) or name not in catalogue:
         raise UnknownNameError("normalizer", name, catalogue)
     return catalogue[name]

@@ -53,7 +53,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     >>> nearest("bacth", ["batch", "layer"])
     ' Did you mean "batch"?'
     """
-    close = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f' Did you mean "{close[0]}"?' if close else ""
 
 

@@ -103,6 +103,11 @@ def path_of(target: str | Callable[..., Any], kind: str) -> str:
         return target
     module = getattr(target, "__module__", None)
     attribute = getattr(target, "__qualname__", "<object>")
+    if not callable(target) or attribute == "<object>":
+        raise AnynormError(
+            f"{kind} is of type {type(target).__name__}; it must be a name, or the function or "
+            "class that makes it, which worker processes call anew for every run. Give that."
+        )
     if module in (None, "__main__") or "<" in attribute:
         raise AnynormError(
             f"{kind} {target!r} cannot be imported by the worker processes; "

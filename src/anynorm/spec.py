@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, Literal, NamedTuple
 
 from anynorm.errors import AnynormError, UnknownNameError
@@ -164,6 +165,11 @@ class Spec:
             if scale not in SCALES:
                 raise UnknownNameError("scale", scale, SCALES)
             scale = SCALES[scale]
+        if not isinstance(scale, (Scale, NoneType)):
+            raise AnynormError(
+                f"scale is of type {type(scale).__name__}; it must be a name, a Scale or None. "
+                f"Known names: {', '.join(SCALES)}."
+            )
         changes = {k: v for k, v in (("p", p), ("constant", constant)) if v is not None and scale}
         return cls(
             pattern if isinstance(pattern, Pattern) else Pattern.parse(pattern),

@@ -29,6 +29,7 @@ from anynorm.doctor.table import chosen
 from anynorm.doctor.undecided import Undecided
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
+from anynorm.surgery.model import check_model
 from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.snapshot import preserved
 from anynorm.surgery.unmatched import contents
@@ -94,6 +95,10 @@ def doctor(
         >>> [(f.check, f.severity, f.layer) for f in doctor(model).findings]
         [(4, 'error', '1')]
     """
+    check_model("doctor", model)
+    for name, other in (("averaged", averaged), ("source", source)):
+        if other is not None:
+            check_model("doctor", other, name)
     table = chosen(checks)
     _check_arguments(model, batches, target, accumulation, steps)
     how: dict[str, Any] = {"forward": forward, "group": group}

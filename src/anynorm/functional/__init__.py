@@ -9,7 +9,8 @@ from anynorm.functional.activation import (
     activation_name,
     check_activation,
 )
-from anynorm.functional.checks import check_groups
+from anynorm.functional.arguments import check_arguments, explain, need_tensor
+from anynorm.functional.checks import check_groups, check_residual
 from anynorm.functional.general import normalize, scale_of
 from anynorm.functional.masked import whole_mask
 from anynorm.functional.named import (
@@ -31,12 +32,16 @@ __all__ = [
     "activation_name",
     "batch_norm",
     "check_activation",
+    "check_arguments",
     "check_groups",
+    "check_residual",
     "check_sync",
     "check_synced",
+    "explain",
     "group_norm",
     "instance_norm",
     "layer_norm",
+    "need_tensor",
     "normalize",
     "rms_norm",
     "scale_of",

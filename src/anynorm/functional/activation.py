@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anynorm.activations import activation as named_activation
 from anynorm.errors import AnynormError
+from anynorm.functional.arguments import need_tensor
 from anynorm.functional.checks import check_residual
 from anynorm.ops import PLAIN, After
 
@@ -30,6 +31,8 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
     >>> activate(torch.tensor([-1.0, 2.0]), "relu")
     tensor([0., 2.])
     """
+    if not isinstance(y, Tensor):
+        need_tensor("activate", "y", y)
     if activation is None:
         return y
     return named_activation(activation).forward(y) if isinstance(activation, str) else activation(y)

@@ -93,6 +93,11 @@ def need_several_positions(x: Tensor) -> None:
 
 def need_last_axes(x: Tensor, shape: Sequence[int]) -> None:
     """Raise if `x` does not end in `shape`."""
+    if isinstance(shape, int):
+        raise AnynormError(
+            f"normalized_shape={shape} is one size; functions take a sequence of the sizes of the "
+            f"last axes. Give ({shape},)."
+        )
     if not shape or tuple(x.shape[-len(shape) :]) != tuple(shape):
         raise ShapeError(
             f"Given normalized_shape={list(shape)}, expected input with shape "
@@ -113,6 +118,13 @@ def need_channels(x: Tensor, weight: Tensor | None) -> None:
 
 def check_residual(x: Tensor, residual: Tensor) -> None:
     """Raise if `residual` cannot be added to a normalized `x` value by value."""
+    if not isinstance(residual, Tensor):
+        raise AnynormError(
+            f"residual= is of type {type(residual).__name__}; it must be a torch.Tensor of the "
+            "input's shape, or None. Give torch.as_tensor(residual)."
+        )
+    if not isinstance(x, Tensor):  # of which the caller has the message
+        return
     if residual.shape != x.shape:
         raise ShapeError(
             f"the residual has shape {tuple(residual.shape)}, the input {tuple(x.shape)}: they are "

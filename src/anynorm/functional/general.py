@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anynorm import ops
+from anynorm.errors import AnynormError
 from anynorm.functional.activation import Activation, check_activation, finish, following
+from anynorm.functional.arguments import check_arguments, explain
 from anynorm.functional.formula import by_formula, need_statistics, statistic_of
 from anynorm.functional.masked import masked
 from anynorm.functional.native import native_operator
@@ -58,26 +61,35 @@ def normalize(
     >>> normalize(x, Spec.of("[n] c [...]"), mask=valid)[1, :, 2:].abs().max()
     tensor(0.)
     """
-    check_activation(activation)
-    plan, affine = spec.pattern.plan(x.dim()), Affine(weight, bias)
-    ranks = together(spec, plan, sync, layer, x) if training else None
-    if mask is not None:
-        return masked(
-            x,
-            mask,
-            spec,
-            affine,
-            running,
-            training=training,
-            eps=eps,
-            activation=activation,
-            residual=residual,
-            sizes=sizes,
-            ranks=ranks,
-        )
-    after = following(x, residual, activation)
-    y = _normalize(x, spec, plan, affine, running, training, eps, sizes or {}, after, ranks)
-    return finish(y, activation)
+    try:
+        if eps < 0:
+            check_arguments("normalize", {"eps": eps})
+        check_activation(activation)
+        plan, affine = spec.pattern.plan(x.dim()), Affine(weight, bias)
+        ranks = together(spec, plan, sync, layer, x) if training else None
+        if mask is not None:
+            return masked(
+                x,
+                mask,
+                spec,
+                affine,
+                running,
+                training=training,
+                eps=eps,
+                activation=activation,
+                residual=residual,
+                sizes=sizes,
+                ranks=ranks,
+            )
+        after = following(x, residual, activation)
+        y = _normalize(x, spec, plan, affine, running, training, eps, sizes or {}, after, ranks)
+        return finish(y, activation)
+    except AnynormError:
+        raise
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        _need_spec(spec)
+        explain("normalize", x=x, weight=weight, bias=bias, eps=eps)
+        raise
 
 
 def _normalize(
@@ -105,5 +117,18 @@ def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
     >>> scale_of(torch.tensor([[3.0, 4.0]]), Spec.of("o [i]", scale="norm"), eps=0.0)
     tensor([[5.]])
     """
-    statistic = statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)
-    return torch.sqrt(ops.moments(x, statistic)[1] + eps).to(x.dtype)
+    try:
+        statistic = statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)
+        return torch.sqrt(ops.moments(x, statistic)[1] + eps).to(x.dtype)
+    except (AttributeError, RuntimeError, TypeError):
+        _need_spec(spec)
+        explain("scale_of", x=x, eps=eps)
+        raise
+
+
+def _need_spec(spec: Any) -> None:
+    if not isinstance(spec, Spec):
+        raise AnynormError(
+            f"spec={spec!r} is of type {type(spec).__name__}; it must be a Spec. Give "
+            "Spec.of('[n] c [...]') for a pattern, or anynorm.catalogue[name].spec for a name."
+        )

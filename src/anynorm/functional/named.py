@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from anynorm import ops
 from anynorm.errors import AnynormError
 from anynorm.functional.activation import Activation, finish, following
+from anynorm.functional.arguments import explain
 from anynorm.functional.checks import (
     check_groups,
     need_channels,
@@ -17,10 +19,14 @@ from anynorm.functional.checks import (
     need_several_values,
 )
 from anynorm.functional.masked import masked
-from anynorm.ops import Affine, Running
+from anynorm.functional.whitening import scaled
+from anynorm.ops import Affine, After, Running
 from anynorm.spec import Spec
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+# What torch and Python raise of arguments that do not fit; only then is looked for the reason.
+_FAILED = (AttributeError, RuntimeError, TypeError, ValueError)
 
 _BATCH, _INSTANCE = Spec.of("[n] c [...]"), Spec.of("n c [...]")
 _GROUP = Spec.of("n (g [c]) [...]")
@@ -56,34 +62,49 @@ def batch_norm(
     >>> batch_norm(x, None, None, training=True).mean((0, 2, 3)).abs().max() < 1e-6
     tensor(True)
     """
-    if eps <= 0:
-        raise AnynormError(f"eps must be positive, got {eps}: σ = sqrt(s² + ε). Try eps=1e-5.")
-    if training:
-        if input.dim() < 2 or input.numel() == input.shape[1]:
-            need_several_values(input)
-    elif running_mean is None or running_var is None:
-        raise AnynormError(
-            "batch norm in evaluation needs running_mean and running_var, and got None. Pass them, "
-            "or training=True to take the statistics of this batch."
-        )
-    running = None
-    if running_mean is not None and running_var is not None:
-        running = Running(running_mean, running_var, num_batches_tracked, momentum)
-    if mask is not None:
-        return masked(
-            input,
-            mask,
-            _BATCH,
-            Affine(weight, bias),
-            running,
-            training=training,
+    try:
+        if eps <= 0:
+            raise AnynormError(f"eps must be positive, got {eps}: σ = sqrt(s² + ε). Try eps=1e-5.")
+        if training:
+            if input.dim() < 2 or input.numel() == input.shape[1]:
+                need_several_values(input)
+        elif running_mean is None or running_var is None:
+            raise AnynormError(
+                "batch norm in evaluation needs running_mean and running_var, and got None. Pass "
+                "them, or training=True to take the statistics of this batch."
+            )
+        running = None
+        if running_mean is not None and running_var is not None:
+            running = Running(running_mean, running_var, num_batches_tracked, momentum)
+        if mask is not None:
+            return masked(
+                input,
+                mask,
+                _BATCH,
+                Affine(weight, bias),
+                running,
+                training=training,
+                eps=eps,
+                activation=activation,
+                residual=residual,
+            )
+        after = following(input, residual, activation)
+        y = ops.native.batch(input, running, weight, bias, training, eps, after)
+        return y if activation is None else finish(y, activation)
+    except _FAILED:
+        explain(
+            "batch_norm",
+            input=input,
+            running_mean=running_mean,
+            running_var=running_var,
+            weight=weight,
+            bias=bias,
+            momentum=momentum,
             eps=eps,
+            num_batches_tracked=num_batches_tracked,
             activation=activation,
-            residual=residual,
         )
-    after = following(input, residual, activation)
-    y = ops.native.batch(input, running, weight, bias, training, eps, after)
-    return y if activation is None else finish(y, activation)
+        raise
 
 
 def instance_norm(
@@ -108,28 +129,42 @@ def instance_norm(
     >>> instance_norm(torch.randn(2, 3, 16)).shape
     torch.Size([2, 3, 16])
     """
-    if use_input_stats:
-        need_several_positions(input)
-    running = None
-    if running_mean is not None and running_var is not None:
-        running = Running(running_mean, running_var, None, momentum)
-    if mask is not None:
-        return masked(
-            input,
-            mask,
-            _INSTANCE,
-            Affine(weight, bias),
-            running,
-            training=use_input_stats,
+    try:
+        if use_input_stats:
+            need_several_positions(input)
+        running = None
+        if running_mean is not None and running_var is not None:
+            running = Running(running_mean, running_var, None, momentum)
+        if mask is not None:
+            return masked(
+                input,
+                mask,
+                _INSTANCE,
+                Affine(weight, bias),
+                running,
+                training=use_input_stats,
+                eps=eps,
+                activation=activation,
+                residual=residual,
+            )
+        after = following(input, residual, activation)
+        if input.numel() == 0:  # which torch's operator cannot take
+            return _of_nothing(input, _INSTANCE, Affine(weight, bias), after, activation)
+        y = ops.native.instance(input, running, weight, bias, use_input_stats, eps, after)
+        return y if activation is None else finish(y, activation)
+    except _FAILED:
+        explain(
+            "instance_norm",
+            input=input,
+            running_mean=running_mean,
+            running_var=running_var,
+            weight=weight,
+            bias=bias,
+            momentum=momentum,
             eps=eps,
             activation=activation,
-            residual=residual,
         )
-    after = following(input, residual, activation)
-    if input.numel() == 0:  # which torch's operator cannot take
-        return input.clone() if residual is None else input + residual
-    y = ops.native.instance(input, running, weight, bias, use_input_stats, eps, after)
-    return y if activation is None else finish(y, activation)
+        raise
 
 
 def layer_norm(
@@ -150,13 +185,23 @@ def layer_norm(
     >>> layer_norm(torch.randn(2, 7, 10), (10,)).shape
     torch.Size([2, 7, 10])
     """
-    after = following(input, residual, activation)
     try:
+        after = following(input, residual, activation)
         y = ops.native.layer(input, normalized_shape, weight, bias, eps, after)
-    except RuntimeError:
-        need_last_axes(input, normalized_shape)
+        return y if activation is None else finish(y, activation)
+    except AnynormError:
         raise
-    return y if activation is None else finish(y, activation)
+    except _FAILED:
+        _explain_last(
+            "layer_norm",
+            normalized_shape,
+            input=input,
+            weight=weight,
+            bias=bias,
+            eps=eps,
+            activation=activation,
+        )
+        raise
 
 
 def rms_norm(
@@ -176,13 +221,16 @@ def rms_norm(
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
     tensor([[0.8485, 1.1314]])
     """
-    after = following(input, residual, activation)
     try:
+        after = following(input, residual, activation)
         y = ops.native.rms(input, normalized_shape, weight, eps, after)
-    except RuntimeError:
-        need_last_axes(input, normalized_shape)
+        return y if activation is None else finish(y, activation)
+    except AnynormError:
         raise
-    return y if activation is None else finish(y, activation)
+    except _FAILED:
+        given = {"input": input, "weight": weight, **({} if eps is None else {"eps": eps})}
+        _explain_last("rms_norm", normalized_shape, **given, activation=activation)
+        raise
 
 
 def group_norm(
@@ -205,25 +253,44 @@ def group_norm(
     >>> group_norm(torch.randn(2, 6, 4), 3).shape
     torch.Size([2, 6, 4])
     """
-    check_groups(num_groups, input.shape)
-    if mask is not None:
-        need_channels(input, weight)
-        return masked(
-            input,
-            mask,
-            _GROUP,
-            Affine(weight, bias),
-            None,
-            training=True,
-            eps=eps,
-            activation=activation,
-            residual=residual,
-            sizes={"g": num_groups},
-        )
-    after = following(input, residual, activation)
     try:
+        check_groups(num_groups, input.shape)
+        if mask is not None:
+            need_channels(input, weight)
+            return masked(
+                input,
+                mask,
+                _GROUP,
+                Affine(weight, bias),
+                None,
+                training=True,
+                eps=eps,
+                activation=activation,
+                residual=residual,
+                sizes={"g": num_groups},
+            )
+        after = following(input, residual, activation)
+        if input.numel() == 0:  # of whose γ torch's operator makes the gradient not a number
+            return _of_nothing(input, _GROUP, Affine(weight, bias), after, activation)
         y = ops.native.group(input, num_groups, weight, bias, eps, after)
-    except RuntimeError:
+        return y if activation is None else finish(y, activation)
+    except AnynormError:
+        raise
+    except _FAILED:
+        given = {"num_groups": num_groups, "weight": weight, "bias": bias, "eps": eps}
+        explain("group_norm", input=input, **given, activation=activation)
         need_channels(input, weight)
         raise
-    return y if activation is None else finish(y, activation)
+
+
+def _of_nothing(
+    x: Tensor, spec: Spec, affine: Affine, after: After, activation: Activation
+) -> Tensor:
+    """What is left of an input without values: gradients of γ and β that are zero."""
+    y = scaled(x, spec.pattern.plan(x.dim()), affine).to(x.dtype, copy=True)
+    return finish(after.apply(y), activation)
+
+
+def _explain_last(function: str, normalized_shape: Any, **given: Any) -> None:
+    explain(function, **given, normalized_shape=normalized_shape)
+    need_last_axes(given["input"], normalized_shape)

@@ -36,8 +36,8 @@ def whiten(
 ) -> Tensor:
     """Whiten the channels of each group, with the values folded into matrices (groups, c, m)."""
     need_real(x)
-    if x.numel() == 0 and ranks is None:
-        return x.clone()
+    if x.numel() == 0 and ranks is None:  # of which γ and β have gradients of zero
+        return scaled(x, plan, affine).to(x.dtype, copy=True)
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # 16 bits are too few for a covariance

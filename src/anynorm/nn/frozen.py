@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,12 +10,13 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation
-from anynorm.nn.fx import leaf, traced
+from anynorm.nn.fx import entered
+from anynorm.nn.scripting import Unscripted
 
 __all__ = ["FrozenBatchNorm"]
 
 
-class FrozenBatchNorm(torch.nn.Module):
+class FrozenBatchNorm(Unscripted):
     """Batch norm of (N, C, *) with given statistics, the same in train and eval mode.
 
     The statistics are buffers that nothing updates; γ and β are buffers too, or parameters where
@@ -50,6 +51,7 @@ class FrozenBatchNorm(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        F.check_arguments(type(self).__name__, {"num_features": num_features, "eps": eps})
         F.check_activation(activation)
         self.num_features, self.eps, self.affine = num_features, eps, affine
         self.trainable, self.activation = trainable and affine, activation
@@ -70,8 +72,10 @@ class FrozenBatchNorm(torch.nn.Module):
         self, x: Tensor, residual: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Normalize `x` (N, C, *); add `residual` before φ; 0 where `mask` is False."""
-        if traced(x, residual, mask):
-            return leaf(self, x, residual, mask)
+        if type(x) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, x, residual, mask)
+            if recorded is not None:
+                return recorded
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ShapeError(
                 f"FrozenBatchNorm({self.num_features}) takes (N, C, *) with C = "
@@ -88,6 +92,9 @@ class FrozenBatchNorm(torch.nn.Module):
             residual=residual,
             mask=mask,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         state.pop(f"{prefix}num_batches_tracked", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running, Sync
 from anynorm.nn import shared
-from anynorm.nn.fx import leaf, traced
+from anynorm.nn.fx import entered
 from anynorm.pattern import Pattern, Plan
 from anynorm.spec import SCALES, Constant, Scale, Spec
 
@@ -75,6 +75,8 @@ class Norm(shared.Sharing):
         **sizes: int,
     ) -> None:
         super().__init__()
+        given = {"channels": channels, "eps": eps, "momentum": momentum}
+        F.check_arguments(type(self).__name__, given)
         F.check_activation(activation)
         self.spec = Spec.of(pattern, center=center, scale=scale, p=p, constant=constant)
         self.channels = (channels,) if isinstance(channels, int) else tuple(channels)
@@ -143,8 +145,10 @@ class Norm(shared.Sharing):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if traced(x, residual, mask):
-            return leaf(self, x, residual, mask)
+        if type(x) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, x, residual, mask)
+            if recorded is not None:
+                return recorded
         self._check(x, self.spec.pattern.plan(x.dim()))
         return F.normalize(
             x,
@@ -161,6 +165,9 @@ class Norm(shared.Sharing):
             layer="" if self.sync is None else shared.layer_of(self),
             mask=mask,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _running(self) -> Running | None:
         if not self.track_running_stats:
@@ -251,7 +258,7 @@ def create(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
-) -> torch.nn.Module:
+) -> Norm:
     """Build the normalizer called `name` in :data:`anynorm.catalogue` for `channels` channels.
 
     `channels_first`: the input is (N, C, *) and the channels are axis 1, for normalizers that

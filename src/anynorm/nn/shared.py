@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from anynorm.functional import Sync
+from anynorm.nn.scripting import Unscripted
 
 __all__ = ["Sharing", "layer_of", "shown"]
 
 
-class Sharing(torch.nn.Module):
+class Sharing(Unscripted):
     """A layer with `sync`, which copies share: a process group cannot be copied."""
 
     sync: Sync = None

@@ -9,9 +9,9 @@ running statistics that do not bite (see :mod:`anynorm.ops.running`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import Signature, signature
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from torch import Tensor
 from anynorm import functional as F
 from anynorm.errors import ShapeError
 from anynorm.functional import Activation, Sync
-from anynorm.nn.arguments import check_arguments, signature_of
-from anynorm.nn.fx import Proxy, leaf, traced
+from anynorm.nn.arguments import check_built_with, signature_of, twin_of
+from anynorm.nn.fx import entered
+from anynorm.nn.scripting import Unscripted
 from anynorm.nn.shared import Sharing, layer_of, shown
 from anynorm.spec import Spec
 
@@ -40,8 +41,10 @@ __all__ = [
     "SyncBatchNorm",
 ]
 
+_Device = torch.device | str | int | None
 
-class _Activated(torch.nn.Module):
+
+class _Activated(Unscripted):
     """Takes `activation=` beside the torch twin's own arguments, and shows it in `repr`."""
 
     activation: Activation
@@ -56,13 +59,13 @@ class _Activated(torch.nn.Module):
         if owner.__module__ != __name__ or not passed_on:
             cls.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])
             return
-        twin = _twin(cls)
+        twin = twin_of(cls)
         if twin is not torch.nn.Module:
             own = ("activation", "sync") if issubclass(cls, Sharing) else ("activation",)
             cls.__signature__ = signature_of(twin, own)
 
     def __init__(self, *args: Any, activation: Activation = None, **kwargs: Any) -> None:
-        check_arguments(type(self).__name__, _by_name(type(self), args, kwargs))
+        check_built_with(type(self), args, kwargs)
         super().__init__(*args, **kwargs)
         F.check_activation(activation)
         self.activation = activation
@@ -78,21 +81,6 @@ class _Activated(torch.nn.Module):
         return super().extra_repr() + (f", activation={shown}" if shown else "")
 
 
-def _twin(layer: type) -> type:
-    """Torch's class whose arguments a layer takes."""
-    return next(base for base in layer.__mro__ if base.__module__.startswith("torch.nn"))
-
-
-def _by_name(
-    layer: type[_Activated], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """What torch's constructor is called with, by name; calls that it refuses are left to it."""
-    try:
-        return signature(_twin(layer)).bind(*args, **kwargs).arguments
-    except TypeError:
-        return {}
-
-
 _BATCH = Spec.of("[n] c [...]")
 
 
@@ -102,10 +90,29 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
     ranks: ClassVar[Sequence[int]]
     layout: ClassVar[str]
 
-    def __init__(self, *args: Any, sync: Sync = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if sync is not None:
-            self.sync = F.check_sync(sync)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            num_features: int,
+            eps: float = 1e-5,
+            momentum: float | None = 0.1,
+            affine: bool = True,
+            track_running_stats: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+            sync: Sync = None,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, *args: Any, sync: Sync = None, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            if sync is not None:
+                self.sync = F.check_sync(sync)
 
     def forward(
         self,
@@ -117,8 +124,10 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual, mask)
+        if type(input) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, input, residual, mask)
+            if recorded is not None:
+                return recorded
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         if input.shape[1] != self.num_features:
@@ -146,6 +155,9 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
             residual=residual,
         )
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _by_formula(
         self,
         x: Tensor,
@@ -158,8 +170,6 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
         mask: Tensor | None,
     ) -> Tensor:
         """Statistics of several processes, or of the values that count."""
-        if isinstance(mask, Proxy):
-            return leaf(self, x, residual, mask)
         running = None
         if mean is not None and var is not None:
             running = F.Running(mean, var, self.num_batches_tracked, self.momentum)
@@ -279,7 +289,7 @@ class SyncBatchNorm(_BatchNorm):
         args = (num_features, eps, momentum, affine, track_running_stats, device, dtype)
         group = True if process_group is None else process_group
         # Older torch knows no layers without β.
-        without = {} if bias else {"bias": False}
+        without: dict[str, Any] = {} if bias else {"bias": False}
         super().__init__(*args, sync=group, activation=activation, **without)
 
     @property
@@ -295,6 +305,22 @@ class SyncBatchNorm(_BatchNorm):
 class _LazyBatchNorm(_BatchNorm):
     """The part that lazy layers of all ranks share."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            eps: float = 1e-5,
+            momentum: float | None = 0.1,
+            affine: bool = True,
+            track_running_stats: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+            sync: Sync = None,
+        ) -> None: ...
+
     def initialize_parameters(
         self,
         input: Tensor,  # noqa: A002 - torch's name
@@ -302,6 +328,7 @@ class _LazyBatchNorm(_BatchNorm):
         mask: Tensor | None = None,  # noqa: ARG002
     ) -> None:
         """Take the channels from the first input, or from a state that was loaded before it."""
+        F.need_tensor(type(self).__name__, "input", input)
         super().initialize_parameters(input)  # type: ignore[misc]
         if self.num_features == 0:  # torch leaves this to be found where a state was loaded
             state = self.running_mean if self.running_mean is not None else self.weight
@@ -342,6 +369,22 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
     ranks: ClassVar[tuple[int, ...]]
     layout: ClassVar[str]
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            num_features: int,
+            eps: float = 1e-5,
+            momentum: float = 0.1,
+            affine: bool = False,
+            track_running_stats: bool = False,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+        ) -> None: ...
+
     def forward(
         self,
         input: Tensor,  # noqa: A002 - torch's name
@@ -352,8 +395,10 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if traced(input, residual, mask):
-            return leaf(self, input, residual, mask)
+        if type(input) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, input, residual, mask)
+            if recorded is not None:
+                return recorded
         if input.dim() not in self.ranks:
             raise _wrong_rank(self, input)
         batched = input.dim() == self.ranks[-1]
@@ -365,6 +410,9 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
             return self._normalize(input, residual, mask)
         others = (given if given is None else given[None] for given in (residual, mask))
         return self._normalize(input[None], *others).squeeze(0)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _normalize(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         return F.instance_norm(
@@ -429,14 +477,30 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
     torch.Size([2, 7, 10])
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            normalized_shape: int | Sequence[int],
+            eps: float = 1e-5,
+            elementwise_affine: bool = True,
+            bias: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            activation: Activation = None,
+        ) -> None: ...
+
     def forward(
         self,
         input: Tensor,  # noqa: A002 - torch's name
         residual: Tensor | None = None,
     ) -> Tensor:
         """Normalize `input` (*, normalized_shape); add `residual` before φ."""
-        if isinstance(input, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, input, residual)
+        if type(input) is not Tensor or residual is not None:
+            recorded: Tensor | None = entered(self, input, residual)
+            if recorded is not None:
+                return recorded
         return F.layer_norm(
             input,
             self.normalized_shape,
@@ -446,6 +510,9 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
             activation=self.activation,
             residual=residual,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class RMSNorm(_Activated, torch.nn.RMSNorm):
@@ -458,10 +525,25 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
     torch.Size([2, 7, 10])
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            normalized_shape: int | Sequence[int],
+            eps: float | None = None,
+            elementwise_affine: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            activation: Activation = None,
+        ) -> None: ...
+
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize `x` (*, normalized_shape); add `residual` before φ."""
-        if isinstance(x, Proxy) or isinstance(residual, Proxy):
-            return leaf(self, x, residual)
+        if type(x) is not Tensor or residual is not None:
+            recorded: Tensor | None = entered(self, x, residual)
+            if recorded is not None:
+                return recorded
         return F.rms_norm(
             x,
             self.normalized_shape,
@@ -470,6 +552,9 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
             activation=self.activation,
             residual=residual,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class GroupNorm(_Activated, torch.nn.GroupNorm):
@@ -483,6 +568,21 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
     torch.Size([2, 6, 5])
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            num_groups: int,
+            num_channels: int,
+            eps: float = 1e-5,
+            affine: bool = True,
+            device: _Device = None,
+            dtype: torch.dtype | None = None,
+            *,
+            bias: bool = True,
+            activation: Activation = None,
+        ) -> None: ...
+
     def forward(
         self,
         input: Tensor,  # noqa: A002 - torch's name
@@ -493,8 +593,10 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
 
         Values where `mask` is False have no part in it, and become 0.
         """
-        if traced(input, residual, mask):
-            return leaf(self, input, residual, mask)
+        if type(input) is not Tensor or residual is not None or mask is not None:
+            recorded: Tensor | None = entered(self, input, residual, mask)
+            if recorded is not None:
+                return recorded
         return F.group_norm(
             input,
             self.num_groups,
@@ -505,3 +607,6 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
             residual=residual,
             mask=mask,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward

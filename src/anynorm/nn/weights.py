@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from anynorm import functional as F
 from anynorm.catalogue import Entry, entry
 from anynorm.errors import AnynormError
 from anynorm.functional import Activation
+from anynorm.nn.arguments import check_built_with
 from anynorm.nn.norm import create
+from anynorm.nn.scripting import Unscripted
 from anynorm.spec import Spec
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 
-class NormalizedWeight(torch.nn.Module):
+class NormalizedWeight(Unscripted):
     """The weight γ · (w − μ) / σ of each output unit, as a parametrization of `weight`.
 
     Register it with :func:`torch.nn.utils.parametrize.register_parametrization`, or use
@@ -53,6 +55,9 @@ class NormalizedWeight(torch.nn.Module):
         """Normalize `weight` (O, I, *)."""
         return F.normalize(weight, self.spec, self.weight, eps=self.eps)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take a new weight in: γ is set to its σ."""
         with torch.no_grad():
@@ -63,7 +68,7 @@ class NormalizedWeight(torch.nn.Module):
         return F.scale_of(weight, self.spec, self.eps).reshape(-1)
 
 
-class _Cosine(torch.nn.Module):
+class _Cosine(Unscripted):
     """A layer that puts out γ · cos(w, x) + β, for the receptive field x of each output.
 
     γ, one for each unit, starts at ‖w‖ times the root of the number of inputs: on inputs of root
@@ -75,6 +80,7 @@ class _Cosine(torch.nn.Module):
     eps = entry("cosine").eps
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_built_with(type(self), args, kwargs)
         super().__init__(*args, **kwargs)
         self.adopt()
 
@@ -97,8 +103,15 @@ class _Cosine(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return γ · cos(w, x) + β, in the shape that the layer without normalization has."""
-        unit = F.normalize(self.weight, entry("weight").spec, self.gain, eps=self.eps)
-        return self._shift(self._apply_layer(x, unit) / self._length(x))
+        try:
+            unit = F.normalize(self.weight, entry("weight").spec, self.gain, eps=self.eps)
+            return self._shift(self._apply_layer(x, unit) / self._length(x))
+        except (RuntimeError, TypeError):
+            F.explain(type(self).__name__, input=x, weight=self.weight)
+            raise
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _length(self, x: Tensor) -> Tensor:
         """The norm of each receptive field, one for each group: the layer's own sum of x²."""
@@ -205,7 +218,7 @@ def normalized(
     return normal if activation is None else torch.nn.Sequential(normal, Activate(activation))
 
 
-class Activate(torch.nn.Module):
+class Activate(Unscripted):
     """φ as a layer: the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
 
     >>> Activate("relu")(torch.tensor([-1.0, 2.0]))
@@ -219,7 +232,12 @@ class Activate(torch.nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return φ(x + residual): what is left of a layer whose normalization was folded away."""
+        if residual is not None:
+            F.check_residual(x, residual)
         return F.activate(x if residual is None else x + residual, self.activation)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         """Return the activation's name."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from anynorm.ops import formula
-from anynorm.ops.registry import define, implement
+from anynorm.ops.registry import define, implement, readable
 from anynorm.ops.values import Statistic
 
 __all__ = ["measure"]
@@ -23,7 +23,7 @@ def measure(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
 
     Shapes as for :func:`anynorm.ops.standardize`.
     """
-    mean, square = _MOMENTS(x, *statistic[:-1])
+    mean, square = _measure(x, *statistic[:-1])
     return mean, square
 
 
@@ -41,3 +41,4 @@ _MOMENTS = define(f"moments{_SCHEMA}")
 _FORMULA = define(f"moments_formula{_SCHEMA}")  # what a device's kernel calls where it cannot serve
 for op in (_MOMENTS, _FORMULA):
     implement(op, _kernel, _fake)
+_measure = readable(_MOMENTS, _kernel)

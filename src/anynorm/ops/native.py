@@ -188,13 +188,16 @@ def _run(
     training: bool,
     eps: float,
 ) -> Tensor:
-    if running is None:
+    if running is None or (training and x.numel() == 0):  # no batch, which nobody counts
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
     mean, var, _, momentum = running
     if not training:
         return operator(x, weight, bias, mean, var, False, 0.0, eps, _CUDNN.enabled)
     if momentum is not None and plain_eager(mean):
         return _track_in_place(operator, x, running, weight, bias, momentum, eps)
+    if torch.compiler.is_exporting():  # what the operator writes to the side is no core operator's
+        first = 0 if operator is torch.batch_norm else 2
+        return own.by_channel(x, first, running, weight, bias, True, eps, PLAIN)
     if in_transform():  # where an operator cannot write to statistics that are shared
         running.track(*_statistics(operator, x))
         return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)

@@ -1,7 +1,8 @@
 """One way to make an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
 
 An operator is called in ways that have the same derivative.  Compiled graphs call it itself, so
-that they show one node.  Inside a torch.func transform it goes through its `autograd.Function`,
+that they show one node; exported graphs have its fallback, whose core operators of torch others can
+read (:func:`readable`).  Inside a torch.func transform it goes through its `autograd.Function`,
 because torch.func does not see ``torch.library.register_autograd``.  Otherwise it goes through a
 Function without ``setup_context``, whose arguments torch does not inspect at every call, or past
 all of that where nobody asks for gradients.
@@ -24,6 +25,7 @@ __all__ = [
     "in_front",
     "in_transform",
     "operator",
+    "readable",
 ]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
@@ -72,10 +74,19 @@ def operator(
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
-            return op(*args)
+            return kernel(*args) if torch.compiler.is_exporting() else op(*args)
         if _interpreters() is not None:
             return function.apply(*args)
         return plain(*args) if torch.is_grad_enabled() else below(*args)
+
+    return call
+
+
+def readable(op: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what calls `op`, or its fallback where torch.export records a graph for others."""
+
+    def call(*args: Any) -> Any:
+        return kernel(*args) if torch.compiler.is_exporting() else op(*args)
 
     return call
 

@@ -48,7 +48,8 @@ class Running(NamedTuple):
         plain = plain_eager(self.mean)
         if plain and not _OWN and self._move(batch_mean, batch_var, correction):
             return
-        own = (plain and _OWN and self.momentum is not None) or (_ON_GPU and self.mean.is_cuda)
+        on_gpu = _ON_GPU and self.mean.is_cuda and not torch.compiler.is_exporting()
+        own = (plain and _OWN and self.momentum is not None) or on_gpu
         update = _TRACK if own or in_transform() else _update
         update(*self[:3], batch_mean, batch_var, self.momentum, correction)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anynorm.ops.eigen import jacobi
 from anynorm.ops.registry import below_autograd, define, operator
 
 __all__ = ["inverse_root", "moments"]
@@ -45,7 +46,8 @@ def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     Those of directions without variance would otherwise come out negative now and then.
     """
-    values, axes = torch.linalg.eigh(matrix)
+    eigh = jacobi if torch.compiler.is_exporting() else torch.linalg.eigh
+    values, axes = eigh(matrix)
     floor = values.detach()[..., -1:] * torch.finfo(matrix.dtype).eps
     return torch.maximum(values, floor), axes
 

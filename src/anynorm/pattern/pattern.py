@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from anynorm.errors import PatternError
 from anynorm.pattern.parts import Axes, Part
 from anynorm.pattern.plan import Plan, resolve
 from anynorm.pattern.reader import read
@@ -32,6 +33,11 @@ class Pattern:
     @staticmethod
     def parse(text: str) -> Pattern:
         """Read a pattern; raises `PatternError` with a caret under the fault."""
+        if not isinstance(text, str):
+            raise PatternError(
+                f"the pattern is of type {type(text).__name__}; it must be text that names the "
+                "axes. Give one such as '[n] c [...]'."
+            )
         return _parse(text)
 
     def __str__(self) -> str:

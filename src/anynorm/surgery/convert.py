@@ -13,8 +13,9 @@ from anynorm.surgery.converting.seen import Seen, observe
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, families, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
 from anynorm.surgery.successor import succeed
@@ -28,7 +29,7 @@ _EQUAL = 1e-4  # rounding alone comes to 4e-5 in deep detection models
 
 
 def convert(
-    model: nn.Module,
+    model: Model,
     to: str,
     example: Batch | None = None,
     *,
@@ -37,7 +38,7 @@ def convert(
     inplace: bool = False,
     tolerance: float | None = None,
     **options: Any,
-) -> Result:
+) -> Result[Model]:
     """Turn normalizers of `model` into others.
 
     `to` is "torch" or "anynorm", for the same layers of torch.nn or of ours (all of them, with
@@ -59,6 +60,7 @@ def convert(
     >>> group.num_groups, group.weight is not None
     (4, True)
     """
+    check_model("convert", model)
     check_options(to, options)
     source = _checked(source)
     if tolerance is None and to in (*_LIBRARIES, "frozen"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, tensors_of
 from anynorm.surgery.modes import evaluating
-from anynorm.surgery.receipt import Difference, Log, Receipt, Result
+from anynorm.surgery.receipt import Difference, Log, Model, Receipt, Result
 from anynorm.surgery.snapshot import Snapshot, preserved
 from anynorm.surgery.unmatched import not_understood
 
@@ -38,8 +39,8 @@ class Trial:
 
 
 def perform(
-    verb: str, model: nn.Module, change: Change, trial: Trial | None, *, inplace: bool = False
-) -> Result:
+    verb: str, model: Model, change: Change, trial: Trial | None, *, inplace: bool = False
+) -> Result[Model]:
     """Apply `change` to a copy of `model` (or to itself), measure it, and undo it if it is off.
 
     Whatever is raised meanwhile leaves `model` as it was.
@@ -63,7 +64,7 @@ def perform(
     receipt = Receipt(
         verb, tuple(log.changed), tuple(log.refused), log.facts, found, tolerance, off
     )
-    return Result(target if off else changed, receipt)
+    return Result(cast(Model, target if off else changed), receipt)
 
 
 def _tell_the_rest(model: nn.Module, log: Log) -> None:

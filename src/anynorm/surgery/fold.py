@@ -14,8 +14,9 @@ from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.folding.plan import Plan, planned
 from anynorm.surgery.folding.weighted import State
 from anynorm.surgery.graph import capture
+from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.successor import succeed
 from anynorm.surgery.unmatched import Search
@@ -25,13 +26,13 @@ __all__ = ["fold"]
 
 
 def fold(
-    model: nn.Module,
+    model: Model,
     example: Batch,
     *,
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = 1e-4,
-) -> Result:
+) -> Result[Model]:
     """Put the normalizers of `model`, which is in eval mode, into the layers around them.
 
     A normalizer with kept statistics is a · x + b for each channel.  It disappears into the
@@ -55,6 +56,7 @@ def fold(
       (2): ReLU()
     )
     """
+    check_model("fold", model)
     _check_mode(model)
 
     def change(target: nn.Module, log: Log) -> nn.Module:

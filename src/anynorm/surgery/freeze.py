@@ -8,9 +8,10 @@ from anynorm import nn as own
 from anynorm.surgery.affine import eps_of
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.successor import succeed
 from anynorm.surgery.unmatched import Search, may_keep
@@ -20,7 +21,7 @@ __all__ = ["freeze", "frozen"]
 
 
 def freeze(
-    model: nn.Module,
+    model: Model,
     example: Batch | None = None,
     *,
     affine: bool = True,
@@ -28,7 +29,7 @@ def freeze(
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = 1e-5,
-) -> Result:
+) -> Result[Model]:
     """Turn the batch norms of `model` into :class:`anynorm.FrozenBatchNorm` with their statistics.
 
     They then do in training what they do in eval mode, whatever ``train()`` says.  `affine`:
@@ -43,6 +44,7 @@ def freeze(
     >>> freeze(model).model[1]
     FrozenBatchNorm(2, eps=1e-05)
     """
+    check_model("freeze", model)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
         log.search = Search("batch norms with running statistics", _why_not, may_keep(layers))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.report.files import write_whole
 from anynorm.report.scales import FLOOR, picture
+from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers, matching
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.unmatched import Search
@@ -68,6 +69,7 @@ def scales_of(model: nn.Module, layers: Layers | None = None) -> dict[str, Tenso
     >>> list(scales_of(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
     ['0']
     """
+    check_model("reading γ", model)
     meant = (norm for norm in normalizers(model) if not _why_not(norm))
     found = {norm.name: gamma for norm in meant if (gamma := norm.affine[0]) is not None}
     wanted = matching(found, layers, "have a γ for each channel")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from anynorm.errors import AnynormError, nearest
 
@@ -58,7 +59,8 @@ def listed(layers: Layers) -> list[str]:
     (['encoder'], ['a', 'b'])
     """
     # A string is a sequence of its letters, which nobody means.
-    wanted = [layers] if isinstance(layers, str) else list(layers)
+    single = isinstance(layers, str) or not isinstance(layers, Iterable)
+    wanted: list[Any] = [layers] if single else list(layers)
     if wrong := [one for one in wanted if not isinstance(one, str)]:
         raise AnynormError(
             f"layers has {wrong[0]!r}, a {type(wrong[0]).__name__}; give names, as in "

@@ -14,11 +14,12 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, once
 from anynorm.surgery.edit import perform
 from anynorm.surgery.given import input_of, mask_of
+from anynorm.surgery.model import check_model
 from anynorm.surgery.modes import alone, evaluating
 from anynorm.surgery.moments import Pooled, anyone, averaged, double, in_group
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.unmatched import Search, may_keep
 
 __all__ = ["recalibrate", "recompute", "start_anew"]
@@ -39,7 +40,7 @@ _PATIENCE = 20  # passes in a row that bring a fixed point no nearer
 
 
 def recalibrate(
-    model: nn.Module,
+    model: Model,
     batches: Iterable[Batch],
     *,
     passes: int | None = None,
@@ -47,7 +48,7 @@ def recalibrate(
     layers: Layers | None = None,
     group: dist.ProcessGroup | None = None,
     inplace: bool = False,
-) -> Result:
+) -> Result[Model]:
     """Recompute the running statistics of `model` from `batches`, whatever their sizes.
 
     Batch norm gets the mean and the unbiased variance of all values that reach it, pooled in
@@ -71,6 +72,7 @@ def recalibrate(
     >>> result.model.running_mean.item(), result.model.running_var.item()
     (3.0, 7.0)
     """
+    check_model("recalibrate", model)
     if passes is not None and passes < 1:
         raise AnynormError(f"passes={passes}; give 1 or more, or None to go on until they stay.")
 

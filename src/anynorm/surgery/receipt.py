@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from anynorm.errors import AnynormError
 from anynorm.report.files import write_json
@@ -17,7 +18,9 @@ from anynorm.report.text import visible
 if TYPE_CHECKING:
     from anynorm.surgery.unmatched import Search
 
-__all__ = ["Difference", "Log", "Note", "Receipt", "Result"]
+__all__ = ["Difference", "Log", "Model", "Note", "Receipt", "Result"]
+
+Model = TypeVar("Model", bound=nn.Module, default=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,17 @@ def _shown(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Result:
-    """The model that a verb made, and its receipt."""
+class Result(Generic[Model]):
+    """The model that a verb made, and its receipt.
 
-    model: nn.Module
+    To checkers of types the model is of the type that the verb was given; it is another where the
+    model itself was a normalizer and was replaced.
+    """
+
+    model: Model
     receipt: Receipt
 
-    def sure(self) -> nn.Module:
+    def sure(self) -> Model:
         """Return the model; raises `AnynormError` with the receipt if it was rolled back."""
         if self.receipt.rolled_back:
             raise AnynormError(f"the change was taken back.\n{self.receipt}")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from anynorm import nn as own
 from anynorm.errors import AnynormError
+from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.successor import succeed
 from anynorm.surgery.walk import put
@@ -27,6 +28,7 @@ def replace_norms(model: nn.Module, make: Callable[[int], nn.Module]) -> tuple[n
       (0): Identity()
     ))
     """
+    check_model("replace_norms", model)
     found = normalizers(model)
     for norm in found:
         _check_known(norm)

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.gammas import SEARCH, scales_of
+from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 
 __all__ = ["Slim", "slim"]
@@ -41,6 +42,7 @@ class Slim:
         t: float = 1.2,
         layers: Layers | None = None,
     ) -> None:
+        check_model("slim", model)
         if penalty not in _PENALTIES:
             raise AnynormError(f"penalty={penalty!r}; give one of {', '.join(_PENALTIES)}.")
         if not strength >= 0:
@@ -80,6 +82,11 @@ class Slim:
 
         Returns the handle that ends it.  Raises `AnynormError` if the optimizer has no γ of these.
         """
+        if not hasattr(optimizer, "param_groups"):
+            raise AnynormError(
+                f"optimizer is of type {type(optimizer).__name__}; it must be a "
+                "torch.optim.Optimizer, which trains the model. Give that."
+            )
         if not _rates(optimizer).keys() & {id(scale) for scale in self.scales.values()}:
             raise AnynormError("the optimizer trains none of the model's γ; give it those, too.")
         return optimizer.register_step_post_hook(lambda *_: self._shrink(_rates(optimizer)))

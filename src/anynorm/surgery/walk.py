@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from anynorm.surgery.model import check_model
+
 __all__ = ["Place", "put", "walk"]
 
 
@@ -24,6 +26,7 @@ def walk(model: nn.Module) -> list[Place]:
     >>> [place.names for place in walk(nn.Sequential(shared, nn.ReLU(), shared))]
     [('',), ('0', '2'), ('1',)]
     """
+    check_model("walk", model)
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)

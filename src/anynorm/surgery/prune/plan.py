@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.report.files import read_bounded, write_whole
 from anynorm.surgery.bias import add_bias
+from anynorm.surgery.model import check_model
 
 __all__ = ["Plan"]
 
@@ -45,6 +46,7 @@ class Plan:
 
     def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
         """Cut `model`, or a copy of it; raises `AnynormError` if the plan does not fit."""
+        check_model("Plan.apply", model)
         model = model if inplace else copy.deepcopy(model)
         new = self._new_biases(model)
         self._check({**new, **{name: tensor.shape for name, tensor in _state(model)}})

@@ -9,25 +9,26 @@ from torch import nn
 
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.edit import Trial, perform
+from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
 from anynorm.surgery.prune.cutting import Cutting
 from anynorm.surgery.prune.plan import Plan
 from anynorm.surgery.recalibrate import recompute
-from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.receipt import Log, Model, Result
 
 __all__ = ["Pruned", "prune"]
 
 
 @dataclass(frozen=True)
-class Pruned(Result):
+class Pruned(Result[Model]):
     """The pruned model, its receipt, and the plan that cuts a fresh copy in the same way."""
 
     plan: Plan
 
 
 def prune(
-    model: nn.Module,
+    model: Model,
     example: Batch,
     *,
     ratio: float | None = None,
@@ -42,7 +43,7 @@ def prune(
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = None,
-) -> Pruned:
+) -> Pruned[Model]:
     """Cut the channels whose γ is smallest, with all that belongs to them.
 
     How much: `ratio`, the share of all prunable channels; or the most `parameters` or `flops` that
@@ -71,6 +72,7 @@ def prune(
     >>> result.receipt.difference.relative < 1e-5
     True
     """
+    check_model("prune", model)
     goal = Goal(ratio, parameters, flops, gap, least, multiple)
     goal.check()
     plans: list[Plan] = []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError, listed
+from anynorm.surgery.model import check_model
 from anynorm.surgery.weights.names import plain_names, prefix_hint
 from anynorm.surgery.weights.read import load_state
 from anynorm.surgery.weights.ties import first_names
@@ -35,6 +36,7 @@ def load_into(
     says which do not fit, and, unless ``finite=False``, which hold NaN or infinite values; then the
     model is as it was.
     """
+    check_model("load_into", model)
     state, own = load_state(path, key=key, unpacked=unpacked), model.state_dict()
     plain = plain_names(own)
     values = _with_ties({name: state[p] for name, p in plain.items() if p in state}, own)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from anynorm.errors import AnynormError, listed
 from anynorm.report.files import check_target, whole
+from anynorm.surgery.model import check_model
 from anynorm.surgery.weights.ties import first_names
 
 __all__ = ["check_weights", "save_state"]
@@ -31,6 +32,7 @@ def save_state(model: nn.Module, path: str | os.PathLike[str]) -> None:
     tensor([1., 1.])
     """
     check_weights(path)
+    check_model("save_state", model)
     state = model.state_dict()
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise AnynormError(f"{listed(others)} of the model are no tensors; safetensors holds none.")

@@ -1,0 +1,175 @@
+"""What arguments must be: one rule for each name, which layers and functions share.
+
+Functions look at their arguments only after something failed: what is right costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from operator import index
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from anynorm.errors import AnynormError
+from anynorm.functional.checks import need_real
+
+__all__ = ["check_arguments", "explain", "need_tensor"]
+
+
+class _Rule(NamedTuple):
+    """What a value must be, and the sentence that says so."""
+
+    fits: Callable[[Any], bool]
+    text: str
+
+
+def check_arguments(owner: str, given: Mapping[str, Any]) -> None:
+    """Raise `AnynormError` for a value that breaks the rule of its name.
+
+    `owner` is what the error calls the layer or the function.  Names without a rule pass.
+
+    >>> check_arguments("BatchNorm1d", {"num_features": 3, "eps": 1e-5, "momentum": None})
+    """
+    for name, value in given.items():
+        if name in _RULES and not _RULES[name].fits(value):
+            shown = f"={value!r}" if isinstance(value, _SHOWN) else f" is {_described(value)}"
+            raise AnynormError(f"{owner}: {name}{shown}; {name} {_RULES[name].text}.")
+
+
+def explain(function: str, **given: Any) -> None:
+    """Raise `AnynormError` if the arguments of a call that failed are why; else return.
+
+    The first of `given` is the input.
+    """
+    for name, value in given.items():
+        if name in _TENSORS:
+            need_tensor(function, name, value, optional=name not in _INPUTS)
+    check_arguments(function, given)
+    x = next(iter(given.values()))
+    if not isinstance(x, Tensor):
+        return
+    need_real(x)
+    for name, value in given.items():
+        if isinstance(value, Tensor) and name in _PARAMETERS:
+            _need_alike(function, x, name, value)
+
+
+def need_tensor(owner: str, name: str, value: Any, *, optional: bool = False) -> None:
+    """Raise `AnynormError` for a value that is no tensor, with the way to make one of it.
+
+    >>> need_tensor("BatchNorm1d", "input", torch.zeros(2))
+    """
+    if isinstance(value, Tensor) or (value is None and optional):
+        return
+    if hasattr(type(value), "__torch_function__"):  # what stands for a tensor
+        return
+    rule = f"{name} must be a torch.Tensor" + (" or None" if optional else "")
+    raise AnynormError(f"{owner}: {name} is {_described(value)}; {rule}. {_fix(name, value)}")
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "None"
+    kind = type(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}."
+    shape = getattr(value, "shape", None)
+    return f"of type {module}{kind.__qualname__}" + (f", shape {shape}" if shape else "")
+
+
+def _fix(name: str, value: Any) -> str:
+    if value is None:
+        return "Where a module or function made it, let that return its result."
+    if isinstance(value, Mapping) or hasattr(value, "to_tuple"):
+        return f"Give one of the tensors in it, such as {name}['key']."
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
+        return f"Give one of the tensors in it, or torch.stack({name})."
+    if isinstance(value, (bool, int, float, list, tuple)) or hasattr(value, "__array__"):
+        return f"Give torch.as_tensor({name})."
+    return "Give a tensor of real floating-point numbers."
+
+
+def _need_alike(function: str, x: Tensor, name: str, value: Tensor) -> None:
+    if value.device != x.device:
+        raise AnynormError(
+            f"{function}: {name} is on {value.device}, the input on {x.device}; they must be on "
+            f"one device. Move one of them with .to({str(x.device)!r})."
+        )
+    wide = value.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)
+    if value.dtype != x.dtype and not wide:
+        raise AnynormError(
+            f"{function}: {name} is {value.dtype}, the input {x.dtype}; they must be of one type "
+            "(float32 goes with 16-bit inputs). Convert the input with "
+            f"x.to({value.dtype}), or the layer with layer.to({x.dtype})."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    if isinstance(value, torch.SymInt):
+        return True
+    if isinstance(value, Tensor):
+        return False
+    try:
+        return index(value) >= 1
+    except TypeError:
+        return False
+
+
+def _is_shape(value: Any) -> bool:
+    """One size or several."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return all(map(_is_count, value))
+    return _is_count(value)
+
+
+def _is_filled_shape(value: Any) -> bool:
+    return _is_shape(value) and not (isinstance(value, Sequence) and not value)
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    if isinstance(value, torch.SymFloat):
+        return True
+    try:
+        return low <= float(value) <= high and math.isfinite(value) and not isinstance(value, str)
+    except (TypeError, ValueError):
+        return False
+
+
+_SHOWN = (str, int, float, complex, bool, list, tuple, dict, type(None))
+_INPUTS = ("input", "x")
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+_TENSORS = {*_INPUTS, *_PARAMETERS, "num_batches_tracked"}
+
+_COUNT = _Rule(_is_count, "is a whole number from 1 on")
+_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(
+        (
+            "num_features",
+            "num_channels",
+            "num_groups",
+            "in_features",
+            "out_features",
+            "in_channels",
+            "out_channels",
+        ),
+        _COUNT,
+    ),
+    "activation": _Rule(
+        lambda value: value is None or isinstance(value, str) or callable(value),
+        "is the name of one in anynorm.activations.ACTIVATIONS, a function or None",
+    ),
+    "channels": _Rule(_is_shape, "is a whole number from 1 on, or a sequence of such"),
+    "normalized_shape": _Rule(
+        _is_filled_shape, "is the size of the last axis or a sequence of those of the last axes"
+    ),
+    "eps": _Rule(
+        lambda value: _is_number(value, 0.0, math.inf),
+        "must be positive or 0, and finite",
+    ),
+    "momentum": _Rule(
+        lambda value: value is None or _is_number(value, 0.0, 1.0),
+        "is the weight of the newest batch, from 0 to 1, or None for the average of all",
+    ),
+}

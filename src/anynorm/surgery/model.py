@@ -1,0 +1,78 @@
+"""Whether what a verb was given is a model; the one check that all verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from anynorm.errors import AnynormError
+
+__all__ = ["check_model"]
+
+
+def check_model(verb: str, model: object, name: str = "model") -> None:
+    """Raise `AnynormError` if `model` is no module, with the way from what it is to one.
+
+    >>> check_model("fold", nn.Linear(2, 2))
+    """
+    if isinstance(model, nn.Module):
+        return
+    raise AnynormError(
+        f"{verb}: {name} is {_described(model)}; {name} must be a torch.nn.Module. {_fix(model)}"
+    )
+
+
+def _described(given: object) -> str:
+    if given is None:
+        return "None"
+    if isinstance(given, (str, PurePath)):
+        return f"the text {str(given)!r}"
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    return f"of type {type(given).__name__}"
+
+
+def _fix(given: Any) -> str:
+    return next(fix(given) for applies, fix in _FIXES if applies(given))
+
+
+def _are_modules(given: Any) -> bool:
+    return isinstance(given, (list, tuple)) and all(isinstance(one, nn.Module) for one in given)
+
+
+_FIXES: tuple[tuple[Callable[[Any], bool], Callable[[Any], str]], ...] = (
+    (
+        lambda given: given is None,
+        lambda _: "Where a function made it, let that function return the model.",
+    ),
+    (
+        lambda given: isinstance(given, (str, PurePath)),
+        lambda _: (
+            "Build the model that this names and give that; the command line alone takes "
+            "package.module:factory."
+        ),
+    ),
+    (
+        lambda given: isinstance(given, type),
+        lambda given: f"Give an instance: {given.__name__}(...).",
+    ),
+    (
+        lambda given: isinstance(getattr(given, "model", None), nn.Module),  # a verb's result
+        lambda _: "Give its attribute .model.",
+    ),
+    (
+        lambda given: isinstance(given, Mapping),
+        lambda _: "Build the model, load this into it with model.load_state_dict, and give it.",
+    ),
+    (
+        lambda given: isinstance(given, Optimizer),
+        lambda _: "Give the model whose parameters it trains.",
+    ),
+    (_are_modules, lambda _: "Give torch.nn.Sequential(*modules), or one of the modules."),
+    (callable, lambda _: "Call it, and give the model that it returns."),
+    (lambda _: True, lambda _: "Give the model itself."),
+)
