@@ -131,8 +131,10 @@ class Case:
     @cached_property
     def right_with_dropout(self) -> frozenset[str]:
         """The layers whose statistics are those of the data with dropout on, as in training."""
-        found = drifts(self.measured.dropped.probes[True].records)
-        return frozenset(drift.record.norm.name for drift in found if not bool(drift.off.any()))
+        dropped = self.measured.dropped
+        found = drifts(dropped.probes[True].records) if dropped.behind else []
+        right = frozenset(drift.record.norm.name for drift in found if not bool(drift.off.any()))
+        return right & dropped.behind
 
     @cached_property
     def graph(self) -> Graph:
