@@ -89,7 +89,8 @@ PIECE = 2**18  # values: float64 of that size is memory that was used before, no
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
     """`x` in pieces along its first axis, of about `PIECE` values each."""
-    return x.split(max(PIECE * len(x) // max(x.numel(), 1), 1))
+    pieces: tuple[Tensor, ...] = x.split(max(PIECE * len(x) // max(x.numel(), 1), 1))
+    return pieces
 
 
 def centred(x: Tensor, axes: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
