@@ -10,6 +10,7 @@ from torch import nn
 
 import anynorm
 from anynorm.doctor import doctor
+from anynorm.doctor.case import Case
 from anynorm.doctor.causes.score import Score
 from anynorm.doctor.causes.table import CAUSES
 from anynorm.doctor.causes.ward import Trial, Ward
@@ -203,6 +204,62 @@ def test_numbers_that_fit_two_causes_name_both():
     cause = first(doctor(edited(drifted, WIDE), fed(lambda x: x)))
     assert "averaged weights" in cause.sure
     assert "do not tell them apart" in cause.sure
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ("runs/net_ema.pt", "averaged weights without statistics"),
+        ("last.pt swa_state_dict", "averaged weights without statistics"),
+        ("schema.pt state_dict", "running statistics that lag behind the weights"),
+    ],
+)
+def test_the_name_of_the_weights_speaks_for_an_average(origin, name):
+    cause = first(doctor(edited(drifted, WIDE), fed(lambda x: x), origin=origin))
+    assert cause.name == name
+    assert cause.sure != "certain"
+    assert (origin in cause.evidence) == name.startswith("averaged")
+    assert doctor(WIDE, fed(lambda x: x), origin=origin).healthy
+
+
+class EMA(nn.Identity):
+    """A layer whose name has a word for averaged weights, as that of an attention."""
+
+
+def test_a_layer_inside_that_is_called_an_average_says_nothing():
+    model = settled(convolutional(relu1=nn.Sequential(nn.ReLU(), EMA())), batches(24, 32))
+    cause = first(doctor(edited(drifted, model), fed(lambda x: x)))
+    assert "lag" in cause.name
+
+
+def _forwards(model, *given, **options):
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    doctor(model, *given, **options)
+    hook.remove()
+    return len(calls)
+
+
+def test_dropout_is_drawn_only_where_a_layer_lies_behind_it():
+    data = batches(8)
+    behind = settled(dense(drop=nn.Dropout(0.001)))
+    before = settled(dense())
+    before.add_module("drop", nn.Dropout(0.2))
+    wanted = {"checks": [1, 2]}
+    fewest = _forwards(settled(dense()), data, **wanted)
+    # Once, to see that nothing lies behind it; four draws and one without else.
+    assert _forwards(before.eval(), data, **wanted) == fewest + 1
+    assert _forwards(behind, data, **wanted) == fewest + 5 * len(data)
+
+
+def test_what_was_measured_is_kept_until_the_model_or_the_data_change():
+    ward, numbers = Ward(Case(WIDE), [], batches(2), None), iter(range(9))
+    assert [ward.once("a", lambda: next(numbers)) for _ in range(2)] == [0, 0]
+    assert ward.once("b", lambda: next(numbers)) == 1
+    ward.fed(batches(3))
+    assert [ward.once("a", lambda: next(numbers)) for _ in range(2)] == [2, 2]
+    ward.repaired(lambda model: model)
+    assert ward.once("a", lambda: next(numbers)) == 3
 
 
 def test_with_labels_the_loss_overrules_the_statistics():

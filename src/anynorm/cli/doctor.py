@@ -132,5 +132,6 @@ def _diagnosis(
         averaged=None if averaged is None else model_from(named["model"], averaged, **again),
         source=None if source is None else model_from(source, source_weights, finite=False),
         forward=subject.forward,
+        origin=" ".join(filter(None, (named["weights"], named["weights_key"]))),
         **options,
     )

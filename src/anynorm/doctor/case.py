@@ -67,6 +67,7 @@ class Case:
     accumulation: int = 1
     steps: int | None = None
     axis: int | None = None  # that of samples, if it was said or the labels show it
+    origin: str = ""  # where the weights come from, in words
     norms: list[Normalizer] = field(default_factory=list)
 
     def __post_init__(self) -> None:

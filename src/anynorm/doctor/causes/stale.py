@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,8 @@ MOST = 0.8  # of the layers
 FITS = 0.1  # σ by which the statistics of a layer may be off and fit
 ACCOUNTS = 0.8  # of the distance is left at most where the initial statistics explain it
 SHRUNK = 0.05  # log of the ratio of variances, running over data
-_AVERAGED = ("n_averaged", "ema", "swa", "averaged")  # in names of classes and buffers
+HALF = 0.5  # of the layers, where the weights are called an average by a name alone
+_AVERAGED = {"averaged", "avg", "ema", "polyak", "swa"}  # words of names
 
 
 def few_batches(ward: Ward) -> Evidence | None:
@@ -111,13 +113,12 @@ def averaged(ward: Ward) -> Evidence | None:
     off = _off(ward)
     if not off or not ward.of(1, 2):
         return None
-    named = _names_an_average(ward)
+    named, told = _names_an_average(ward), _averaging(ward.case.origin)
     layers = len(ward.case.drifts)
-    if not named and (len(off) < MOST * layers or layers < 2):
-        return None
     ratios = [_ratio(drift) for drift in off]
     shrunk = sum(ratio > SHRUNK for ratio in ratios) >= MOST * len(ratios)
-    if not named and not shrunk:
+    as_averaging = shrunk and len(off) >= MOST * layers and layers >= 2
+    if not named and not as_averaging and not (told and len(off) >= HALF * layers):
         return None
     middle = statistics.median(ratios)
     words = (
@@ -126,6 +127,7 @@ def averaged(ward: Ward) -> Evidence | None:
     )
     words += ", as averaging weights leaves it" if shrunk else ""
     words += f"; the model holds {named!r}" if named else ""
+    words += f"; the weights come from {ward.case.origin!r}" if told else ""
     sure = "certain" if named else "likely, or other weights were loaded without their statistics"
     return _recalibrating(ward, [], words, sure)
 
@@ -259,13 +261,20 @@ def _slow(ward: Ward) -> float | None:
 
 
 def _names_an_average(ward: Ward) -> str:
-    """A class or a buffer of the model that says that its weights are an average."""
-    names = [type(module).__name__ for module in ward.case.model.modules()]
-    names += [name.rpartition(".")[2] for name, _ in ward.case.model.named_buffers()]
-    parts = (
-        (name, part)
-        for name in names
-        for part in _AVERAGED
-        if part == name.lower() or (part == "averaged" and "averagedmodel" in name.lower())
-    )
-    return next((name for name, _ in parts), "")
+    """The class or a buffer of the model itself that says that its weights are an average.
+
+    Layers inside it are not asked: there is an attention that is called EMA.
+    """
+    names = [type(ward.case.model).__name__]
+    names += [name for name, _ in ward.case.model.named_buffers(recurse=False)]
+    return next(filter(_averaging, names), "")
+
+
+def _averaging(name: str) -> bool:
+    """Whether a name has a word for averaged weights.
+
+    >>> [_averaging(name) for name in ("AveragedModel", "net_ema.pt", "ModelEMA", "schema.pt")]
+    [True, True, True, False]
+    """
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    return not _AVERAGED.isdisjoint(word.lower() for word in words)
