@@ -70,8 +70,8 @@ def _last_batches(momentum: float, count: int) -> Callable[[nn.Module, list[Tens
             norm.module.reset_running_stats()
             norm.module.momentum = momentum
         model.train()
-        for x in batches[:count]:
-            model(x)
+        for index in range(count):
+            model(batches[index % len(batches)])
         model.eval()
 
     return edit
@@ -107,7 +107,7 @@ def _older(model: nn.Module, _: list[Tensor]) -> None:
 
 INPUT, YOUNG, LAG = (
     ("input preprocessing",),
-    ("too few batches",),
+    ("too few batches", "momentum lost"),  # torchcrepe's layers have momentum 0
     ("running statistics that lag behind the weights",),
 )
 FAULTS: tuple[Fault, ...] = (
@@ -231,7 +231,7 @@ def main() -> None:
 
 
 def _results(names: Sequence[str] | None, only: str) -> Iterator[dict[str, Any]]:
-    """The results so far, after each network."""
+    """The results so far, after each diagnosis."""
     skipped: dict[str, str] = {}
     networks: list[dict[str, Any]] = []
     with one_thread():
@@ -247,14 +247,13 @@ def _results(names: Sequence[str] | None, only: str) -> Iterator[dict[str, Any]]
                 print(f"{network.name} is skipped: {error}", flush=True)
                 continue
             print(network.name, flush=True)
-            rows = []
+            facts = {"name": network.name, "source": network.source, "labels": network.labels}
+            networks.append({**facts, "samples": samples, "rows": []})
             for fault in FAULTS:
                 if only in fault.name and _applies(network, fault):
-                    rows.append(examine(network, fault))
-                    print(_said(rows[-1]), flush=True)
-            facts = {"name": network.name, "source": network.source, "labels": network.labels}
-            networks.append({**facts, "samples": samples, "rows": rows})
-            yield {"about": described, "networks": networks, "skipped": skipped}
+                    networks[-1]["rows"].append(examine(network, fault))
+                    print(_said(networks[-1]["rows"][-1]), flush=True)
+                    yield {"about": described, "networks": networks, "skipped": skipped}
 
 
 def _applies(network: Network, fault: Fault) -> bool:

@@ -26,9 +26,10 @@ from benchmarks.pretrained_onnx import Graph
 __all__ = ["NETWORKS", "Network", "Pair", "found_in"]
 
 Pair = tuple[Tensor, Tensor]  # inputs as they are read, in [0, 1] or as sound, and labels
-SIZE, SAMPLES = 128, 96  # pixels of a crop; samples in all
+SIZE, CROPS = 112, 64  # pixels of a crop; crops in all
+TONES, LINES = 192, 96
 SCALES = (0.35, 0.5, 0.7, 1.0)  # of the shorter side of a photograph
-CANDIDATES = 288  # crops, of which the networks of ImageNet agree on some
+CANDIDATES = 224  # crops, of which the networks of ImageNet agree on some
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHOTOGRAPHS = (
     ("sklearn", "datasets/images/china.jpg"),
@@ -198,7 +199,7 @@ def _agreed() -> Pair:
             torch.cat([model(_standardised(part)).argmax(1) for part in crops.split(32)])
             for model in (_lite(), _mobilenet())
         ]
-    same = (named[0] == named[1]).nonzero().flatten()[:SAMPLES]
+    same = (named[0] == named[1]).nonzero().flatten()[:CROPS]
     return crops[same], named[0][same]
 
 
@@ -244,7 +245,7 @@ def _crepe() -> nn.Module:
 def _tones() -> Pair:
     """Tones with harmonics and noise, of known pitch."""
     with seeded(0):
-        label = torch.randint(60, 300, (2 * SAMPLES,))
+        label = torch.randint(60, 300, (TONES,))
         pitch = 10 * 2 ** ((LOWEST + 20 * label) / 1200)
         harmonic = torch.arange(1, 9)
         time = torch.arange(FRAME) / RATE
@@ -284,7 +285,7 @@ def _lines() -> Pair:
     draw = random.Random(0)
     fonts = sorted(found_in("matplotlib", "mpl-data/fonts/ttf").glob("DejaVuS*.ttf"))
     lines, labels = [], []
-    for index in range(SAMPLES):
+    for index in range(LINES):
         font = ImageFont.truetype(str(draw.choice(fonts)), 40)
         words = " ".join(draw.sample(WORDS, draw.randint(1, 2)))
         left, top, right, bottom = font.getbbox(words)

@@ -258,7 +258,8 @@ def _evidence(
     sure = "likely"
     if undecided or channels < CHANNELS:
         sure = (
-            "or the running statistics of this layer are wrong: the numbers do not tell them apart"
+            "likely this, or the running statistics of this layer are wrong: the numbers do not "
+            "tell them apart"
         )
     return Evidence(
         findings=explained or findings,

@@ -179,8 +179,9 @@ def lag(ward: Ward) -> Evidence | None:
         words += f"; the momentum is {slow:g}, so they hardly move"
     elif off:
         words += f", first in {off[0].record.norm.name!r}"
-    others = "averaged weights without statistics, or data other than those of training"
-    sure = "certain" if slow else f"or {others}: the numbers do not tell them apart"
+    others = "averaged weights without statistics, or data that are not those of training"
+    sure = f"likely this, or {others}: the numbers do not tell them apart"
+    sure = "certain" if slow else sure
     name = "momentum lost" if slow else ""
     if not off:
         words = "the loss is higher by the running statistics, yet no test finds these off"
