@@ -402,3 +402,20 @@ def test_a_shift_is_written_with_its_sign():
     found = first(doctor(WIDE, fed(lambda x: x + 2)))
     assert found.name == "input preprocessing"
     assert "x - 2" in found.fix or "x - 1.9" in found.fix
+
+
+def test_without_labels_a_likely_cause_is_no_licence_to_write():
+    model = edited(drifted, WIDE)
+    found = doctor(model, fed(lambda x: x))
+    cause = first(found)
+    assert "without labels" in cause.unproven
+    assert "recalibrate" in cause.fix
+    kept = found.fix()
+    assert kept.receipt.changed == ()
+    assert all("--accept-data" in note.text for note in kept.receipt.refused)
+    assert {note.layer for note in found.fix(accept_data=True).receipt.changed} == {"bn1", "bn2"}
+    labelled = doctor(edited(averaged, WIDE), batches(24, 32))
+    assert first(labelled).unproven == ""
+    certain = doctor(edited(young, WIDE), fed(lambda x: x))
+    assert first(certain).unproven == ""
+    assert certain.fix().receipt.changed

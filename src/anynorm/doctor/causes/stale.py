@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from anynorm.doctor.causes.evidence import Evidence, counted
-from anynorm.doctor.causes.ward import Ward
+from anynorm.doctor.causes.ward import Trial, Ward
 from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import Drift
 from anynorm.doctor.geometry import double
@@ -20,6 +20,7 @@ from anynorm.doctor.geometry import double
 __all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]
 
 RECALIBRATE = "model = anynorm.surgery.recalibrate(model, batches).model"
+UNPROVEN = "without labels nothing tells whether the statistics are wrong or the data are others"
 STALE = (1, 2, 3, 4)
 CONVENTION = 0.5  # a momentum from here on is one in the other convention
 SLOW = 1e-4  # a momentum below this moves the statistics of no usual training
@@ -128,7 +129,8 @@ def averaged(ward: Ward) -> Evidence | None:
     words += ", as averaging weights leaves it" if shrunk else ""
     words += f"; the model holds {named!r}" if named else ""
     words += f"; the weights come from {ward.case.origin!r}" if told else ""
-    sure = "certain" if named else "likely, or other weights were loaded without their statistics"
+    sure = "likely" if as_averaging else "likely, by the name of the weights alone"
+    sure = "certain" if named else f"{sure}, or other weights were loaded without their statistics"
     return _recalibrating(ward, [], words, sure)
 
 
@@ -186,7 +188,9 @@ def lag(ward: Ward) -> Evidence | None:
     if not off:
         words = "the loss is higher by the running statistics, yet no test finds these off"
         name, sure = "cause unknown", "nothing measured tells the cause"
-    return _recalibrating(ward, [], words, sure, name)
+    made = _recalibrating(ward, [], words, sure, name)
+    # Nothing comes behind this row, so it has what no repair restored, too.
+    return replace(made, findings=[one for one in ward.findings if one in ward.of(*STALE)])
 
 
 def _recalibrating(
@@ -227,10 +231,16 @@ def _recalibrating(
         sure=sure,
         repair="statistics",
         refused=refused,
+        unproven="" if sure == "certain" or layers or _judged(trial) else UNPROVEN,
         name=name,
         layers=layers,
         go_on=lambda ward: ward.repaired(partial(ward.recompute, layers=layers)),
     )
+
+
+def _judged(trial: Trial) -> bool:
+    """Whether a loss says what the repair does."""
+    return trial.before.loss is not None
 
 
 def _off(ward: Ward) -> list[Drift]:
