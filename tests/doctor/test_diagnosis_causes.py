@@ -419,3 +419,22 @@ def test_without_labels_a_likely_cause_is_no_licence_to_write():
     certain = doctor(edited(young, WIDE), fed(lambda x: x))
     assert first(certain).unproven == ""
     assert certain.fix().receipt.changed
+
+
+def test_a_usual_epsilon_is_not_blamed_for_other_data(monkeypatch):
+    """With another ε the loss may fall although nothing fits, as it did in a MobileNetV2."""
+
+    def smaller(model):  # variances near ε, so that another ε changes the loss
+        for conv, bn in ((model.conv1, model.bn1), (model.conv2, model.bn2)):
+            conv.weight *= 0.02
+            bn.running_mean *= 0.02
+            bn.running_var *= 0.02**2
+
+    model = edited(smaller, WIDE)
+    data = [(0.1 * x + 0.5, y) for x, y in batches(24, 32)]
+    off = {"bn1": 1.0, "bn2": 1.0}
+    lower = Trial(Score(losses=[9.0], off=off), Score(losses=[0.0], off=off))
+    monkeypatch.setattr(Ward, "trial", lambda *_: lower)
+    names = [cause.name for cause in doctor(model, data).causes]
+    assert "input preprocessing" in names
+    assert "ε changed" not in names

@@ -69,7 +69,8 @@ def epsilon(ward: Ward) -> Evidence | None:
     present = max(eps for _, eps in suspects)
     if not own and not trial.works and not better(trial.before, trial.after):
         return None
-    if value == present:
+    # A usual ε is no evidence against itself: another one must make the statistics fit as well.
+    if value == present or (not own and present in USUAL and not trial.fits):
         return None
     words = f"ε is {present:g} in {counted(names)}; the default is {DEFAULT:g}"
     words += f", and with {value:g} the model fits best" if trial.works else ""

@@ -56,6 +56,11 @@ class Trial:
             return False
         if self.before.loss is not None and self.after.loss is not None:
             return better(self.before, self.after)
+        return self.fits
+
+    @property
+    def fits(self) -> bool:
+        """Whether the statistics fit better."""
         return self.after.mean_off < LESS * self.before.mean_off
 
     @property
