@@ -54,7 +54,7 @@ class Cause:
 
     def to_dict(self, findings: tuple[Finding, ...]) -> dict[str, Any]:
         """Return plain values; the findings are named by their places in `findings`."""
-        words = ("name", "severity", "evidence", "fix", "effect", "sure", "refused", "data")
-        words += ("unproven",)
+        words = ["name", "severity", "evidence", "fix", "effect", "sure", "refused", "data"]
+        words.append("unproven")
         places = [i for i, one in enumerate(findings) if any(one is own for own in self.findings)]
         return {**{word: getattr(self, word) for word in words}, "findings": places}
