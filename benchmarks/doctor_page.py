@@ -7,7 +7,7 @@ from pathlib import Path
 from anynorm.bench.results import read
 from anynorm.doctor import CHECKS
 from anynorm.doctor.causes.table import CAUSES
-from benchmarks import ROOT, doctor_causes
+from benchmarks import ROOT, doctor_causes, doctor_pretrained
 from benchmarks.calibrate import FILE, alarms, table
 from benchmarks.page import fill, line
 
@@ -45,6 +45,7 @@ def tables() -> dict[str, str]:
         "checks": checks(),
         "false alarms": f"{table(result)}\n\n{alarms(result)}",
         "planted causes": doctor_causes.table(read(doctor_causes.FILE)),
+        "networks of others": doctor_pretrained.table(read(doctor_pretrained.FILE)),
     }
 
 

@@ -250,11 +250,19 @@ def _examined(layers: Sequence[_Layer], sigma: float) -> dict[str, float]:
             restore = _planted(layers, fault, sigma)
             said = examine(layers)[middle][kind]
             found[f"{rule}: {fault}"] = float(bool({"warning", "error"} & set(said)))
+            if rule == "now":
+                found[f"silent: {fault}"] = float(not said and not _unsure(layers))
             restore()
     drift = drifts([layer.record for layer in layers])[middle]
     found["undecided: shift"] = float(drift.shift > SHIFT)
     found["undecided: factor"] = float(drift.factor > FACTOR)
     return found
+
+
+def _unsure(layers: Sequence[_Layer]) -> bool:
+    """Whether the layer in the middle is undecided."""
+    drift = drifts([layer.record for layer in layers])[len(layers) // 2]
+    return drift.shift > SHIFT or drift.factor > FACTOR
 
 
 def _average(found: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -44,6 +44,16 @@ def test_another_simulation_agrees_with_the_table(result, setting):
         assert abs(again[key] - published) <= 4 * error, key
 
 
+@pytest.mark.parametrize("shape", ["log-normal", "t with 3 degrees of freedom", "1 in 20 is not 0"])
+@pytest.mark.parametrize("size", [(64, 2, 16, 16, 1), (64, 8, 8, 16, 1), (1, 8, 8, 64, 1)])
+def test_what_is_not_found_under_heavy_tails_is_undecided(shape, size):
+    from benchmarks.doctor_power import Setting, simulate
+
+    found = simulate(Setting(shape, *size), 12)
+    assert found["silent: shift"] == found["silent: factor"] == 0
+    assert found["now: factor"] < 1  # else the setting would show nothing
+
+
 def test_the_error_is_kept(result):
     """At most 1% of warnings and 0.1% of errors over all settings, and 3% in each."""
     rows = result["rows"]

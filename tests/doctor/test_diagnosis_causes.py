@@ -10,6 +10,7 @@ from torch import nn
 
 import anynorm
 from anynorm.doctor import doctor
+from anynorm.doctor.case import Case
 from anynorm.doctor.causes.score import Score
 from anynorm.doctor.causes.table import CAUSES
 from anynorm.doctor.causes.ward import Trial, Ward
@@ -205,6 +206,62 @@ def test_numbers_that_fit_two_causes_name_both():
     assert "do not tell them apart" in cause.sure
 
 
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ("runs/net_ema.pt", "averaged weights without statistics"),
+        ("last.pt swa_state_dict", "averaged weights without statistics"),
+        ("schema.pt state_dict", "running statistics that lag behind the weights"),
+    ],
+)
+def test_the_name_of_the_weights_speaks_for_an_average(origin, name):
+    cause = first(doctor(edited(drifted, WIDE), fed(lambda x: x), origin=origin))
+    assert cause.name == name
+    assert cause.sure != "certain"
+    assert (origin in cause.evidence) == name.startswith("averaged")
+    assert doctor(WIDE, fed(lambda x: x), origin=origin).healthy
+
+
+class EMA(nn.Identity):
+    """A layer whose name has a word for averaged weights, as that of an attention."""
+
+
+def test_a_layer_inside_that_is_called_an_average_says_nothing():
+    model = settled(convolutional(relu1=nn.Sequential(nn.ReLU(), EMA())), batches(24, 32))
+    cause = first(doctor(edited(drifted, model), fed(lambda x: x)))
+    assert "lag" in cause.name
+
+
+def _forwards(model, *given, **options):
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    doctor(model, *given, **options)
+    hook.remove()
+    return len(calls)
+
+
+def test_dropout_is_drawn_only_where_a_layer_lies_behind_it():
+    data = batches(8)
+    behind = settled(dense(drop=nn.Dropout(0.001)))
+    before = settled(dense())
+    before.add_module("drop", nn.Dropout(0.2))
+    wanted = {"checks": [1, 2]}
+    fewest = _forwards(settled(dense()), data, **wanted)
+    # Once, to see that nothing lies behind it; four draws and one without else.
+    assert _forwards(before.eval(), data, **wanted) == fewest + 1
+    assert _forwards(behind, data, **wanted) == fewest + 5 * len(data)
+
+
+def test_what_was_measured_is_kept_until_the_model_or_the_data_change():
+    ward, numbers = Ward(Case(WIDE), [], batches(2), None), iter(range(9))
+    assert [ward.once("a", lambda: next(numbers)) for _ in range(2)] == [0, 0]
+    assert ward.once("b", lambda: next(numbers)) == 1
+    ward.fed(batches(3))
+    assert [ward.once("a", lambda: next(numbers)) for _ in range(2)] == [2, 2]
+    ward.repaired(lambda model: model)
+    assert ward.once("a", lambda: next(numbers)) == 3
+
+
 def test_with_labels_the_loss_overrules_the_statistics():
     def slightly(model):
         model.bn1.running_mean[0] += 0.6 * model.bn1.running_var[0].sqrt()
@@ -345,3 +402,39 @@ def test_a_shift_is_written_with_its_sign():
     found = first(doctor(WIDE, fed(lambda x: x + 2)))
     assert found.name == "input preprocessing"
     assert "x - 2" in found.fix or "x - 1.9" in found.fix
+
+
+def test_without_labels_a_likely_cause_is_no_licence_to_write():
+    model = edited(drifted, WIDE)
+    found = doctor(model, fed(lambda x: x))
+    cause = first(found)
+    assert "without labels" in cause.unproven
+    assert "recalibrate" in cause.fix
+    kept = found.fix()
+    assert kept.receipt.changed == ()
+    assert all("--accept-data" in note.text for note in kept.receipt.refused)
+    assert {note.layer for note in found.fix(accept_data=True).receipt.changed} == {"bn1", "bn2"}
+    labelled = doctor(edited(averaged, WIDE), batches(24, 32))
+    assert first(labelled).unproven == ""
+    certain = doctor(edited(young, WIDE), fed(lambda x: x))
+    assert first(certain).unproven == ""
+    assert certain.fix().receipt.changed
+
+
+def test_a_usual_epsilon_is_not_blamed_for_other_data(monkeypatch):
+    """With another ε the loss may fall although nothing fits, as it did in a MobileNetV2."""
+
+    def smaller(model):  # variances near ε, so that another ε changes the loss
+        for conv, bn in ((model.conv1, model.bn1), (model.conv2, model.bn2)):
+            conv.weight *= 0.02
+            bn.running_mean *= 0.02
+            bn.running_var *= 0.02**2
+
+    model = edited(smaller, WIDE)
+    data = [(0.1 * x + 0.5, y) for x, y in batches(24, 32)]
+    off = {"bn1": 1.0, "bn2": 1.0}
+    lower = Trial(Score(losses=[9.0], off=off), Score(losses=[0.0], off=off))
+    monkeypatch.setattr(Ward, "trial", lambda *_: lower)
+    names = [cause.name for cause in doctor(model, data).causes]
+    assert "input preprocessing" in names
+    assert "ε changed" not in names

@@ -36,6 +36,31 @@ def test_a_class_of_its_own_is_named():
     assert "too little data to tell" in str(found)
 
 
+class Standardize(nn.Module):
+    """Keeps a running mean, whatever it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(8))
+
+    def forward(self, x):
+        return x
+
+
+class ABN2d(MyNorm):
+    """Named as libraries name a batch norm with an activation."""
+
+
+class Cabinet(MyNorm):
+    """Only looks like `bn` in small letters."""
+
+
+@pytest.mark.parametrize(("kind", "named"), [(Standardize, True), (ABN2d, True), (Cabinet, False)])
+def test_a_class_of_its_own_is_told_by_its_name_or_its_statistics(kind, named):
+    found = doctor(settled(convolutional(relu1=kind())), batches())
+    assert list(found.not_examined) == ["relu1"] * named
+
+
 @pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, batches()[0][0])])
 def test_torchscript_is_not_healthy(make):
     with pytest.warns(DeprecationWarning, match="torch.jit"):

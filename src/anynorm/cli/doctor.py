@@ -69,7 +69,7 @@ def _add_outcome(doctor: argparse.ArgumentParser) -> None:
     add("--html", metavar="FILE", help="write the diagnosis as a page (no)")
     add("--json", metavar="FILE", help="write the diagnosis as plain values (no)")
     add("--fix", action="store_true", help=fix)
-    accept = "with --fix: recompute statistics although the data look wrong, not the model (no)"
+    accept = "with --fix: recompute statistics although the data may be wrong, not the model (no)"
     add("--accept-data", action="store_true", help=accept)
     add_files(doctor)
 
@@ -138,5 +138,6 @@ def _diagnosis(
         else model_from(named["model"], averaged, plan=plan, **again),
         source=None if source is None else model_from(source, source_weights, **again),
         forward=subject.forward,
+        origin=" ".join(filter(None, (named["weights"], named["weights_key"]))),
         **options,
     )

@@ -55,6 +55,7 @@ def doctor(
     checks: Sequence[int] | None = None,
     group: dist.ProcessGroup | None = None,
     batch_axis: int | None = None,
+    origin: str = "",
 ) -> Diagnosis:
     """Say what is wrong with a trained model's normalization, by evidence from its own data.
 
@@ -82,6 +83,8 @@ def doctor(
         group: the process group over which moments are pooled.
         batch_axis: the axis of the input that has the samples.  By default 0, unless the labels or
             the outputs show that it is 1.
+        origin: where the weights come from, such as the name of their file and the key in it: a
+            word such as "ema" or "swa" speaks for averaged weights.
 
     Returns:
         The diagnosis: causes, findings, what was examined and what was not.
@@ -121,6 +124,7 @@ def doctor(
             accumulation=accumulation,
             steps=steps,
             axis=axis,
+            origin=origin,
             **how,
         )
         findings, skipped = _run(table, case)

@@ -67,6 +67,7 @@ class Case:
     accumulation: int = 1
     steps: int | None = None
     axis: int | None = None  # that of samples, if it was said or the labels show it
+    origin: str = ""  # where the weights come from, in words
     norms: list[Normalizer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -131,8 +132,10 @@ class Case:
     @cached_property
     def right_with_dropout(self) -> frozenset[str]:
         """The layers whose statistics are those of the data with dropout on, as in training."""
-        found = drifts(self.measured.dropped.probes[True].records)
-        return frozenset(drift.record.norm.name for drift in found if not bool(drift.off.any()))
+        dropped = self.measured.dropped
+        found = drifts(dropped.probes[True].records) if dropped.behind else []
+        right = frozenset(drift.record.norm.name for drift in found if not bool(drift.off.any()))
+        return right & dropped.behind
 
     @cached_property
     def graph(self) -> Graph:

@@ -160,7 +160,8 @@ class Diagnosis:
 
         Args:
             inplace: change the model itself and not a copy.
-            accept_data: recompute statistics although the data look wrong and not the model.
+            accept_data: recompute statistics although the data look wrong and not the model, or
+                nothing tells which of them is.
 
         Returns:
             The repaired model, and one receipt with the difference of the outputs on the first

@@ -56,7 +56,7 @@ class Dropped:
         self._last = ""
 
     def see(self, batch: Batch) -> None:
-        """Measure a batch, if more are needed."""
+        """Measure a batch, if more are needed; none are where no layer lies behind a dropout."""
         if not self.layers or self.batches == BATCHES:
             return
         with _seeded(self.model, self.batches):
@@ -66,13 +66,21 @@ class Dropped:
                         layer.training = on
                     for draw in range(DRAWS if on else 1):
                         probe.run_as_it_is(batch, again=draw > 0)
+                        if not self.behind:
+                            self.layers = {}
+                            return
         self.batches += 1
+
+    @property
+    def behind(self) -> frozenset[str]:
+        """The layers that a dropout ran before."""
+        return frozenset(name for name, last in self.before.items() if last)
 
     def ratios(self) -> list[Ratio]:
         """Of each layer behind a dropout, the geometric mean over its channels."""
         pairs = zip(self.probes[False].records, self.probes[True].records, strict=True)
         seen = [(off, on) for off, on in pairs if off.seen and off.finite and on.finite]
-        return [_ratio(off, on) for off, on in seen if self.before.get(off.norm.name)]
+        return [_ratio(off, on) for off, on in seen if off.norm.name in self.behind]
 
     @contextmanager
     def _watched(self, on: bool) -> Iterator[None]:

@@ -25,7 +25,7 @@ def double(x: Tensor) -> Tensor:
 
 
 def rows_of(norm: Normalizer, x: Tensor) -> Tensor:
-    """`x` in float64 as (samples, positions, channels), by the axes of the layer's γ.
+    """`x` as (samples, positions, channels), by the axes of the layer's γ.
 
     >>> from anynorm.surgery.normalizers import normalizers
     >>> [norm] = normalizers(own.BatchNorm2d(3))
@@ -37,7 +37,7 @@ def rows_of(norm: Normalizer, x: Tensor) -> Tensor:
         x = x.reshape(*x.shape[: x.dim() - len(shape)], -1)
     elif not norm.takes_last_axis:
         x = (x if x.dim() > 1 else x[None]).movedim(1, -1)
-    x = double(x)
+    x = x.detach()
     samples = len(x) if x.dim() > 1 else 1
     return x.reshape(samples, -1, x.shape[-1])
 

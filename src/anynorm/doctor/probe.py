@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -26,12 +27,21 @@ class Probe:
     ...     _ = probe.run(torch.zeros(8, 3))
     >>> [record.shape for record in probe.records]
     [(8, 2)]
+
+    `brief` leaves the records without what a trial has no use for: units of samples and outputs.
     """
 
-    def __init__(self, model: nn.Module, forward: Forward | None = None, axis: int = 0) -> None:
-        self.model, self.forward, self.axis = model, forward, axis
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Forward | None = None,
+        axis: int = 0,
+        *,
+        brief: bool = False,
+    ) -> None:
+        self.model, self.forward, self.axis, self.brief = model, forward, axis, brief
         self.norms: list[Normalizer] = normalizers(model)
-        self.records = [Record(norm) for norm in self.norms]
+        self.records = [Record(norm, brief=brief) for norm in self.norms]
         self._order = itertools.count()
         self._calls = [0] * len(self.norms)
         self._hooks: list[Any] = []
@@ -39,10 +49,11 @@ class Probe:
 
     def __enter__(self) -> Probe:
         for index, norm in enumerate(self.norms):
-            self._hooks += [
-                norm.module.register_forward_pre_hook(self._before(index), with_kwargs=True),
-                norm.module.register_forward_hook(self._after(index), with_kwargs=True),
-            ]
+            before, module = self._before(index), norm.module
+            self._hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            if not self.brief:
+                after = self._after(index)
+                self._hooks.append(module.register_forward_hook(after, with_kwargs=True))
         return self
 
     def __exit__(
@@ -65,6 +76,19 @@ class Probe:
         self._calls = [0] * len(self.norms)
         self._samples, self._again = samples_of(batch, self.axis), again
         return call(self.model, batch, self.forward)
+
+    def run_to(self, batch: Batch, layer: str) -> None:
+        """Call the model in eval mode until that layer was called once, and no further."""
+
+        def stop(*_: Any) -> None:
+            raise _ReachedError
+
+        with evaluating(self.model), suppress(_ReachedError):
+            hook = self.model.get_submodule(layer).register_forward_pre_hook(stop)
+            try:
+                self.run_as_it_is(batch)
+            finally:
+                hook.remove()
 
     def in_order(self) -> list[Record]:
         """The records of the layers that were reached, in the order of the forward pass."""
@@ -94,6 +118,10 @@ class Probe:
                 self.records[index].see_output(y, mask_of(layer, args, kwargs))
 
         return hook
+
+
+class _ReachedError(BaseException):
+    """Ends a forward pass; no error, so that nothing on its way takes it for one."""
 
 
 def _measurable(x: Any) -> bool:

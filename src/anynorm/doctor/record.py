@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from anynorm.doctor.geometry import group_values, rows_of
+from anynorm.doctor.geometry import double, group_values, rows_of
 from anynorm.doctor.units import Units
-from anynorm.surgery.moments import Pooled
+from anynorm.surgery.moments import Pooled, by_sample
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["Moments", "Record"]
@@ -29,12 +29,7 @@ class Moments:
 
     def add(self, start: int, counts: Tensor, means: Tensor, squares: Tensor) -> None:
         """Merge consecutive samples, the first of which has the number `start`."""
-        total = counts.sum(dim=0)
-        mean = (counts * means).sum(dim=0) / total.clamp(min=1)
-        deviations = (squares + counts * (means - mean).square()).sum(dim=0)
-        # One count for all channels but where a mask leaves values out.
-        count = int(total) if len(total) == 1 else total.long()
-        self.values.add(count, mean, deviations)
+        self.values.add(*_together(counts, means, squares))
         self.units.add(start, counts, means, squares)
 
 
@@ -46,6 +41,7 @@ class Record:
     inputs: Moments = field(default_factory=Moments)
     outputs: Pooled = field(default_factory=Pooled)
     calls: list[Moments] = field(default_factory=list)
+    brief: bool = False  # only the moments over all values are wanted, as in a trial
     forwards: int = 0
     order: int = sys.maxsize
     values: int = 0  # that share a μ and σ of the largest input's
@@ -92,6 +88,9 @@ class Record:
             rows = _by_sample(rows, samples, axis)
             kept = None if kept is None else _by_sample(kept, samples, axis)
         part = _of_samples(rows, kept)
+        if self.brief:
+            self.inputs.values.add(*_together(*part))
+            return
         if call == 0 and not again:
             self._start = self._next
         self._next = max(self._next, self._start + len(part[1]))
@@ -115,8 +114,8 @@ class Record:
 
     def see_output(self, y: Tensor, mask: Tensor | None = None) -> None:
         """Take an output."""
-        kept = None if mask is None else self._kept(mask, y).flatten(0, 1)
-        self.outputs.merge(rows_of(self.norm, y).flatten(0, 1), kept)
+        kept = None if mask is None else self._kept(mask, y)
+        self.outputs.add(*_together(*_of_samples(rows_of(self.norm, y), kept)))
 
     def _kept(self, mask: Tensor, x: Tensor) -> Tensor:
         return rows_of(self.norm, mask.expand_as(x)) > 0
@@ -136,6 +135,17 @@ class Record:
         return bool(self.inputs.values.mean.isfinite().all())
 
 
+def _together(
+    counts: Tensor, means: Tensor, squares: Tensor
+) -> tuple[int | Tensor, Tensor, Tensor]:
+    """Count, mean and squared deviations of all samples."""
+    total = counts.sum(dim=0)
+    mean = (counts * means).sum(dim=0) / total.clamp(min=1)
+    deviations = (squares + counts * (means - mean).square()).sum(dim=0)
+    # One count for all channels but where a mask leaves values out.
+    return int(total) if len(total) == 1 else total.long(), mean, deviations
+
+
 def _by_sample(rows: Tensor, samples: int, axis: int) -> Tensor:
     """The rows of one sample as its positions."""
     channels = rows.shape[2]
@@ -149,8 +159,9 @@ def _of_samples(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tens
     """Count, mean and squared deviations of each sample, of (samples, positions, channels)."""
     if kept is None:
         counts = torch.full((len(rows), 1), rows.shape[1], dtype=torch.float64)
-        means = rows.mean(dim=1)
-        return counts, means.cpu(), (rows - means[:, None]).square().sum(dim=1).cpu()
+        means, squares = by_sample(rows)
+        return counts, means.cpu(), squares.cpu()
+    rows = double(rows)
     counts = kept.sum(dim=1).double()
     means = torch.where(kept, rows, 0).sum(dim=1) / counts.clamp(min=1)
     squares = torch.where(kept, rows - means[:, None], 0).square().sum(dim=1)

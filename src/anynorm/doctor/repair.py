@@ -104,6 +104,9 @@ def _why_stale(
         return ""
     if cause.refused:
         return f"{cause.name}: {cause.refused}"
+    if cause.unproven and not accept_data:
+        why = f"{cause.name}: {cause.unproven}"
+        return f"{why}. Give labels; or, if these are data of training, {ACCEPT}"
     return cause.fix if cause.repair == "none" else ""
 
 

@@ -98,7 +98,9 @@ def offered(cause: Cause) -> str:
 def surety(cause: Cause) -> str:
     """Return how sure it is that this is the cause, and where the fault lies."""
     where = "; the data look wrong, not the model: fix() leaves its statistics alone"
-    return f"{cause['sure']}{where if cause['data'] else ''}"
+    why = cause.get("unproven", "")
+    unproven = f"; {why}: fix() leaves them alone unless accept_data=True" if why else ""
+    return f"{cause['sure']}{where if cause['data'] else unproven}"
 
 
 def folded(diagnosis: Diagnosis, causes: Sequence[Cause]) -> list[Finding]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["Pooled", "anyone", "averaged", "double", "in_group"]
+__all__ = ["Pooled", "anyone", "averaged", "by_sample", "centred", "double", "in_group"]
 
 
 class Pooled:
@@ -34,14 +34,14 @@ class Pooled:
 
     def merge(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Add `x`, of shape (N, C, ...); of that, where `mask` is True, which broadcasts to it."""
-        rows = _rows(double(x))
-        if not len(rows):
+        if not x.numel():
             return
         if mask is None:
-            mean = rows.mean(dim=0)
-            self.add(len(rows), mean, (rows - mean).square().sum(dim=0))
+            for part in _parts(x.flatten(2) if x.dim() > 2 else x[..., None]):
+                mean, squares = centred(part, (0, 2))
+                self.add(part.shape[0] * part.shape[2], mean, squares)
             return
-        kept = _rows(mask.expand_as(x))
+        rows, kept = _rows(double(x)), _rows(mask.expand_as(x))
         counts = kept.sum(dim=0)
         mean = torch.where(kept, rows, 0).sum(dim=0) / counts.clamp(min=1)
         self.add(counts, mean, torch.where(kept, rows - mean, 0).square().sum(dim=0))
@@ -82,6 +82,39 @@ class Pooled:
         for counts, mean, squares in found:
             pooled.add(counts, mean, squares)
         return pooled
+
+
+PIECE = 2**18  # values: float64 of that size is memory that was used before, not new pages
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    """`x` in pieces along its first axis, of about `PIECE` values each."""
+    pieces: tuple[Tensor, ...] = x.split(max(PIECE * len(x) // max(x.numel(), 1), 1))
+    return pieces
+
+
+def centred(x: Tensor, axes: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations along `axes`, in float64.
+
+    >>> centred(torch.tensor([[1.0, 3.0]]), 1)
+    (tensor([2.], dtype=torch.float64), tensor([2.], dtype=torch.float64))
+    """
+    own = double(x)
+    own = own.clone() if own.dtype == x.dtype else own  # which is written to
+    mean = own.mean(axes, keepdim=True)
+    squares = torch.linalg.vector_norm(own.sub_(mean), dim=axes).square()
+    return mean.reshape(squares.shape), squares
+
+
+def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of each sample of (samples, positions, channels).
+
+    >>> [tuple(part.shape) for part in by_sample(torch.zeros(5, 4, 3))]
+    [(5, 3), (5, 3)]
+    """
+    found = [centred(part, 1) for part in _parts(x)]
+    means, squares = zip(*found, strict=True)
+    return torch.cat(means), torch.cat(squares)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ def kind_of(module: nn.Module) -> str:
 
 
 def _looks_like_one(module: nn.Module) -> bool:
-    """By its name, and parameters or buffers that are vectors; without layers in it."""
-    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    vectors = any(tensor.dim() == 1 and len(tensor) > 1 for tensor in tensors)
-    return "norm" in type(module).__name__.lower() and vectors and not list(module.children())
+    """By running statistics, or by its name and vectors; without layers in it."""
+    tensors = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+    vectors = any(tensor.dim() == 1 and len(tensor) > 1 for tensor in tensors.values())
+    called = re.search(r"norm|(?-i:BN(?![a-z]))", type(module).__name__, re.IGNORECASE)
+    keeps = bool({"running_mean", "running_var"} & set(tensors))
+    return (keeps or (called is not None and vectors)) and not list(module.children())

@@ -28,6 +28,8 @@ class Cause:
             set, "layer" is the repair of each finding, "none" is left to the user.
         refused: why the repair is not offered; "" where it is.
         data: True where the data look wrong and not the model.
+        unproven: why :meth:`Diagnosis.fix` leaves the repair to ``accept_data=True``: nothing
+            tells whether the model or the data are other than in training; "" else.
         edits: ε by layer, for the repair "eps".
         layers: the layers whose statistics are recomputed; all of them if it is empty.
     """
@@ -41,6 +43,7 @@ class Cause:
     repair: str = "none"
     refused: str = ""
     data: bool = False
+    unproven: str = ""
     edits: tuple[tuple[str, float], ...] = ()
     layers: tuple[str, ...] = ()
 
@@ -51,6 +54,7 @@ class Cause:
 
     def to_dict(self, findings: tuple[Finding, ...]) -> dict[str, Any]:
         """Return plain values; the findings are named by their places in `findings`."""
-        words = ("name", "severity", "evidence", "fix", "effect", "sure", "refused", "data")
+        words = ["name", "severity", "evidence", "fix", "effect", "sure", "refused", "data"]
+        words.append("unproven")
         places = [i for i, one in enumerate(findings) if any(one is own for own in self.findings)]
         return {**{word: getattr(self, word) for word in words}, "findings": places}

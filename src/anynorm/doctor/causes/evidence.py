@@ -39,6 +39,7 @@ class Evidence:
     refused: str = ""
     effect: str = ""
     data: bool = False
+    unproven: str = ""
     name: str = ""
     edits: tuple[tuple[str, float], ...] = ()
     layers: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Evidence:
             repair=self.repair,
             refused=refused,
             data=self.data,
+            unproven="" if refused else self.unproven,
             edits=self.edits,
             layers=self.layers,
         )

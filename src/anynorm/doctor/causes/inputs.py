@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from anynorm.doctor.causes.evidence import Evidence
-from anynorm.doctor.causes.score import Score, better
+from anynorm.doctor.causes.score import Score, better, distance
 from anynorm.doctor.causes.ward import Trial, Ward
 from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.drift import measurable
 from anynorm.doctor.geometry import double
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
@@ -61,22 +62,35 @@ def preprocessing(ward: Ward) -> Evidence | None:
     if first is None or not batches or _input_of(batches[0]) is None:
         return None
     record, findings = first
-    before = ward.score(ward.model, batches)
-    layer = record.norm.name
-    if before.off.get(layer, 0.0) < LEAST:
+    found = ward.once("preprocessing", lambda: _search(ward, record))
+    return None if found is None else _evidence(ward, findings, found, record)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The change of the input that fits, the batches changed so, and the trial on all of them."""
+
+    candidate: _Candidate
+    batches: list[Batch]
+    trial: Trial
+
+
+def _search(ward: Ward, record: Record) -> _Search | None:
+    batches, layer = ward.batches[:FITTED_ON], record.norm.name
+    before = _off(ward, record, batches, _same)
+    if before < LEAST:
         return None
     tried = list(_tried(ward, record, batches, before))
     if not tried:
         return None
-    best = min(after.off[layer] for _, after in tried)
-    near = best + NEAR + NEAR * before.off[layer]
+    near = min(after.off[layer] for _, after in tried) + NEAR + NEAR * before
     # Listed from the simplest on, of which the first wins among equals.
     candidate = next(one for one, after in tried if after.off[layer] <= near)
     batches = [_changed(batch, candidate.change) for batch in ward.batches]
-    trial = _compared(ward, batches)
+    trial = Trial(ward.before, ward.score(ward.model, batches))
     if trial.before.loss is not None and not better(trial.before, trial.after):
         return None
-    return _evidence(ward, findings, layer, candidate, trial, batches, record)
+    return _Search(candidate, batches, trial)
 
 
 def _first(ward: Ward) -> tuple[Record, list[Finding]] | None:
@@ -89,22 +103,33 @@ def _first(ward: Ward) -> tuple[Record, list[Finding]] | None:
 
 
 def _tried(
-    ward: Ward, record: Record, batches: Sequence[Batch], before: Score
+    ward: Ward, record: Record, batches: Sequence[Batch], off: float
 ) -> Iterator[tuple[_Candidate, Score]]:
-    """The candidates that make the statistics fit."""
-    layer = record.norm.name
-    for candidate in _candidates(ward, layer, batches):
+    """The candidates that make the statistics fit, where those of the first layer were `off`.
+
+    Most do not fit the first layer, which a part of the forward pass shows.
+    """
+    before: Score | None = None
+    for candidate in _candidates(ward, record, batches):
+        now = _off(ward, record, batches, candidate.change)
+        if now > FITS * off:
+            continue
+        before = before or ward.score(ward.model, batches)
         try:
             after = ward.score(ward.model, [_changed(b, candidate.change) for b in batches])
         except AnynormError:
             continue
-        fits = after.off.get(layer, math.inf) <= FITS * before.off[layer]
         # What fits the first layer by chance leaves those behind it off.
-        exact = after.off.get(layer, math.inf) <= EXACT * before.off[layer]
-        exact = exact and record.norm.channels > 2 * CHANNELS
+        exact = now <= EXACT * off and record.norm.channels > 2 * CHANNELS
         likely = (candidate.usual or exact) and after.mean_off < before.mean_off
-        if fits and (likely or _all_restored(before, after)):
+        if likely or _all_restored(before, after):
             yield candidate, after
+
+
+def _off(ward: Ward, record: Record, batches: Sequence[Batch], change: _Change) -> float:
+    """By how many σ the statistics of the first layer are off when the input is changed so."""
+    found = _first_record(ward, record, batches, change)
+    return math.inf if found is None else distance(found)
 
 
 def _all_restored(before: Score, after: Score) -> bool:
@@ -112,15 +137,11 @@ def _all_restored(before: Score, after: Score) -> bool:
     return all(trial.restored(layer) for layer, off in before.off.items() if off > LEAST)
 
 
-def _compared(ward: Ward, batches: list[Batch]) -> Trial:
-    return Trial(ward.before, ward.score(ward.model, batches))
-
-
-def _candidates(ward: Ward, layer: str, batches: Sequence[Batch]) -> Iterator[_Candidate]:
+def _candidates(ward: Ward, record: Record, batches: Sequence[Batch]) -> Iterator[_Candidate]:
     shape = _shape(batches)
     if len(shape) > 2 and shape[1] == 3:
         yield from _orders()
-    yield from _fitted(ward, layer, batches)
+    yield from _fitted(ward, record, batches)
     if len(shape) > 1 and shape[1] <= 4:
         yield _standardised(batches)
     if len(shape) == 4 and shape[1] == 3:
@@ -139,17 +160,18 @@ def _orders() -> Iterator[_Candidate]:
             yield _Candidate(lambda x, i=index: x[:, i.to(x.device)], words, code, usual=reverse)  # type: ignore[misc]
 
 
-def _fitted(ward: Ward, layer: str, batches: Sequence[Batch]) -> Iterator[_Candidate]:
+def _fitted(ward: Ward, record: Record, batches: Sequence[Batch]) -> Iterator[_Candidate]:
     """One factor, and one factor with one shift, that fit the first layer's mean and variance.
 
     What lies before the first layer is mostly linear in the input: then its mean and variance for
     any factor and shift follow from those for the input, for zeros and for ones.
     """
-    found = [_moments(ward, layer, batches, change) for change in (_same, _zeros, _ones)]
+    found = [_first_record(ward, record, batches, change) for change in (_same, _zeros, _ones)]
     if any(one is None for one in found):
         return
-    (mean, variance), (zero, _), (one, _) = found  # type: ignore[misc]
-    module = ward.model.get_submodule(layer)
+    values = [one.inputs.values for one in found if one is not None]
+    (mean, zero, one), variance = (one.mean for one in values), values[0].variance
+    module = ward.model.get_submodule(record.norm.name)
     running_mean = double(module.running_mean).cpu()  # type: ignore[arg-type]
     running_var = double(module.running_var).cpu()  # type: ignore[arg-type]
     # ε would make a small variance larger than it is.
@@ -216,12 +238,10 @@ def _imagenet() -> Iterator[_Candidate]:
 def _evidence(
     ward: Ward,
     findings: list[Finding],
-    layer: str,
-    candidate: _Candidate,
-    trial: Trial,
-    batches: list[Batch],
+    found: _Search,
     record: Record,
 ) -> Evidence:
+    candidate, trial, layer = found.candidate, found.trial, record.norm.name
     every = ward.of(1, 2, 3, 4, 10)
     explained = [one for one in every if one.check == 3 or trial.restored(one.layer)]
     channels = record.norm.channels
@@ -238,7 +258,8 @@ def _evidence(
     sure = "likely"
     if undecided or channels < CHANNELS:
         sure = (
-            "or the running statistics of this layer are wrong: the numbers do not tell them apart"
+            "likely this, or the running statistics of this layer are wrong: the numbers do not "
+            "tell them apart"
         )
     return Evidence(
         findings=explained or findings,
@@ -247,7 +268,7 @@ def _evidence(
         sure=sure,
         trial=trial,
         data=True,
-        go_on=lambda ward: ward.fed(batches),
+        go_on=lambda ward: ward.fed(found.batches),
     )
 
 
@@ -258,21 +279,25 @@ def _means_say_nothing(ward: Ward, layer: str) -> bool:
     return float((mean.square() / (variance + 1e-12)).mean().sqrt()) < SEEN
 
 
-def _moments(
-    ward: Ward, layer: str, batches: Sequence[Batch], change: _Change
-) -> tuple[Tensor, Tensor] | None:
-    """Mean and variance of what reaches a layer when the input is changed so."""
-    probe = Probe(ward.model, ward.case.forward)
+def _first_record(
+    ward: Ward, first: Record, batches: Sequence[Batch], change: _Change
+) -> Record | None:
+    """What reaches the first layer when the input is changed so; None where it cannot be told.
+
+    The rest of the forward pass is left out, unless it calls the layer again.
+    """
+    probe, layer = Probe(ward.model, ward.case.forward, brief=True), first.norm.name
     try:
         with probe:
             for batch in batches:
-                probe.run(_changed(batch, change))
+                if len(first.calls) > 1:
+                    probe.run(_changed(batch, change))
+                else:
+                    probe.run_to(_changed(batch, change), layer)
     except AnynormError:
         return None
-    for record in probe.records:
-        if record.norm.name == layer and record.seen and record.finite:
-            return record.inputs.values.mean, record.inputs.values.variance
-    return None
+    named = [record for record in measurable(probe.records) if record.norm.name == layer]
+    return named[0] if named else None
 
 
 def _same(x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def score(
 ) -> Score:
     """Measure a model in eval mode."""
     found = Score()
-    probe = Probe(model, forward)
+    probe = Probe(model, forward, brief=True)
     for batch in batches:
         with probe:
             output = probe.run(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from anynorm.doctor.causes.evidence import Evidence, counted
-from anynorm.doctor.causes.ward import Ward
+from anynorm.doctor.causes.ward import Trial, Ward
 from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import Drift
 from anynorm.doctor.geometry import double
@@ -19,6 +20,7 @@ from anynorm.doctor.geometry import double
 __all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]
 
 RECALIBRATE = "model = anynorm.surgery.recalibrate(model, batches).model"
+UNPROVEN = "without labels nothing tells whether the statistics are wrong or the data are others"
 STALE = (1, 2, 3, 4)
 CONVENTION = 0.5  # a momentum from here on is one in the other convention
 SLOW = 1e-4  # a momentum below this moves the statistics of no usual training
@@ -26,7 +28,8 @@ MOST = 0.8  # of the layers
 FITS = 0.1  # σ by which the statistics of a layer may be off and fit
 ACCOUNTS = 0.8  # of the distance is left at most where the initial statistics explain it
 SHRUNK = 0.05  # log of the ratio of variances, running over data
-_AVERAGED = ("n_averaged", "ema", "swa", "averaged")  # in names of classes and buffers
+HALF = 0.5  # of the layers, where the weights are called an average by a name alone
+_AVERAGED = {"averaged", "avg", "ema", "polyak", "swa"}  # words of names
 
 
 def few_batches(ward: Ward) -> Evidence | None:
@@ -111,13 +114,12 @@ def averaged(ward: Ward) -> Evidence | None:
     off = _off(ward)
     if not off or not ward.of(1, 2):
         return None
-    named = _names_an_average(ward)
+    named, told = _names_an_average(ward), _averaging(ward.case.origin)
     layers = len(ward.case.drifts)
-    if not named and (len(off) < MOST * layers or layers < 2):
-        return None
     ratios = [_ratio(drift) for drift in off]
     shrunk = sum(ratio > SHRUNK for ratio in ratios) >= MOST * len(ratios)
-    if not named and not shrunk:
+    as_averaging = shrunk and len(off) >= MOST * layers and layers >= 2
+    if not named and not as_averaging and not (told and len(off) >= HALF * layers):
         return None
     middle = statistics.median(ratios)
     words = (
@@ -126,7 +128,9 @@ def averaged(ward: Ward) -> Evidence | None:
     )
     words += ", as averaging weights leaves it" if shrunk else ""
     words += f"; the model holds {named!r}" if named else ""
-    sure = "certain" if named else "likely, or other weights were loaded without their statistics"
+    words += f"; the weights come from {ward.case.origin!r}" if told else ""
+    sure = "likely" if as_averaging else "likely, by the name of the weights alone"
+    sure = "certain" if named else f"{sure}, or other weights were loaded without their statistics"
     return _recalibrating(ward, [], words, sure)
 
 
@@ -177,13 +181,16 @@ def lag(ward: Ward) -> Evidence | None:
         words += f"; the momentum is {slow:g}, so they hardly move"
     elif off:
         words += f", first in {off[0].record.norm.name!r}"
-    others = "averaged weights without statistics, or data other than those of training"
-    sure = "certain" if slow else f"or {others}: the numbers do not tell them apart"
+    others = "averaged weights without statistics, or data that are not those of training"
+    sure = f"likely this, or {others}: the numbers do not tell them apart"
+    sure = "certain" if slow else sure
     name = "momentum lost" if slow else ""
     if not off:
         words = "the loss is higher by the running statistics, yet no test finds these off"
         name, sure = "cause unknown", "nothing measured tells the cause"
-    return _recalibrating(ward, [], words, sure, name)
+    made = _recalibrating(ward, [], words, sure, name)
+    # Nothing comes behind this row, so it has what no repair restored, too.
+    return replace(made, findings=[one for one in ward.findings if one in ward.of(*STALE)])
 
 
 def _recalibrating(
@@ -224,10 +231,16 @@ def _recalibrating(
         sure=sure,
         repair="statistics",
         refused=refused,
+        unproven="" if sure == "certain" or layers or _judged(trial) else UNPROVEN,
         name=name,
         layers=layers,
         go_on=lambda ward: ward.repaired(partial(ward.recompute, layers=layers)),
     )
+
+
+def _judged(trial: Trial) -> bool:
+    """Whether a loss says what the repair does."""
+    return trial.before.loss is not None
 
 
 def _off(ward: Ward) -> list[Drift]:
@@ -259,13 +272,20 @@ def _slow(ward: Ward) -> float | None:
 
 
 def _names_an_average(ward: Ward) -> str:
-    """A class or a buffer of the model that says that its weights are an average."""
-    names = [type(module).__name__ for module in ward.case.model.modules()]
-    names += [name.rpartition(".")[2] for name, _ in ward.case.model.named_buffers()]
-    parts = (
-        (name, part)
-        for name in names
-        for part in _AVERAGED
-        if part == name.lower() or (part == "averaged" and "averagedmodel" in name.lower())
-    )
-    return next((name for name, _ in parts), "")
+    """The class or a buffer of the model itself that says that its weights are an average.
+
+    Layers inside it are not asked: there is an attention that is called EMA.
+    """
+    names = [type(ward.case.model).__name__]
+    names += [name for name, _ in ward.case.model.named_buffers(recurse=False)]
+    return next(filter(_averaging, names), "")
+
+
+def _averaging(name: str) -> bool:
+    """Whether a name has a word for averaged weights.
+
+    >>> [_averaging(name) for name in ("AveragedModel", "net_ema.pt", "ModelEMA", "schema.pt")]
+    [True, True, True, False]
+    """
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    return not _AVERAGED.isdisjoint(word.lower() for word in words)

@@ -64,12 +64,13 @@ def epsilon(ward: Ward) -> Evidence | None:
         return None
     names = [name for name, _ in suspects]
     own = [one for one in ward.findings if _is_about_epsilon(one) and one.layer in names]
-    tried = [(value, ward.trial(partial(_set, eps=dict.fromkeys(names, value)))) for value in USUAL]
+    tried = [(value, _with(ward, suspects, value)) for value in USUAL]
     value, trial = min(tried, key=lambda one: _rank(one[1]))
     present = max(eps for _, eps in suspects)
     if not own and not trial.works and not better(trial.before, trial.after):
         return None
-    if value == present:
+    # A usual ε is no evidence against itself: another one must make the statistics fit as well.
+    if value == present or (not own and present in USUAL and not trial.fits):
         return None
     words = f"ε is {present:g} in {counted(names)}; the default is {DEFAULT:g}"
     words += f", and with {value:g} the model fits best" if trial.works else ""
@@ -92,6 +93,13 @@ def epsilon(ward: Ward) -> Evidence | None:
         edits=edits,
         go_on=lambda ward: ward.repaired(partial(_set, eps=dict(edits))),
     )
+
+
+def _with(ward: Ward, suspects: Sequence[tuple[str, float]], value: float) -> Trial:
+    """The model with that ε in some layers, which it may have already."""
+    if all(eps == value for _, eps in suspects) and not ward.reason:
+        return Trial(ward.before, ward.before)
+    return ward.trial(partial(_set, eps={name: value for name, _ in suspects}))
 
 
 def _suspects(ward: Ward) -> Iterator[tuple[str, float]]:

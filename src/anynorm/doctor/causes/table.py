@@ -66,8 +66,8 @@ CAUSES: tuple[Row, ...] = (
     Row(
         "averaged weights without statistics",
         stale.averaged,
-        "a model that is called an average, or statistics off in 80% of the layers from "
-        "the first on with running variances above the data's",
+        "a model that is called an average; origin= that is, and statistics off in half of the "
+        "layers; or statistics off in 80% of them with running variances above the data's",
     ),
     Row(
         "statistics of one layer",

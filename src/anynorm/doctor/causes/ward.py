@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -27,6 +27,7 @@ PASSES = 2  # of recomputing in a trial: further ones change little, and each co
 LESS = 0.5  # of its distance is left where a repair explains that a layer is off
 
 Edit = Callable[[nn.Module], nn.Module]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Trial:
             return False
         if self.before.loss is not None and self.after.loss is not None:
             return better(self.before, self.after)
+        return self.fits
+
+    @property
+    def fits(self) -> bool:
+        """Whether the statistics fit better."""
         return self.after.mean_off < LESS * self.before.mean_off
 
     @property
@@ -94,8 +100,7 @@ class Ward:
 
     def __post_init__(self) -> None:
         self.model = self.case.model
-        self._before: Score | None = None
-        self._recalibrated: Trial | None = None
+        self._known: dict[str, Any] = {}
         if not self.batches:
             self.reason = "there are no batches"
         elif in_group():
@@ -109,9 +114,16 @@ class Ward:
     @property
     def before(self) -> Score:
         """The score of the model with the repairs found so far."""
-        if self._before is None:
-            self._before = self.score(self.model, self.batches) if self.batches else Score()
-        return self._before
+        return self.once(
+            "before", lambda: self.score(self.model, self.batches) if self.batches else Score()
+        )
+
+    def once(self, name: str, measure: Callable[[], _T]) -> _T:
+        """What was measured of this model on these batches under a name before, or is now."""
+        if name not in self._known:
+            self._known[name] = measure()
+        found: _T = self._known[name]
+        return found
 
     def score(self, model: nn.Module, batches: Sequence[Batch]) -> Score:
         """Measure a model."""
@@ -143,25 +155,26 @@ class Ward:
             return Trial(Score(), Score(), self.reason)
         if prepare is not None or layers:
             return self._in_halves(prepare, layers)
-        if self._recalibrated is None:
-            self._recalibrated = self._in_halves(None, ())
-        return self._recalibrated
+        return self.once("recalibrated", lambda: self._in_halves(None, ()))
 
     def _in_halves(self, prepare: Edit | None, layers: Sequence[str]) -> Trial:
         halves = _halves(self.batches)
         if halves is None:
             return Trial(self.before, Score(), "a single sample cannot be split into halves")
-        before, after = [], []
+        after = []
         try:
-            for fit, held in (halves, halves[::-1]):
+            before = self.once("halves", lambda: merged([self._scored(half) for half in halves]))
+            for fit, held in (halves[::-1], halves):
                 model = copy.deepcopy(self.model)
                 model = model if prepare is None else prepare(model)
                 self.recompute(model, layers, fit)
-                before.append(self.score(self.model, held))
                 after.append(self.score(model, held))
         except AnynormError as error:
             return Trial(self.before, Score(), str(error).partition("\n")[0])
-        return Trial(merged(before), merged(after))
+        return Trial(before, merged(after))
+
+    def _scored(self, batches: Sequence[Batch]) -> Score:
+        return self.score(self.model, batches)
 
     def too_few(self, trial: Trial) -> str:
         """Why statistics of these batches are no repair: "" if they are one."""
@@ -179,12 +192,12 @@ class Ward:
         """Go on with the model as a repair left it."""
         if not self.reason:
             self.model = edit(self.model).eval()
-        self._before = self._recalibrated = None
+        self._known = {}
 
     def fed(self, batches: list[Batch]) -> None:
         """Go on with other batches."""
         self.batches = batches
-        self._before = self._recalibrated = None
+        self._known = {}
 
     def recompute(
         self,
@@ -193,7 +206,9 @@ class Ward:
         batches: Sequence[Batch] | None = None,
     ) -> nn.Module:
         """The edit that recomputes the running statistics of some layers, or of all."""
-        options: dict[str, Any] = {"passes": PASSES, "layers": layers or None}
+        # What reaches a single layer does not depend on its statistics, so one pass has them all.
+        passes = 1 if len(layers) == 1 else PASSES
+        options: dict[str, Any] = {"passes": passes, "layers": layers or None}
         recompute(model, batches or self.batches, Log(), forward=self.case.forward, **options)
         return model
 

@@ -121,7 +121,7 @@ _WITH_BIAS = ("convolution", "conv1d", "conv2d", "conv3d", "conv_transpose", "li
 def idle_biases(case: Case) -> Iterator[tuple[Normalizer, str]]:
     """Batch norms with the bias in front of them that their mean takes away."""
     candidates = [n for n in case.tracking if n.fixed and n.spec.invariances.unit_shift]
-    if not candidates or not _has_bias(case):
+    if not candidates or not _has_bias(case, {norm.channels for norm in candidates}):
         return
     graph = case.graph
     for norm in candidates:
@@ -135,9 +135,11 @@ def idle_biases(case: Case) -> Iterator[tuple[Normalizer, str]]:
             yield norm, bias
 
 
-def _has_bias(case: Case) -> bool:
+def _has_bias(case: Case, channels: set[int]) -> bool:
+    """Whether there is a bias that may stand before such a batch norm: tracing a model is slow."""
     kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
-    return any(isinstance(m, kinds) and m.bias is not None for m in case.model.modules())
+    biases = (m.bias for m in case.model.modules() if isinstance(m, kinds))
+    return any(b is not None and len(b) in channels and bool(b.any()) for b in biases)
 
 
 def _bias_of(case: Case, node: Node) -> str:

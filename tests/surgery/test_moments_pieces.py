@@ -1,0 +1,33 @@
+"""Moments measured in pieces are those of the whole, and leave what they measure alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anynorm.surgery import moments
+from anynorm.surgery.moments import Pooled, by_sample
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7, 3), (7, 3, 5), (7, 3, 4, 6)])
+def test_pieces_have_the_moments_of_the_whole(dtype, shape, monkeypatch):
+    x = torch.randn(shape, dtype=torch.float64).to(dtype) + 3
+    before, flat = x.clone(), x.double().movedim(1, -1).flatten(0, -2)
+    monkeypatch.setattr(moments, "PIECE", 20)
+    pooled = Pooled()
+    pooled.merge(x)
+    assert pooled.count == len(flat)
+    torch.testing.assert_close(pooled.mean, flat.mean(0))
+    torch.testing.assert_close(pooled.variance, flat.var(0))
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_every_sample_has_its_own(layout, monkeypatch):
+    x = torch.randn(5, 3, 4, 6).to(memory_format=layout)
+    rows = x.movedim(1, -1).reshape(5, 24, 3)
+    monkeypatch.setattr(moments, "PIECE", 100)
+    means, squares = by_sample(rows)
+    torch.testing.assert_close(means, rows.double().mean(1))
+    torch.testing.assert_close(squares, rows.double().var(1) * 23)
