@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import anynorm
 from anynorm.doctor import doctor
 from anynorm.doctor.case import Case
+from anynorm.doctor.causes import inputs
 from anynorm.doctor.causes.score import Score
 from anynorm.doctor.causes.table import CAUSES
 from anynorm.doctor.causes.ward import Trial, Ward
@@ -438,3 +440,19 @@ def test_a_usual_epsilon_is_not_blamed_for_other_data(monkeypatch):
     names = [cause.name for cause in doctor(model, data).causes]
     assert "input preprocessing" in names
     assert "ε changed" not in names
+
+
+@pytest.mark.parametrize(("losses", "chosen"), [((0.5, 0.3), "second"), ((None, None), "first")])
+def test_the_loss_chooses_the_change_of_the_input_and_without_labels_the_fit(losses, chosen):
+    tried = [
+        (name, Score(losses=[] if loss is None else [loss], off={"bn": off}))
+        for name, loss, off in zip(("first", "second"), losses, (0.2, 0.4), strict=True)
+    ]
+    assert inputs._best(tried, "bn", 1.5) == chosen
+
+
+@pytest.mark.parametrize(("recomputed", "holds"), [(2.3, True), (0.35, False), (0.2, False)])
+def test_a_change_of_the_input_must_do_better_than_statistics_that_fit_the_input(recomputed, holds):
+    before, after = Score(losses=[13.6]), Score(losses=[0.35])
+    ward = SimpleNamespace(recalibrated=lambda: Trial(before, Score(losses=[recomputed])))
+    assert inputs._beats_recomputing(ward, before, after) == holds

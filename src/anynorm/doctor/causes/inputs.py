@@ -83,14 +83,25 @@ def _search(ward: Ward, record: Record) -> _Search | None:
     tried = list(_tried(ward, record, batches, before))
     if not tried:
         return None
-    near = min(after.off[layer] for _, after in tried) + NEAR + NEAR * before
-    # Listed from the simplest on, of which the first wins among equals.
-    candidate = next(one for one, after in tried if after.off[layer] <= near)
+    candidate = _best(tried, layer, before)
     batches = [_changed(batch, candidate.change) for batch in ward.batches]
     trial = Trial(ward.before, ward.score(ward.model, batches))
     if trial.before.loss is not None and not better(trial.before, trial.after):
         return None
     return _Search(candidate, batches, trial)
+
+
+def _best(tried: Sequence[tuple[_Candidate, Score]], layer: str, off: float) -> _Candidate:
+    """The candidate with the lowest loss or, without labels, the best fit of the first layer.
+
+    They are listed from the simplest on, of which the first wins among equals.
+    """
+    losses = [after for _, after in tried if after.loss is not None]
+    if losses:
+        lowest = min(losses, key=lambda after: after.loss or 0.0)
+        tried = [(one, after) for one, after in tried if not better(after, lowest)]
+    near = min(after.off[layer] for _, after in tried) + NEAR + NEAR * off
+    return next(one for one, after in tried if after.off[layer] <= near)
 
 
 def _first(ward: Ward) -> tuple[Record, list[Finding]] | None:
@@ -122,7 +133,7 @@ def _tried(
         # What fits the first layer by chance leaves those behind it off.
         exact = now <= EXACT * off and record.norm.channels > 2 * CHANNELS
         likely = (candidate.usual or exact) and after.mean_off < before.mean_off
-        if likely or _all_restored(before, after):
+        if likely or _all_restored(before, after) or _beats_recomputing(ward, before, after):
             yield candidate, after
 
 
@@ -135,6 +146,13 @@ def _off(ward: Ward, record: Record, batches: Sequence[Batch], change: _Change) 
 def _all_restored(before: Score, after: Score) -> bool:
     trial = Trial(before, after)
     return all(trial.restored(layer) for layer, off in before.off.items() if off > LEAST)
+
+
+def _beats_recomputing(ward: Ward, before: Score, after: Score) -> bool:
+    """Whether the loss falls, and further than by statistics that fit the input as it is."""
+    trial = ward.recalibrated()
+    comparable = not (trial.reason or trial.refusal)
+    return comparable and better(before, after) and better(trial.after, after)
 
 
 def _candidates(ward: Ward, record: Record, batches: Sequence[Batch]) -> Iterator[_Candidate]:
