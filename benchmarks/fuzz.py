@@ -17,12 +17,20 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks import fuzz_layers, fuzz_plans
+from benchmarks import fuzz_layers, fuzz_plans, fuzz_records
+
+
+def _records(seed: int) -> fuzz_layers.Outcome:
+    if problem := fuzz_records.failure(fuzz_records.case(seed)):
+        raise AssertionError(problem)
+    return fuzz_layers.Outcome("a report", 0)
+
 
 # What is fuzzed: functions of a seed, which raise for what should not be.  Add a line for another.
 TARGETS: dict[str, Callable[[int], fuzz_layers.Outcome]] = {
     "layers": fuzz_layers.run,
     "plans": fuzz_plans.run,
+    "records": _records,
 }
 # Layers are what there is most to try of.
 _SHARES = {"layers": 20}
