@@ -33,14 +33,16 @@ def test_every_subject_has_the_places_that_it_compares(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "layers"), [("mlp-sigmoid", 3), ("mlp-relu", 8)])
 def test_depth_and_width(name: str, layers: int) -> None:
-    model = SUBJECTS[name].build((1, 8, 8), 10, norm=lambda _: nn.Identity(), placement="before")
+    model = SUBJECTS[name].build(
+        (1, 8, 8), 10, norm=lambda *_, **__: nn.Identity(), placement="before"
+    )
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     assert [layer.out_features for layer in linear] == [100] * layers + [10]
 
 
 def test_placement_moves_the_normalizer_behind_the_activation() -> None:
     def order(placement: str) -> list[type]:
-        model = SUBJECTS["mlp-relu"].build((4,), 2, norm=nn.BatchNorm1d, placement=placement)
+        model = SUBJECTS["mlp-relu"].build((4,), 2, norm=lambda n, **_: nn.BatchNorm1d(n), placement=placement)
         return [type(layer) for layer in list(model)[2:4]]
 
     assert order("before") == [nn.BatchNorm1d, nn.ReLU]
@@ -50,7 +52,9 @@ def test_placement_moves_the_normalizer_behind_the_activation() -> None:
 def test_initial_weights_have_the_stated_deviation() -> None:
     for name, std in (("mlp-sigmoid", 0.01), ("mlp-relu", (2 / 100) ** 0.5)):
         torch.manual_seed(0)
-        model = SUBJECTS[name].build((64,), 10, norm=lambda _: nn.Identity(), placement="before")
+        model = SUBJECTS[name].build(
+            (64,), 10, norm=lambda *_, **__: nn.Identity(), placement="before"
+        )
         weight = model[4].weight
         # The deviation of 10,000 Gaussian numbers is within 4 / sqrt(20,000), 3%, of the true one.
         assert abs(weight.std() / std - 1) < 0.03
@@ -59,7 +63,7 @@ def test_initial_weights_have_the_stated_deviation() -> None:
 
 def test_rnn_shares_one_normalizer_over_time() -> None:
     norm = nn.BatchNorm1d(100)
-    model = SUBJECTS["rnn"].build((1, 8, 8), 10, norm=lambda _: norm, placement="before")
+    model = SUBJECTS["rnn"].build((1, 8, 8), 10, norm=lambda *_, **__: norm, placement="before")
     model(torch.randn(4, 1, 8, 8))
     assert norm.num_batches_tracked == 64
     recurrent = model.recurrent.weight
@@ -69,7 +73,7 @@ def test_rnn_shares_one_normalizer_over_time() -> None:
 
 def test_deep_linear_net_is_linear_and_deep() -> None:
     model = SUBJECTS["deep-linear"].build(
-        (10,), 10, norm=lambda _: nn.Identity(), placement="before"
+        (10,), 10, norm=lambda *_, **__: nn.Identity(), placement="before"
     )
     assert sum(isinstance(layer, nn.Linear) for layer in model) == 25
     x, zero = torch.randn(3, 10), torch.zeros(1, 10)

@@ -137,8 +137,8 @@ class _WeightNorm(torch.autograd.Function):
 
 def _norm(w: Tensor) -> Tensor:
     """The L2 norm of each unit."""
-    norm: Tensor = torch.linalg.vector_norm(w, dim=tuple(range(1, w.dim())), keepdim=True)
-    return norm
+    # Of core operators, for torch.export.
+    return w.square().sum(tuple(range(1, w.dim())), keepdim=True).sqrt()
 
 
 def takes_weight(w: Tensor, affine: Affine) -> bool:
@@ -188,7 +188,7 @@ def _run(
     training: bool,
     eps: float,
 ) -> Tensor:
-    if running is None or (training and x.numel() == 0):  # no batch, which nobody counts
+    if running is None:
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
     mean, var, _, momentum = running
     if not training:
