@@ -92,9 +92,17 @@ def finished(z: Tensor, phi: str | None, mask: Tensor | None) -> Tensor:
 
 
 def moved(
-    spec: Spec, at: Layout, found: Statistics, running: dict[str, Tensor], momentum: float | None
+    spec: Spec,
+    at: Layout,
+    found: Statistics,
+    running: dict[str, Tensor],
+    momentum: float | None,
+    largest: float,
 ) -> dict[str, Tensor]:
-    """The running statistics after a batch, of which each set enters by its number of values."""
+    """The running statistics after a batch, of which each set enters by its number of values.
+
+    A channel whose statistics are beyond the `largest` number of their type stays as it was.
+    """
     count, square = found.count, found.square
     unbiased = spec.scale is not None and spec.scale.is_standard_deviation
     if unbiased:
@@ -108,13 +116,14 @@ def moved(
         total = (statistic * weights).sum(axes, keepdim=True) / weights.sum(axes, keepdim=True)
         return total.expand(at.beside).reshape(shape)
 
-    batches = running["num_batches_tracked"] + 1
+    values = {"running_mean": placed(found.mean), "running_var": placed(square)}
+    usable = torch.stack([v.abs() <= largest for v in values.values()]).all(0)
+    batches = running["num_batches_tracked"] + usable.any()
     weight = 1 / batches if momentum is None else momentum
     after = {"num_batches_tracked": batches}
-    for name, value in (("running_mean", placed(found.mean)), ("running_var", placed(square))):
-        after[name] = torch.where(
-            value.isfinite(), running[name] + weight * (value - running[name]), running[name]
-        )
+    for name, value in values.items():
+        there = running[name] + weight * (value - running[name])
+        after[name] = torch.where(usable, there, running[name])
     return after
 
 

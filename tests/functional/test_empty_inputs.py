@@ -42,7 +42,5 @@ def test_empty_inputs(name: str, shape: str, dtype: torch.dtype, training: bool)
     for key, parameter in layer.named_parameters():
         assert parameter.grad is not None, key
         assert not parameter.grad.any(), key
-    if isinstance(layer, nn.BatchNorm1d):  # torch counts a batch without values
-        before["num_batches_tracked"] += training
     for key, buffer in layer.named_buffers():
         assert torch.equal(buffer, before[key]), key

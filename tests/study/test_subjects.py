@@ -42,7 +42,9 @@ def test_depth_and_width(name: str, layers: int) -> None:
 
 def test_placement_moves_the_normalizer_behind_the_activation() -> None:
     def order(placement: str) -> list[type]:
-        model = SUBJECTS["mlp-relu"].build((4,), 2, norm=lambda n, **_: nn.BatchNorm1d(n), placement=placement)
+        model = SUBJECTS["mlp-relu"].build(
+            (4,), 2, norm=lambda n, **_: nn.BatchNorm1d(n), placement=placement
+        )
         return [type(layer) for layer in list(model)[2:4]]
 
     assert order("before") == [nn.BatchNorm1d, nn.ReLU]

@@ -59,6 +59,8 @@ def seeds_to_add(
     """
     [runs] = studies(records)
     names = dict.fromkeys(name for c in comparisons for name in (c["a"], c["b"]))
+    if not names:
+        return []
     groups = at_own_rate(runs)
     cells = [Cell.from_dict(groups[name][0]["cell"]) for name in names]
     first = min(record["cell"]["seed"] for record in runs.records)

@@ -171,6 +171,8 @@ def _limit(entry: Entry, entries: Sequence[Entry], score: Score) -> str:
     Small batches may train worse for another reason than the statistics. So the rise of the error
     counts beyond that of a normalizer without batch statistics, where one was measured.
     """
+    if entry["small_batch"] is None:
+        return ""
     steady = next((e for e in entries if e.get("batch_sizes") and uses_no_batch(e["label"])), None)
     usual = dict(steady["batch_sizes"]) if steady and not uses_no_batch(entry["label"]) else {}
     last = None
