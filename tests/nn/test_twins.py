@@ -239,3 +239,19 @@ def test_symbolic_tracing_takes_the_layers_as_leaves():
     traced = torch.fx.symbolic_trace(model)
     assert [node.op for node in traced.graph.nodes][1:-1] == ["call_module"] * len(layers)
     torch.testing.assert_close(traced(x), model(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("strides", [(20, 1, 20, 4, 20), (1, 1, 1, 4, 1)])
+def test_gradients_of_strides_that_fit_several_layouts(strides, training):
+    """torch 2.13 gives wrong ones: it reads the cotangent in another layout than the input."""
+    x = torch.randn(20, dtype=torch.float64).as_strided((1, 4, 1, 5, 1), strides)
+    layer = anynorm.BatchNorm3d(4, dtype=torch.float64).train(training)
+    cotangent, gradients = torch.randn(x.shape, dtype=x.dtype), []
+    for given in (x, x.clone(memory_format=torch.contiguous_format)):
+        layer.zero_grad()
+        leaf = given.detach().requires_grad_()
+        layer(leaf).backward(cotangent)
+        gradients.append((leaf.grad, layer.weight.grad, layer.bias.grad))
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(layer.bias.grad, cotangent.sum((0, 2, 3, 4)))

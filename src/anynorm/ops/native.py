@@ -188,6 +188,9 @@ def _run(
     training: bool,
     eps: float,
 ) -> Tensor:
+    if x.dim() > 3 and not x.is_contiguous() and 1 in x.shape:
+        # Strides that fit several layouts: torch 2.13 reads dy in another one than x.
+        x = x.clone(memory_format=torch.contiguous_format)
     if running is None or (training and x.numel() == 0):  # no batch, which nobody counts
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
     mean, var, _, momentum = running
