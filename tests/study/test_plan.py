@@ -32,13 +32,13 @@ def test_no_run_appears_twice() -> None:
     assert len({cell.key for cell in cells}) == len(cells) == 2 * 2 * 2 + 2 * 2
 
 
-def test_variants_run_at_the_base_and_the_learning_rates_next_to_it_alone() -> None:
-    rates = (0.01, 2.0, 0.05, 0.1, 0.5)
+def test_variants_run_at_the_base_and_the_learning_rates_near_it_alone() -> None:
+    rates = (0.01, 2.0, 0.05, 9.0, 0.1, 0.5)
     swept = {"lrs": rates, "inits": (0.1, 1.0), "placements": ("before", "after")}
     cells = plan(**swept, norms=("batch", "l1-batch"), variants=("l1-batch",), seeds=1).star()
     found = {(cell.lr, cell.init, cell.placement) for cell in cells if cell.norm == "l1-batch"}
-    assert found == {(lr, 1.0, "before") for lr in (0.05, 0.1, 0.5)}
-    assert len([cell for cell in cells if cell.norm == "batch"]) == 7
+    assert found == {(lr, 1.0, "before") for lr in (0.05, 0.1, 0.5, 2.0)}
+    assert len([cell for cell in cells if cell.norm == "batch"]) == 8
 
 
 def test_without_a_normalizer_nothing_is_placed() -> None:

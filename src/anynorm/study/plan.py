@@ -19,7 +19,7 @@ class Plan:
 
     `norms` are names with options, such as ``"group:groups=4"``; `batch_norms` are those of them
     that are compared over batch sizes, and `variants` those that are compared at the base and the
-    learning rates next to it alone. `experiments` says what is run beside the comparisons, and
+    learning rates near it alone. `experiments` says what is run beside the comparisons, and
     `noise` whether the noisy control is among it.
     """
 
@@ -65,7 +65,7 @@ class Plan:
             [
                 *self._base(),
                 *self._vary("lr", self.lrs, others),
-                *self._vary("lr", self._next_rates(), self.variants),
+                *self._vary("lr", self._near_rates(), self.variants),
                 *self._vary("init", self.inits, others),
                 *self._vary("placement", self.placements, placed),
                 *self._batch_sizes(),
@@ -103,11 +103,14 @@ class Plan:
             for cell in self._cells(norms):
                 yield Cell(**{**vars(cell), name: value})
 
-    def _next_rates(self) -> list[float]:
-        """The learning rates of the sweep on both sides of the base value."""
+    def _near_rates(self) -> list[float]:
+        """The learning rate of the sweep below the base value, and the two above it.
+
+        Two, since variants of batch norm train well at higher rates than a net without one.
+        """
         lower = [lr for lr in self.lrs if lr < self.lr]
         higher = [lr for lr in self.lrs if lr > self.lr]
-        return sorted(lower)[-1:] + sorted(higher)[:1]
+        return sorted(lower)[-1:] + sorted(higher)[:2]
 
     def _batch_sizes(self) -> Iterator[Cell]:
         for batch, budget in product(self.batches, self.experiments.budgets):

@@ -151,8 +151,8 @@ class Settings:
     batches: tuple[int, ...] = ()
     # The batch sizes are compared for these alone: others do not depend on the batch.
     batch_norms: tuple[str, ...] = ("batch", "group:groups=4")
-    # Variants of another normalizer are compared with it at the base learning rate and the next
-    # one on each side alone.
+    # Variants of another normalizer are compared with it at the base learning rate and those
+    # near it alone.
     variants: tuple[str, ...] = ()
     placements: tuple[str, ...] = ("before",)
     noise: bool = True
