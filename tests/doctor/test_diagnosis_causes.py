@@ -456,3 +456,15 @@ def test_a_change_of_the_input_must_do_better_than_statistics_that_fit_the_input
     before, after = Score(losses=[13.6]), Score(losses=[0.35])
     ward = SimpleNamespace(recalibrated=lambda: Trial(before, Score(losses=[recomputed])))
     assert inputs._beats_recomputing(ward, before, after) == holds
+
+
+@pytest.mark.parametrize(
+    ("usual", "left", "channels", "holds"),
+    [(True, 0.01, 8, True), (True, 0.1, 8, False), (True, 0.01, 6, False), (False, 0.01, 8, False)],
+)
+def test_a_usual_mistake_that_fits_many_channels_is_sure_behind_another_fault(
+    usual, left, channels, holds
+):
+    candidate = inputs._Candidate(lambda x: x / 16, "is 16 times too large", "x / 16", usual=usual)
+    record = SimpleNamespace(norm=SimpleNamespace(channels=channels))
+    assert inputs._is_sure(candidate, record, left * 2.8, 2.8) == holds

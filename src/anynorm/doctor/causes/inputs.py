@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from anynorm.doctor.causes.evidence import Evidence
-from anynorm.doctor.causes.score import Score, better, distance
+from anynorm.doctor.causes.score import Score, better, distance, worse
 from anynorm.doctor.causes.ward import Trial, Ward
 from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import measurable
@@ -27,6 +27,7 @@ __all__ = ["preprocessing"]
 FITTED_ON = 4  # batches
 FITS = 0.35  # of the first layer's distance is left at most
 EXACT = 0.1  # of it is left where a few numbers fit many channels: that is no chance
+SURE = 0.02  # of it is left where a usual mistake fits many channels, whatever else is wrong
 NEAR = 0.03  # σ, and share of the distance, by which fits are equally good
 LEAST = 0.1  # σ by which the first layer is off
 SIZE = math.log(1.25)  # the smallest change of scale that is named
@@ -86,9 +87,17 @@ def _search(ward: Ward, record: Record) -> _Search | None:
     candidate = _best(tried, layer, before)
     batches = [_changed(batch, candidate.change) for batch in ward.batches]
     trial = Trial(ward.before, ward.score(ward.model, batches))
-    if trial.before.loss is not None and not better(trial.before, trial.after):
+    now = _off(ward, record, ward.batches[:FITTED_ON], candidate.change)
+    # Behind a second fault the loss may stay as it was, but it must not rise.
+    sure = _is_sure(candidate, record, now, before) and not worse(trial.before, trial.after)
+    if trial.before.loss is not None and not (sure or better(trial.before, trial.after)):
         return None
     return _Search(candidate, batches, trial)
+
+
+def _is_sure(candidate: _Candidate, record: Record, now: float, off: float) -> bool:
+    """Whether the first layer alone shows that a usual mistake was made."""
+    return candidate.usual and now <= SURE * off and record.norm.channels > 2 * CHANNELS
 
 
 def _best(tried: Sequence[tuple[_Candidate, Score]], layer: str, off: float) -> _Candidate:
@@ -133,6 +142,7 @@ def _tried(
         # What fits the first layer by chance leaves those behind it off.
         exact = now <= EXACT * off and record.norm.channels > 2 * CHANNELS
         likely = (candidate.usual or exact) and after.mean_off < before.mean_off
+        likely = likely or _is_sure(candidate, record, now, off)
         if likely or _all_restored(before, after) or _beats_recomputing(ward, before, after):
             yield candidate, after
 
