@@ -96,8 +96,8 @@ def _parts(x: Tensor) -> tuple[Tensor, ...]:
 def centred(x: Tensor, axes: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and sum of squared deviations along `axes`, in float64.
 
-    >>> centred(torch.tensor([[1.0, 3.0]]), 1)
-    (tensor([2.], dtype=torch.float64), tensor([2.], dtype=torch.float64))
+    >>> centred(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 1)
+    (tensor([2.], dtype=torch.float64), tensor([4.], dtype=torch.float64))
     """
     own = double(x)
     own = own.clone() if own.dtype == x.dtype else own  # which is written to
