@@ -241,13 +241,16 @@ def test_symbolic_tracing_takes_the_layers_as_leaves():
     torch.testing.assert_close(traced(x), model(x))
 
 
+@pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("strides", [(20, 1, 20, 4, 20), (1, 1, 1, 4, 1)])
-def test_gradients_of_strides_that_fit_several_layouts(strides, training):
+def test_gradients_of_strides_that_fit_several_layouts(strides, training, alike):
     """torch 2.13 gives wrong ones: it reads the cotangent in another layout than the input."""
     x = torch.randn(20, dtype=torch.float64).as_strided((1, 4, 1, 5, 1), strides)
     layer = anynorm.BatchNorm3d(4, dtype=torch.float64).train(training)
     cotangent, gradients = torch.randn(x.shape, dtype=x.dtype), []
+    if alike:
+        cotangent = torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(cotangent)
     for given in (x, x.clone(memory_format=torch.contiguous_format)):
         layer.zero_grad()
         leaf = given.detach().requires_grad_()
@@ -255,3 +258,9 @@ def test_gradients_of_strides_that_fit_several_layouts(strides, training):
         gradients.append((leaf.grad, layer.weight.grad, layer.bias.grad))
     torch.testing.assert_close(*gradients)
     torch.testing.assert_close(layer.bias.grad, cotangent.sum((0, 2, 3, 4)))
+
+
+def test_a_single_image_in_channels_last_stays_so():
+    x = torch.randn(1, 4, 5, 6).to(memory_format=torch.channels_last)
+    for training in (True, False):
+        assert anynorm.BatchNorm2d(4).train(training)(x).stride() == x.stride()

@@ -188,9 +188,10 @@ def _run(
     training: bool,
     eps: float,
 ) -> Tensor:
-    if x.dim() > 3 and not x.is_contiguous() and 1 in x.shape:
-        # Strides that fit several layouts: torch 2.13 reads dy in another one than x.
-        x = x.clone(memory_format=torch.contiguous_format)
+    if x.dim() > 3 and 1 in x.shape and not _has_channels_last(x):
+        # torch 2.13 may read dy in another layout than x.  Inputs (N, C, L) have only one.
+        y = _run(operator, x.flatten(2), running, weight, bias, training, eps)
+        return y.reshape(x.shape)
     if running is None or (training and x.numel() == 0):  # no batch, which nobody counts
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
     mean, var, _, momentum = running
@@ -210,6 +211,15 @@ def _run(
     y = operator(x, weight, bias, mean, var, True, 1.0, eps, _CUDNN.enabled)
     running.track(mean, var)
     return y
+
+
+def _has_channels_last(x: Tensor) -> bool:
+    """Whether `x` has the strides of torch's channels_last, also in axes of size 1."""
+    batch, *places = x.stride()
+    strides = [1]
+    for size in (x.shape[1], *reversed(x.shape[2:])):
+        strides.append(strides[-1] * size)
+    return [batch, *places] == [strides[-1], 1, *reversed(strides[1:-1])]
 
 
 def _track_in_place(
