@@ -264,3 +264,14 @@ def test_a_single_image_in_channels_last_stays_so():
     x = torch.randn(1, 4, 5, 6).to(memory_format=torch.channels_last)
     for training in (True, False):
         assert anynorm.BatchNorm2d(4).train(training)(x).stride() == x.stride()
+
+
+@pytest.mark.parametrize("layer", [anynorm.InstanceNorm2d(4), anynorm.BatchNorm2d(4)], ids=repr)
+def test_gradients_of_a_single_image_in_channels_last(layer):
+    x = torch.randn(1, 4, 5, 6)
+    cotangent, gradients = torch.randn_like(x), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.clone(memory_format=layout).requires_grad_()
+        layer(given).backward(cotangent.clone(memory_format=layout))
+        gradients.append(given.grad)
+    torch.testing.assert_close(*gradients)

@@ -188,7 +188,7 @@ def _run(
     training: bool,
     eps: float,
 ) -> Tensor:
-    if x.dim() > 3 and 1 in x.shape and not _has_channels_last(x):
+    if x.dim() > 3 and 1 in x.shape and (operator is not torch.batch_norm or _has_other_strides(x)):
         # torch 2.13 may read dy in another layout than x.  Inputs (N, C, L) have only one.
         y = _run(operator, x.flatten(2), running, weight, bias, training, eps)
         return y.reshape(x.shape)
@@ -213,13 +213,13 @@ def _run(
     return y
 
 
-def _has_channels_last(x: Tensor) -> bool:
-    """Whether `x` has the strides of torch's channels_last, also in axes of size 1."""
+def _has_other_strides(x: Tensor) -> bool:
+    """Whether the strides of `x`, those of axes of size 1 too, are not of torch's channels_last."""
     batch, *places = x.stride()
     strides = [1]
     for size in (x.shape[1], *reversed(x.shape[2:])):
         strides.append(strides[-1] * size)
-    return [batch, *places] == [strides[-1], 1, *reversed(strides[1:-1])]
+    return [batch, *places] != [strides[-1], 1, *reversed(strides[1:-1])]
 
 
 def _track_in_place(
