@@ -21,7 +21,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 if str(TESTS) not in sys.path:
     sys.path.append(str(TESTS))
 
-from synthetic_records import BEHAVIOUR, star  # noqa: E402
+from synthetic_records import BEHAVIOUR, star, strings  # noqa: E402
 
 __all__ = ["case", "failure", "run"]
 
@@ -196,7 +196,7 @@ def _walk(records: Sequence[Record]) -> None:
     text = json.dumps(found, allow_nan=False)
     if json.loads(text) != found:
         raise AssertionError("the evidence is not plain JSON")
-    for sentence in _sentences(found):
+    for sentence in strings(found):
         if NO_NUMBER.search(sentence):
             raise AssertionError(f"a sentence with a number that is none: {sentence!r}")
     html.page(found)
@@ -208,17 +208,6 @@ def _walk(records: Sequence[Record]) -> None:
     refinements(records)
     if len(studies(records)) == 1:
         seeds_to_add(records, open_comparisons(records, None, 3), 5)
-
-
-def _sentences(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _sentences(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _sentences(item)
 
 
 def main() -> None:

@@ -341,3 +341,15 @@ def _flow(steps: Sequence[int], size: float, rng: random.Random) -> dict[str, An
         "max_over_min": [max(row) / min(row) for row in ratio],
         "log_slope": [math.log10(row[-1] / row[0]) / 3 for row in ratio],
     }
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every text in the values of nested dicts and lists, such as those of an evidence."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value

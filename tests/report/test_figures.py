@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from synthetic_records import record, star
+from synthetic_records import record, star, strings
 
 from anynorm.report.figures import draw
 from anynorm.report.figures.style import log_axis, style
@@ -23,17 +22,6 @@ def evidence() -> dict[str, Any]:
 def figure(evidence: dict[str, Any], name: str) -> dict[str, Any]:
     [claim] = [c for c in evidence["studies"][0]["claims"] if c["id"] == name]
     return draw(claim["figure"], evidence["labels"])
-
-
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from strings(item)
-    elif isinstance(value, str):
-        yield value
 
 
 def test_every_claim_is_drawn(evidence: dict[str, Any]) -> None:

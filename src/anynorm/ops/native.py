@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Any, cast
 
 import torch
@@ -189,10 +191,11 @@ def _run(
     eps: float,
 ) -> Tensor:
     if x.dim() > 3 and 1 in x.shape and (operator is not torch.batch_norm or _has_other_strides(x)):
-        # torch 2.13 may read dy in another layout than x.  Inputs (N, C, L) have only one.
+        # The backward of torch 2.13 may take dy and x for different memory formats here.  Inputs
+        # (N, C, L) have only one.
         y = _run(operator, x.flatten(2), running, weight, bias, training, eps)
         return y.reshape(x.shape)
-    if running is None or (training and x.numel() == 0):  # no batch, which nobody counts
+    if running is None or (training and x.numel() == 0):  # an empty batch is not counted
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
     mean, var, _, momentum = running
     if not training:
@@ -214,12 +217,9 @@ def _run(
 
 
 def _has_other_strides(x: Tensor) -> bool:
-    """Whether the strides of `x`, those of axes of size 1 too, are not of torch's channels_last."""
-    batch, *places = x.stride()
-    strides = [1]
-    for size in (x.shape[1], *reversed(x.shape[2:])):
-        strides.append(strides[-1] * size)
-    return [batch, *places] != [strides[-1], 1, *reversed(strides[1:-1])]
+    """Whether the strides of `x` are not those of channels_last, axes of size 1 included."""
+    *positions, batch = accumulate((x.shape[1], *reversed(x.shape[2:])), mul)
+    return x.stride() != (batch, 1, *reversed(positions))
 
 
 def _track_in_place(

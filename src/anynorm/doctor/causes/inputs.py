@@ -87,7 +87,7 @@ def _search(ward: Ward, record: Record) -> _Search | None:
     candidate = _best(tried, layer, before)
     batches = [_changed(batch, candidate.change) for batch in ward.batches]
     trial = Trial(ward.before, ward.score(ward.model, batches))
-    now = _off(ward, record, ward.batches[:FITTED_ON], candidate.change)
+    now = next(after.off[layer] for one, after in tried if one is candidate)
     # Behind a second fault the loss may stay as it was, but it must not rise.
     sure = _is_sure(candidate, record, now, before) and not worse(trial.before, trial.after)
     if trial.before.loss is not None and not (sure or better(trial.before, trial.after)):
