@@ -220,7 +220,7 @@ class Spec:
     def estimates_population(self) -> bool:
         """Whether running statistics estimate the mean and variance of all values of a channel.
 
-        So they do too where parts of the batch (k) have statistics of their own.
+        This also holds where parts of the batch (k) have statistics of their own.
         """
         return self._is_batch_norm("k")
 

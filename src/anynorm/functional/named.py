@@ -270,7 +270,7 @@ def group_norm(
                 sizes={"g": num_groups},
             )
         after = following(input, residual, activation)
-        if input.numel() == 0:  # of whose γ torch's operator makes the gradient not a number
+        if input.numel() == 0:  # where torch's operator gives γ a gradient of NaN
             return _of_nothing(input, _GROUP, Affine(weight, bias), after, activation)
         y = ops.native.group(input, num_groups, weight, bias, eps, after)
         return y if activation is None else finish(y, activation)
@@ -286,7 +286,7 @@ def group_norm(
 def _of_nothing(
     x: Tensor, spec: Spec, affine: Affine, after: After, activation: Activation
 ) -> Tensor:
-    """What is left of an input without values: gradients of γ and β that are zero."""
+    """Return an output without values, of which γ and β have gradients of zero."""
     y = scaled(x, spec.pattern.plan(x.dim()), affine).to(x.dtype, copy=True)
     return finish(after.apply(y), activation)
 

@@ -1,8 +1,8 @@
-"""Eigenvalues and axes of symmetric matrices by operators that every format of models has.
+"""Eigenvalues and eigenvectors of symmetric matrices, by torch's core operators alone.
 
-Neither torch's core operators nor ONNX have a decomposition of matrices.  The Jacobi method needs
-products alone: each round turns half as many planes as there are axes, by angles that make the
-entries between their two axes zero, and deals out the planes anew (Brent & Luk 1985).
+Neither these nor ONNX have an eigenvalue decomposition.  The Jacobi method needs matrix products
+only: each round pairs all axes and rotates each pair by the angle that makes its off-diagonal entry
+zero; the next round pairs them differently (Brent & Luk 1985).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ __all__ = ["jacobi"]
 def jacobi(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return what :func:`torch.linalg.eigh` does for matrices (G, C, C), computed in float64.
 
-    The axes are its but for their signs, and for which of them span the space of an eigenvalue
-    that there is several times.
+    The eigenvectors may differ from its in sign, and in their choice for a repeated eigenvalue.
 
     >>> values, axes = jacobi(torch.tensor([[[2.0, 1.0], [1.0, 2.0]]]))
     >>> values

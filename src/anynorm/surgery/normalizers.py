@@ -138,8 +138,8 @@ class Normalizer:
     def moves(self) -> bool:
         """Whether training moves the statistics of a layer that `tracks`.
 
-        It does not by a weight of zero, and a cumulative average needs the count of batches (torch
-        has none for instance norm, where it counts nothing).
+        A momentum of 0 does not move them.  A momentum of None, the cumulative average, needs the
+        count of batches, which torch's instance norm never increases.
         """
         if not self.tracks or not self.module.track_running_stats:
             return False
