@@ -1,4 +1,9 @@
-"""Plan files that were changed at random: each cuts a whole model or leaves it as it was."""
+"""Plan files that were changed at random: each cuts a whole model or leaves it as it was.
+
+Half of the changed plans get a new digest, as if `Plan.write` had written them: they
+show what `Plan.apply` refuses by itself.  What it cannot see is a channel that is cut in one layer
+and not in the next.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from torch import nn
 import anynorm
 from anynorm.errors import AnynormError
 from anynorm.surgery import Plan
+from anynorm.surgery.prune.plan import digest
 from benchmarks.fuzz_layers import FoundError, Outcome
 
 _ODD: tuple[Any, ...] = (None, -1, 0, 1, 7, 10**9, 1.5, "", "0.weight", [], {}, True, [[1]], "∞")
@@ -41,6 +47,9 @@ def run(seed: int) -> Outcome:
     chance = random.Random(seed)
     model, text = _prepared()
     changed = _changed_text(text, chance) if chance.random() < 0.2 else _changed(text, chance)
+    signed = chance.random() < 0.5
+    if signed:
+        changed = _signed(changed)
     target = copy.deepcopy(model)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -59,9 +68,21 @@ def run(seed: int) -> Outcome:
             raise FoundError(f"{type(error).__name__}: {error}: {changed}") from error
     try:
         target(torch.randn(2, 3, 9, 9))
-    except RuntimeError:  # what a plan cuts of each tensor is its own business
-        return Outcome("applied, and the parts do not fit")
-    return Outcome("applied")
+    except RuntimeError as error:
+        if not signed:
+            raise FoundError(f"applied, and the model cannot run: {error}: {changed}") from error
+        return Outcome("applied as signed, and the layers do not fit")
+    return Outcome("applied as signed" if signed else "applied, being the same plan")
+
+
+def _signed(text: str) -> str:
+    """The same text with a digest that fits it, where it can be read as a plan."""
+    try:
+        plain = json.loads(text)
+        del plain["sha256"]
+        return json.dumps({**plain, "sha256": digest(plain)})
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 def _changed(text: str, chance: random.Random) -> str:

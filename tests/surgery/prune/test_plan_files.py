@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+import anynorm
 from anynorm.errors import AnynormError
 from anynorm.surgery import Plan
 
 
 def written(folder: Path, cuts: Any, biases: Any = ()) -> Path:
-    file = folder / "plan.json"
-    plain = {"format": "anynorm-plan-1", "cuts": cuts, "shapes": {}, "biases": list(biases)}
-    file.write_text(json.dumps(plain))
+    Plan(cuts, {}, tuple(biases)).write(file := folder / "plan.json")
     return file
 
 
@@ -63,13 +62,13 @@ def test_the_bias_that_a_layer_gets_may_be_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"format": "anynorm-plan-1", "cuts": {"w": {"0": [1e999]}}, "shapes": {}, "biases": []}',
+        '{"format": "anynorm-plan-2", "cuts": {"w": {"0": [1e999]}}, "shapes": {}, "biases": []}',
+        '{"format": "anynorm-plan-1", "cuts": {}, "shapes": {}, "biases": []}',
         "[" * 100_000,
-        '{"format": "anynorm-plan-1", "cuts": {"w": {"0": 1}}, "shapes": {}, "biases": []}',
         "[]",
         "",
     ],
-    ids=["infinite", "nested", "no list", "list", "empty"],
+    ids=["infinite", "old", "nested", "list", "empty"],
 )
 def test_files_that_are_no_plans(text: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
@@ -93,3 +92,48 @@ def test_files_that_do_not_end_are_not_read(tmp_path: Path) -> None:
     assert Plan.read(plan, most=plan.stat().st_size) == Plan({}, {})
     with pytest.raises(AnynormError, match=r"larger than the \d+ bytes"):
         Plan.read(plan, most=plan.stat().st_size - 1)
+
+
+def net() -> nn.Sequential:
+    """Layers of each kind that prune cuts."""
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.ConvTranspose2d(6, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(4 * 9 * 9, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)),
+    )
+    with torch.no_grad():
+        for at in (1, 4, 8):
+            net[at].weight[:] = torch.rand(len(net[at].weight)) * 0.01
+            net[at].weight[0] = 1.0
+    return net.eval()
+
+
+def test_a_plan_that_lacks_one_tensor_of_a_layer() -> None:
+    torch.manual_seed(0)
+    model, fresh = net(), net()
+    plan = anynorm.prune(model, torch.randn(2, 3, 9, 9), ratio=0.4).plan
+    cut = [name for name, axes in plan.cuts.items() if set(axes) != {1} or name == "3.weight"]
+    assert len(cut) >= 14, "the plan cuts convolutions, a linear layer and norms"
+    for name in cut:
+        cuts = {other: axes for other, axes in plan.cuts.items() if other != name}
+        before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+        with pytest.raises(AnynormError, match=rf"of layer '{name.split('.')[0]}', but not from"):
+            Plan(cuts, {}).apply(fresh, inplace=True)
+        after = fresh.state_dict()
+        assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert Plan(plan.cuts, {}).apply(fresh)(torch.randn(2, 3, 9, 9)).shape == (2, 2)
+
+
+def test_a_plan_file_that_was_changed(tmp_path: Path) -> None:
+    file = written(tmp_path, {"weight": {0: (1,)}, "bias": {0: (1,)}})
+    plain = json.loads(file.read_text())
+    for change in (
+        {"cuts": {"weight": {"0": [1]}}},
+        {"cuts": {"weight": {"0": [2]}, "bias": {"0": [2]}}},
+        {"shapes": {"weight": [3, 2]}},
+        {"biases": [""]},
+        {"sha256": ""},
+    ):
+        file.write_text(json.dumps({**plain, **change}))
+        with pytest.raises(AnynormError, match="it was changed after it was written"):
+            Plan.read(file)

@@ -20,7 +20,7 @@ from anynorm.surgery.names import Layers, listed, means
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.prune.absorb import absorb as absorbed
 from anynorm.surgery.prune.choose import Choice, Goal, Sizes
-from anynorm.surgery.prune.plan import Plan
+from anynorm.surgery.prune.plan import Plan, prefix
 from anynorm.surgery.receipt import Difference, Log
 
 __all__ = ["Cutting"]
@@ -128,7 +128,7 @@ class Cutting:
         for name, axis in sorted(self.channels.sites):
             if indices := self._indices(name, axis, cut):
                 cuts.setdefault(name, {})[axis] = indices
-        for weight, bias in ((f"{at}weight", f"{at}bias") for at in map(_prefix, added)):
+        for weight, bias in ((f"{at}weight", f"{at}bias") for at in map(prefix, added)):
             cuts[bias] = {0: cuts.get(weight, {}).get(0, ())}
         tied = {name: first for name, first in self.graph.first_names.items() if first in cuts}
         cuts |= {name: cuts[first] for name, first in tied.items()}
@@ -179,8 +179,3 @@ def _with_frozen(channels: Channels, model: nn.Module) -> Channels:
     names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.constant]
     found = [name for name in names if (name, 0) in channels.sites]
     return replace(channels, scales=tuple(dict.fromkeys((*channels.scales, *found))))
-
-
-def _prefix(layer: str) -> str:
-    """What stands before the names of a module's own state."""
-    return f"{layer}." if layer else ""

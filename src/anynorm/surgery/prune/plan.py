@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -19,7 +20,7 @@ from anynorm.surgery.model import check_model
 
 __all__ = ["Plan"]
 
-_FORMAT = "anynorm-plan-1"
+_FORMAT = "anynorm-plan-2"
 # An infinite index overflows, and a file may be nested deeper than it can be read.
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
@@ -50,6 +51,7 @@ class Plan:
         model = model if inplace else copy.deepcopy(model)
         new = self._new_biases(model)
         self._check({**new, **{name: tensor.shape for name, tensor in _state(model)}})
+        self._check_layers(model)
         for name in self.biases:
             add_bias(model.get_submodule(name))
         for name, axes in self.cuts.items():
@@ -60,7 +62,7 @@ class Plan:
 
     def apply_to_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut a state dict of the uncut model."""
-        new = {f"{name}.bias" for name in self.biases} - state.keys()
+        new = {f"{prefix(name)}bias" for name in self.biases} - state.keys()
         self._check({name: tensor.shape for name, tensor in state.items()}, without=new)
         return {
             name: _without(tensor, self.cuts[name]) if name in self.cuts else tensor
@@ -68,22 +70,26 @@ class Plan:
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan as JSON; the file is complete or absent at any moment."""
-        cuts = {name: {str(axis): list(i) for axis, i in at.items()} for name, at in self._sorted()}
-        shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        plain = {"format": _FORMAT, "cuts": cuts, "shapes": shapes, "biases": list(self.biases)}
-        write_whole(path, json.dumps(plain) + "\n")
+        """Write the plan as JSON; the file is complete or absent at any moment.
+
+        The file ends with a digest of its content, by which :meth:`read` knows a plan that lost a
+        part: one that does not cut every tensor of a channel would leave a model that cannot run.
+        """
+        plain = self._plain()
+        write_whole(path, json.dumps({**plain, "sha256": digest(plain)}) + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, most: int | None = None) -> Plan:
         """Read what :meth:`write` wrote, of at most `most` bytes (64 MiB).
 
-        Raises `AnynormError` for any other file.
+        Raises `AnynormError` for any other file, and for a plan that was changed since.
         """
         try:
             plain = json.loads(read_bounded(path, most))
             if plain["format"] != _FORMAT:
-                raise ValueError(f"its format is {plain['format']!r}")
+                raise ValueError(f"its format is {plain['format']!r}, not {_FORMAT!r}")
+            if plain.pop("sha256") != digest(plain):
+                raise ValueError("it was changed after it was written")
             cuts = {
                 name: {int(axis): tuple(map(int, indices)) for axis, indices in axes.items()}
                 for name, axes in plain["cuts"].items()
@@ -96,8 +102,13 @@ class Plan:
                 "`anynorm prune --plan-out` wrote."
             ) from error
 
-    def _sorted(self) -> list[tuple[str, Mapping[int, tuple[int, ...]]]]:
-        return sorted(self.cuts.items())
+    def _plain(self) -> dict[str, Any]:
+        cuts = {
+            name: {str(axis): list(indices) for axis, indices in axes.items()}
+            for name, axes in sorted(self.cuts.items())
+        }
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        return {"format": _FORMAT, "cuts": cuts, "shapes": shapes, "biases": list(self.biases)}
 
     def _check(self, found: Mapping[str, torch.Size], without: Collection[str] = ()) -> None:
         """Raise `AnynormError` unless the whole plan fits what was `found`, before any cut."""
@@ -116,6 +127,25 @@ class Plan:
                         "uncut model that it was made of."
                     )
 
+    def _check_layers(self, model: nn.Module) -> None:
+        """Raise `AnynormError` where a channel is cut from some tensors of its layer only."""
+        # By identity: a tied tensor is cut under all its names if it is under one.
+        cut = {id(tensor): self.cuts[name] for name, tensor in _state(model) if name in self.cuts}
+        for layer, module in model.named_modules():
+            gone = {
+                key: set(cut.get(id(tensor), {}).get(axis, ()))
+                for key, tensor, axis in _by_channel(module)
+            }
+            if layer in self.biases and module._parameters["bias"] is None:
+                gone["bias"] = set(self.cuts.get(f"{prefix(layer)}bias", {}).get(0, ()))
+            every: set[int] = set().union(*gone.values())
+            for key, indices in gone.items():
+                if indices != every:
+                    raise AnynormError(
+                        f"the plan cuts channel {min(every - indices)} of layer {layer!r}, but not "
+                        f"from its {key!r}. Apply the whole plan that prune returned or wrote."
+                    )
+
     def _new_biases(self, model: nn.Module) -> dict[str, torch.Size]:
         """The shapes of the biases that layers will get."""
         modules, found = dict(model.named_modules()), {}
@@ -127,8 +157,31 @@ class Plan:
                     "convolution. Apply it to the uncut model that it was made of."
                 )
             count = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-            found[f"{name}.bias"] = torch.Size([count])
+            found[f"{prefix(name)}bias"] = torch.Size([count])
         return found
+
+
+def prefix(layer: str) -> str:
+    """What stands before the names of a layer's own state."""
+    return f"{layer}." if layer else ""
+
+
+def digest(plain: Mapping[str, Any]) -> str:
+    """What a plan file says of its own content, by which a changed one is known."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _by_channel(layer: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
+    """The tensors that hold something for each channel that a layer gives out, and their axes."""
+    of_channels = {name: layer._parameters.get(name) for name in ("weight", "bias")}
+    of_channels |= {name: layer._buffers.get(name) for name in ("running_mean", "running_var")}
+    transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    known = isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))
+    for key, tensor in of_channels.items():
+        if tensor is not None and tensor.dim() == 1:
+            yield key, tensor, 0
+        elif tensor is not None and known and not (transposed and layer.groups > 1):
+            yield key, tensor, int(transposed)
 
 
 def _problem(shape: torch.Size | None, axis: int, cut: tuple[int, ...]) -> str:
