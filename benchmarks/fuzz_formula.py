@@ -166,6 +166,9 @@ def allowed(
         away.mean(dims, keepdim=True) if x.numel() else found.square
     )  # what μ is off goes by it
     unit = 1 + (middle + away + x.abs()) * inverse
+    if spec.scale is not None and spec.scale.origin == "mean" and not spec.center:
+        # σ is off by what the deviations lose where the mean is many σ, and x by x / σ of it.
+        unit = unit * (1 + x.abs().amax(dims, keepdim=True) * inverse if x.numel() else 1)
     weight = torch.ones(()) if given.weight is None else given.weight.abs().reshape(at.beside)
     z = weight * unit
     if given.bias is not None:

@@ -110,25 +110,20 @@ def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
 
 
 def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> Pool:
-    """From the moments of all values, among which those that do not count are known."""
+    """From the moments of all values, among which those that do not count are 0."""
     number = counted(mask, x.shape, statistic.dims).to(formula.accurate(x))
     some = number.clamp(min=1)
     share = some / math.prod([x.shape[dim] for dim in statistic.dims])
     if not statistic.about_mean:
         mean, square = _moments(x, statistic)
         return Pool(number, mean / share, square / share.pow(2 / statistic.p))
-    # Near the mean, so that little has to be taken away again.
-    level = (x.sum(statistic.dims, keepdim=True, dtype=formula.working(x)) / some).to(x.dtype)
-    found = _moments(torch.where(mask, x, level), statistic)
-    return Pool(number, *_without(level, share, *found))
-
-
-def _without(level: Tensor, share: Tensor, mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and s² of a `share` of values, where all others are `level`: the merge undone."""
-    away = level.to(mean.dtype) - mean
-    own_mean = mean - away * (1 - share) / share
-    own_square = (square - (1 - share) * away.square()) / share - (own_mean - mean).square()
-    return own_mean, own_square.clamp(min=0)
+    # Of what is left of a number near the mean: many equal values in a sum round to one side.
+    x = formula.widen(x)
+    level = (x.sum(statistic.dims, keepdim=True) / some).to(x.dtype)
+    mean, square = _moments(blank(x - level, mask), statistic)
+    own_mean = mean / share
+    own_square = (square + mean.square()) / share - own_mean.square()
+    return Pool(number, level + own_mean, own_square.clamp(min=0))
 
 
 def _told(

@@ -183,13 +183,12 @@ class ColumnsForward : public Columns<T> {
   void begin(int64_t cell) {
     if (!rounds()) return;
     C* points = &points_[cell * stride_];
+    const T* x = values<T>(p_.x, Base::row_at(cell, 0));
     Base::each_set(cell, [&](int64_t first, int64_t, int64_t) {
-      double total = 0;
-      for (int64_t k = 1; k < 8; k += 2) {
-        const int64_t at = Base::row_at(cell, k * g_.runs / 8) + first + k * g_.length / 8;
-        total += value_of(*values<T>(p_.x, at));
-      }
-      set_to(points + first, g_.length, C(total / 4));
+      const C point = near_mean<C>(g_.runs * g_.length, g_.length, [&](int64_t i) {
+        return value_of(x[i / g_.length * Base::width_ + first + i % g_.length]);
+      });
+      set_to(points + first, g_.length, point);
     });
     Base::zero_rest(points, Base::size(cell));
   }

@@ -10,7 +10,7 @@ namespace ANYNORM_ISA {
 #define ANYNORM_LOOP __attribute__((noinline))
 
 // Values that are summed up in one lane at most, before the sum is widened to double precision.
-constexpr int64_t kPiece = 16384;
+constexpr int64_t kPiece = 4096;
 
 struct Full {
   static constexpr int64_t count = kLanes;

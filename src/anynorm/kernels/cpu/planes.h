@@ -32,7 +32,7 @@ class Planes {
   int64_t cell_bytes() const { return together_ * g_.runs * g_.length * int64_t(sizeof(T)); }
 
  protected:
-  static constexpr int64_t kLong = 2 * kPiece;
+  static constexpr int64_t kLong = 8 * kPiece;
   static constexpr int64_t kTogether = 64;
 
   struct Span {
@@ -132,12 +132,14 @@ class PlanesForward : public Planes<T> {
     Sums sums[Base::kTogether];
     C points[Base::kTogether];
     const auto sets = Base::sets(cell), runs = Base::runs(chunk);
-    const int64_t middle = (runs.begin + runs.end) / 2;
     const auto piece = Base::piece(chunk);
     for (int64_t set = sets.begin; set < sets.end; ++set) {
       sums[set - sets.begin] = kNothing;
-      const int64_t at = Base::run_index(cell, middle, set) * g_.length + piece.begin;
-      points[set - sets.begin] = near_mean(values<T>(p_.x, at), piece.end - piece.begin);
+      const T* x = values<T>(p_.x, Base::run_index(cell, runs.begin, set) * g_.length + piece.begin);
+      const int64_t length = piece.end - piece.begin, next = g_.sets * g_.length;
+      const auto value = [&](int64_t i) { return value_of(x[i / length * next + i % length]); };
+      const int64_t count = (runs.end - runs.begin) * length;
+      points[set - sets.begin] = near_mean<C>(count, kLanes * kChains<C>, value);
     }
     Base::each_stretch(cell, chunk, [&](int64_t set, int64_t at, int64_t length) {
       const int64_t i = set - sets.begin;

@@ -93,7 +93,7 @@ class RowsForward : public Rows<T> {
 
   void measure(int64_t row) {
     const T* x = values<T>(p_.x, Base::at(row));
-    const C point = near_mean(x, g_.length);
+    const C point = near_mean<C>(g_.length, kLanes * kChains<C>, [&](int64_t i) { return value_of(x[i]); });
     Sums sums = kNothing;
     collect(x, g_.length, point, p_.statistic.power, sums);
     Moments all = moments(sums, point);

@@ -43,12 +43,29 @@ inline double value_of(T value) {
   }
 }
 
-// A point near the mean, from a few values far apart: one outlier moves it by a quarter.
-template <class T>
-Compute<T> near_mean(const T* x, int64_t length) {
+// Of a few numbers one that occurs twice, or else `otherwise`.
+template <int count>
+double repeated(const double (&found)[count], double otherwise) {
+  for (int k = 1; k < count; ++k) {
+    for (int j = 0; j < k; ++j) {
+      if (found[j] == found[k]) return found[k];
+    }
+  }
+  return otherwise;
+}
+
+// The number to take from all values before they are summed up, from a few of them far apart, which
+// `get` returns by their place: their mean, which one outlier moves by a quarter.  Where a lane adds
+// up more than 64 values, it is one that occurs twice in those few, such as the zeros behind a ReLU:
+// a number that is added again and again is rounded to the same side each time, unless it is 0.
+template <class C, class Get>
+ANYNORM_INLINE C near_mean(int64_t count, int64_t lanes, Get get) {
   double total = 0;
-  for (int k = 1; k < 8; k += 2) total += value_of(x[k * length / 8]);
-  return Compute<T>(total / 4);
+  for (int k = 1; k < 8; k += 2) total += get(k * count / 8);
+  if (count <= 64 * lanes) return C(total / 4);
+  double found[8];
+  for (int k = 0; k < 8; ++k) found[k] = get(k * count / 8);
+  return C(repeated(found, total / 4));
 }
 
 template <class T>

@@ -171,13 +171,13 @@ def digest(plain: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _by_channel(layer: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
+def _by_channel(layer: Any) -> Iterator[tuple[str, Tensor, int]]:
     """The tensors that hold something for each channel that a layer gives out, and their axes."""
-    of_channels = {name: layer._parameters.get(name) for name in ("weight", "bias")}
-    of_channels |= {name: layer._buffers.get(name) for name in ("running_mean", "running_var")}
+    held: dict[str, Any] = {**layer._parameters, **layer._buffers}
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     known = isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))
-    for key, tensor in of_channels.items():
+    for key in ("weight", "bias", "running_mean", "running_var"):
+        tensor = held.get(key)
         if tensor is not None and tensor.dim() == 1:
             yield key, tensor, 0
         elif tensor is not None and known and not (transposed and layer.groups > 1):
