@@ -10,6 +10,7 @@ import pytest
 from engine_cells import built_in, comparable, expected
 
 from anynorm.errors import AnynormError
+from anynorm.report import files
 from anynorm.study.engines import engine, run_cells
 from anynorm.study.remote import RemoteStore, open_store
 from anynorm.study.store import Store
@@ -58,6 +59,15 @@ def test_a_record_that_was_cut_short_is_moved_aside(
             assert store.read(record["key"]) is None
     store.write(record)
     assert [one["key"] for one in store.records()] == [record["key"]]
+
+
+def test_a_file_too_large_for_a_record_is_moved_aside(
+    store: RemoteStore, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(record)
+    monkeypatch.setattr(files, "MOST", 100)
+    with pytest.warns(UserWarning, match="is larger than the 100 bytes.*moved to"):
+        assert store.read(record["key"]) is None
 
 
 def test_what_breaks_off_while_it_is_written_leaves_no_record(

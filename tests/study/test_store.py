@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from anynorm.errors import AnynormError
+from anynorm.report import files
 from anynorm.study.cell import Cell
 from anynorm.study.store import Store
 
@@ -89,6 +90,16 @@ def test_corrupt_record_is_moved_aside_and_said_aloud(tmp_path: Path, how: str) 
         assert (tmp_path / f"{made['key']}.json.corrupt-{number}").exists()
     store.write(made)
     assert store.records() == [made]
+
+
+def test_a_file_too_large_for_a_record_is_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, made = Store(tmp_path), record()
+    store.write(made)
+    monkeypatch.setattr(files, "MOST", 100)
+    with pytest.warns(UserWarning, match="is larger than the 100 bytes.*moved to"):
+        assert store.read(made["key"]) is None
 
 
 def test_binary_rubbish_is_moved_aside(tmp_path: Path) -> None:

@@ -210,6 +210,13 @@ def test_statistics_that_layers_did_not_have_start_anew() -> None:
     assert "start anew" not in str(convert(model, "group", source="group", groups=3).receipt)
 
 
+def test_group_norms_keep_their_groups() -> None:
+    model = nn.Sequential(nn.GroupNorm(2, 6), nn.GroupNorm(3, 6))
+    assert "group already" in str(convert(model, "group", source="group").receipt)
+    other = convert(model, "group", source="group", eps=1e-3).model
+    assert [(norm.num_groups, norm.eps) for norm in other] == [(2, 1e-3), (3, 1e-3)]
+
+
 def test_the_number_of_axes_comes_from_the_class_or_the_example() -> None:
     for norm in (nn.SyncBatchNorm(6), anynorm.create("ghost", 6)):
         model = nn.Sequential(norm)

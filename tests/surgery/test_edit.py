@@ -24,6 +24,13 @@ def doubled(model: nn.Module, log: Log) -> nn.Module:
     return model
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, -1e-9, float("nan")])
+def test_a_tolerance_that_nothing_keeps(tolerance: float) -> None:
+    with pytest.raises(AnynormError, match="is below 0 or not a number"):
+        Trial(X, tolerance=tolerance)
+    assert Trial(X, tolerance=0.0).tolerance == 0
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_change_beyond_the_tolerance_is_taken_back(inplace: bool) -> None:
     model = nn.Sequential(nn.Linear(3, 2))

@@ -17,7 +17,9 @@ from anynorm.errors import AnynormError
 
 __all__ = [
     "MOST",
+    "TooLargeError",
     "check_target",
+    "decoded",
     "finite",
     "read_bounded",
     "whole",
@@ -26,6 +28,10 @@ __all__ = [
 ]
 
 MOST = 64 << 20  # bytes of a plan or a record: far more than any that is written
+
+
+class TooLargeError(AnynormError):
+    """A file has more bytes than are read."""
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
@@ -104,7 +110,7 @@ def _into(device: Path) -> Iterator[Path]:
 def read_bounded(path: str | os.PathLike[str], most: int | None = None) -> str:
     """Return the text of a file of at most `most` bytes (`MOST`); an endless device has more.
 
-    Raises `AnynormError` for a larger one, and whatever reading and decoding it raise.
+    Raises `TooLargeError` for a larger one, and whatever reading and decoding it raise.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(f"{folder}/text").write_text("abc")
@@ -113,11 +119,15 @@ def read_bounded(path: str | os.PathLike[str], most: int | None = None) -> str:
     """
     most = MOST if most is None else most
     with open(path, "rb") as stream:
-        content = stream.read(most + 1)
+        return decoded(stream.read(most + 1), os.fspath(path), most)
+
+
+def decoded(content: bytes, name: str, most: int) -> str:
+    """Return the text of what was read of a file, up to a byte more than `most`."""
     if len(content) > most:
-        raise AnynormError(
-            f"{os.fspath(path)!r} is larger than the {most} bytes that are read. If it is meant to "
-            "be, raise anynorm.report.files.MOST, or give most= where there is that argument."
+        raise TooLargeError(
+            f"{name!r} is larger than the {most} bytes that are read. If it is meant to be, raise "
+            "anynorm.report.files.MOST, or give most= where there is that argument."
         )
     return content.decode("utf-8")
 

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from anynorm.errors import AnynormError
+from anynorm.report import files
 from anynorm.study.extras import require
 from anynorm.study.store import Records, Store
 
@@ -93,8 +94,8 @@ class RemoteStore(Records):
 
     def _load(self, name: str) -> str:
         with self._reached("read"):
-            found = bytes(self.files.cat_file(self._path(name)))
-        return found.decode()
+            found = bytes(self.files.cat_file(self._path(name), end=files.MOST + 1))
+        return files.decoded(found, name, files.MOST)
 
     def _save(self, name: str, text: str) -> None:
         whole = self._appears_whole

@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any
 
 from anynorm.errors import AnynormError
-from anynorm.report.files import finite, read_bounded, write_whole
+from anynorm.report.files import TooLargeError, finite, read_bounded, write_whole
 from anynorm.study.cell import SCHEMA, Cell
 
 __all__ = ["Record", "Records", "Store"]
@@ -53,7 +53,7 @@ class Records(ABC):
             text = self._load(name)
         except FileNotFoundError:
             return None
-        except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        except (UnicodeDecodeError, TooLargeError, IsADirectoryError, PermissionError) as error:
             self._move_aside(name, error)
             return None
         try:

@@ -25,12 +25,20 @@ Change = Callable[[nn.Module, Log], nn.Module]
 class Trial:
     """The example input on which a change is measured, in eval mode, and what it may change.
 
-    `tolerance` bounds the relative difference of the outputs; None allows any.
+    `tolerance` bounds the relative difference of the outputs; None allows any.  Raises
+    `AnynormError` for one that no difference could keep.
     """
 
     example: Batch
     forward: Forward | None = None
     tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise AnynormError(
+                f"tolerance={self.tolerance} is below 0 or not a number, and a relative difference "
+                "is at least 0. Give the largest that is allowed, such as 1e-4, or None for any."
+            )
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
         """What the model puts out for the example; whatever it does meanwhile is undone."""

@@ -217,7 +217,7 @@ def test_plans_of_other_models_and_other_files_are_refused(tmp_path: Any) -> Non
         (tmp_path / "plan.json").write_text(text)
         with pytest.raises(AnynormError, match="is no plan of pruning"):
             Plan.read(tmp_path / "plan.json")
-    with pytest.raises(AnynormError, match="is no plan of pruning"):
+    with pytest.raises(AnynormError, match="is no plan of pruning: No such file or directory"):
         Plan.read(tmp_path / "none.json")
 
 

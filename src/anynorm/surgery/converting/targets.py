@@ -96,7 +96,7 @@ def _instance(norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]) ->
 
 
 def _group(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Module:
-    groups = options.pop("groups", _groups("group"))
+    groups = options.pop("groups", getattr(norm.module, "num_groups", _groups("group")))
     return own.GroupNorm(groups, norm.channels, **options)
 
 
@@ -183,6 +183,8 @@ def check_groups(found: Sequence[Normalizer], to: str, options: dict[str, Any]) 
     """Raise `AnynormError`, with the counts that are possible, if groups do not divide channels."""
     if to not in catalogue or "groups" not in entry(to).sizes:
         return
+    if "groups" not in options:  # a group norm has its own
+        found = [norm for norm in found if _kind(norm) != to]
     groups = options.get("groups", _groups(to))
     if not isinstance(groups, int) or groups < 1:
         entry(to).tune(groups=groups)  # which raises

@@ -97,8 +97,9 @@ class Plan:
             shapes = {name: tuple(map(int, shape)) for name, shape in plain["shapes"].items()}
             return cls(cuts, shapes, tuple(map(str, plain["biases"])))
         except _UNREADABLE as error:
+            why = error.strerror if isinstance(error, OSError) else repr(error)
             raise AnynormError(
-                f"{str(path)!r} is no plan of pruning: {error!r}. Give a file that Plan.write or "
+                f"{str(path)!r} is no plan of pruning: {why}. Give a file that Plan.write or "
                 "`anynorm prune --plan-out` wrote."
             ) from error
 
