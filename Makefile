@@ -13,6 +13,8 @@ SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
 MINUTES ?= 5
 # What uses the compiled kernels: the tests of `make test-isa` and `make sanitize`.
+# Where it is set, as in many containers, every new process would compile all it imports once more.
+unexport PYTHONDONTWRITEBYTECODE
 KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn) --ignore-glob="*/test_gpu_*"
 
 .PHONY: study test test-all test-isa sanitize check format bench fuzz clean

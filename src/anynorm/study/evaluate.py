@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from anynorm.study.data import Data
 from anynorm.surgery import recalibrate
+from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.snapshot import preserved
 
 __all__ = [
@@ -28,6 +27,9 @@ Items = dict[str, str | list[float]]
 
 # Samples in one forward pass, and the most predictions that are evaluated of either part.
 _CHUNK, _MOST = 1000, 10_000
+# Batches, at least, for the mean and variance of all training samples: a normalizer that is called
+# several times for each sample needs some for its statistics to settle.
+_POOLED = 8
 
 IN_EVAL_MODE = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _MODES = ("train_mode", "recalibrated")
@@ -62,14 +64,17 @@ def scores(model: nn.Module, data: Data) -> Scores:
 def in_other_modes(model: nn.Module, data: Data, size: int) -> tuple[Scores, Items]:
     """Held-out scores in train mode, and in eval mode with recomputed running statistics.
 
-    In train mode, and for the statistics, batches have the `size` they have in training. The same
-    samples count as in `scores`. Also returned is what each held-out sample gave in eval mode, with
-    running and with recomputed statistics: "1" or "0" for a class that is right or wrong, or else
-    its loss.
+    In train mode batches have the `size` they have in training, and so they have for statistics
+    that are averages over batches; mean and variance are those of all training samples together,
+    for which batches may be larger. The same samples count as in `scores`. Also returned is what
+    each held-out sample gave in eval mode, with running and with recomputed statistics: "1" or "0"
+    for a class that is right or wrong, or else its loss.
     """
     x, y = _held_out(data)
-    again = recalibrate(model, _whole_batches(data, size), passes=1).model
-    recomputed = predict(again, x)
+    pooled = all(norm.spec.pools_batch for norm in normalizers(model) if norm.tracks)
+    larger = max(size, len(data.train_x) // _POOLED) if pooled else size
+    again = recalibrate(model, _batches(data, larger, whole=not pooled), passes=1)
+    recomputed = predict(again.model, x)
     found: Scores = {}
     modes = zip(_MODES, (predict(model, x, size=size, train=True), recomputed), strict=True)
     for mode, prediction in modes:
@@ -114,9 +119,10 @@ def _accuracy(prediction: Tensor, y: Tensor, data: Data) -> float | None:
     return (prediction.argmax(dim=-1) == y).double().mean().item()
 
 
-def _whole_batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: Data, size: int, *, whole: bool) -> list[tuple[Tensor, Tensor]]:
+    """The training samples in batches of `size`, the last one smaller or, if `whole`, left out."""
     parts = zip(torch.split(data.train_x, size), torch.split(data.train_y, size), strict=True)
-    return ((x, y) for x, y in parts if len(x) == size)
+    return [(x, y) for x, y in parts if len(x) == size or not whole]
 
 
 def _training(data: Data) -> tuple[Tensor, Tensor]:

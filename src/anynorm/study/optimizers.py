@@ -27,7 +27,9 @@ def make_optimizer(cell: Cell, model: nn.Module) -> Optimizer:
     gradient (L2) in SGD and Adam and a step of its own in AdamW (Loshchilov & Hutter 2019,
     arXiv:1711.05101).
     """
-    return _MAKERS[cell.optimizer](_groups(model, cell.weight_decay), lr=cell.lr)
+    make = _MAKERS[cell.optimizer]
+    # All parameters in one call: the same numbers, in less time where they are small.
+    return make(_groups(model, cell.weight_decay), lr=cell.lr, foreach=True)
 
 
 def make_warmup(cell: Cell, optimizer: Optimizer) -> LambdaLR:

@@ -151,8 +151,8 @@ class Settings:
     batches: tuple[int, ...] = ()
     # The batch sizes are compared for these alone: others do not depend on the batch.
     batch_norms: tuple[str, ...] = ("batch", "group:groups=4")
-    # Variants of another normalizer are compared with it at the base learning rate and those
-    # near it alone.
+    # Variants of another normalizer are compared with it at the base learning rate and those near
+    # it alone, and probed at a part of the early steps.
     variants: tuple[str, ...] = ()
     placements: tuple[str, ...] = ("before",)
     noise: bool = True
@@ -202,7 +202,8 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                     "linf-batch",
                     "weight",
                 ),
-                variants=("l1-batch", "linf-batch"),
+                variants=("l1-batch", "linf-batch", "rms"),
+                inits=(0.1, 0.3, 1.0, 3.0, 10.0),
                 batches=_HALVES,
                 placements=("before", "after"),
                 # At equal epochs, a batch of 2 alone would take longer than all other runs.

@@ -23,6 +23,7 @@ from anynorm.study.optimizers import make_optimizer, make_warmup
 from anynorm.study.probes import Recorder
 from anynorm.study.probes.cost import bytes_for_backward
 from anynorm.study.store import Record
+from anynorm.study.subjects import SUBJECTS
 
 __all__ = ["batches", "run"]
 
@@ -99,7 +100,8 @@ class _Run:
                 self._log(step, loss)
             if self._due(step + 1):
                 self._evaluate(step + 1)
-        if self.recorder and self.diverged_at is None and not self.cell.noise:
+        measured = not self.cell.noise and not self._is_variant
+        if self.recorder and self.diverged_at is None and measured:
             rows = evaluate.spread(len(self.data.train_x), _MEASURED)
             self.recorder.after_training(self.data.train_x[rows], self.data.train_y[rows])
 
@@ -127,7 +129,17 @@ class _Run:
         # Whole mini-batches: a normalizer may split a batch into parts of a fixed size.
         most, batch = min(_PROBED, len(self.data.test_x)), self.cell.batch
         x = self.data.test_x[: most // batch * batch or batch]
-        return Recorder(self.model, self.data.loss, self.optimizer, x, self.cell.steps)
+        every_step = False if self._is_variant else None
+        return Recorder(
+            *(self.model, self.data.loss, self.optimizer, x, self.cell.steps),
+            every_step=every_step,
+        )
+
+    @property
+    def _is_variant(self) -> bool:
+        """Whether it is beside a normalizer of the built-in study that is measured in full."""
+        subject = SUBJECTS.get(self.cell.subject)
+        return subject is not None and self.cell.norm in subject.settings.variants
 
     def _step(self, x: Tensor, y: Tensor) -> float:
         start = time.process_time()
@@ -135,7 +147,8 @@ class _Run:
         loss = self.data.loss(self.model(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.warmup.step()
+        if self.cell.warmup:
+            self.warmup.step()
         self.seconds.append(time.process_time() - start)
         return loss.item()
 

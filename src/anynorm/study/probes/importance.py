@@ -47,8 +47,9 @@ def measure(
 
     A correlation is nan where all values are equal.
     """
-    with preserved(model) as snapshot, torch.no_grad():
-        loss_of = _loss_with(model, layers, snapshot, lambda: loss_fn(model(x), y).item())
+    with preserved(model), torch.no_grad():
+        model.train()
+        loss_of = _loss_with(layers, Snapshot(model), lambda: loss_fn(model(x), y).item())
         whole = loss_of([])
         # Copies, since every measurement below writes to γ.
         every = [layer.gamma.abs() for layer in layers]
@@ -69,12 +70,9 @@ def measure(
     }
 
 
-def _loss_with(
-    model: nn.Module, layers: Sequence[Channels], snapshot: Snapshot, loss: Callable[[], float]
-) -> LossOf:
+def _loss_with(layers: Sequence[Channels], snapshot: Snapshot, loss: Callable[[], float]) -> LossOf:
     def with_constant(masks: Masks) -> float:
         snapshot.restore()
-        model.train()
         for layer, mask in zip(layers, masks, strict=bool(masks)):
             layer.gamma[mask] = 0.0
         return loss()

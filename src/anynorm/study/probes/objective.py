@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,9 @@ class Objective:
         self._parameters: list[Tensor] = [p for p in every if p.requires_grad]
         self._rates = [rates.get(p, 0.0) for p in self._parameters]
         self._sizes = [parameter.numel() for parameter in self._parameters]
+        ends = accumulate(self._sizes)
+        pairs = zip(self._parameters, self._sizes, ends, strict=True)
+        self._places = {parameter: slice(end - size, end) for parameter, size, end in pairs}
         self.start = _flat(self._parameters)
 
     def __call__(self, theta: Tensor) -> Point:
@@ -100,15 +104,17 @@ class Objective:
     def part(self, theta: Tensor, parameters: Iterable[Tensor]) -> Tensor:
         """Return the entries of a flat vector that belong to the given parameters."""
         chosen = set(parameters)
-        pairs = zip(self._parameters, self.split(theta), strict=True)
-        return _flat([values for parameter, values in pairs if parameter in chosen])
+        return torch.cat(
+            [theta[at] for parameter, at in self._places.items() if parameter in chosen]
+        )
 
     def with_updated(self, parameters: Iterable[Tensor]) -> Tensor:
         """Return θ with the given parameters after the optimizer's update, the others before."""
-        chosen = set(parameters)
-        both = zip(self.split(self.start), self.split(self.after_update), strict=True)
-        pairs = zip(self._parameters, both, strict=True)
-        return _flat([old_new[parameter in chosen] for parameter, old_new in pairs])
+        theta = self.start.clone()
+        for parameter in parameters:
+            if (at := self._places.get(parameter)) is not None:
+                theta[at] = self.after_update[at]
+        return theta
 
 
 def norm(vectors: Tensor) -> Tensor:
