@@ -125,7 +125,12 @@ class Invariances(NamedTuple):
 class Spec:
     """A normalizer without its parameters: the pattern, μ, σ and what is normalized.
 
-    `scale` is None for σ = 1.  Build one from names with :meth:`of`.
+    `scale` is None for σ = 1.  Build one from names with :meth:`of`.  The others are questions that
+    every call asks, so they are answered once: `is_identity`, whether the formula reduces to
+    h = φ(γ · x + β); `is_standard`, whether μ is the mean and σ the standard deviation;
+    `is_root_mean_square`, whether there is no μ and σ is the root mean square; `is_norm`, whether
+    there is no μ and σ is the L2 norm; `whitens`, whether σ is a root of the covariance matrix of
+    the channels of a group.
 
     >>> Spec.of("[n] c [...]").uses_batch
     True
@@ -137,8 +142,23 @@ class Spec:
     center: bool = True
     scale: Scale | None = _STD
     on: Target = "input"
+    is_identity: bool = field(init=False, repr=False, compare=False)
+    is_standard: bool = field(init=False, repr=False, compare=False)
+    is_root_mean_square: bool = field(init=False, repr=False, compare=False)
+    is_norm: bool = field(init=False, repr=False, compare=False)
+    whitens: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        scale, plain = self.scale, not self.center
+        answers = {
+            "is_identity": plain and scale is None,
+            "is_standard": self.center and scale is not None and scale.is_standard_deviation,
+            "is_root_mean_square": plain and scale == SCALES["rms"],
+            "is_norm": plain and scale == SCALES["norm"],
+            "whitens": scale is not None and scale.root is not None,
+        }
+        for name, answer in answers.items():
+            object.__setattr__(self, name, answer)
         if self.whitens and not any(p.name == "c" and not p.shared for p in self.pattern.parts):
             raise AnynormError(
                 f"whitening mixes the channels of a group, and pattern '{self.pattern}' has no "
@@ -177,31 +197,6 @@ class Spec:
             scale=replace(scale, **changes) if scale else None,  # type: ignore[arg-type]
             on=on,
         )
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether the formula reduces to h = φ(γ · x + β)."""
-        return not self.center and self.scale is None
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether μ is the mean and σ the standard deviation, as in most of torch's operators."""
-        return self.center and self.scale is not None and self.scale.is_standard_deviation
-
-    @property
-    def is_root_mean_square(self) -> bool:
-        """Whether there is no μ and σ is the root mean square, as in RMS norm."""
-        return not self.center and self.scale == SCALES["rms"]
-
-    @property
-    def is_norm(self) -> bool:
-        """Whether there is no μ and σ is the L2 norm, as in weight norm."""
-        return not self.center and self.scale == SCALES["norm"]
-
-    @property
-    def whitens(self) -> bool:
-        """Whether σ is a root of the covariance matrix of the channels of a group."""
-        return self.scale is not None and self.scale.root is not None
 
     @property
     def uses_batch(self) -> bool:

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 import anynorm
-from anynorm.ops import PLAIN, After, crossover, own, running
+from anynorm.ops import PLAIN, After, crossover, running
+from anynorm.ops.backends import fused
 from anynorm.ops.crossover import Crossover
 
 OPERATORS = torch.ops.anynorm
@@ -29,10 +30,10 @@ THEIRS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
     """Fake tensors in the place of a GPU's; in its table, kernels pay from four samples on."""
-    monkeypatch.setattr(own, "_ON_GPU", True)
-    monkeypatch.setattr(own, "_PLAIN_TENSORS", (*own._PLAIN_TENSORS, FakeTensor))
+    monkeypatch.setattr(fused, "_ON_GPU", True)
+    monkeypatch.setattr(fused, "_PLAIN_TENSORS", (*fused._PLAIN_TENSORS, FakeTensor))
     monkeypatch.setattr(running, "_ON_GPU", True)
-    monkeypatch.setattr("anynorm.ops.native._OWN", True)
+    monkeypatch.setattr("anynorm.ops.backends.torch_operators._OWN", True)
     for table in (crossover.GPU_TABLE, crossover.GPU_SMALLEST):
         for key in table:
             monkeypatch.setitem(table, key, Crossover(4 * VALUES, 2 * VALUES))
@@ -128,33 +129,33 @@ def test_backward_operators_say_what_they_return(dtype):
 
 def test_types_that_are_served():
     kinds = (torch.float32, torch.bfloat16, torch.float16)
-    assert all(own.served(drawn(1, dtype)) for dtype in kinds)
-    assert not own.served(drawn(1, torch.float64))  # which the CPU has kernels for
+    assert all(fused.served(drawn(1, dtype)) for dtype in kinds)
+    assert not fused.served(drawn(1, torch.float64))  # which the CPU has kernels for
 
 
 def test_nothing_is_served_without_kernels(monkeypatch):
-    monkeypatch.setattr(own, "_ON_GPU", False)
-    assert not own.served(drawn(1))
+    monkeypatch.setattr(fused, "_ON_GPU", False)
+    assert not fused.served(drawn(1))
     assert called(LAYERS["layer"](), drawn(4)) == ["layer_norm"]
 
 
 def test_what_fits_is_taken():
     x, per_channel = drawn(4), torch.empty(64, device="cuda")
-    assert own.takes("batch", x, None, per_channel, per_channel, PLAIN)
-    assert own.takes("batch", drawn(4, torch.bfloat16), None, per_channel, None, PLAIN)
-    assert not own.takes("batch", drawn(3), None, per_channel, per_channel, PLAIN)
-    assert own.takes("batch", drawn(3), None, per_channel, per_channel, After(None, "relu"))
-    assert not own.takes("batch", x, None, torch.empty(63, device="cuda"), None, PLAIN)
+    assert fused.takes("batch", x, None, per_channel, per_channel, PLAIN)
+    assert fused.takes("batch", drawn(4, torch.bfloat16), None, per_channel, None, PLAIN)
+    assert not fused.takes("batch", drawn(3), None, per_channel, per_channel, PLAIN)
+    assert fused.takes("batch", drawn(3), None, per_channel, per_channel, After(None, "relu"))
+    assert not fused.takes("batch", x, None, torch.empty(63, device="cuda"), None, PLAIN)
     half = torch.empty(64, dtype=torch.float16, device="cuda")
-    assert not own.takes("batch", x, None, half, None, PLAIN)
-    assert not own.takes("layer", x, [32, 64], None, None, PLAIN)
-    assert not own.takes("layer", drawn(4, torch.float64), [32, 32], None, None, PLAIN)
+    assert not fused.takes("batch", x, None, half, None, PLAIN)
+    assert not fused.takes("layer", x, [32, 64], None, None, PLAIN)
+    assert not fused.takes("layer", drawn(4, torch.float64), [32, 32], None, None, PLAIN)
 
 
 def test_the_table_of_gpus_is_asked(monkeypatch):
     x = drawn(4)
-    assert crossover.least("batch", x, fused=False) == 4 * VALUES
-    assert crossover.least("batch", x, fused=True) == 2 * VALUES
+    assert crossover.GPU_SMALLEST["batch"].plain == 4 * VALUES
+    assert crossover.GPU_SMALLEST["batch"].fused == 2 * VALUES
     assert crossover.pays("batch", x, None, fused=False)
     assert not crossover.pays("batch", drawn(3), None, fused=False)
     monkeypatch.setitem(crossover.GPU_TABLE, ("layer", "rows"), Crossover(1, 1, 128))

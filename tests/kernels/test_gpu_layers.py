@@ -32,12 +32,13 @@ LAYERS = {
 @pytest.fixture(autouse=True)
 def calls(monkeypatch, pays_from):
     """Send every size to the kernels, and without a GPU the CPU's calls; count them."""
-    from anynorm.ops import own, running
+    from anynorm.ops import running
+    from anynorm.ops.backends import fused
 
     pays_from(1)
     if DEVICE == "cpu":
-        monkeypatch.setattr(own, "_ON_CPU", True)
-        monkeypatch.setattr("anynorm.ops.native._OWN", True)
+        monkeypatch.setattr(fused, "_ON_CPU", True)
+        monkeypatch.setattr("anynorm.ops.backends.torch_operators._OWN", True)
         monkeypatch.setattr(running, "_OWN", True)
     with dispatched() as seen:
         yield seen

@@ -10,9 +10,7 @@ from anynorm.functional.activation import (
     check_activation,
 )
 from anynorm.functional.arguments import check_arguments, explain, need_tensor
-from anynorm.functional.checks import check_groups, check_residual
 from anynorm.functional.general import normalize, scale_of
-from anynorm.functional.masked import whole_mask
 from anynorm.functional.named import (
     batch_norm,
     group_norm,
@@ -22,6 +20,8 @@ from anynorm.functional.named import (
 )
 from anynorm.functional.synced import check_synced
 from anynorm.ops import Running
+from anynorm.ops.backends.masked import whole_mask
+from anynorm.ops.checks import check_groups, check_residual
 from anynorm.ops.ranks import Sync, check_sync
 
 __all__ = [

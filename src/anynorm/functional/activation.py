@@ -10,19 +10,19 @@ from torch import Tensor
 from anynorm.activations import activation as named_activation
 from anynorm.errors import AnynormError
 from anynorm.functional.arguments import need_tensor
-from anynorm.functional.checks import check_residual
 from anynorm.ops import PLAIN, After
+from anynorm.ops.checks import check_residual
 
 __all__ = [
     "Activation",
     "activate",
     "activation_name",
     "check_activation",
-    "finish",
     "following",
 ]
 
-Activation = str | Callable[[Tensor], Tensor] | None
+Function = Callable[[Tensor], Tensor]
+Activation = str | Function | None
 
 
 def activate(y: Tensor, activation: Activation) -> Tensor:
@@ -38,24 +38,22 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
     return named_activation(activation).forward(y) if isinstance(activation, str) else activation(y)
 
 
-def following(x: Tensor, residual: Tensor | None, activation: Activation) -> After:
-    """Return what an operator on `x` does after γ and β; `PLAIN` itself where that is nothing.
+def following(
+    x: Tensor, residual: Tensor | None, activation: Activation
+) -> tuple[After, Function | None]:
+    """Return what an operator on `x` does after γ and β, and a φ that it does not know.
 
-    A function is left for :func:`finish`.  Raises for a residual that does not fit `x`, and for
-    the name of no activation.
+    The first is `PLAIN` itself where it is nothing.  Raises for a residual that does not fit `x`,
+    and for what is no activation.
     """
     if residual is not None:
         check_residual(x, residual)
+    if activation is not None:
+        check_activation(activation)
     if not isinstance(activation, str):
-        return PLAIN if residual is None else After(residual)
-    named_activation(activation)
+        return PLAIN if residual is None else After(residual), activation
     nothing = residual is None and activation == "identity"
-    return PLAIN if nothing else After(residual, activation)
-
-
-def finish(y: Tensor, activation: Activation) -> Tensor:
-    """Apply φ to what an operator returned, where φ is a function; a name was done there."""
-    return y if activation is None or isinstance(activation, str) else activation(y)
+    return PLAIN if nothing else After(residual, activation), None
 
 
 def check_activation(activation: Activation) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anynorm.errors import AnynormError
-from anynorm.functional.checks import need_real
+from anynorm.ops.checks import need_real
 
 __all__ = ["check_arguments", "explain", "need_tensor"]
 
@@ -39,7 +39,7 @@ def check_arguments(owner: str, given: Mapping[str, Any]) -> None:
             raise AnynormError(f"{owner}: {name}{shown}; {name} {_RULES[name].text}.")
 
 
-def explain(function: str, **given: Any) -> None:
+def explain(function: str, /, **given: Any) -> None:
     """Raise `AnynormError` if the arguments of a call that failed are why; else return.
 
     The first of `given` is the input.

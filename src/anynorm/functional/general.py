@@ -10,15 +10,11 @@ from torch import Tensor
 
 from anynorm import ops
 from anynorm.errors import AnynormError
-from anynorm.functional.activation import Activation, check_activation, finish, following
+from anynorm.functional.activation import Activation, following
 from anynorm.functional.arguments import check_arguments, explain
-from anynorm.functional.formula import by_formula, need_statistics, statistic_of
-from anynorm.functional.masked import masked
-from anynorm.functional.native import native_operator
 from anynorm.functional.synced import together
-from anynorm.ops import Affine, After, Running
-from anynorm.ops.ranks import Ranks, Sync
-from anynorm.pattern import Plan
+from anynorm.ops import NO_SIZES, PLAIN, Affine, NormCall, Running
+from anynorm.ops.ranks import Sync
 from anynorm.spec import Spec
 
 __all__ = ["normalize", "scale_of"]
@@ -64,51 +60,23 @@ def normalize(
     try:
         if eps < 0:
             check_arguments("normalize", {"eps": eps})
-        check_activation(activation)
-        plan, affine = spec.pattern.plan(x.dim()), Affine(weight, bias)
-        ranks = together(spec, plan, sync, layer, x) if training else None
-        if mask is not None:
-            return masked(
-                x,
-                mask,
-                spec,
-                affine,
-                running,
-                training=training,
-                eps=eps,
-                activation=activation,
-                residual=residual,
-                sizes=sizes,
-                ranks=ranks,
-            )
-        after = following(x, residual, activation)
-        y = _normalize(x, spec, plan, affine, running, training, eps, sizes or {}, after, ranks)
-        return finish(y, activation)
+        plan = spec.pattern.plan(x.dim())
+        ranks = together(spec, plan, sync, layer, x) if training and sync is not None else None
+        after, function = PLAIN, None
+        if residual is not None or activation is not None:
+            after, function = following(x, residual, activation)
+        affine, sizes = Affine(weight, bias), sizes or NO_SIZES
+        training = training or running is None
+        call = NormCall(
+            *(spec, plan, affine, running, training, eps, sizes, after, function, ranks, mask)
+        )
+        return ops.run(x, call)
     except AnynormError:
         raise
     except (AttributeError, RuntimeError, TypeError, ValueError):
         _need_spec(spec)
         explain("normalize", x=x, weight=weight, bias=bias, eps=eps)
         raise
-
-
-def _normalize(
-    x: Tensor,
-    spec: Spec,
-    plan: Plan,
-    affine: Affine,
-    running: Running | None,
-    training: bool,
-    eps: float,
-    sizes: Mapping[str, int],
-    after: After,
-    ranks: Ranks | None,
-) -> Tensor:
-    own = ranks is None and (training or running is None)
-    if own and (native := native_operator(x, spec, plan, affine, running, eps, after)):
-        need_statistics(x, plan, sizes)
-        return native(x, affine, running, eps, sizes, after)
-    return by_formula(x, spec, plan, affine, running, training, eps, sizes, after, ranks)
 
 
 def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
@@ -118,7 +86,7 @@ def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
     tensor([[5.]])
     """
     try:
-        statistic = statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)
+        statistic = ops.statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)
         return torch.sqrt(ops.moments(x, statistic)[1] + eps).to(x.dtype)
     except (AttributeError, RuntimeError, TypeError):
         _need_spec(spec)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from anynorm import ops
 from anynorm.errors import AnynormError
-from anynorm.functional.activation import Activation, finish, following
+from anynorm.functional.activation import Activation, following
 from anynorm.functional.arguments import explain
-from anynorm.functional.checks import (
+from anynorm.ops import NO_SIZES, PLAIN, Affine, NormCall, Running
+from anynorm.ops.checks import (
     check_groups,
     need_channels,
     need_last_axes,
     need_several_positions,
     need_several_values,
 )
-from anynorm.functional.masked import masked
-from anynorm.functional.whitening import scaled
-from anynorm.ops import Affine, After, Running
 from anynorm.spec import Spec
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -76,34 +73,17 @@ def batch_norm(
         running = None
         if running_mean is not None and running_var is not None:
             running = Running(running_mean, running_var, num_batches_tracked, momentum)
-        if mask is not None:
-            return masked(
-                input,
-                mask,
-                _BATCH,
-                Affine(weight, bias),
-                running,
-                training=training,
-                eps=eps,
-                activation=activation,
-                residual=residual,
-            )
-        after = following(input, residual, activation)
-        y = ops.native.batch(input, running, weight, bias, training, eps, after)
-        return y if activation is None else finish(y, activation)
-    except _FAILED:
-        explain(
-            "batch_norm",
-            input=input,
-            running_mean=running_mean,
-            running_var=running_var,
-            weight=weight,
-            bias=bias,
-            momentum=momentum,
-            eps=eps,
-            num_batches_tracked=num_batches_tracked,
-            activation=activation,
+        after, function = PLAIN, None
+        if residual is not None or activation is not None:
+            after, function = following(input, residual, activation)
+        # torch's operator takes (C,) as well, in evaluation
+        plan, affine = _BATCH.pattern.plan(max(input.dim(), 2)), Affine(weight, bias)
+        call = NormCall(
+            *(_BATCH, plan, affine, running, training, eps, NO_SIZES, after, function, None, mask)
         )
+        return ops.run(input, call, ops.torch_operators.batch)
+    except _FAILED:
+        explain("batch_norm", **locals())
         raise
 
 
@@ -135,35 +115,15 @@ def instance_norm(
         running = None
         if running_mean is not None and running_var is not None:
             running = Running(running_mean, running_var, None, momentum)
-        if mask is not None:
-            return masked(
-                input,
-                mask,
-                _INSTANCE,
-                Affine(weight, bias),
-                running,
-                training=use_input_stats,
-                eps=eps,
-                activation=activation,
-                residual=residual,
-            )
-        after = following(input, residual, activation)
-        if input.numel() == 0:  # which torch's operator cannot take
-            return _of_nothing(input, _INSTANCE, Affine(weight, bias), after, activation)
-        y = ops.native.instance(input, running, weight, bias, use_input_stats, eps, after)
-        return y if activation is None else finish(y, activation)
-    except _FAILED:
-        explain(
-            "instance_norm",
-            input=input,
-            running_mean=running_mean,
-            running_var=running_var,
-            weight=weight,
-            bias=bias,
-            momentum=momentum,
-            eps=eps,
-            activation=activation,
+        after, function = following(input, residual, activation)
+        plan, affine = _INSTANCE.pattern.plan(input.dim()), Affine(weight, bias)
+        call = NormCall(
+            *(_INSTANCE, plan, affine, running, use_input_stats, eps, NO_SIZES),
+            *(after, function, None, mask),
         )
+        return ops.run(input, call, ops.torch_operators.instance)
+    except _FAILED:
+        explain("instance_norm", **locals())
         raise
 
 
@@ -186,21 +146,14 @@ def layer_norm(
     torch.Size([2, 7, 10])
     """
     try:
-        after = following(input, residual, activation)
-        y = ops.native.layer(input, normalized_shape, weight, bias, eps, after)
-        return y if activation is None else finish(y, activation)
+        after, function = following(input, residual, activation)
+        y = ops.torch_operators.layer(input, normalized_shape, weight, bias, eps, after)
+        return y if function is None else function(y)
     except AnynormError:
         raise
     except _FAILED:
-        _explain_last(
-            "layer_norm",
-            normalized_shape,
-            input=input,
-            weight=weight,
-            bias=bias,
-            eps=eps,
-            activation=activation,
-        )
+        explain("layer_norm", **locals())
+        need_last_axes(input, normalized_shape)
         raise
 
 
@@ -222,14 +175,15 @@ def rms_norm(
     tensor([[0.8485, 1.1314]])
     """
     try:
-        after = following(input, residual, activation)
-        y = ops.native.rms(input, normalized_shape, weight, eps, after)
-        return y if activation is None else finish(y, activation)
+        after, function = following(input, residual, activation)
+        y = ops.torch_operators.rms(input, normalized_shape, weight, eps, after)
+        return y if function is None else function(y)
     except AnynormError:
         raise
     except _FAILED:
-        given = {"input": input, "weight": weight, **({} if eps is None else {"eps": eps})}
-        _explain_last("rms_norm", normalized_shape, **given, activation=activation)
+        given = locals() if eps is not None else {**locals(), "eps": 0.0}
+        explain("rms_norm", **given)
+        need_last_axes(input, normalized_shape)
         raise
 
 
@@ -257,40 +211,16 @@ def group_norm(
         check_groups(num_groups, input.shape)
         if mask is not None:
             need_channels(input, weight)
-            return masked(
-                input,
-                mask,
-                _GROUP,
-                Affine(weight, bias),
-                None,
-                training=True,
-                eps=eps,
-                activation=activation,
-                residual=residual,
-                sizes={"g": num_groups},
-            )
-        after = following(input, residual, activation)
-        if input.numel() == 0:  # where torch's operator gives γ a gradient of NaN
-            return _of_nothing(input, _GROUP, Affine(weight, bias), after, activation)
-        y = ops.native.group(input, num_groups, weight, bias, eps, after)
-        return y if activation is None else finish(y, activation)
+        after, function = following(input, residual, activation)
+        plan, affine = _GROUP.pattern.plan(input.dim()), Affine(weight, bias)
+        call = NormCall(
+            *(_GROUP, plan, affine, None, True, eps, {"g": num_groups}),
+            *(after, function, None, mask),
+        )
+        return ops.run(input, call, ops.torch_operators.group)
     except AnynormError:
         raise
     except _FAILED:
-        given = {"num_groups": num_groups, "weight": weight, "bias": bias, "eps": eps}
-        explain("group_norm", input=input, **given, activation=activation)
+        explain("group_norm", **locals())
         need_channels(input, weight)
         raise
-
-
-def _of_nothing(
-    x: Tensor, spec: Spec, affine: Affine, after: After, activation: Activation
-) -> Tensor:
-    """Return an output without values, of which γ and β have gradients of zero."""
-    y = scaled(x, spec.pattern.plan(x.dim()), affine).to(x.dtype, copy=True)
-    return finish(after.apply(y), activation)
-
-
-def _explain_last(function: str, normalized_shape: Any, **given: Any) -> None:
-    explain(function, **given, normalized_shape=normalized_shape)
-    need_last_axes(given["input"], normalized_shape)

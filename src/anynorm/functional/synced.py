@@ -29,8 +29,6 @@ def check_synced(spec: Spec) -> None:
 
 def together(spec: Spec, plan: Plan, sync: Sync, layer: str, x: Tensor) -> Ranks | None:
     """Return the processes to share statistics with; None where this one is alone."""
-    if sync is None:
-        return None
     check_synced(spec)
     name = layer or f"normalize('{plan.pattern}')"
     ranks: Ranks | None = ranks_of(sync, name, x.device.type)

@@ -14,7 +14,7 @@ from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running, Sync
 from anynorm.nn import shared
 from anynorm.nn.fx import entered
-from anynorm.pattern import Pattern, Plan
+from anynorm.pattern import Pattern
 from anynorm.spec import SCALES, Constant, Scale, Spec
 
 __all__ = ["Norm", "create"]
@@ -149,7 +149,10 @@ class Norm(shared.Sharing):
             recorded: Tensor | None = entered(self, x, residual, mask)
             if recorded is not None:
                 return recorded
-        self._check(x, self.spec.pattern.plan(x.dim()))
+        plan = self.spec.pattern.plan(x.dim())
+        end = plan.first + len(self.channels) if plan.names_channels else None
+        if x.shape[plan.first : end] != self.channels and not self.spec.is_identity:
+            raise self._unfitting(x, plan.first, end)
         return F.normalize(
             x,
             self.spec,
@@ -173,20 +176,19 @@ class Norm(shared.Sharing):
         if not self.track_running_stats:
             return None
         buffers = self._buffers
-        mean, spread = buffers["running_mean"], buffers[self._spread]
+        spread = buffers["running_cov" if self.spec.whitens else "running_var"]
+        mean = buffers["running_mean"]
         assert mean is not None
         assert spread is not None
         return Running(mean, spread, buffers["num_batches_tracked"], self.momentum)
 
-    def _check(self, x: Tensor, plan: Plan) -> None:
-        end = plan.first + len(self.channels) if plan.names_channels else None
-        found = x.shape[plan.first : end]
-        if found != self.channels and not self.spec.is_identity:
-            raise ShapeError(
-                f"{type(self).__name__}('{self.spec.pattern}') has γ of shape {self.channels} from "
-                f"axis {plan.first} on, got {tuple(found)} there in an input of shape "
-                f"{tuple(x.shape)}. {self._fix(x, plan.first, tuple(found))}"
-            )
+    def _unfitting(self, x: Tensor, first: int, end: int | None) -> ShapeError:
+        found = tuple(x.shape[first:end])
+        return ShapeError(
+            f"{type(self).__name__}('{self.spec.pattern}') has γ of shape {self.channels} from "
+            f"axis {first} on, got {found} there in an input of shape {tuple(x.shape)}. "
+            f"{self._fix(x, first, found)}"
+        )
 
     def _fix(self, x: Tensor, first: int, found: tuple[int, ...]) -> str:
         """What to do about an input whose channels have another size than γ."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["GPU_TABLE", "TABLE", "Crossover", "layout", "least", "pays"]
+__all__ = ["GPU_SMALLEST", "GPU_TABLE", "SMALLEST", "TABLE", "Crossover", "layout", "pays"]
 
 
 class Crossover(NamedTuple):
@@ -25,10 +25,6 @@ class Crossover(NamedTuple):
     plain: int
     fused: int = 1
     run: int = 1
-
-    def least(self, fused: bool) -> int:
-        """Return the least number with a fused step or without."""
-        return self.fused if fused else self.plain
 
 
 # By normalizer and layout of the input: "rows" for two axes and for statistics over the last ones,
@@ -72,11 +68,6 @@ def _smallest(table: dict[tuple[str, str], Crossover]) -> dict[str, Crossover]:
 SMALLEST, GPU_SMALLEST = _smallest(TABLE), _smallest(GPU_TABLE)
 
 
-def least(normalizer: str, x: Tensor, fused: bool) -> int:
-    """Return below how many values no layout need be looked at."""
-    return (SMALLEST if x.is_cpu else GPU_SMALLEST)[normalizer].least(fused)
-
-
 def layout(x: Tensor) -> str:
     """Return how an input (N, C, *) lies in memory, as the table calls it."""
     if x.dim() == 2:
@@ -92,11 +83,8 @@ def pays(normalizer: str, x: Tensor, last: int | None, fused: bool) -> bool:
     lies = layout(x) if last is None else "rows"
     table = TABLE if x.is_cpu else GPU_TABLE
     row = table.get((normalizer, lies))  # none for instances of one value: torch has the message
-    if row is None or x.numel() < row.least(fused):
+    if row is None or x.numel() < (row.fused if fused else row.plain):
         return False
-    return (last or _run(x, lies)) >= row.run
-
-
-def _run(x: Tensor, layout: str) -> int:
-    """How many values of a channel lie one behind the other."""
-    return x.numel() // (x.shape[0] * x.shape[1]) if layout == "channels first" else 1
+    if last is None:  # how many values of a channel lie one behind the other
+        last = x.numel() // (x.shape[0] * x.shape[1]) if lies == "channels first" else 1
+    return last >= row.run

@@ -23,6 +23,7 @@ from anynorm.ops.registry import (
     in_front,
     in_transform,
     operator,
+    peek_interpreter_stack,
 )
 from anynorm.ops.values import AS_IT_IS, After, Saved, View
 
@@ -178,8 +179,11 @@ def _viewing(
         if residual is not None and in_transform():  # where bits could not be moved about
             y, *outputs = call(view, (*rest[:-1], "identity"), x, None, *others)
             return After(residual, rest[-1]).apply(y), *outputs
-        plain = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not in_transform()
-        return Viewed.apply(view, rest, *tensors) if plain else viewed(view, rest, *tensors)
+        # As in_transform, without its call: this is the way of every eager layer.
+        eager = not torch.compiler.is_compiling() and peek_interpreter_stack() is None
+        if eager and torch.is_grad_enabled():
+            return Viewed.apply(view, rest, *tensors)
+        return viewed(view, rest, *tensors)
 
     return call
 

@@ -25,11 +25,12 @@ __all__ = [
     "in_front",
     "in_transform",
     "operator",
+    "peek_interpreter_stack",
     "readable",
 ]
 
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
-_interpreters = torch._C._functorch.peek_interpreter_stack
+peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
 
 
 def define(schema: str) -> Any:
@@ -75,7 +76,7 @@ def operator(
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return kernel(*args) if torch.compiler.is_exporting() else op(*args)
-        if _interpreters() is not None:
+        if peek_interpreter_stack() is not None:
             return function.apply(*args)
         return plain(*args) if torch.is_grad_enabled() else below(*args)
 
@@ -93,7 +94,7 @@ def readable(op: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 def in_transform() -> bool:
     """Whether a torch.func transform (vmap, grad, …) is running."""
-    return not torch.compiler.is_compiling() and _interpreters() is not None
+    return not torch.compiler.is_compiling() and peek_interpreter_stack() is not None
 
 
 def in_front(tensor: Tensor | None, axis: int | None, size: int) -> Tensor | None:

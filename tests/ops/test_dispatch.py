@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import anynorm
 from anynorm import functional as F
-from anynorm.ops import native, own
+from anynorm.ops.backends import fused, torch_operators
 
 LEAST = 1000
 
@@ -17,8 +17,8 @@ LEAST = 1000
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch, pays_from):
     """Pretend that there are kernels, which pay from LEAST values on."""
-    monkeypatch.setattr(native, "_OWN", True)
-    monkeypatch.setattr(own, "_ON_CPU", True)
+    monkeypatch.setattr(torch_operators, "_OWN", True)
+    monkeypatch.setattr(fused, "_ON_CPU", True)
     pays_from(LEAST)
 
 
@@ -159,7 +159,7 @@ def same(name, layer, x, *residual):
     """The layer's output, gradients and statistics, by our operator and by torch's."""
     results = []
     for taken in (True, False):
-        native._OWN = taken
+        torch_operators._OWN = taken
         module, leaves = layer(), [t.detach().clone().requires_grad_() for t in (x, *residual)]
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))

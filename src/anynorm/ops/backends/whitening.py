@@ -8,79 +8,61 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from anynorm import ops
 from anynorm.errors import ShapeError
-from anynorm.functional.checks import need_real
-from anynorm.functional.pooled import check_number
-from anynorm.functional.running import average
-from anynorm.ops import Affine, Running
-from anynorm.ops.ranks import Ranks
+from anynorm.ops import pooled, whitening
+from anynorm.ops.backends.affine import empty, scaled
+from anynorm.ops.backends.shared import check_number
+from anynorm.ops.backends.tracking import average
+from anynorm.ops.call import NormCall
+from anynorm.ops.checks import need_real
+from anynorm.ops.running import Running
 from anynorm.pattern import Plan
-from anynorm.spec import Spec
 
-__all__ = ["scaled", "whiten"]
+__all__ = ["run"]
 
 
-def whiten(
-    x: Tensor,
-    spec: Spec,
-    root: str,
-    plan: Plan,
-    affine: Affine,
-    running: Running | None,
-    training: bool,
-    eps: float,
-    sizes: Mapping[str, int],
-    ranks: Ranks | None = None,
-    mask: Tensor | None = None,
-) -> Tensor:
+def run(x: Tensor, call: NormCall) -> Tensor:
     """Whiten the channels of each group, with the values folded into matrices (groups, c, m)."""
     need_real(x)
-    if x.numel() == 0 and ranks is None:  # of which γ and β have gradients of zero
-        return scaled(x, plan, affine).to(x.dtype, copy=True)
+    if x.numel() == 0 and call.ranks is None:
+        return empty(x, call)
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # 16 bits are too few for a covariance
         with torch.autocast(device, enabled=False):
-            return whiten(x, spec, root, plan, affine, running, training, eps, sizes, ranks, mask)
+            return run(x, call)
     wide = x if x.dtype == torch.float64 else x.float()
-    if running is not None and not training:
-        y = _by_running(wide, spec, root, plan, running, eps)
-    else:
-        y = _by_own(wide, spec, root, plan, running, eps, sizes, ranks, mask)
-    return scaled(y, plan, affine).to(x.dtype)
+    y = _by_running(wide, call) if call.evaluates else _by_own(wide, call)
+    return call.after.apply(scaled(y, call).to(x.dtype))
 
 
-def _by_own(
-    x: Tensor,
-    spec: Spec,
-    root: str,
-    plan: Plan,
-    running: Running | None,
-    eps: float,
-    sizes: Mapping[str, int],
-    ranks: Ranks | None,
-    mask: Tensor | None,
-) -> Tensor:
+def _by_own(x: Tensor, call: NormCall) -> Tensor:
     """Whiten by the statistics of `x` in the pattern's split view, and let them enter `running`."""
+    plan, sizes, ranks, mask = call.plan, call.sizes, call.ranks, call.mask
     order, channel = plan.matrix_order
     moved = x.reshape(plan.view(tuple(x.shape), sizes)).permute(order)
     values = _matrices(moved, channel)
     number: float | Tensor = 1.0
     if ranks is None and mask is None:
-        mean, covariance = ops.whitening.moments(values)
+        mean, covariance = whitening.moments(values)
     else:
         kept = None if mask is None else _vectors(mask, x, plan, sizes)
-        number, mean, covariance = ops.pooled.covariance(values, ranks, kept)
+        number, mean, covariance = pooled.covariance(values, ranks, kept)
         if kept is not None:
             check_number(x, number, mask)
-    if running is not None:
-        _track(running, number, mean, covariance)
-    white = ops.whitening.inverse_root(covariance, root, eps) @ (
-        values - mean if spec.center else values
-    )
+    if call.running is not None:
+        _track(call.running, number, mean, covariance)
+    white = _whitened(values, mean, covariance, call)
     back = [order.index(axis) for axis in range(len(order))]
     return white.reshape(moved.shape).permute(back).reshape(x.shape)
+
+
+def _whitened(values: Tensor, mean: Tensor, covariance: Tensor, call: NormCall) -> Tensor:
+    scale = call.spec.scale
+    assert scale is not None
+    assert scale.root is not None
+    root = whitening.inverse_root(covariance, scale.root, call.eps)
+    return root @ (values - mean if call.spec.center else values)
 
 
 def _matrices(moved: Tensor, channel: int) -> Tensor:
@@ -114,25 +96,12 @@ def _track(running: Running, number: float | Tensor, mean: Tensor, covariance: T
     running.track(means.reshape(running.mean.shape), spreads.reshape(running.var.shape))
 
 
-def _by_running(
-    x: Tensor, spec: Spec, root: str, plan: Plan, running: Running, eps: float
-) -> Tensor:
+def _by_running(x: Tensor, call: NormCall) -> Tensor:
     """Whiten by running statistics: evaluation never splits a batch, so any size will do."""
-    moved = x.movedim(plan.first, 0)
+    running, first = call.running, call.plan.first
+    assert running is not None
+    moved = x.movedim(first, 0)
     values = moved.reshape(*running.var.shape[:2], -1)
     mean = running.mean.to(x.dtype).reshape(*running.var.shape[:2], 1)
-    white = ops.whitening.inverse_root(running.var.to(x.dtype), root, eps) @ (
-        values - mean if spec.center else values
-    )
-    return white.reshape(moved.shape).movedim(0, plan.first)
-
-
-def scaled(x: Tensor, plan: Plan, affine: Affine) -> Tensor:
-    """Return γ · x + β, with γ and β starting at the pattern's channel axis."""
-    weight, bias = affine
-    after = x.dim() - plan.first
-    if weight is not None:
-        x = x * weight.reshape(*weight.shape, *[1] * (after - weight.dim()))
-    if bias is not None:
-        x = x + bias.reshape(*bias.shape, *[1] * (after - bias.dim()))
-    return x
+    white = _whitened(values, mean, running.var.to(x.dtype), call)
+    return white.reshape(moved.shape).movedim(0, first)

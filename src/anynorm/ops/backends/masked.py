@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from anynorm.errors import AnynormError, ShapeError
-from anynorm.functional.activation import Activation, finish, following
-from anynorm.functional.formula import by_formula
-from anynorm.ops import Affine, Running
+from anynorm.ops.call import NormCall
 from anynorm.ops.pooled import blank
-from anynorm.ops.ranks import Ranks
-from anynorm.spec import Spec
 
-__all__ = ["masked", "whole_mask"]
+__all__ = ["blank", "blanked", "whole_mask"]
 
 
-def masked(
-    x: Tensor,
-    mask: Tensor,
-    spec: Spec,
-    affine: Affine,
-    running: Running | None,
-    *,
-    training: bool,
-    eps: float,
-    activation: Activation,
-    residual: Tensor | None,
-    sizes: Mapping[str, int] | None = None,
-    ranks: Ranks | None = None,
-) -> Tensor:
-    """Return what :func:`anynorm.functional.normalize` does of the values that count, 0 elsewhere.
+def blanked(x: Tensor, call: NormCall) -> tuple[Tensor, NormCall]:
+    """Return the input and its call with 0 for the values that do not count, by a whole mask.
 
-    Padding becomes 0 before anything reads it: times 0, not a number would stay one.
+    They become 0 before anything reads them: times 0, not a number would stay one.
     """
-    plan = spec.pattern.plan(x.dim())
-    mask = whole_mask(mask, x, plan.first)
-    after = following(x, residual, activation)
-    if residual is not None:
-        after = after._replace(residual=blank(residual, mask))
-    given = spec, plan, affine, running, training, eps, sizes or {}, after, ranks, mask
-    y = finish(by_formula(blank(x, mask), *given), activation)
-    return blank(y, mask)
+    mask = whole_mask(call.mask, x, call.plan.first)
+    after = call.after
+    if after.residual is not None:
+        after = after._replace(residual=blank(after.residual, mask))
+    return blank(x, mask), call._replace(mask=mask, after=after)
 
 
 def whole_mask(mask: Any, x: Tensor, channels: int = 1) -> Tensor:

@@ -1,14 +1,15 @@
 """The normalizers for which torch has an operator of its own.
 
-Our kernels take the inputs that they are faster on (:mod:`anynorm.ops.own`); torch's operators
-serve everything else.  The way to them is thin on purpose: a layer on a small input costs little
-more than the call itself.
+Our kernels take the inputs that they are faster on (:mod:`anynorm.ops.backends.fused`), torch's
+operators everything else.  The way to them is short: a layer on a small input costs little more
+than the call itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from operator import mul
 from typing import Any, cast
@@ -16,47 +17,50 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from anynorm.ops import own
+from anynorm.ops.backends import fused
+from anynorm.ops.backends.affine import empty
+from anynorm.ops.call import NormCall
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
 from anynorm.ops.values import PLAIN, Affine, After
 
-__all__ = ["batch", "group", "instance", "layer", "rms", "takes_weight", "weight"]
+__all__ = [
+    "batch",
+    "evaluate",
+    "group",
+    "instance",
+    "layer",
+    "layer_of_last",
+    "one_group",
+    "rms",
+    "rms_of_last",
+    "takes_weight",
+    "weight",
+]
 
 _CUDNN = torch.backends.cudnn
-_OWN = own.AVAILABLE
+_OWN = fused.AVAILABLE
 
 # torch.batch_norm or torch.instance_norm, which have the same signature and write running
 # statistics in the same way.
 _Operator = Callable[..., Tensor]
 
 
-def batch(
-    x: Tensor,
-    running: Running | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-    after: After = PLAIN,
-) -> Tensor:
-    """Batch norm of x (N, C, *), with statistics of this batch if `training`."""
-    return _by_channel("batch", torch.batch_norm, 0, x, running, weight, bias, training, eps, after)
+def instance(x: Tensor, call: NormCall) -> Tensor:
+    """Instance norm of x (N, C, *), with statistics of each instance in training."""
+    if x.numel() == 0:  # which torch's operator cannot take
+        return empty(x, call)
+    return _by_channel("instance", torch.instance_norm, 2, x, call)
 
 
-def instance(
-    x: Tensor,
-    running: Running | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-    after: After = PLAIN,
-) -> Tensor:
-    """Instance norm of x (N, C, *), with statistics of each instance if `training`."""
-    return _by_channel(
-        "instance", torch.instance_norm, 2, x, running, weight, bias, training, eps, after
-    )
+def layer_of_last(x: Tensor, call: NormCall) -> Tensor:
+    """Layer norm over the last axis."""
+    return layer(x, x.shape[-1:], *call.affine, call.eps, call.after)
+
+
+def rms_of_last(x: Tensor, call: NormCall) -> Tensor:
+    """RMS norm over the last axis."""
+    return rms(x, x.shape[-1:], call.affine.weight, call.eps, call.after)
 
 
 def layer(
@@ -68,8 +72,8 @@ def layer(
     after: After = PLAIN,
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`."""
-    if _OWN and own.takes("layer", x, shape, weight, bias, after):
-        return own.last(x, shape, True, weight, bias, eps, after)
+    if _OWN and fused.takes("layer", x, shape, weight, bias, after):
+        return fused.last(x, shape, True, weight, bias, eps, after)
     y = torch.layer_norm(x, shape, weight, bias, eps, _CUDNN.enabled)
     return y if after is PLAIN else after.apply(y)
 
@@ -85,33 +89,37 @@ def rms(
 
     Of 16-bit inputs, that of float32, in which they are computed.
     """
-    if _OWN and own.takes("rms", x, shape, weight, None, after):
-        return own.last(x, shape, False, weight, None, eps, after)
+    if _OWN and fused.takes("rms", x, shape, weight, None, after):
+        return fused.last(x, shape, False, weight, None, eps, after)
     y = torch.rms_norm(x, shape, weight, eps)
     return y if after is PLAIN else after.apply(y)
 
 
-def group(
-    x: Tensor,
-    groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    after: After = PLAIN,
-) -> Tensor:
-    """Group norm of x (N, C, *) with `groups` groups of channels."""
-    if _OWN and own.takes("group", x, None, weight, bias, after):
-        return own.group(x, groups, weight, bias, eps, after)
-    y = torch.group_norm(x, groups, weight, bias, eps, _CUDNN.enabled)
+def group(x: Tensor, call: NormCall) -> Tensor:
+    """Group norm of x (N, C, *), whose groups are the size of g."""
+    if x.numel() == 0:  # where torch's operator gives γ a gradient of NaN
+        return empty(x, call)
+    (weight, bias), after, groups = call.affine, call.after, call.sizes.get("g")
+    if not groups or x.shape[1] % groups:
+        groups = call.plan.view(tuple(x.shape), call.sizes)[1]
+    if _OWN and fused.takes("group", x, None, weight, bias, after):
+        return fused.group(x, groups, call)
+    y = torch.group_norm(x, groups, weight, bias, call.eps, _CUDNN.enabled)
     return y if after is PLAIN else after.apply(y)
 
 
-def weight(w: Tensor, gain: Tensor) -> Tensor:
+def one_group(x: Tensor, call: NormCall) -> Tensor:
+    """Group norm of x (N, C, *) with one group."""
+    return group(x, call._replace(sizes={"g": 1}))
+
+
+def weight(w: Tensor, call: NormCall) -> Tensor:
     """Weight norm: γ · w / ‖w‖ for each unit of `w` (O, I, *) and γ of shape (O,).
 
     In float32 the squares of ‖w‖ must be numbers of float32: ‖w‖ between about 1e-18 and 1e19.
     """
-    beside = gain.reshape(-1, *[1] * (w.dim() - 1))
+    assert call.affine.weight is not None
+    beside = call.affine.weight.reshape(-1, *[1] * (w.dim() - 1))
     if torch.compiler.is_compiling():
         return w * (beside / _norm(w))
     return cast(Tensor, _WeightNorm.apply(w, beside))
@@ -143,15 +151,43 @@ def _norm(w: Tensor) -> Tensor:
     return w.square().sum(tuple(range(1, w.dim())), keepdim=True).sqrt()
 
 
-def takes_weight(w: Tensor, affine: Affine) -> bool:
+def evaluate(x: Tensor, call: NormCall) -> Tensor:
+    """Normalize by running statistics: each variance is an s², so batch norm serves them all."""
+    running, after, first = call.running, call.after, call.plan.first
+    assert running is not None
+    call = call if call.spec.scale else call._replace(eps=0.0)
+    width = running.mean.dim()
+    if width == 1 and first == 1:
+        return batch(x, call)
+    # The operator wants the axes of the statistics as one, and that one second.
+    weight, bias = (p if p is None else p.reshape(-1) for p in call.affine)
+    still = running._replace(mean=running.mean.reshape(-1), var=running.var.reshape(-1))
+
+    def moved(t: Tensor) -> Tensor:
+        if width == 0:
+            return t.reshape(1, 1, -1)
+        return t.flatten(first, first + width - 1).movedim(first, 1)
+
+    if after.residual is not None:
+        after = After(moved(after.residual), after.phi)
+    call = call._replace(affine=Affine(weight, bias), running=still, after=after)
+    y = batch(moved(x), call)
+    return (y if width == 0 else y.movedim(1, first)).reshape(x.shape)
+
+
+def takes_weight(w: Tensor, call: NormCall) -> bool:
     """Whether torch's weight norm serves `w`.
 
-    It needs γ and contiguous weights, of which it returns a contiguous result. In 16 bits, and for
-    the transforms of torch.func, the formula is used.
+    Its σ is the L2 norm, without ε.  It needs γ and contiguous weights, of which it returns a
+    contiguous result. In 16 bits, and for the transforms of torch.func, the formula is used.
     """
-    gain, bias = affine
+    gain, bias = call.affine
     return (
-        gain is not None
+        call.spec.is_norm
+        and call.plan.pattern.text == "o [i ...]"
+        and call.eps == 0
+        and call.after is PLAIN
+        and gain is not None
         and bias is None
         and gain.dtype == w.dtype
         and w.dtype in (torch.float32, torch.float64)
@@ -162,39 +198,28 @@ def takes_weight(w: Tensor, affine: Affine) -> bool:
 
 
 def _by_channel(
-    normalizer: str,
-    operator: _Operator,
-    first: int,
-    x: Tensor,
-    running: Running | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-    after: After,
+    normalizer: str, operator: _Operator, first: int, x: Tensor, call: NormCall
 ) -> Tensor:
     """γ and β for each channel, statistics over the axes from the `first` one on."""
-    ours = _OWN and (training or (after is not PLAIN and running is not None))
-    if ours and own.takes(normalizer, x, None, weight, bias, after):
-        return own.by_channel(x, first, running, weight, bias, training, eps, after)
-    y = _run(operator, x, running, weight, bias, training, eps)
+    after = call.after
+    ours = _OWN and (call.training or (after is not PLAIN and call.running is not None))
+    if ours and fused.takes(normalizer, x, None, *call.affine, after):
+        return fused.by_channel(x, first, call)
+    y = _run(operator, x, call)
     return y if after is PLAIN else after.apply(y)
 
 
-def _run(
-    operator: _Operator,
-    x: Tensor,
-    running: Running | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-) -> Tensor:
+# Batch norm of x (N, C, *), with statistics of this batch in training.  Not a function of its own,
+# which small inputs would notice.
+batch = partial(_by_channel, "batch", torch.batch_norm, 0)
+
+
+def _run(operator: _Operator, x: Tensor, call: NormCall) -> Tensor:
     if x.dim() > 3 and 1 in x.shape and (operator is not torch.batch_norm or _has_other_strides(x)):
         # The backward of torch 2.13 may take dy and x for different memory formats here.  Inputs
         # (N, C, L) have only one.
-        y = _run(operator, x.flatten(2), running, weight, bias, training, eps)
-        return y.reshape(x.shape)
+        return _run(operator, x.flatten(2), call).reshape(x.shape)
+    (weight, bias), running, training, eps = call[2:6]
     if running is None or (training and x.numel() == 0):  # an empty batch is not counted
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)
     mean, var, _, momentum = running
@@ -204,7 +229,7 @@ def _run(
         return _track_in_place(operator, x, running, weight, bias, momentum, eps)
     if torch.compiler.is_exporting():  # what the operator writes to the side is no core operator's
         first = 0 if operator is torch.batch_norm else 2
-        return own.by_channel(x, first, running, weight, bias, True, eps, PLAIN)
+        return fused.by_channel(x, first, call._replace(after=PLAIN))
     if in_transform():  # where an operator cannot write to statistics that are shared
         running.track(*_statistics(operator, x))
         return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)

@@ -1,4 +1,4 @@
-"""The normalizers of :mod:`anynorm.ops.native` by our own operators, where the device has kernels.
+"""The normalizers that torch has an operator for, by our kernels.
 
 Each is a choice of axes for the formula.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from anynorm import kernels
-from anynorm.ops.crossover import least, pays
+from anynorm.ops.call import NormCall
+from anynorm.ops.crossover import GPU_SMALLEST, SMALLEST, pays
 from anynorm.ops.formula import working
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
-from anynorm.ops.running import Running
 from anynorm.ops.standardize import standardize
 from anynorm.ops.values import PLAIN, Affine, After, Statistic, View
 
@@ -46,7 +46,8 @@ def takes(
     last axes; None where they have the channels.
     """
     fused = after is not PLAIN
-    if x.numel() < least(normalizer, x, fused) or _exporting():
+    least = (SMALLEST if x.is_cpu else GPU_SMALLEST)[normalizer]
+    if x.numel() < (least.fused if fused else least.plain) or _exporting():
         return False
     return (
         served(x)
@@ -64,7 +65,10 @@ def served(x: Tensor) -> bool:
 
 
 def _is_ordinary(x: Tensor) -> bool:
-    """Whether nobody looks on who would rather see torch's operators: no transform, no tracing."""
+    """Return False if a transform, a tracer or forward-mode differentiation is active.
+
+    They need torch's operators.
+    """
     return torch.compiler.is_compiling() or (
         type(x) in _PLAIN_TENSORS
         and not in_transform()
@@ -82,30 +86,24 @@ def _fits(
     shape = x.shape[1:2] if last is None else torch.Size(last)
     if last is not None and (not shape or x.shape[-len(shape) :] != shape):
         return False
-    return all(p is None or (p.shape == shape and _suits(p.dtype, x.dtype)) for p in (weight, bias))
+    # Parameters in float32 go with inputs of 16 bits.
+    types = (x.dtype, torch.float32) if x.dtype in _SIXTEEN_BITS else (x.dtype,)
+    for parameter in (weight, bias):
+        if parameter is not None and (parameter.shape != shape or parameter.dtype not in types):
+            return False
+    return True
 
 
-def _suits(parameter: torch.dtype, x: torch.dtype) -> bool:
-    return parameter == x or (parameter == torch.float32 and x in _SIXTEEN_BITS)
-
-
-def by_channel(
-    x: Tensor,
-    first: int,
-    running: Running | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-    after: After,
-) -> Tensor:
+def by_channel(x: Tensor, first: int, call: NormCall) -> Tensor:
     """Batch norm of x (N, C, *) if the `first` axis that is reduced is 0, instance norm if 2."""
+    affine, running, after = call.affine, call.running, call.after
     beside = [1, x.shape[1], *[1] * (x.dim() - 2)]
-    affine, view = Affine(weight, bias), View(None, beside)
-    if running is not None and not training:
+    view = View(None, beside)
+    if running is not None and not call.training:
         mean, var = running.mean.view(beside), running.var.view(beside)
-        return normalize(x, mean, var, affine, eps, after, view)
-    statistic = _deviation([axis for axis in range(first, x.dim()) if axis != 1], eps)
+        return normalize(x, mean, var, affine, call.eps, after, view)
+    dims = [axis for axis in range(first, x.dim()) if axis != 1]
+    statistic = Statistic(dims, True, True, 2.0, 1.0, call.eps)
     y, mean, square = standardize(x, affine, statistic, after, view)
     if running is not None:
         count = x.numel() // mean.numel()
@@ -118,21 +116,13 @@ def _channels(statistic: Tensor) -> Tensor:
     return (statistic if statistic.shape[0] == 1 else statistic.mean(0)).view(-1)
 
 
-def group(
-    x: Tensor,
-    groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    after: After,
-) -> Tensor:
+def group(x: Tensor, groups: int, call: NormCall) -> Tensor:
     """Group norm of x (N, C, *)."""
     samples, channels, *positions = x.shape
     split = [samples, groups, channels // groups, *positions]
     beside = [1, *split[1:3], *[1] * len(positions)]
-    statistic = _deviation(list(range(2, len(split))), eps)
-    view = View(split, beside)
-    return standardize(x, Affine(weight, bias), statistic, after, view)[0]
+    statistic = Statistic(list(range(2, len(split))), True, True, 2.0, 1.0, call.eps)
+    return standardize(x, call.affine, statistic, call.after, View(split, beside))[0]
 
 
 def last(
@@ -150,11 +140,6 @@ def last(
     statistic = Statistic(list(range(before, x.dim())), center, center, 2.0, 1.0, eps)
     view = View(None, [*[1] * before, *shape])
     return standardize(x, Affine(weight, bias), statistic, after, view)[0]
-
-
-def _deviation(dims: list[int], eps: float) -> Statistic:
-    """The mean and the standard deviation over `dims`."""
-    return Statistic(dims, True, True, 2.0, 1.0, eps)
 
 
 def _epsilon(x: Tensor) -> float:

@@ -18,9 +18,9 @@ __all__ = [
     "need_counted",
     "need_last_axes",
     "need_real",
-    "need_several",
     "need_several_positions",
     "need_several_values",
+    "need_statistics",
     "single_value",
 ]
 
@@ -55,10 +55,15 @@ def need_real(x: Tensor) -> None:
         )
 
 
-def need_several(x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> None:
-    """Raise if μ and σ would be taken over a single value."""
-    shape = plan.view(tuple(x.shape), sizes) if plan.splits else x.shape
-    if x.numel() and not any(shape[dim] > 1 for dim in plan.dims):
+def need_statistics(x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> None:
+    """Raise if `x` has nothing to take statistics over, or samples share that of a single value."""
+    if not plan.dims:
+        need_axes(x, plan)
+    if plan.takes_batch and x.numel():
+        shape = plan.view(tuple(x.shape), sizes) if plan.splits else x.shape
+        for dim in plan.dims:
+            if shape[dim] > 1:
+                return
         single_value(x, "the axes in brackets")
 
 

@@ -7,38 +7,32 @@ import math
 import torch
 from torch import Tensor
 
-from anynorm import ops
-from anynorm.functional.checks import need_counted, single_value
-from anynorm.ops import Affine, After, Statistic
+from anynorm.ops import pooled
+from anynorm.ops.call import NormCall
+from anynorm.ops.checks import need_counted, single_value
 from anynorm.ops.pooled import Pool
-from anynorm.ops.ranks import Ranks
 from anynorm.ops.running import plain_eager
+from anynorm.ops.values import Statistic
 from anynorm.spec import Scale
 
 __all__ = ["check_number", "standardize"]
 
 
 def standardize(
-    x: Tensor,
-    affine: Affine,
-    scale: Scale | None,
-    statistic: Statistic,
-    after: After,
-    ranks: Ranks | None,
-    mask: Tensor | None,
-    takes_batch: bool,
+    x: Tensor, statistic: Statistic, call: NormCall
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return h, μ, s² and the number of values.
 
-    Shapes as for :func:`anynorm.ops.standardize`; `mask` broadcasts against `x`, which is 0 where
-    it is False.
+    Of the split view `x`, in which γ, β, the residual and the mask of `call` are as well; `x` is 0
+    where the mask is False.
     """
-    found = ops.pooled.pool(x, statistic, ranks, mask)
-    if takes_batch:
+    ranks, mask = call.ranks, call.mask
+    found = pooled.pool(x, statistic, ranks, mask)
+    if call.plan.takes_batch:
         check_number(x, found.number, mask)
     used = found if mask is None else _safe(found)
-    factor = _factor(scale, used.number)
-    h = ops.pooled.normalized(x, affine, used, statistic, after, factor, ranks, mask)
+    factor = _factor(call.spec.scale, used.number)
+    h = pooled.normalized(x, call.affine, used, statistic, call.after, factor, ranks, mask)
     return *h, found.number
 
 

@@ -1,16 +1,14 @@
-"""Running statistics: what enters them, and normalization by them."""
+"""What enters running statistics."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from anynorm import ops
-from anynorm.ops import Affine, After, Running
-from anynorm.pattern import Plan
+from anynorm.ops.running import Running
 from anynorm.spec import Spec
 
-__all__ = ["average", "by_running", "track"]
+__all__ = ["average", "track"]
 
 
 def track(
@@ -58,25 +56,3 @@ def average(parts: Tensor, count: float | Tensor, axes: list[int]) -> Tensor:
     if axes:
         whole, number = (t.sum(axes, keepdim=True) for t in (whole, number))
     return whole / number
-
-
-def by_running(
-    x: Tensor, plan: Plan, affine: Affine, running: Running, eps: float, after: After
-) -> Tensor:
-    """Evaluation: every running variance is an s², so batch norm's operator serves them all."""
-    first, width = plan.first, running.mean.dim()
-    if width == 1 and first == 1:
-        return ops.native.batch(x, running, *affine, False, eps, after)
-    # The operator wants the axes of the statistics as one, and that one second.
-    weight, bias = (p if p is None else p.reshape(-1) for p in affine)
-    still = running._replace(mean=running.mean.reshape(-1), var=running.var.reshape(-1))
-
-    def moved(t: Tensor) -> Tensor:
-        if width == 0:
-            return t.reshape(1, 1, -1)
-        return t.flatten(first, first + width - 1).movedim(first, 1)
-
-    if after.residual is not None:
-        after = After(moved(after.residual), after.phi)
-    y = ops.native.batch(moved(x), still, weight, bias, False, eps, after)
-    return (y if width == 0 else y.movedim(1, first)).reshape(x.shape)

@@ -1,0 +1,30 @@
+"""γ and β alone: the identity, and inputs without values."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anynorm.ops.call import NormCall
+
+__all__ = ["empty", "identity", "scaled"]
+
+
+def identity(x: Tensor, call: NormCall) -> Tensor:
+    """Return φ(γ · x + β + residual), where nothing is subtracted and σ is 1."""
+    return call.after.apply(scaled(x, call))
+
+
+def empty(x: Tensor, call: NormCall) -> Tensor:
+    """Return the output for an input without values, of which γ and β have gradients of zero."""
+    return call.after.apply(scaled(x, call).to(x.dtype, copy=True))
+
+
+def scaled(x: Tensor, call: NormCall) -> Tensor:
+    """Return γ · x + β, with γ and β starting at the pattern's channel axis."""
+    weight, bias = call.affine
+    after = x.dim() - call.plan.first
+    if weight is not None:
+        x = x * weight.reshape(*weight.shape, *[1] * (after - weight.dim()))
+    if bias is not None:
+        x = x + bias.reshape(*bias.shape, *[1] * (after - bias.dim()))
+    return x

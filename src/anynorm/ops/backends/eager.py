@@ -1,0 +1,61 @@
+"""The operators of the formula: any specification, on any input that fits its pattern."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from anynorm.ops.backends import shared
+from anynorm.ops.backends.tracking import track
+from anynorm.ops.call import NormCall
+from anynorm.ops.checks import need_real
+from anynorm.ops.standardize import standardize
+from anynorm.ops.values import Affine, After, Statistic
+from anynorm.spec import Spec
+
+__all__ = ["run", "statistic_of"]
+
+
+def run(x: Tensor, call: NormCall) -> Tensor:
+    """Normalize by the statistics of `x`, of all ranks or of the values that count."""
+    need_real(x)
+    spec, plan, (weight, bias), running, _, eps, sizes, after, _, ranks, mask = call
+    view = x
+    if plan.splits:
+        shape = plan.view(tuple(x.shape), sizes)
+        view, residual = x.reshape(shape), after.residual
+        after = After(residual if residual is None else residual.reshape(shape), after.phi)
+        mask = mask if mask is None else mask.reshape(plan.part_view(x.shape, mask.shape, sizes))
+    if weight is not None:
+        weight = weight.reshape(plan.affine_view(tuple(weight.shape), sizes))
+    if bias is not None:
+        bias = bias.reshape(plan.affine_view(tuple(bias.shape), sizes))
+    affine, statistic = Affine(weight, bias), statistic_of(spec, view, plan.dims, eps)
+    count: float | Tensor
+    if ranks is None and (mask is None or (running is None and _all_or_none(mask, statistic))):
+        y, mean, square = standardize(view, affine, statistic, after)
+        count = view.numel() // max(mean.numel(), 1)
+    else:
+        call = call._replace(affine=affine, after=after, mask=mask)
+        y, mean, square, count = shared.standardize(view, statistic, call)
+    if running is not None:
+        lies = plan.affine_view(tuple(running.mean.shape), sizes)
+        track(running, spec, lies, mean, square, count)
+    return y.reshape(x.shape) if plan.splits else y
+
+
+def _all_or_none(mask: Tensor, statistic: Statistic) -> bool:
+    """Whether each statistic has all its values or none, and one of zeros does no harm."""
+    return statistic.eps > 0 and all(mask.shape[dim] == 1 for dim in statistic.dims)
+
+
+def statistic_of(spec: Spec, view: Tensor, dims: Sequence[int], eps: float) -> Statistic:
+    """Return μ and σ of a specification over `dims` as operators take them."""
+    scale = spec.scale
+    if scale is None:  # σ = 1: only μ is taken away
+        return Statistic(list(dims), spec.center, True, 2.0, 0.0, 1.0)
+    count = math.prod([view.shape[dim] for dim in dims])
+    about_mean = scale.origin == "mean"
+    return Statistic(list(dims), spec.center, about_mean, scale.p, scale.factor(count), eps)
