@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.speed import contestants
+from benchmarks.speed import contestants, jax_peer
 from benchmarks.speed.contestants import Attempts, BrokenDeviceError, built
 from benchmarks.speed.grids import CASES
 from benchmarks.speed.normalizers import ours, theirs
@@ -24,19 +24,12 @@ def test_ours_and_torchs_are_equal(case):
     check_sides(case, ours(case), theirs(case))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case
-        for case in TINY_CASES
-        if case.phase == "both" and case.normalizer[:2] not in ("l1", "li", "we")
-    ],
-    ids=lambda case: case.name,
-)
+SERVED_BY_JAX = [c for c in TINY_CASES if c.phase == "both" and c.normalizer in jax_peer.SERVED]
+
+
+@pytest.mark.parametrize("case", SERVED_BY_JAX, ids=lambda case: case.name)
 def test_jax_computes_the_same(case):
     pytest.importorskip("jax")
-    from benchmarks.speed import jax_peer
-
     given, layer = inputs(case), theirs(case)
     dy = given.dy
     expected = (layer(*given.forward), *gradients(layer, given, dy))
