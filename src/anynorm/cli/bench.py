@@ -110,8 +110,8 @@ def _line(row: Row) -> str:
         f"{row['copies']['ours']['median']:.2f}",
         f"{row['gb_per_s']['ours']:.1f}",
         f"{kept[0]} ({kept[1]})" if kept else "–",
-        *("{median:.2f} [{low:.2f}, {high:.2f}]".format_map(one) if one else "" for one in ratios),
-    ).rstrip()
+        *("{median:.2f} [{low:.2f}, {high:.2f}]".format_map(one) if one else "–" for one in ratios),
+    )
 
 
 def _summary(rows: Sequence[Row]) -> Iterator[str]:
