@@ -54,8 +54,8 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(KERNELS)  ## Speed, as ratios to torch measured side by side.
-	$(BIN)/anynorm bench --out benchmarks/results
+bench: $(KERNELS)  ## Speed, as ratios to torch and others measured side by side.
+	$(BIN)/python -m benchmarks.speed --out benchmarks/results
 
 fuzz: $(KERNELS)  ## Random cases against the formula in float64: make fuzz MINUTES=60.
 	$(BIN)/python -m benchmarks.fuzz --minutes $(MINUTES)

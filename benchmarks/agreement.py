@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import anynorm
-from anynorm.bench.results import about, write
 from anynorm.study.subjects import SUBJECTS
 from benchmarks import RESULTS
 from benchmarks.page import line
+from benchmarks.result_files import about, write
 
 __all__ = ["FILE", "main", "table"]
 

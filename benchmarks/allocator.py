@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 import anynorm
-from anynorm.bench.kept import peak_megabytes
 from benchmarks import child
+from benchmarks.process import peak_megabytes
 
 SETTINGS = {"malloc": {}, "torch's huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}, "tuned": {}}
 CASES = ("relu", "relu-thread", "train", "train-varying")

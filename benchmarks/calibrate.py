@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 import anynorm
-from anynorm.bench.results import about, read, write
 from anynorm.doctor import CHECKS
 from benchmarks import RESULTS
 from benchmarks.page import line
+from benchmarks.result_files import about, read, write
 from benchmarks.zoo import digits_batches, find
 from benchmarks.zoo_digits import BATCH, one_thread
 from benchmarks.zoo_digits import accuracy as accuracy_of

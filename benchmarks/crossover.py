@@ -22,15 +22,14 @@ import torch
 from rich.console import Console
 
 from anynorm import kernels
-from anynorm.bench import devices
 from anynorm.bench.cases import TRAINING, Case, Shape
+from anynorm.bench.comparison import resolve, step
 from anynorm.bench.layers import inputs, ours
-from anynorm.bench.measure import step
-from anynorm.bench.settings import SETTINGS, adopt
-from anynorm.bench.timing import Budget, Call, alternate, ratios, spread
+from anynorm.bench.timing import Budget, Call, alternate, ratios, spread, stopwatch
 from anynorm.errors import AnynormError
 from anynorm.ops import crossover
 from anynorm.ops.crossover import Crossover
+from benchmarks.process import SETTINGS, adopt
 
 __all__ = ["Place", "entry", "forced", "main", "place", "shape", "smallest"]
 
@@ -57,7 +56,8 @@ def main() -> None:
     options = _options()
     try:
         where = place(options.device)
-        _set(where.device, options)
+        allocator = options.allocator if where.device == "cpu" else "default"
+        adopt(where.device, allocator, options.threads)
     except AnynormError as error:
         raise SystemExit(str(error)) from None
     keys = [key for key in where.table if re.search(options.only, "/".join(key))]
@@ -77,21 +77,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _set(device: str, options: argparse.Namespace) -> None:
-    devices.adopt(device)
-    if device == "cpu":
-        adopt(options.allocator)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-
-
 def place(name: str) -> Place:
     """Return the device of that name; raises `AnynormError` if it, or its kernels, are not there.
 
     >>> place("cpu").name
     'TABLE'
     """
-    device = devices.resolve(name)
+    device = resolve(name)
     found = kernels if device == "cpu" else kernels.cuda
     if not found.available():
         raise AnynormError(f"There are no kernels to measure: {found.why_not()}.")
@@ -115,8 +107,8 @@ def _won(where: Place, key: Key, size: int, fusion: str) -> float:
     """Torch's time over the kernels', of the two phases the lesser."""
     case = _case(key, size, fusion)
     torch.manual_seed(0)
-    layer, given = ours(case).to(where.device), inputs(case, where.device)
-    seconds, medians = devices.stopwatch(where.device), []
+    layer, given = ours(case, where.device), inputs(case, where.device)
+    seconds, medians = stopwatch(where.device), []
     for phase in TRAINING:
         call = step(replace(case, phase=phase), layer, given)
         calls = {
@@ -125,7 +117,7 @@ def _won(where: Place, key: Key, size: int, fusion: str) -> float:
         }
         times = alternate(calls, BUDGET, seconds)
         medians.append(spread(ratios(times, "torch", "ours"))["median"])
-    devices.free(where.device)
+    torch.cuda.empty_cache()
     return min(medians)
 
 

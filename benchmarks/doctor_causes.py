@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import anynorm
-from anynorm.bench.results import about, read, write
 from anynorm.study.data import load, seeded
 from benchmarks import RESULTS
 from benchmarks.page import line
@@ -34,6 +33,7 @@ from benchmarks.planted_causes import (
     Trained,
     tracking,
 )
+from benchmarks.result_files import about, read, write
 from benchmarks.zoo import build, find
 from benchmarks.zoo_digits import one_thread
 from benchmarks.zoo_parts import logits

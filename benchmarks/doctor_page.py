@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anynorm.bench.results import read
 from anynorm.doctor import CHECKS
 from anynorm.doctor.causes.table import CAUSES
 from benchmarks import ROOT, doctor_causes, doctor_pretrained
 from benchmarks.calibrate import FILE, alarms, table
 from benchmarks.page import fill, line
+from benchmarks.result_files import read
 
 __all__ = ["PAGE", "causes", "checks", "main", "tables"]
 

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 import anynorm
-from anynorm.bench.results import about, read, write
 from anynorm.doctor.checks.statistics import described
 from anynorm.doctor.checks.training import LEVEL, p_of_no_gap
 from anynorm.doctor.drift import FACTOR, MEAN, SHIFT, VARIANCE, drifts
@@ -32,6 +31,7 @@ from anynorm.doctor.significance import discoveries, p_values
 from anynorm.surgery.normalizers import normalizers
 from benchmarks import RESULTS, ROOT
 from benchmarks.page import fill, line
+from benchmarks.result_files import about, read, write
 
 __all__ = ["FILE", "PAGE", "PIECES", "SHAPES", "Setting", "main", "settings", "simulate", "tables"]
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import anynorm
-from anynorm.bench.results import about, read, write
 from anynorm.errors import AnynormError
 from anynorm.study.data import seeded
 from benchmarks import RESULTS
 from benchmarks.page import line
 from benchmarks.planted_causes import tracking
 from benchmarks.pretrained import NETWORKS, Network
+from benchmarks.result_files import about, read, write
 from benchmarks.zoo_digits import one_thread
 
 __all__ = ["FAULTS", "FILE", "Fault", "examine", "main", "table"]

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anynorm.bench import bench, devices, grid
-from anynorm.bench.show import line, opening
+from anynorm.bench import resolve
 from benchmarks import RESULTS, ROOT, script
 from benchmarks.child import command
 from benchmarks.gpu_page import summarize
+from benchmarks.speed.grids import grid
+from benchmarks.speed.run import bench
+from benchmarks.speed.show import line, opening
 
 __all__ = ["STAGES", "Stage", "main", "run"]
 
@@ -54,7 +56,7 @@ STAGES = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    options.device, options.out = devices.resolve(options.device), options.out.resolve()
+    options.device, options.out = resolve(options.device), options.out.resolve()
     begun = time.monotonic()
     print(f"{options.device}: {options.minutes:g} minutes for", *options.stages, flush=True)
     for stage in (stage for stage in STAGES if stage.name in options.stages):

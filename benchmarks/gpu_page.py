@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anynorm.bench.dots import draw
-from anynorm.bench.goals import goal_lines
-from anynorm.bench.peers import PEERS
-from anynorm.bench.results import read
 from anynorm.report.files import write_whole
 from benchmarks.page import commit, line, tables
+from benchmarks.result_files import read
+from benchmarks.speed.dots import draw
+from benchmarks.speed.goals import goal_lines
+from benchmarks.speed.peers import PEERS
 
 __all__ = ["collected", "layers", "summarize", "words"]
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anynorm.bench.cases import text as shape_text
-from anynorm.bench.dots import label
-from anynorm.bench.peers import PEERS as ALL
-from anynorm.bench.show import behind, warning
 from anynorm.report.files import write_whole
+from benchmarks.speed.dots import label, shape_text
+from benchmarks.speed.peers import PEERS as ALL
+from benchmarks.speed.show import behind, warning
 
 __all__ = ["cases_table", "commit", "fill", "line", "middle", "summary", "tables"]
 
@@ -93,7 +92,7 @@ def _folded(normalizer: str, lines: Sequence[str], peers: Mapping[str, str]) -> 
 def _case(
     known: Row, rows: Sequence[Row | None], peers: Mapping[str, str], cost: Callable[[Row], str]
 ) -> str:
-    name = f"{label(known)}, {known['layout']}, {shape_text(tuple(known['shape']))}"
+    name = f"{label(known)}, {known['layout']}, {shape_text(known['shape'])}"
     copies = " / ".join(cost(row) if row else "–" for row in rows)
     ratios = (" / ".join(_ratio(row, peer) for row in rows) for peer in peers)
     phase = known["phase"].replace("both", "forward + backward")

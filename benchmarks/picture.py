@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anynorm.bench.dots import draw
-from anynorm.bench.results import read
-from anynorm.bench.settings import SETTINGS
 from anynorm.report.files import write_whole
 from benchmarks import RESULTS, ROOT, gpu_page, page, resnet_table
+from benchmarks.process import SETTINGS
+from benchmarks.result_files import read
+from benchmarks.speed.dots import draw
 
 __all__ = ["latest", "main"]
 

@@ -23,14 +23,13 @@ from typing import Any
 
 import torch
 
-from anynorm.bench import devices
-from anynorm.bench.kept import peak_megabytes
-from anynorm.bench.results import about, file_name, load, write
-from anynorm.bench.settings import SETTINGS, adopt
+from anynorm.bench import resolve
 from anynorm.bench.timing import Times, ratios, spread
-from benchmarks import RESULTS, script
+from benchmarks import RESULTS, hardware, script
 from benchmarks.child import result as result_of_child
 from benchmarks.models import LAYOUTS, MODELS, Size
+from benchmarks.process import SETTINGS, adopt, peak_megabytes
+from benchmarks.result_files import about, file_name, load, write
 
 STEPS_FOR_MEMORY = 3
 Step = Callable[[], float]
@@ -38,9 +37,9 @@ Step = Callable[[], float]
 
 def main() -> None:
     options = parse()
-    options.device = devices.resolve(options.device)
+    options.device = resolve(options.device)
     if options.one:
-        _adopt(options)
+        adopt(options.device, options.one, options.threads)
         print(json.dumps(peak(options) if options.memory else compare(options)))
     else:
         run_all(options)
@@ -62,13 +61,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--one", choices=SETTINGS, help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
-
-
-def _adopt(options: argparse.Namespace) -> None:
-    adopt(options.one)
-    devices.adopt(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
 
 
 def contestants(options: argparse.Namespace) -> list[str]:
@@ -144,7 +136,7 @@ def _compiled_ratio(times: Times) -> dict[str, Any]:
 
 
 def _gpu_memory(steps: Mapping[str, Step], device: str) -> dict[str, Any]:
-    peaks = {name: devices.peak(step, device) for name, step in steps.items()}
+    peaks = {name: hardware.peak(step, device) for name, step in steps.items()}
     found = {name: {"peak": peak / (1 << 20)} for name, peak in peaks.items() if peak is not None}
     return {"memory": found} if found else {}
 

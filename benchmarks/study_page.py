@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anynorm.bench.results import read
 from benchmarks import ROOT
 from benchmarks.page import fill
+from benchmarks.result_files import read
 from benchmarks.verdict import FILE, error_table, growth_table, margin_table, power_table
 
 __all__ = ["PAGE", "main", "tables"]

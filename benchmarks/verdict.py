@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from anynorm.bench.results import about, read, write
 from anynorm.study.selection import studies
 from anynorm.study.sequential import could_tell, looks, open_comparisons, seeds_to_add
 from anynorm.study.verdict import decide
 from benchmarks import RESULTS
 from benchmarks.page import line
+from benchmarks.result_files import about, read, write
 
 __all__ = [
     "FILE",

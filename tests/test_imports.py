@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "surgery": BASE | {"functional", "nn", "report"},
     "doctor": BASE | {"packages", "nn", "report", "surgery"},
     "study": BASE | {"packages", "activations", "lookup", "nn", "surgery", "report"},
-    "bench": BASE | {"activations", "info", "kernels", "nn", "report"},
+    "bench": {"activations", "errors"},
     "report": {"errors"},
 }
 MODULES = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] in [
@@ -60,6 +60,12 @@ def test_rooms_that_do_without_torch(room):
     for path in MODULES:
         if path.relative_to(SOURCE).parts[0].removesuffix(".py") == room:
             assert not {name.partition(".")[0] for name in imported(path)} & {"torch"}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: p.name)
+def test_other_libraries_of_normalization_are_for_the_benchmarks_alone(path):
+    others = {"jax", "liger_kernel", "apex", "quack", "flash_attn", "benchmarks"}
+    assert not {name.partition(".")[0] for name in imported(path)} & others
 
 
 def test_importing_brings_in_no_compiler():

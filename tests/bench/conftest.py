@@ -1,3 +1,3 @@
 """What the tests of the benchmark share."""
 
-from unmeasured import results  # noqa: F401
+from gpu_double import gpu  # noqa: F401

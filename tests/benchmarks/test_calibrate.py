@@ -60,8 +60,8 @@ def test_the_page_says_what_the_code_and_the_measurements_say():
 
 def test_enough_healthy_models_were_measured():
     from benchmarks.calibrate import FILE, HEALTHY
+    from benchmarks.result_files import read
 
-    from anynorm.bench.results import read
     from anynorm.doctor import CHECKS
 
     healthy = [found for found in read(FILE)["models"] if found["accuracy"] >= HEALTHY]

@@ -6,6 +6,7 @@ import pytest
 from benchmarks import crossover
 from benchmarks.crossover import GPU_SIZES, NEVER, entry, forced, place, shape, smallest
 
+from anynorm.bench.timing import events
 from anynorm.ops import crossover as source
 from anynorm.ops.crossover import Crossover
 
@@ -29,7 +30,7 @@ def here(monkeypatch):
         monkeypatch.setattr(source, name, dict(getattr(source, name)))
     for found in (crossover.kernels, crossover.kernels.cuda):
         monkeypatch.setattr(found, "available", lambda: True)
-    monkeypatch.setattr(crossover.devices, "resolve", lambda name: name)
+    monkeypatch.setattr(crossover, "resolve", lambda name: name)
 
 
 @pytest.mark.parametrize(("device", "prefix"), [("cpu", ""), ("cuda:0", "GPU_")])
@@ -83,19 +84,18 @@ def test_a_gpu_is_timed_by_its_events_in_its_own_table(here, monkeypatch, capsys
         seen.append((device, case.values))
         return case
 
-    layer = type("Layer", (), {"to": lambda self, device: seen.append(device)})
     for name, double in {
         "alternate": alternate,
         "inputs": inputs,
-        "ours": lambda case: layer(),
+        "ours": lambda case, device: seen.append(device),
         "step": lambda case, layer, given: None,
         "GPU_SIZES": (1 << 26,),
     }.items():
         monkeypatch.setattr(crossover, name, double)
-    for name in ("adopt", "free"):
-        monkeypatch.setattr(crossover.devices, name, lambda device: seen.append(device))
+    monkeypatch.setattr(crossover, "adopt", lambda *given: seen.append(given))
     run(monkeypatch, "--only", "layer", "--device", "cuda:0")
-    assert seen[:4] == ["cuda:0", "cuda:0", ("cuda:0", 1 << 26), crossover.devices.events]
+    assert seen[0] == ("cuda:0", "default", None)
+    assert seen[1:4] == ["cuda:0", ("cuda:0", 1 << 26), events]
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "GPU_TABLE: dict[tuple[str, str], Crossover] = {",
         '    ("layer", "rows"): Crossover(1 << 62, 1 << 62, 128),',

@@ -8,8 +8,7 @@ import pytest
 @pytest.fixture(scope="module")
 def result():
     from benchmarks.doctor_power import FILE
-
-    from anynorm.bench.results import read
+    from benchmarks.result_files import read
 
     return read(FILE)
 

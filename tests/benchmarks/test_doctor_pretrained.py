@@ -82,8 +82,7 @@ def test_a_package_that_is_not_installed_is_named():
 
 def test_networks_of_others_were_measured():
     from benchmarks.doctor_pretrained import FAULTS, FILE
-
-    from anynorm.bench.results import read
+    from benchmarks.result_files import read
 
     found = read(FILE)["networks"]
     assert len(found) >= 3

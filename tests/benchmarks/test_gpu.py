@@ -7,16 +7,16 @@ import pytest
 import torch
 from benchmarks import gpu
 from benchmarks.gpu import STAGES, Stage
+from benchmarks.result_files import write
+from benchmarks.speed.grids import grid
 from unmeasured import gpu_result
 
-from anynorm.bench import grid
-from anynorm.bench.results import write
 from anynorm.errors import AnynormError
 
 
 @pytest.fixture
 def device(monkeypatch):
-    monkeypatch.setattr(gpu.devices, "resolve", lambda name: "cuda:0")
+    monkeypatch.setattr(gpu, "resolve", lambda name: "cuda:0")
 
 
 def test_stages_are_of_grids_or_models_and_end_in_order():

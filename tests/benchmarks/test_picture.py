@@ -5,10 +5,9 @@ from benchmarks import page
 from benchmarks.gpu_page import summarize
 from benchmarks.picture import latest, main
 from benchmarks.resnet_table import table
+from benchmarks.result_files import file_name, write
+from benchmarks.speed.show import behind
 from unmeasured import gpu_result
-
-from anynorm.bench.results import file_name, write
-from anynorm.bench.show import behind
 
 PAGE = """# Speed
 <!-- summary -->

@@ -1,11 +1,10 @@
 """The models train alike with either's layers, and are measured."""
 
 import pytest
+from benchmarks import hardware
 from benchmarks.models import LAYOUTS, MODELS
+from benchmarks.process import peak_megabytes
 from benchmarks.resnet import compare, contestants, lines, parse, size, training
-
-from anynorm.bench import devices
-from anynorm.bench.kept import peak_megabytes
 
 # Not narrower than 8: with 4 channels, torch's convolutions in channels_last write beyond their
 # memory on processors with AVX2 alone (torch 2.13.0 and torch.nn's layers alone).
@@ -55,7 +54,7 @@ def test_under_autocast_the_losses_stay_near(monkeypatch):
 
 
 def test_a_gpus_memory_is_measured_in_the_same_process(monkeypatch):
-    monkeypatch.setattr(devices, "peak", lambda step, device: 3 << 20)
+    monkeypatch.setattr(hardware, "peak", lambda step, device: 3 << 20)
     (row,) = compare(given("transformer"))["network"]
     assert row["memory"] == {"ours": {"peak": 3.0}, "eager": {"peak": 3.0}}
     shown = lines("default", row)

@@ -8,9 +8,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def rows():
+    from benchmarks.result_files import read
     from benchmarks.verdict import FILE
-
-    from anynorm.bench.results import read
 
     return read(FILE)["rows"]
 

@@ -1,122 +1,102 @@
-"""``anynorm bench``: what is asked of the benchmark, and what becomes of the answer."""
+"""``anynorm bench``: the table, the file, and what is refused."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from unmeasured import gpu_result, processor_results
 
-from anynorm import cli
-from anynorm.bench import run
-from anynorm.bench.grids import CASES, GRIDS
-from anynorm.bench.results import write
+from anynorm import bench, cli
+from anynorm.bench import timing
+from anynorm.bench.timing import Budget
 
-Calls = list[dict[str, Any]]
+SMALL = "^rms/.*256x128/fp32"
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What the library is asked; it answers with results that nobody measured."""
-    seen: Calls = []
-
-    def bench(cases: Any, **options: Any) -> Any:
-        seen.append({"cases": cases, **options})
-        result = {**processor_results()[len(seen) - 1], "failed": []}
-        opening = {**result["about"], "settings": {"not_installed": ["jax"]}}
-        for told in (opening, result["cases"][0]):
-            options["tell"](told)
-        return result
-
-    monkeypatch.setattr(run, "bench", bench)
-    return seen
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time is spent on measuring, and on no other device than the processor."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(timing, "BUDGETS", {"cpu": Budget(0.0, 2, 2, 0.0)})
 
 
-def test_the_cases_are_chosen_by_their_fields(calls: Calls) -> None:
-    assert cli.main(["bench", "--normalizer", "layer", "rms", "--dtype", "bf16"]) == 0
-    assert {(case.normalizer, case.dtype) for case in calls[0]["cases"]} == {
-        ("layer", "bf16"),
-        ("rms", "bf16"),
-    }
+def test_a_table_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "speed.json"
+    assert cli.main(["bench", "--only", SMALL, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    names = [f"rms/contiguous/256x128/fp32/plain/{phase}" for phase in ("forward", "both")]
+    assert [row["name"] for row in found["cases"]] == names
+    assert found["about"]["device"] == "cpu"
+    assert found["about"]["torch"] == torch.__version__
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(line for line in lines if line.startswith("case"))
+    assert heading.split()[-6:] == ["torch.nn", "/", "ours", "torch.compile", "/", "ours"]
+    assert [line.split()[0] for line in lines if line.startswith("rms/")] == names
+    assert f"results: {out}" in lines
+    assert "torch.nn / ours: median" in lines[-1]
+    assert lines[-1].endswith("of 2 cases")
 
 
-def test_both_settings_of_a_processors_allocator(
-    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, picture = tmp_path / "result.json", tmp_path / "deep" / "speed.svg"
-    options = ["--out", str(out), "--picture", str(picture), "--peers", "eager,compile"]
-    assert cli.main(["bench", *options, "--seconds", "0.5"]) == 0
-    assert [call["allocator"] for call in calls] == ["default", "kept"]
-    assert [call["out"].name for call in calls] == ["result-default.json", "result-kept.json"]
-    assert calls[0]["peers"] == ["eager", "compile"]
-    assert calls[0]["budget"].seconds == 0.5
-    assert calls[0]["device"] == "cpu"
-    assert tuple(calls[0]["cases"]) == CASES
-    assert picture.read_text().startswith("<svg")
-    shown = capsys.readouterr().out
-    assert "not installed: JAX" in shown
-    assert CASES[0].name in shown
-    assert "behind eager in" in shown
-
-
-def test_a_setting_alone_is_written_where_it_was_said(calls: Calls, tmp_path: Path) -> None:
-    out = tmp_path / "result.json"
-    assert cli.main(["bench", "--allocator", "kept", "--out", str(out), "--grid", "small"]) == 0
-    assert [call["out"] for call in calls] == [out]
-    assert cli.main(["bench", "--out", str(tmp_path), "--allocator", "default"]) == 0
-    assert calls[1]["out"] == tmp_path  # the file in it is named by the machine
-
-
-def test_a_gpu_has_its_own_grid_and_no_setting_of_the_allocator(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert cli.main(["bench"]) == 0
-    assert [(call["device"], call["allocator"]) for call in calls] == [("cuda:0", "default")]
-    assert tuple(calls[0]["cases"]) == GRIDS["goals"]
-    assert calls[0]["budget"] == run.BUDGETS["cuda"]
-
-
-def test_failures_are_the_exit_status(
+def test_what_was_asked_of_the_measurement(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = processor_results()[0]
-    failed = [{"name": "a", "contestant": "liger", "reason": "no"}]
-    monkeypatch.setattr(run, "bench", lambda *_, **__: {**result, "failed": failed})
-    assert cli.main(["bench", "--allocator", "default"]) == 1
-    assert "1 contestants failed" in capsys.readouterr().err
-    monkeypatch.setattr(run, "bench", lambda *_, **__: None)
+    seen: list[Any] = []
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("anynorm.tune_allocator", lambda: seen.append("tuned"))
+    monkeypatch.setattr(bench, "measure", lambda *given: seen.append(given) or iter(()))
+    words = ["--tune-allocator", "--compile", "--seconds", "0.5", "--threads", "1", "--only", "^l"]
+    try:
+        assert cli.main(["bench", *words]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    tuned, (cases, budget, device, compiles) = seen
+    assert tuned == "tuned"
+    assert {case.normalizer for case in cases} == {"layer"}
+    assert (budget.seconds, device, compiles) == (0.5, "cpu", True)
+
+
+def test_failures_are_in_the_table_and_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (case, *_) = bench.CASES
+    row = {"name": case.setup, "failed": "RuntimeError: no memory"}
+    monkeypatch.setattr(bench, "measure", lambda *_: iter([row]))
     assert cli.main(["bench"]) == 1
+    assert "failed: RuntimeError: no memory" in capsys.readouterr().out
+
+
+def test_an_interruption_leaves_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure(*_: Any) -> Any:
+        yield {"name": "a", "failed": "no"}
+        raise KeyboardInterrupt
+
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(bench, "measure", measure)
+    assert cli.main(["bench", "--out", str(out)]) == 130
+    assert json.loads(out.read_text())["cases"] == [{"name": "a", "failed": "no"}]
 
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "--list", "--only", "^weight/"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert cli.main(["bench", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [case.name for case in bench.CASES]
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--grid", "smal"], 'Did you mean "small"'),
-        (["--normalizer", "bacth"], 'Did you mean "batch"'),
         (["--only", "nothing like that"], "--list prints"),
-        (["--peers", "liger"], "on cuda only"),
+        (["--only", "*"], "is no regular expression"),
         (["--device", "tpu"], "there is no device 'tpu'"),
-        (["--goals", "absent.json"], "no result of a benchmark"),
+        (["--out", "."], "'.'"),
+        (["--peers", "jax"], "no option '--peers'"),
     ],
 )
 def test_bad_input(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", *words]) == 2
     assert told in capsys.readouterr().err
-
-
-def test_goals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "rows.json"
-    write(path, gpu_result("rows"))
-    assert cli.main(["bench", "--goals", str(path)]) == 0
-    assert "| row norms: as fast as every peer | yes |" in capsys.readouterr().out
-    write(path, processor_results()[0])
-    assert cli.main(["bench", "--goals", str(path)]) == 2

@@ -52,7 +52,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("study --norms", "`anynorm study`: argument --norms: expected at least one argument. "),
         ("fold --data digits", "the following arguments are required: --model. `anynorm fold"),
         ("study --model own.models.net", "A factory of yours follows a colon: own.models:net."),
-        ("bench --only (", "only='(' is no regular expression: "),
+        ("bench --only (", "--only '(' is no regular expression: "),
         ("--verison", "`anynorm` has no option '--verison'. Did you mean \"--version\"?"),
     ],
 )

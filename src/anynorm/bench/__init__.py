@@ -1,16 +1,15 @@
-"""Speed: cases, those who compete in them, and what is measured on a processor or a GPU.
+"""Speed: anynorm's layers beside torch.nn's, timed side by side on a processor or a GPU.
 
->>> from anynorm.bench import bench, grid, select
->>> cases = select(grid("small"), normalizer=["rms"], phase=["forward"])
->>> [case.shape for case in cases]
-[(4096, 4096), (256, 128)]
+>>> from anynorm.bench import CASES, Budget, measure
+>>> rms = [case for case in CASES if case.name == "rms/contiguous/256x128/fp32/plain/forward"]
+>>> [set(row["ratio"]) for row in measure(rms, Budget(seconds=0.01))]
+[{'eager'}]
 """
 
 from __future__ import annotations
 
-from anynorm.bench.cases import Case, select
-from anynorm.bench.grids import GRIDS, grid
-from anynorm.bench.peers import PEERS
-from anynorm.bench.run import bench
+from anynorm.bench.cases import CASES, Case
+from anynorm.bench.comparison import measure, resolve
+from anynorm.bench.timing import Budget
 
-__all__ = ["GRIDS", "PEERS", "Case", "bench", "grid", "select"]
+__all__ = ["CASES", "Budget", "Case", "measure", "resolve"]

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import anynorm
 from anynorm.activations import activation
-from anynorm.bench.cases import DTYPES, Case, Shape
-from anynorm.bench.compositions import Deviation, Response, Standardized, WeightNorm
+from anynorm.bench.cases import DTYPES, Case
 
-__all__ = ["NORMALIZERS", "Composition", "Inputs", "alike", "groups", "inputs", "ours", "theirs"]
-
-Build = Callable[..., nn.Module]
-MOST_GROUPS = 32
+__all__ = ["NORMALIZERS", "Inputs", "Normalizer", "groups", "inputs", "ours", "placed", "theirs"]
 
 
-@dataclass(frozen=True)
-class Normalizer:
-    """How a normalizer is built for a shape: ours (which takes φ), and theirs.
+class Normalizer(NamedTuple):
+    """How a normalizer is built for a shape: ours (which takes φ), and theirs."""
 
-    `twin`: whether torch has a layer of that kind; otherwise theirs is composed of operators.
-    """
-
-    ours: Build
-    theirs: Build
-    twin: bool = True
+    ours: Callable[..., nn.Module]
+    theirs: Callable[..., nn.Module]
 
 
 class Composition(nn.Module):
@@ -47,8 +36,7 @@ class Composition(nn.Module):
         return z if self.phi is None else activation(self.phi).forward(z)
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """What the layers are given: x, what is added to their output, and the cotangent."""
 
     x: Tensor
@@ -73,23 +61,9 @@ def inputs(case: Case, device: str = "cpu") -> Inputs:
     return Inputs(random().requires_grad_(), residual, random())
 
 
-def alike(layer: nn.Module, other: nn.Module) -> None:
-    """Give `other` the parameters of `layer`, in their order."""
-    with torch.no_grad():
-        for parameter, target in zip(layer.parameters(), other.parameters(), strict=True):
-            target.copy_(parameter.view_as(target))
-
-
-def ours(case: Case) -> nn.Module:
-    """anynorm's layer, which does it all."""
-    layer = NORMALIZERS[case.normalizer].ours(case.shape, case.phi)
-    return layer.to(DTYPES[case.dtype])
-
-
-def theirs(case: Case) -> nn.Module:
-    """torch.nn's layer and what follows it."""
-    norm = NORMALIZERS[case.normalizer].theirs(case.shape)
-    return Composition(norm, case.phi).to(DTYPES[case.dtype])
+def groups(channels: int) -> int:
+    """Return how many groups group norm is given: 32 where that divides the channels."""
+    return max(count for count in range(1, 33) if channels % count == 0)
 
 
 def _channels(name: str, **options: bool) -> Normalizer:
@@ -101,23 +75,8 @@ def _channels(name: str, **options: bool) -> Normalizer:
     )
 
 
-def groups(channels: int) -> int:
-    """Return how many groups group norm is given: 32 where that divides the channels."""
-    return max(count for count in range(1, MOST_GROUPS + 1) if channels % count == 0)
-
-
-def _created(name: str, theirs: Build) -> Normalizer:
-    return Normalizer(
-        lambda shape, phi: anynorm.create(name, shape[1], activation=phi), theirs, twin=False
-    )
-
-
-def _of_weight(name: str, shape: Shape, _: str | None) -> nn.Module:
-    row = anynorm.catalogue[name]
-    return anynorm.NormalizedWeight(row.spec, torch.randn(shape), row.eps)
-
-
-NORMALIZERS = {
+Known = Mapping[str, Normalizer]
+NORMALIZERS: Known = {
     "batch": _channels("BatchNorm2d"),
     "batch1d": _channels("BatchNorm1d"),
     "instance": _channels("InstanceNorm2d", affine=True),
@@ -127,26 +86,24 @@ NORMALIZERS = {
         lambda shape, phi: anynorm.GroupNorm(groups(shape[1]), shape[1], activation=phi),
         lambda shape: nn.GroupNorm(groups(shape[1]), shape[1]),
     ),
-    "l1-batch": _created(
-        "l1-batch", lambda shape: Deviation(shape[1], _mean_magnitude, math.sqrt(math.pi / 2))
-    ),
-    "linf-batch": _created(
-        "linf-batch",
-        lambda shape: Deviation(
-            shape[1], _largest, 1 / math.sqrt(2 * math.log(math.prod(shape) // shape[1]))
-        ),
-    ),
-    "filter-response": _created("filter-response", lambda shape: Response(shape[1])),
-    "weight": Normalizer(partial(_of_weight, "weight"), WeightNorm),
-    "weight-standardization": Normalizer(
-        partial(_of_weight, "weight-standardization"), Standardized, twin=False
-    ),
 }
 
 
-def _mean_magnitude(d: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return d.abs().mean(axes, keepdim=True)
+def ours(case: Case, device: str = "cpu", known: Known = NORMALIZERS) -> nn.Module:
+    """anynorm's layer, which does it all."""
+    return placed(known[case.normalizer].ours(case.shape, case.phi), case, device)
 
 
-def _largest(d: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return d.abs().amax(axes, keepdim=True)
+def theirs(case: Case, device: str = "cpu", known: Known = NORMALIZERS) -> nn.Module:
+    """torch.nn's layer and what follows it."""
+    layer = Composition(known[case.normalizer].theirs(case.shape), case.phi)
+    return placed(layer, case, device)
+
+
+def placed(layer: nn.Module, case: Case, device: str) -> nn.Module:
+    """Move a layer to a device, with parameters of the input's type.
+
+    On a GPU those of batch norm are float32, as under autocast: so torch takes cuDNN's kernels.
+    """
+    mixed = device != "cpu" and case.normalizer.startswith("batch")
+    return layer.to(device, torch.float32 if mixed else DTYPES[case.dtype])

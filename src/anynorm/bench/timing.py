@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Budget", "Call", "Stopwatch", "Times", "alternate", "ratios", "spread", "turns", "wall"]
+import torch
+
+__all__ = ["BUDGETS", "Budget", "Call", "Stopwatch", "Times"]
+__all__ += ["alternate", "events", "ratios", "spread", "stopwatch", "turns", "wall"]
 
 Call = Callable[[], object]
 # Seconds of one call, if it is called so many times.
@@ -27,12 +30,35 @@ class Budget:
     per_round: float = 0.01
 
 
+BUDGETS = {"cpu": Budget(), "cuda": Budget(seconds=0.25, fewest=5, most=15)}
+
+
 def wall(call: Call, count: int) -> float:
     """Time a call that has done its work when it returns."""
     start = time.perf_counter()
     for _ in range(count):
         call()
     return (time.perf_counter() - start) / count
+
+
+def events(call: Call, count: int) -> float:
+    """Time calls whose work the current stream does, after one that does not count.
+
+    It keeps the GPU busy while the host queues what is timed.
+    """
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    call()
+    start.record()
+    for _ in range(count):
+        call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3 / count
+
+
+def stopwatch(device: str) -> Stopwatch:
+    """Return how a call is timed: by the clock, on a GPU by events on its stream."""
+    return wall if device == "cpu" else events
 
 
 def alternate(calls: Mapping[str, Call], budget: Budget, seconds: Stopwatch = wall) -> Times:
@@ -62,30 +88,17 @@ def _one_round(call: Call, count: int, seconds: Stopwatch) -> float:
 
 
 def turns(calls: Sequence[Call]) -> Call:
-    """Return one call that makes the calls in turn.
-
-    >>> call = turns([lambda: "a", lambda: "b"])
-    >>> call(), call(), call()
-    ('a', 'b', 'a')
-    """
+    """Return one call that makes the calls in turn."""
     ring = itertools.cycle(calls)
     return calls[0] if len(calls) == 1 else lambda: next(ring)()
 
 
 def ratios(times: Times, name: str, base: str) -> list[float]:
-    """Return the time of `name` over that of `base`, round by round.
-
-    >>> ratios({"a": [1.0, 2.0], "b": [2.0, 6.0]}, "b", "a")
-    [2.0, 3.0]
-    """
+    """Return the time of `name` over that of `base`, round by round."""
     return [one / other for one, other in zip(times[name], times[base], strict=True)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median and the quartiles.
-
-    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
-    {'median': 3.0, 'low': 2.0, 'high': 4.0}
-    """
+    """Return the median and the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": middle, "low": low, "high": high}

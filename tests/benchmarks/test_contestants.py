@@ -4,79 +4,32 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.speed import contestants, jax_peer
+from benchmarks.speed.contestants import Attempts, BrokenDeviceError, built
+from benchmarks.speed.grids import CASES
+from benchmarks.speed.normalizers import ours, theirs
+from benchmarks.speed.peers import PEERS
+from sides import TOLERANCE, check_sides, gradients, tiny
 from torch import nn
 from torch.testing import assert_close
 
-from anynorm.bench import contestants, devices
 from anynorm.bench.cases import Case
-from anynorm.bench.contestants import Attempts, BrokenDeviceError, built
-from anynorm.bench.grids import CASES, WEIGHTS
-from anynorm.bench.layers import alike, inputs, ours, theirs
-from anynorm.bench.peers import PEERS
+from anynorm.bench.layers import inputs
 
-TINY = {"rows": (5, 6), "weights": (4, 3, 2, 2), "images": (2, 6, 3, 4)}
-# float32 keeps 24 bits and bfloat16 8; a gradient goes through a few roundings.
-TOLERANCE = {"fp32": {"rtol": 1e-4, "atol": 1e-5}, "bf16": {"rtol": 2**-5, "atol": 2**-5}}
-NEAR_THE_KINK = 0.05
-
-
-def tiny(case):
-    kind = "weights" if case.shape in WEIGHTS else "rows" if len(case.shape) == 2 else "images"
-    return replace(case, shape=TINY[kind])
-
-
-TINY_CASES = list(dict.fromkeys(tiny(case) for case in CASES if case.phase != "forward"))
-
-
-def twins(case):
-    """Ours and theirs with the same random parameters."""
-    torch.manual_seed(0)
-    mine, torchs = ours(case), theirs(case)
-    with torch.no_grad():
-        for parameter in mine.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    alike(mine, torchs)
-    return mine, torchs
-
-
-def away_from_the_kink(layer, given):
-    """The random cotangent, but nothing where rounding decides which side of 0 a value is on."""
-    before, layer.phi = layer.phi, None
-    z = layer(*given.forward)
-    layer.phi = before
-    return given.dy * (z.detach().abs() > NEAR_THE_KINK)
+TINY_CASES = tiny(CASES)
 
 
 @pytest.mark.parametrize("case", TINY_CASES, ids=lambda case: case.name)
 def test_ours_and_torchs_are_equal(case):
-    given = inputs(case)
-    mine, torchs = twins(case)
-    for layer in (mine, torchs):
-        layer.train(case.phase != "evaluation")
-    dy = away_from_the_kink(torchs, given)
-    assert_close(mine(*given.forward), torchs(*given.forward), **TOLERANCE[case.dtype])
-    found, expected = (gradients(layer, given, dy) for layer in (mine, torchs))
-    for gradient, wanted in zip(found, expected, strict=True):
-        assert_close(gradient, wanted.view_as(gradient), **TOLERANCE[case.dtype])
+    check_sides(case, ours(case), theirs(case))
 
 
-def gradients(layer, given, dy):
-    return torch.autograd.grad(layer(*given.forward), (*given.forward, *layer.parameters()), dy)
+SERVED_BY_JAX = [c for c in TINY_CASES if c.phase == "both" and c.normalizer in jax_peer.SERVED]
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case
-        for case in TINY_CASES
-        if case.phase == "both" and case.normalizer[:2] not in ("l1", "li", "we")
-    ],
-    ids=lambda case: case.name,
-)
+@pytest.mark.parametrize("case", SERVED_BY_JAX, ids=lambda case: case.name)
 def test_jax_computes_the_same(case):
     pytest.importorskip("jax")
-    from anynorm.bench import jax_peer
-
     given, layer = inputs(case), theirs(case)
     dy = given.dy
     expected = (layer(*given.forward), *gradients(layer, given, dy))
@@ -84,14 +37,6 @@ def test_jax_computes_the_same(case):
     found = jax_peer.value_and_gradients(case, given)
     for array, tensor in zip(found, (expected[index] for index in order), strict=True):
         assert_close(torch.tensor(array), tensor.detach().float(), **TOLERANCE[case.dtype])
-
-
-def test_memory_layout_and_type_are_the_cases():
-    for case in TINY_CASES:
-        x = inputs(case).x
-        last = case.layout == "channels_last"
-        assert x.is_contiguous(memory_format=torch.channels_last) if last else x.is_contiguous()
-        assert x.dtype is {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
 
 
 def test_who_computes_something_else_is_left_out(monkeypatch):
@@ -128,7 +73,7 @@ def test_who_raises_is_left_out_with_the_reason(monkeypatch):
 
 
 def test_a_device_that_breaks_ends_the_run(monkeypatch):
-    monkeypatch.setattr(devices, "healthy", lambda device: False)
+    monkeypatch.setattr(contestants, "healthy", lambda device: False)
 
     def fail():
         raise RuntimeError("an illegal memory access")
@@ -140,7 +85,10 @@ def test_a_device_that_breaks_ends_the_run(monkeypatch):
 @pytest.mark.parametrize("fusion", ["plain", "relu", "add+relu"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_batch_norm_agrees_with_parameters_in_float32(monkeypatch, layout, fusion):
-    monkeypatch.setattr(contestants, "parameter_type", lambda case, device: torch.float32)
+    for name in ("theirs", "placed"):
+        place = getattr(contestants, name)
+        wide = lambda *given, place=place: place(*given).float()  # noqa: E731
+        monkeypatch.setattr(contestants, name, wide)
     case = Case("batch", layout, (4, 6, 5, 5), "bf16", fusion, "both")
     attempt = Attempts("cpu")
     layers = built([case], ["eager"], inputs(case), attempt)

@@ -1,9 +1,9 @@
 """The goals, computed from results that nobody measured."""
 
 import pytest
+from benchmarks.speed.goals import GOALS, goal_lines, outcome
 from unmeasured import gpu_result, processor_results
 
-from anynorm.bench.goals import GOALS, goal_lines, outcome
 from anynorm.errors import AnynormError
 
 FORWARD, BOTH, PEERS, PLAIN, FUSED, KEPT, LAST, SMALL = GOALS

@@ -9,14 +9,14 @@ import types
 
 import pytest
 import torch
+from benchmarks.speed import peers
+from benchmarks.speed.contestants import Attempts, built
+from benchmarks.speed.peers import PEERS, chosen, installed
 from torch import nn
 from torch.nn import functional as F
 
-from anynorm.bench import peers
 from anynorm.bench.cases import Case
-from anynorm.bench.contestants import Attempts, built
 from anynorm.bench.layers import groups, inputs
-from anynorm.bench.peers import PEERS, chosen, installed
 from anynorm.errors import AnynormError, UnknownNameError
 
 

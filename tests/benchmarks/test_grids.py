@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
+from benchmarks.speed.grids import CASES, GRIDS, grid, select
 
-from anynorm.bench.cases import DTYPES, Case, select
-from anynorm.bench.grids import CASES, GRIDS, grid
+from anynorm.bench.cases import DTYPES
 from anynorm.errors import UnknownNameError
 
 NORMALIZERS = {
@@ -65,10 +65,6 @@ def test_a_value_that_no_case_has_is_refused():
         grid("row")
 
 
-def test_cases_come_back_from_plain_values():
-    assert [Case.of(case.described) for case in CASES] == list(CASES)
-
-
 def test_rows_of_every_width_fill_the_tensors_of_the_goals():
     for dtype in DTYPES:
         cases = select(grid("rows"), dtype=[dtype])
@@ -77,7 +73,6 @@ def test_rows_of_every_width_fill_the_tensors_of_the_goals():
 
 
 def test_the_networks_shapes_are_those_of_a_resnet_50():
-    import load_benchmarks  # noqa: F401
     import torch
     from benchmarks.models import MODELS, Size
 

@@ -1,7 +1,7 @@
 """A process that measures: the request comes as JSON, what is found goes out line by line.
 
 The first line describes the run, each other is a case, unless the last says who broke the device.
-Run by `anynorm.bench.run`.
+Run by `benchmarks.speed.run`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-import torch
-
-from anynorm.bench import devices, settings
 from anynorm.bench.cases import Case
-from anynorm.bench.contestants import BrokenDeviceError
-from anynorm.bench.measure import measure
-from anynorm.bench.results import about
 from anynorm.bench.timing import Budget
 from anynorm.errors import AnynormError
+from benchmarks.process import adopt
+from benchmarks.result_files import about
+from benchmarks.speed.contestants import BrokenDeviceError
+from benchmarks.speed.measure import measure
 
 __all__ = ["main", "work"]
 
@@ -32,7 +30,7 @@ def main() -> None:
         try:
             work(request, out)
         except AnynormError as error:
-            raise SystemExit(f"anynorm: {error}") from error
+            raise SystemExit(f"{error}") from error
 
 
 def _own_output() -> TextIO:
@@ -44,13 +42,11 @@ def _own_output() -> TextIO:
 
 def work(request: Mapping[str, Any], out: TextIO) -> None:
     """Measure the cases of a request, until a contestant breaks the device."""
-    settings.adopt(request["allocator"])
-    devices.adopt(request["device"])
-    if request["threads"]:
-        torch.set_num_threads(request["threads"])
+    adopt(request["device"], request["allocator"], request["threads"])
     described = about(request["allocator"], request["settings"], request["device"])
     print(json.dumps(described), file=out, flush=True)
-    cases, budget = map(Case.of, request["cases"]), Budget(**request["budget"])
+    cases = [Case(**{**plain, "shape": tuple(plain["shape"])}) for plain in request["cases"]]
+    budget = Budget(**request["budget"])
     try:
         for row in measure(cases, request["peers"], budget, request["device"]):
             print(json.dumps(row), file=out, flush=True)

@@ -1,61 +1,36 @@
-"""One case from end to end, and the memory that layers keep."""
+"""One case from end to end, with contestants that may fail."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.speed.grids import CASES
+from benchmarks.speed.measure import measure
+from benchmarks.speed.peers import PEERS
 
-from anynorm.bench import devices
-from anynorm.bench import measure as module
 from anynorm.bench.cases import Case
-from anynorm.bench.grids import CASES
-from anynorm.bench.kept import kept
-from anynorm.bench.layers import inputs, theirs
-from anynorm.bench.measure import measure, row
-from anynorm.bench.peers import PEERS
 from anynorm.bench.timing import Budget
 
 SHORT = Budget(seconds=0.0, fewest=2, most=2, per_round=0.0)
 RELU = [Case("batch", "contiguous", (2, 3, 4, 4), "fp32", "relu", p) for p in ("forward", "both")]
 
 
-def test_a_row_has_all_that_is_reported():
+def test_a_row_has_what_is_reported_beside_the_packages():
     rows = list(measure(RELU, ("eager",), SHORT))
     assert [row["phase"] for row in rows] == ["forward", "both"]
-    assert set(rows[0]["us"]) == set(rows[0]["gb_per_s"]) == {"ours", "eager", "copy"}
-    assert set(rows[0]["copies"]) == set(rows[0]["share"]) == {"ours", "eager"}
-    assert set(rows[0]["ratio"]) == {"eager"}
-    assert rows[0]["rounds"] == 2
-    assert rows[0]["input_bytes"] == 2 * 3 * 4 * 4 * 4
+    assert [set(row["ratio"]) for row in rows] == [{"eager"}] * 2
     assert rows[0]["failed"] == {}
+    assert rows[0]["twin"]
     assert rows[0]["peak_bytes"] == {}  # of a GPU
 
 
-def test_bandwidth_is_that_of_the_bytes_that_must_move():
-    case = replace(RELU[1], fusion="add+relu")
-    times = {"ours": [2e-6] * 3, "eager": [7e-6] * 3, "copy": [1e-6] * 3}
-    found = row(case, times, {})
-    # Forward x, residual, y; backward x, dy, dx and the residual's gradient.
-    assert found["moved_bytes"] == 7 * case.nbytes
-    assert found["gb_per_s"]["ours"] == pytest.approx(7 * case.nbytes / 2e-6 / 1e9)
-    assert found["gb_per_s"]["copy"] == pytest.approx(2 * case.nbytes / 1e-6 / 1e9)
-    assert found["share"]["ours"] == pytest.approx(
-        found["gb_per_s"]["ours"] / found["gb_per_s"]["copy"]
-    )
-
-
-def test_evaluation_is_timed_in_evaluation():
-    case = Case("batch", "channels_last", (2, 3, 4, 4), "fp32", "add+relu", "evaluation")
-    (row,) = measure([case], ("eager", "compile"), SHORT)
-    assert row["kept"] == {}
-    assert set(row["ratio"]) == {"eager"}
-
-
-def test_what_torchs_batch_norm_and_relu_keep():
-    given = inputs(RELU[1])
-    found = kept(theirs(RELU[1]), given)
-    statistics = 2 * 3 * 4
-    assert found == {"bytes": 2 * given.x.nbytes + statistics, "x": given.x.nbytes}
+def test_what_is_composed_of_operators_is_no_twin():
+    names = {"l1-batch": False, "weight": True}
+    for name, twin in names.items():
+        case = next(case for case in CASES if case.normalizer == name)
+        shape = (2, 3, 4, 4)
+        (row,) = measure([replace(case, shape=shape)], ("eager",), SHORT)
+        assert (row["failed"], row["twin"]) == ({}, twin)
 
 
 def test_what_is_compiled_and_what_is_not(monkeypatch):
@@ -105,19 +80,8 @@ def test_a_contestant_that_fails_in_one_phase_is_missing_there(monkeypatch):
     assert [row["failed"] for row in rows] == [{}, {"frail": "RuntimeError: out of luck"}]
 
 
-def test_inputs_take_turns_where_the_device_wants_them(monkeypatch):
-    made = []
-    monkeypatch.setattr(devices, "sets", lambda nbytes, device: 3)
-    monkeypatch.setattr(
-        module, "inputs", lambda case, device: made.append(inputs(case, device)) or made[-1]
-    )
-    (row,) = measure(RELU[1:], ("eager",), SHORT)
-    assert len(made) == 3
-    assert row["failed"] == {}
-
-
 def test_without_ours_there_is_no_ratio(monkeypatch):
-    monkeypatch.setattr("anynorm.bench.contestants.ours", lambda case: 1 / 0)
+    monkeypatch.setattr("benchmarks.speed.contestants.ours", lambda case: 1 / 0)
     (row,) = measure(RELU[1:], ("eager",), SHORT)
     assert row["ratio"] == {}
     assert set(row["us"]) == {"eager", "copy"}

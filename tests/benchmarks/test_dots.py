@@ -2,9 +2,8 @@
 
 from xml.etree import ElementTree
 
+from benchmarks.speed.dots import draw, pictured
 from unmeasured import gpu_result
-
-from anynorm.bench.dots import draw, pictured
 
 SVG = "{http://www.w3.org/2000/svg}"
 

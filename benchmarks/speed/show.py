@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from anynorm.bench.peers import PEERS
+from benchmarks.speed.peers import PEERS
 
 __all__ = ["behind", "behind_lines", "line", "machine", "opening", "parts", "warning"]
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from anynorm.bench.cases import DTYPES
-from anynorm.bench.cases import text as shape_text
-from anynorm.bench.show import machine
 from anynorm.report import svg
+from benchmarks.speed.show import machine
 
-__all__ = ["draw", "label", "pictured"]
+__all__ = ["draw", "label", "pictured", "shape_text"]
 
 Row = Mapping[str, Any]
 WIDTH, LABELS, GAP, MARGIN = 960, 190, 44, 24
@@ -84,6 +83,15 @@ def label(row: Row) -> str:
     """
     fused = [] if row["fusion"] == "plain" else row["fusion"].split("+")
     return " + ".join([row["normalizer"], *fused])
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape as people write it.
+
+    >>> shape_text([2, 3])
+    '2x3'
+    """
+    return "x".join(map(str, shape))
 
 
 def draw(results: Sequence[Mapping[str, Any]], peer: str = "eager") -> str:
@@ -175,7 +183,7 @@ def _dots(panel: Panel, rows: Sequence[Row], y: float, peer: str) -> Iterator[st
     for row in ordered:
         ratio = row["ratio"][peer]["median"]
         radius = next(radius for most, radius, _ in RADII if row["values"] <= most)
-        title = f"{label(row)} {shape_text(tuple(row['shape']))}: {ratio:.2f}"
+        title = f"{label(row)} {shape_text(row['shape'])}: {ratio:.2f}"
         if ratio < 1:
             yield svg.diamond(panel.x(ratio), y, radius + 1, "bad", title)
         else:

@@ -1,8 +1,7 @@
 """Results as words."""
 
+from benchmarks.speed.show import behind, behind_lines, line, opening, parts, warning
 from unmeasured import gpu_result
-
-from anynorm.bench.show import behind, behind_lines, line, opening, parts, warning
 
 
 def test_a_line_of_the_terminal(results):

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from benchmarks import result_files as files
 
-from anynorm.bench import results as files
 from anynorm.errors import AnynormError
 
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from anynorm.bench import devices, peers, results
+from anynorm.bench import timing
 from anynorm.bench.cases import Case
-from anynorm.bench.contestants import OURS
+from anynorm.bench.comparison import OURS, resolve
 from anynorm.bench.timing import Budget
+from benchmarks import ROOT
+from benchmarks import result_files as results
+from benchmarks.child import command
+from benchmarks.speed import peers
 
 __all__ = ["BUDGETS", "bench", "lines"]
 
 Row = Mapping[str, Any]
-BUDGETS = {
-    "cpu": Budget(),
-    "small": Budget(seconds=0.1, fewest=3, most=7),
-    "cuda": Budget(seconds=0.25, fewest=5, most=15),
-}
+BUDGETS = {**timing.BUDGETS, "small": Budget(seconds=0.1, fewest=3, most=7)}
 # A process that dies so often without a result will not do better.
 PATIENCE = 8
 # A compiler may need a minute; a kernel that waits for itself never ends.
@@ -53,7 +53,7 @@ def bench(
     is `tell`-ed: first the description of the run, then each row.  No case begins after `until`
     (of `time.monotonic`).  Raises `AnynormError` for a device or peer that is not there.
     """
-    request = _request(devices.resolve(device), peers, budget, allocator, threads)
+    request = _request(resolve(device), peers, budget, allocator, threads)
     found: results.Result | None = None
     written = time.monotonic()
     try:
@@ -121,7 +121,7 @@ def lines(
     left, deaths, described = {case.name: case for case in cases}, 0, False
     while left and deaths < PATIENCE and time.monotonic() < until:
         last: dict[str, Any] = {}
-        for last in _process({**asked, "cases": [case.described for case in left.values()]}):
+        for last in _process({**asked, "cases": [asdict(case) for case in left.values()]}):
             if "name" in last:
                 deaths = 0
                 del left[last["name"]]
@@ -166,11 +166,15 @@ def _process(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _started(given: IO[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "anynorm.bench.worker"]
     # JAX is compared on the processor; elsewhere it would take the GPU's memory.
     surroundings = {"JAX_PLATFORMS": "cpu", **os.environ}
     return subprocess.Popen(
-        command, stdin=given, stdout=subprocess.PIPE, text=True, env=surroundings
+        command("benchmarks.speed.worker"),
+        cwd=ROOT,
+        stdin=given,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=surroundings,
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from anynorm.bench.cases import Case
-from anynorm.bench.grids import GRIDS
-from anynorm.bench.peers import PEERS
-from anynorm.bench.show import machine
 from anynorm.errors import AnynormError
+from benchmarks.speed.grids import GRIDS
+from benchmarks.speed.peers import PEERS
+from benchmarks.speed.show import machine
 
 __all__ = ["GOALS", "Goal", "Outcome", "goal_lines", "outcome"]
 

@@ -10,10 +10,11 @@ from typing import cast
 import torch
 from torch import nn
 
-from anynorm.bench import adapters, jax_peer
 from anynorm.bench.cases import Case
-from anynorm.bench.layers import theirs
 from anynorm.errors import AnynormError, UnknownNameError
+from benchmarks.speed import adapters, jax_peer
+from benchmarks.speed.grids import compiles
+from benchmarks.speed.normalizers import theirs
 
 __all__ = ["PEERS", "Peer", "chosen", "installed"]
 
@@ -25,7 +26,7 @@ class Peer:
     """An implementation: how people call it, what it serves, and how its layer is built.
 
     `modules` must be importable; `install` says how they come.  Without `build` it is no layer
-    (JAX is functions: see `anynorm.bench.jax_peer`).
+    (JAX is functions: see `benchmarks.speed.jax_peer`).
     """
 
     title: str
@@ -48,7 +49,7 @@ BOTH = ("cpu", "cuda")
 APEX = "git+https://github.com/NVIDIA/apex, built with its CUDA extensions"
 PEERS: dict[str, Peer] = {
     "eager": Peer("torch.nn", lambda _: True, theirs, BOTH),
-    "compile": Peer("torch.compile", lambda case: case.compiles, _compiled, BOTH),
+    "compile": Peer("torch.compile", compiles, _compiled, BOTH),
     "jax": Peer("JAX", jax_peer.serves, None, ("cpu",), ("jax",), "jax"),
     "liger": Peer(
         "Liger-Kernel",

@@ -8,14 +8,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from anynorm.bench import devices
-from anynorm.bench.cases import DTYPES, Case
-from anynorm.bench.layers import Inputs, alike, ours, theirs
-from anynorm.bench.peers import PEERS
+from anynorm.bench.cases import Case
+from anynorm.bench.comparison import OURS
+from anynorm.bench.layers import Inputs, placed
+from benchmarks.hardware import healthy
+from benchmarks.speed.normalizers import ours, theirs
+from benchmarks.speed.peers import PEERS
 
-__all__ = ["OURS", "Attempts", "BrokenDeviceError", "built", "parameter_type"]
+__all__ = ["Attempts", "BrokenDeviceError", "alike", "built"]
 
-OURS = "ours"
 # How far outputs may be off, relative to their norm: this finds what computes something else, the
 # tests compare digits.  Gradients jump where rounding decides on which side of φ's kink a value is.
 MOST = {"fp32": 1e-3, "bf16": 2**-5}
@@ -50,9 +51,9 @@ class Attempts:
         except Exception as error:
             words = " ".join(str(error).split())[:MOST_WORDS]
             self.failed[name] = f"{type(error).__name__}: {words}"
-        if not devices.healthy(self.device):
+        if not healthy(self.device):
             raise BrokenDeviceError(name, self.failed[name])
-        devices.free(self.device)
+        torch.cuda.empty_cache()
         return None
 
 
@@ -60,7 +61,7 @@ def built(
     cases: Sequence[Case], peers: Iterable[str], given: Inputs, attempt: Attempts
 ) -> dict[str, nn.Module]:
     """Return the layers of ours and of the peers that serve one of the cases, by name."""
-    reference = _placed(theirs(cases[0]), cases[0], attempt.device)
+    reference = theirs(cases[0], attempt.device)
     expected = attempt("reference", lambda: _results(reference, cases[0], given))
     if expected is None:
         return {}
@@ -82,7 +83,7 @@ def _checked(
     build = ours if name == OURS else PEERS[name].build
     if build is None or not (name == OURS or any(map(PEERS[name].serves, cases))):
         return None
-    layer = _placed(build(cases[0]), cases[0], str(given.x.device))
+    layer = placed(build(cases[0]), cases[0], str(given.x.device))
     alike(reference, layer)
     bounds = MOST[cases[0].dtype], MOST_OF_GRADIENT
     found = zip(_results(layer, cases[0], given), expected, bounds, ("y", "dx"), strict=True)
@@ -92,21 +93,11 @@ def _checked(
     return layer
 
 
-def _placed(layer: nn.Module, case: Case, device: str) -> nn.Module:
-    return layer.to(device, parameter_type(case, device))
-
-
-def parameter_type(case: Case, device: str) -> torch.dtype:
-    """Return the type of the parameters: the input's, but float32 for batch norm on a GPU.
-
-    So autocast leaves it there, and torch takes cuDNN's kernels.
-
-    >>> case = Case("batch", "contiguous", (4, 8, 2, 2), "bf16", "plain", "both")
-    >>> parameter_type(case, "cpu"), parameter_type(case, "cuda:0")
-    (torch.bfloat16, torch.float32)
-    """
-    mixed = device != "cpu" and case.normalizer.startswith("batch")
-    return torch.float32 if mixed else DTYPES[case.dtype]
+def alike(layer: nn.Module, other: nn.Module) -> None:
+    """Give `other` the parameters of `layer`, in their order."""
+    with torch.no_grad():
+        for parameter, target in zip(layer.parameters(), other.parameters(), strict=True):
+            target.copy_(parameter.view_as(target))
 
 
 def _results(layer: nn.Module, case: Case, given: Inputs) -> tuple[Tensor, Tensor]:

@@ -4,15 +4,15 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
+from benchmarks.result_files import file_name, read
+from benchmarks.speed import run, worker
+from benchmarks.speed.contestants import BrokenDeviceError
+from benchmarks.speed.grids import grid, select
+from benchmarks.speed.run import bench, lines
 
-from anynorm.bench import run, worker
-from anynorm.bench.cases import select
-from anynorm.bench.contestants import BrokenDeviceError
-from anynorm.bench.grids import grid
-from anynorm.bench.results import file_name, read
-from anynorm.bench.run import bench, lines
 from anynorm.bench.timing import Budget
 from anynorm.errors import AnynormError
 
@@ -25,7 +25,7 @@ ABOUT = {"allocator": "default", "cpu": "a", "threads": 1, "schema": 1}
 def request(cases=CASES, **other):
     return {
         "device": "cpu", "peers": ["eager"], "allocator": "default", "threads": None,
-        "budget": vars(SHORT), "settings": {"seconds": 0}, "cases": [c.described for c in cases],
+        "budget": vars(SHORT), "settings": {"seconds": 0}, "cases": [asdict(c) for c in cases],
         **other,
     }  # fmt: skip
 
@@ -49,7 +49,7 @@ class Mortal:
         self.starts += 1
         yield ABOUT
         for case in given["cases"]:
-            name = run.Case.of(case).name
+            name = next(c.name for c in grid("small") if asdict(c) == case)
             if self.broken in ("ours", *given["peers"]):
                 yield {"broken": self.broken, "reason": "RuntimeError: illegal"}
                 return

@@ -1,11 +1,17 @@
-"""The registry: every case that is measured, generated from short descriptions."""
+"""The registry: every case that is measured, from short descriptions, and how cases are chosen."""
 
 from __future__ import annotations
 
-from anynorm.bench.cases import DTYPES, LAYOUTS, Case, Shape, block
-from anynorm.errors import UnknownNameError
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["CASES", "GRIDS", "WEIGHTS", "grid"]
+from anynorm.bench.cases import DTYPES, LAYOUTS, Case, Shape, block
+from anynorm.errors import AnynormError, UnknownNameError
+
+__all__ = ["CASES", "GRIDS", "WEIGHTS", "compiles", "grid", "select"]
+
+# Smaller inputs are not worth a compiler's call.
+FEWEST_VALUES_TO_COMPILE = 100_000
 
 # Shapes of residual networks; the first two are larger than most processors' caches.
 IMAGES: tuple[Shape, ...] = (
@@ -88,3 +94,35 @@ def grid(name: str) -> tuple[Case, ...]:
     if name not in GRIDS:
         raise UnknownNameError("grid", name, GRIDS)
     return GRIDS[name]
+
+
+def compiles(case: Case) -> bool:
+    """Whether compilers take part in a case."""
+    return case.values >= FEWEST_VALUES_TO_COMPILE and case.phase != "evaluation"
+
+
+def select(cases: Iterable[Case], only: str = "", **wanted: Sequence[str] | None) -> list[Case]:
+    """Keep the cases that have one of the values `wanted` of a field, by the field's name.
+
+    In their names the regular expression `only` must be found.  Raises `UnknownNameError` for a
+    value that none of the cases has.
+
+    >>> cases = block("layer rms", [(4, 8)], ("contiguous",))
+    >>> [case.name for case in select(cases, normalizer=["rms"], phase=["both"])]
+    ['rms/contiguous/4x8/fp32/plain/both']
+    """
+    found = list(cases)
+    for field, values in wanted.items():
+        known = {getattr(case, field) for case in found}
+        for value in values or ():
+            if value not in known:
+                raise UnknownNameError(f"{field} in these cases", value, known)
+    try:
+        pattern = re.compile(only)
+    except re.error as error:
+        raise AnynormError(f"only={only!r} is no regular expression: {error}.") from error
+    return [case for case in found if pattern.search(case.name) and _has(case, wanted)]
+
+
+def _has(case: Case, wanted: Mapping[str, Sequence[str] | None]) -> bool:
+    return all(not values or getattr(case, field) in values for field, values in wanted.items())

@@ -16,17 +16,16 @@ from typing import Any
 import torch
 
 from anynorm import kernels
-from anynorm.bench.devices import hardware
 from anynorm.errors import AnynormError
 from anynorm.info import processor
 from anynorm.report.files import read_bounded, write_whole
 from anynorm.report.text import rounded
+from benchmarks import ROOT
+from benchmarks.hardware import hardware
 
 __all__ = ["SCHEMA", "about", "file_name", "load", "read", "target", "write"]
 
 SCHEMA = 1
-# Where the source is, if this runs from a checkout of the repository.
-ROOT = Path(__file__).resolve().parents[3]
 # Variables that change what is measured.
 TELLING = re.compile(
     "ANYNORM_|OMP_|KMP_|MKL_|MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|THP_MEM|TORCH|XLA_|PYTORCH_|"
@@ -75,7 +74,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    if not (ROOT / "src" / "anynorm").is_dir():  # installed, perhaps inside another repository
+    if not (ROOT / ".git").exists():  # a copy, perhaps inside another repository
         return None
     try:
         command = ("git", "-C", str(ROOT), *arguments)
