@@ -73,3 +73,21 @@ def test_importing_brings_in_no_compiler():
     code = "import anynorm, sys; print(*{'torch._dynamo', 'triton'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert told.stdout.strip() == ""
+
+
+def test_the_formula_and_its_reference_need_no_torch():
+    code = """
+import sys
+sys.modules["torch"] = None
+import anynorm, anynorm.reference, numpy
+x = numpy.array([[1.0], [3.0]])
+y = anynorm.reference.BatchNorm(1).forward(x)
+assert abs(y[1, 0] - 1) < 1e-4, y
+assert anynorm.catalogue["batch"].spec.uses_batch and anynorm.Spec.of("[n] c").is_standard
+try:
+    anynorm.BatchNorm1d
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.startswith("anynorm.BatchNorm1d needs PyTorch, which is not installed;")

@@ -1,43 +1,48 @@
 """anynorm: choose, use and understand normalization in neural networks.
 
-Every normalizer is one formula, h = φ(γ · (x − μ) / σ + β); see :mod:`anynorm.spec`.
+Every normalizer is one formula, h = φ(γ · (x − μ) / σ + β); see :mod:`anynorm.spec`.  Where PyTorch
+is not installed, there are the formula, its catalogue and the NumPy reference alone.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from anynorm import functional, nn, reference
+from anynorm import reference
 from anynorm.catalogue import catalogue
 from anynorm.errors import AnynormError
-from anynorm.info import Info, info
-from anynorm.kernels import tune_allocator
-from anynorm.nn import (
-    Activate,
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    CosineConv1d,
-    CosineConv2d,
-    CosineConv3d,
-    CosineLinear,
-    FrozenBatchNorm,
-    GroupNorm,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    LayerNorm,
-    LazyBatchNorm1d,
-    LazyBatchNorm2d,
-    LazyBatchNorm3d,
-    Norm,
-    NormalizedWeight,
-    RMSNorm,
-    SyncBatchNorm,
-    create,
-    normalized,
-)
 from anynorm.spec import Spec
 
+_HAS_TORCH = find_spec("torch") is not None
+if TYPE_CHECKING or _HAS_TORCH:
+    from anynorm import functional, nn
+    from anynorm.info import Info, info
+    from anynorm.kernels import tune_allocator
+    from anynorm.nn import (
+        Activate,
+        BatchNorm1d,
+        BatchNorm2d,
+        BatchNorm3d,
+        CosineConv1d,
+        CosineConv2d,
+        CosineConv3d,
+        CosineLinear,
+        FrozenBatchNorm,
+        GroupNorm,
+        InstanceNorm1d,
+        InstanceNorm2d,
+        InstanceNorm3d,
+        LayerNorm,
+        LazyBatchNorm1d,
+        LazyBatchNorm2d,
+        LazyBatchNorm3d,
+        Norm,
+        NormalizedWeight,
+        RMSNorm,
+        SyncBatchNorm,
+        create,
+        normalized,
+    )
 if TYPE_CHECKING:
     from anynorm import surgery
     from anynorm.doctor import Diagnosis, doctor
@@ -111,6 +116,11 @@ _LATE.update({verb: ("anynorm.surgery", verb) for verb in _VERBS})
 
 def __getattr__(name: str) -> Any:
     """Import the study, the doctor and the surgery at their first use."""
+    if name in __all__ and not _HAS_TORCH:
+        raise ModuleNotFoundError(
+            f"anynorm.{name} needs PyTorch, which is not installed; anynorm.reference, "
+            "anynorm.catalogue and anynorm.Spec do without. Install it: pip install torch."
+        )
     if name not in _LATE:
         raise AttributeError(f"module 'anynorm' has no attribute '{name}'")
     module, attribute = _LATE[name]
