@@ -12,10 +12,11 @@ SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
 MINUTES ?= 5
-# What uses the compiled kernels: the tests of `make test-isa` and `make sanitize`.
 # Where it is set, as in many containers, every new process would compile all it imports once more.
 unexport PYTHONDONTWRITEBYTECODE
-KERNEL_TESTS := $(wildcard tests/kernels tests/ops tests/functional tests/nn) --ignore-glob="*/test_gpu_*"
+# What needs the compiled kernels, and what has another way without them.
+KERNEL_TESTS := $(wildcard tests/kernels tests/ops) --ignore-glob="*/test_gpu_*"
+LAYER_TESTS := $(wildcard tests/ops tests/functional tests/nn)
 
 .PHONY: study test test-all test-isa sanitize check format bench fuzz clean
 
@@ -30,7 +31,7 @@ test-all: $(KERNELS)  ## All tests.
 
 test-isa: $(KERNELS)  ## The kernels' tests as on lesser machines: the lowest instruction set, no kernels.
 	ANYNORM_ISA=baseline $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
-	ANYNORM_KERNELS=0 $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
+	ANYNORM_KERNELS=0 $(BIN)/pytest -n $(JOBS) -m "not slow" $(LAYER_TESTS)
 
 # Python itself is not instrumented, so the sanitizer's library must be loaded before it, and that of
 # C++ with it, whose exceptions the sanitizer follows; what Python never frees would count as leaks.
@@ -38,7 +39,7 @@ sanitize: $(SANITIZED)  ## The kernels' tests with AddressSanitizer and UBSan.
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	ANYNORM_KERNELS=1 ANYNORM_LIBRARY=$(abspath $(SANITIZED)) \
-	$(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
+	$(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS) $(LAYER_TESTS)
 
 $(SANITIZED): $(READY) $(SOURCES)
 	ANYNORM_BUILD_KERNELS=1 CXX="$(CXX)" LDFLAGS="$(SANITIZERS)" \

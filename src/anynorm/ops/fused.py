@@ -159,7 +159,7 @@ def _viewing(
     """The forward in a view.  Where autograd need not see it, the view costs next to nothing."""
 
     def viewed(view: View, rest: Sequence[Any], x: Tensor, *tensors: Tensor | None) -> Any:
-        y, *others = forward(*view.of((x, *tensors)), *rest)
+        y, *others = forward(*(x, *tensors) if view is AS_IT_IS else view.of((x, *tensors)), *rest)
         return y if view.split is None else _unsplit(y, x.shape), *others
 
     class Viewed(torch.autograd.Function):

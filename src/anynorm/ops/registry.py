@@ -71,14 +71,17 @@ def operator(
     torch.library.register_vmap(name, partial(function.rule, op))
     torch.library.register_autograd(name, function.backward, setup_context=function.setup_context)
 
-    plain, below = _without_setup(function).apply, function.forward
+    plain = _without_setup(function).apply
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return kernel(*args) if torch.compiler.is_exporting() else op(*args)
         if peek_interpreter_stack() is not None:
             return function.apply(*args)
-        return plain(*args) if torch.is_grad_enabled() else below(*args)
+        if torch.is_grad_enabled():
+            return plain(*args)
+        with torch._C._AutoDispatchBelowAutograd():  # as below_autograd, without its call
+            return op(*args)
 
     return call
 
