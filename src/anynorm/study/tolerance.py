@@ -49,7 +49,8 @@ def tolerances(runs: Runs, factor: str) -> dict[str, dict[str, Any]]:
     the sweep. The range is the longest unbroken one, from ``low`` to ``high``, with the
     ``decades`` between them; where it ends at the end of the grid it is a lower bound
     (``open_low``, ``open_high``). A normalizer that holds nowhere has ``None`` there.
-    ``trains`` is the range over which every seed trains at all. Nothing measured gives ``{}``.
+    ``trains`` is the range over which every seed trains at all. A normalizer that ran with one
+    value is left out.
     """
     records = sweep(runs, factor)
     found, best = points(records, factor, runs.score), _best(runs, records, factor)
@@ -58,7 +59,11 @@ def tolerances(runs: Runs, factor: str) -> dict[str, dict[str, Any]]:
         name: [sum(trains(record, guessing) for record in group) for _, group in groups]
         for name, groups in _by_value(records, factor).items()
     }
-    return {name: _tolerance(row, trained[name], best, runs.score) for name, row in found.items()}
+    return {
+        name: _tolerance(row, trained[name], best, runs.score)
+        for name, row in found.items()
+        if len(row) > 1
+    }
 
 
 def _best(runs: Runs, records: Sequence[Record], factor: str) -> float:
