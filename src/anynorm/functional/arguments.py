@@ -1,6 +1,6 @@
-"""What arguments must be: one rule for each name, which layers and functions share.
+"""Rules for arguments, one for each name, shared by layers and functions.
 
-Functions look at their arguments only after something failed: what is right costs nothing.
+Functions check the rules only after a call has failed, so that correct calls do not pay for them.
 """
 
 from __future__ import annotations

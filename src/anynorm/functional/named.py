@@ -22,7 +22,7 @@ from anynorm.spec import Spec
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
-# What torch and Python raise of arguments that do not fit; only then is looked for the reason.
+# What torch and Python raise for wrong arguments.  The reason is looked for only then.
 _FAILED = (AttributeError, RuntimeError, TypeError, ValueError)
 
 _BATCH, _INSTANCE = Spec.of("[n] c [...]"), Spec.of("n c [...]")

@@ -1,8 +1,8 @@
-"""What the operators of the formula share: schemas, derivatives and vmap rules.
+"""Pairs of forward and backward operators: their schemas, derivatives and vmap rules.
 
-They come in pairs, forward and backward.  The backward ones take the same tensors, dy and those of
-:class:`~anynorm.ops.values.Saved`, whether μ and s² are those of the input
-(:mod:`anynorm.ops.standardize`) or given (:mod:`anynorm.ops.normalize`).
+A backward operator takes dy and the tensors of :class:`~anynorm.ops.values.Saved`.  It is the same
+for the statistics of the input (:mod:`anynorm.ops.standardize`) and for given ones
+(:mod:`anynorm.ops.normalize`).
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _SAVED = (
 )
 _GRADIENTS = "(Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
 _TENSORS_OF_BACKWARD = 8
-# What backward can be differentiated by: dy, x, residual, γ and β.
+# The arguments of backward that have a derivative: dy, x, residual, γ and β.
 _VARIABLES = (0, 1, 2, 6, 7)
 
 
 class Pair(ABC):
-    """What tells one pair of operators from another.
+    """Interface of a forward/backward operator pair.
 
-    `inputs` and `outputs` are the schema of the forward's tensors, `tail` that of the other
-    arguments of both, which end in φ's name.
+    `inputs` and `outputs` are the schema of the forward's tensors.  `tail` is the schema of the
+    other arguments of both operators; the last of them is φ's name.
     """
 
     name: ClassVar[str]
@@ -88,9 +88,9 @@ class Pair(ABC):
 
 
 def connect(pair: type[Pair]) -> Callable[..., Any]:
-    """Define the operators of `pair`; return what calls the forward, by a `View` and its arguments.
+    """Define the operators of `pair`; return a function that calls the forward in a `View`.
 
-    The output has the shape of the input, all others are those of the view.
+    The output has the shape of the input.  The other outputs have the shapes of the view.
     """
     arguments = f"Tensor dy, {_SAVED}, {pair.tail}"
     gradient = _operator(
@@ -117,9 +117,9 @@ def _operator(
     fake: Callable[..., Any],
     function: Callable[[Any], Any],
 ) -> Callable[..., Any]:
-    """An operator, and one beside it that is always the formula.
+    """Define an operator, and a second one that always runs the formula.
 
-    A device's kernels call the latter for what they do not serve.
+    The kernels of a device call the second one for inputs that they cannot take.
     """
     implement(define(f"{name}_formula{schema}"), kernel, fake)
     op = define(f"{name}{schema}")
@@ -156,7 +156,7 @@ def _fake_gradients(dy: Tensor, x: Tensor, *args: Any) -> Gradients:
 def _viewing(
     pair: type[Pair], forward: Callable[..., Any], gradient: Callable[..., Gradients]
 ) -> Callable[..., Any]:
-    """The forward in a view.  Where autograd need not see it, the view costs next to nothing."""
+    """The forward in a view, which autograd does not record."""
 
     def viewed(view: View, rest: Sequence[Any], x: Tensor, *tensors: Tensor | None) -> Any:
         y, *others = forward(*(x, *tensors) if view is AS_IT_IS else view.of((x, *tensors)), *rest)

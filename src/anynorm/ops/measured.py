@@ -1,4 +1,4 @@
-"""The operator ``anynorm::moments``: μ and s² alone, for statistics that others add to."""
+"""The operator ``anynorm::moments``: μ and s² without the normalized values."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Statistics of the values that count, on one process or several, and the derivative through them.
+"""Statistics with a padding mask or over several processes, and the derivative through them.
 
-A mask leaves values out: they are 0 in the input, and so is the gradient of what they become.
-Where ranks share statistics, each tells the others its count, mean and spread in one collective
-(two where the deviations must be taken from the mean of all, which is so for every scale about the
-mean but the standard deviation), merges what it was told in the order of ranks, and normalizes by
-:mod:`anynorm.ops.normalize`.  Backward takes one collective.  The gradients of γ and β are those of
-a rank's own values: DDP averages them, as it does those of the other parameters.
+A mask excludes values: they are 0 in the input, and the gradient of their outputs is 0.  If ranks
+share statistics, each rank sends its count, mean and second moment in one collective, merges those
+of all ranks in the order of ranks, and normalizes by :mod:`anynorm.ops.normalize`.  A scale about
+the mean other than the standard deviation needs two collectives, because its deviations are taken
+from the mean of all ranks.  Backward needs one collective.  The gradients of γ and β are those of
+the rank's own values: DDP averages them like all other parameters.
 """
 
 from __future__ import annotations

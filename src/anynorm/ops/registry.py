@@ -1,11 +1,12 @@
-"""One way to make an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
+"""Registration of an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
 
-An operator is called in ways that have the same derivative.  Compiled graphs call it itself, so
-that they show one node; exported graphs have its fallback, whose core operators of torch others can
-read (:func:`readable`).  Inside a torch.func transform it goes through its `autograd.Function`,
-because torch.func does not see ``torch.library.register_autograd``.  Otherwise it goes through a
-Function without ``setup_context``, whose arguments torch does not inspect at every call, or past
-all of that where nobody asks for gradients.
+There are five ways to call an operator, all with the same derivative.  A compiled graph calls the
+operator itself and shows one node.  An exported graph contains the fallback, because other programs
+can read its core operators of torch (:func:`readable`).  Inside a torch.func transform the call
+goes through the operator's `autograd.Function`, because torch.func does not see
+``torch.library.register_autograd``.  In eager mode with gradients it goes through a Function
+without ``setup_context``, because torch inspects the arguments of the other kind at every call.
+Without gradients it calls the operator below autograd.
 """
 
 from __future__ import annotations

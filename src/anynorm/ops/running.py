@@ -1,4 +1,4 @@
-"""Running statistics that do not bite: one guarded update for every normalizer that has them."""
+"""The update of running statistics, guarded against values that are not finite."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Running(NamedTuple):
         update(*self[:3], batch_mean, batch_var, self.momentum, correction)
 
     def _move(self, batch_mean: Tensor, batch_var: Tensor, correction: float) -> bool:
-        """The short way of a finite batch, which needs no masks; says whether it could be taken."""
+        """Update without masks if the batch is finite; return whether it was."""
         # A finite float64 may be too large for the running statistics: converted, it shows.
         mean, var = batch_mean.to(self.mean.dtype), (batch_var * correction).to(self.var.dtype)
         if self.momentum is None or not math.isfinite(mean.sum().item() + var.sum().item()):
@@ -94,7 +94,7 @@ def _update(
 ) -> None:
     batch_mean, batch_var = batch_mean.to(mean.dtype), (batch_var * correction).to(var.dtype)
     channels, spread = _usable(batch_mean, batch_var)
-    if count is not None:  # a batch that leaves no trace is no batch
+    if count is not None:  # a batch without a finite channel is not counted
         seen = channels.any() if count.dim() == 0 else channels.flatten(1).any(1)
         count.clamp_(min=0).add_(seen.reshape(count.shape))  # below 0 it is no count
     weight = momentum if momentum is not None else _cumulative(count)

@@ -1,4 +1,4 @@
-"""Small values that travel together: γ with β, and what follows them."""
+"""Small records: γ with β, the steps after them, the statistic, and what backward needs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class After(NamedTuple):
     phi: str = "identity"
 
     def apply(self, y: Tensor) -> Tensor:
-        """Do it to `y`, where no operator did."""
+        """Add the residual to `y` and apply φ, if the operator did not."""
         z = y if self.residual is None else y + self.residual
         return ACTIVATIONS[self.phi].forward(z)
 
 
-# The one value for nothing: it is told by its identity, which costs a small layer nothing.
+# No residual and no φ.  It is compared by identity, because that is fast enough for small inputs.
 PLAIN = After()
 
 

@@ -1,4 +1,4 @@
-"""Values that take no part: padding, which a mask tells from what counts."""
+"""Padding masks: the values that do not count become 0 before and after normalization."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["blank", "blanked", "whole_mask"]
 
 
 def blanked(x: Tensor, call: NormCall) -> tuple[Tensor, NormCall]:
-    """Return the input and its call with 0 for the values that do not count, by a whole mask.
+    """Return the input and its call with 0 for the values that do not count.
 
-    They become 0 before anything reads them: times 0, not a number would stay one.
+    They become 0 before anything reads them, because NaN times 0 is NaN.  The mask of the call gets
+    the rank of the input.
     """
     mask = whole_mask(call.mask, x, call.plan.first)
     after = call.after
