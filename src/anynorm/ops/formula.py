@@ -193,10 +193,13 @@ def scale_gradient(
         count = math.prod(d.shape[dim] for dim in dims)
     if p == 2:
         return d * (ds * (factor**2 / count)).to(d.dtype)
+    share = (ds * square.sqrt() * (factor / count)).to(d.dtype)
+    if p == 1:
+        return d.sign() * share
     # C^p s^(2−p) |d|^(p−1) as s · C · (C|d|/s)^(p−1), which neither over- nor underflows.
     scale = torch.where(square > 0, square, 1).sqrt()
     relative = (d.abs() * (factor / scale).to(d.dtype)).pow(p - 1)
-    return relative * d.sign() * (ds * square.sqrt() * (factor / count)).to(d.dtype)
+    return relative * d.sign() * share
 
 
 def _measured(saved: Saved, statistic: Statistic) -> Tensor:
