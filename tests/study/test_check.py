@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell
 from anynorm.study.check import check
+from anynorm.study.within import within
 
 SOURCE = """
 import time
@@ -158,3 +161,15 @@ def test_a_held_out_set_too_small_for_train_mode_is_found(
 def test_the_smallest_batch_of_a_sweep_is_tried() -> None:
     with pytest.raises(AnynormError, match="batch in mlp-relu"):
         check([cell(batch=60), cell(batch=1), cell(batch=30)])
+
+
+def test_the_time_limit_holds_where_the_interrupt_is_ignored() -> None:
+    """As it is in a process that a shell starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(AnynormError, match="had not finished after 0.01 seconds"):
+            with within(0.01, "waiting"):
+                threading.Event().wait(60)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

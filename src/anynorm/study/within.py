@@ -30,6 +30,10 @@ def within(seconds: float, what: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or seconds > threading.TIMEOUT_MAX:
         yield
         return
+    # A shell lets what it starts in the background ignore Ctrl-C, and so the interrupt below.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     over = threading.Event()
     timer = threading.Timer(seconds, _interrupt, [over])
     timer.daemon = True
@@ -45,6 +49,8 @@ def within(seconds: float, what: str) -> Iterator[None]:
         ) from None
     finally:
         timer.cancel()
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt(over: threading.Event) -> None:
