@@ -167,9 +167,8 @@ def test_the_time_limit_holds_where_the_interrupt_is_ignored() -> None:
     """As it is in a process that a shell starts in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with pytest.raises(AnynormError, match="had not finished after 0.01 seconds"):
-            with within(0.01, "waiting"):
-                threading.Event().wait(60)
+        with pytest.raises(AnynormError, match="had not finished"), within(0.01, "waiting"):
+            threading.Event().wait(60)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
