@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from anynorm.activations import ACTIVATIONS
+from anynorm.activations import Activation
 from anynorm.spec import Spec
 
 
@@ -86,8 +86,8 @@ def normalized(given: Inputs, at: Layout, mean: Tensor, square: Tensor, eps: flo
     return z if given.residual is None else z + given.residual
 
 
-def finished(z: Tensor, phi: str | None, mask: Tensor | None) -> Tensor:
-    y = ACTIVATIONS[phi or "identity"].forward(z)
+def finished(z: Tensor, phi: Activation, mask: Tensor | None) -> Tensor:
+    y = phi.forward(z)
     return y if mask is None else torch.where(mask, y, 0)
 
 
@@ -146,6 +146,7 @@ def allowed(
     found: Statistics,
     dy: Tensor,
     eps: float,
+    steepest: float,
     work: float,
     between: float,
 ) -> Allowed:
@@ -154,8 +155,9 @@ def allowed(
     `between` is added to them, for what is rounded to the input's type on the way.
 
     A term goes through a few roundings, and sums through one for each halving of their values.
-    The terms are those of z = γ (x − μ) / σ + β + residual, of dz = φ'(z) dy, whose φ' moves with
-    z's error by at most 1.2 of it, and of dx = (g − mean(g) − (Σ g u) s/σ ∂s/∂d) / σ for g = γ dz.
+    The terms are those of z = γ (x − μ) / σ + β + residual, of dz = φ'(z) dy, where |φ'| is at most
+    `steepest` and moves with z's error by at most 1 of it, and of
+    dx = (g − mean(g) − (Σ g u) s/σ ∂s/∂d) / σ for g = γ dz.
     """
     x, dims = given.x.reshape(at.view), list(at.dims)
     count = math.prod(at.view[dim] for dim in dims)
@@ -175,7 +177,7 @@ def allowed(
         z = z + given.bias.abs().reshape(at.beside)
     if given.residual is not None:
         z = z + given.residual.abs().reshape(at.view)
-    dz = dy.abs().reshape(at.view) * (1.2 + z)
+    dz = dy.abs().reshape(at.view) * (steepest + z)
     g = weight * dz
     number = found.count.clamp(min=1)
     around = g.sum(dims, keepdim=True) / number + _through_scale(spec, x, found, g * unit, at)
@@ -184,7 +186,7 @@ def allowed(
         away = (x - found.mean).abs() + x.abs()
         deviation = away.amax(dims, keepdim=True)
     return Allowed(
-        roundings * (1.2 * z.reshape(given.x.shape) + 1),
+        roundings * (steepest * z.reshape(given.x.shape) + 1),
         roundings * (inverse * (g + around)).reshape(given.x.shape),
         roundings * dz.reshape(given.x.shape),
         _summed(given.weight, roundings * dz * unit, at),

@@ -296,6 +296,7 @@ class _Truth:
     def __init__(self, case: Case, buffers: dict[str, Tensor]) -> None:
         layer, spec = case.layer, case.spec
         self.case, self.eps = case, _eps(layer)
+        self.phi = ACTIVATIONS[layer.activation or "identity"]
 
         def wide(tensor: Tensor | None) -> Tensor | None:
             return (
@@ -329,7 +330,7 @@ class _Truth:
         self.z = normalized(
             self.given_values, self.at, self.found.mean, self.found.square, self.eps
         )
-        self.y = finished(self.z, layer.activation, mask)
+        self.y = finished(self.z, self.phi, mask)
         if tracked and layer.training and x.numel():
             wide_buffers = {name: buffer.double() for name, buffer in buffers.items()}
             still = Statistics(*(t.detach() for t in self.found))
@@ -359,16 +360,16 @@ class _Truth:
                 found,
                 dy.double(),
                 self.eps,
+                self.phi.steepest,
                 far * self.work,
                 4 * own if between else 0.0,
             )
 
     def cotangent(self, dy: Tensor) -> Tensor:
         """0 where φ's derivative jumps within what z may be off."""
-        if self.case.layer.activation in ("relu", "leaky_relu"):
-            with torch.no_grad():
-                near = self.z.abs() <= 2 * self.allowed(dy, between=True).y
-            dy = dy.masked_fill(near, 0.0)
+        off = 2 * self.allowed(dy, between=True).y
+        for jump in self.phi.jumps:
+            dy = dy.masked_fill((self.z.detach() - jump).abs() <= off, 0.0)
         return dy
 
 

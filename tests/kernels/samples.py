@@ -219,9 +219,8 @@ def make(case: Case, draw: Draw = PLAIN, given: bool = False) -> Sample:
         shape = [1 if axis in dims else size for axis, size in enumerate(case.shape)]
         mean, square = (normal(*shape, dtype=formula.widen(x).dtype) for _ in "ab")
         sample = sample._replace(given=(mean, square.square() + 0.1))
-    if formula.keeps_bits(After(x, draw.phi)):  # the derivative jumps where z is zero
-        near, _ = near_zero(sample)
-        dy = dy.masked_fill(near, 0.0)
+    if ACTIVATIONS[draw.phi].jumps:
+        dy = dy.masked_fill(near_jump(sample)[0], 0.0)
     return sample._replace(dy=beside(dy))
 
 
@@ -246,11 +245,13 @@ def _off_kinks(x: Tensor, statistic: Statistic) -> Tensor:
     return x
 
 
-def near_zero(sample: Sample) -> tuple[Tensor, Tensor]:
-    """Where the sign of z, what φ is applied to, may come out either way; and z."""
+def near_jump(sample: Sample) -> tuple[Tensor, Tensor]:
+    """Where rounding may move z, what φ is applied to, across a jump of φ'; and z."""
     plain = sample._replace(phi="identity")
     z, mean, square, _ = forward(plain.widened(), "_formula")
-    return z.abs() <= _Magnitudes(plain, mean, square).allowed(z, "y", sample.x.dtype), z
+    off = _Magnitudes(plain, mean, square).allowed(z, "y", sample.x.dtype)
+    jumps = ACTIVATIONS[sample.phi].jumps
+    return torch.stack([(z - jump).abs() <= off for jump in jumps]).any(0), z
 
 
 def kept_bits(sample: Sample, kept: Tensor) -> Tensor:
@@ -266,7 +267,7 @@ class _Magnitudes:
     result to its own type, by half a unit of its last digit.  The terms are those of:
 
         z  = γ (x − μ) / σ + β + residual
-        dz = φ'(z) dy,  of which z's error passes on through φ'' (|φ'|, |φ''| < 1.2)
+        dz = φ'(z) dy,  of which z's error passes on through φ'' (|φ''| <= 1)
              φ and φ' are made of numbers of order one where they are not linear
         dx = (g − mean(g) − (Σ g u) · s/σ · ∂s/∂d) / σ,  for g = γ dz, u = (x − μ) / σ
     """
@@ -284,12 +285,13 @@ class _Magnitudes:
         weight = 1.0 if wide.weight is None else wide.weight.abs()
         added = [t.abs() for t in (wide.bias, wide.residual) if t is not None]
         z = sum(added, weight * unit)
-        linear = sample.phi in ("identity", "relu", "leaky_relu")
-        dz = wide.dy.abs() * (1.2 + z)
+        phi = ACTIVATIONS[sample.phi]
+        linear = phi.by_sign or sample.phi == "identity"
+        dz = wide.dy.abs() * (phi.steepest + z)
         g = weight * dz
         around = 0.0 if given else g.mean(dims, keepdim=True) + self._of_scale(x, g * unit, inverse)
         self.terms = {
-            "y": z if linear else 1.2 * z + 1,
+            "y": z if linear else phi.steepest * z + 1,
             "mean": (x - mean).abs().amax(dims, keepdim=True),
             # Twice the relative error of s, of sums that are seen from a point a deviation off.
             "square": 4 * square,
@@ -372,7 +374,7 @@ def _check_form(sample: Sample, found: dict[str, Tensor], truth: dict[str, Tenso
 def _check_bits(sample: Sample, kept: Tensor) -> None:
     assert kept.dtype == torch.uint8
     if kept.numel():
-        near, z = near_zero(sample)
+        near, z = near_jump(sample)
         assert torch.equal(kept_bits(sample, kept) | near, (z > 0) | near)
 
 

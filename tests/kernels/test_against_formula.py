@@ -14,6 +14,8 @@ import pytest
 import torch
 from samples import AFFINES, PHIS, SCALES, WAYS, Case, Draw, check, make, needs_kernels, threads
 
+from anynorm.activations import ACTIVATIONS
+
 pytestmark = needs_kernels
 T = TypeVar("T")
 
@@ -138,7 +140,7 @@ TYPES: list[tuple[torch.dtype, torch.dtype | None]] = [
     (torch.bfloat16, torch.float32),
     (torch.float16, torch.float32),
 ]
-DRAWS = 4  # of each small case; each of the 7 × 2 × 4 × 6 combinations is equally likely
+DRAWS = 4  # of each small case; each of the 12 × 2 × 4 × 6 combinations is equally likely
 
 
 def draw(case: Case, number: int) -> Draw:
@@ -150,7 +152,7 @@ def draw(case: Case, number: int) -> Draw:
 
     dtype, parameters = one(TYPES)
     phi, added, affine = one(PHIS), one((True, False)), one(AFFINES)
-    smooth = phi not in ("relu", "leaky_relu")  # else dy has to be zero in places
+    smooth = not ACTIVATIONS[phi].jumps  # else dy has to be zero in places
     beside = one((None, None, "contiguous", "reversed", "cut", "expanded" if smooth else None))
     return Draw(dtype, phi, added, affine, parameters, beside)
 

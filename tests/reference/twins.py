@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anynorm.activations import ACTIVATIONS
+
 EPS = 1e-5
 Shape = tuple[int, ...]
 
@@ -132,11 +134,5 @@ TWINS: dict[str, Twin] = {
 
 PHI: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda u: u,
-    "identity": lambda u: u,
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
+    **{name: known.module() for name, known in ACTIVATIONS.items()},
 }

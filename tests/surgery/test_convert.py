@@ -10,6 +10,7 @@ from surgery.models import BatchNormAct2d, Frozen, lived
 from torch import Tensor, nn
 
 import anynorm
+from anynorm.activations import ACTIVATIONS
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.surgery import convert
 
@@ -107,7 +108,7 @@ def test_what_torch_does_not_have_is_refused(norm: nn.Module, told: str) -> None
     assert type(result.model[0]) is type(norm)
 
 
-@pytest.mark.parametrize("phi", ["relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("phi", ACTIVATIONS)
 def test_activations_become_modules_of_torch(phi: str) -> None:
     model, x = moved(nn.Sequential(anynorm.BatchNorm2d(6, activation=phi))), torch.randn(IMAGE)
     found = convert(model, "torch", x).sure()

@@ -39,9 +39,6 @@ __all__ = [
 # residual where there is none and where it is dy.
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
-# The derivative of these follows from the sign of what they are applied to.
-_BY_SIGN = ("relu", "leaky_relu")
-
 
 def forward(
     x: Tensor, affine: Affine, statistic: Statistic, after: After
@@ -84,12 +81,13 @@ def normalize(
 
 def keeps_bits(after: After) -> bool:
     """Whether backward gets one bit for each value."""
-    return after.residual is not None and after.phi in _BY_SIGN
+    return after.residual is not None and ACTIVATIONS[after.phi].by_sign
 
 
 def needs_residual(after: After) -> bool:
     """Whether backward gets the residual itself."""
-    return after.residual is not None and after.phi not in ("identity", *_BY_SIGN)
+    active = after.residual is not None and after.phi != "identity"
+    return active and not ACTIVATIONS[after.phi].by_sign
 
 
 def gives_residual(residual: Tensor | None, kept: Tensor, phi: str) -> bool:

@@ -71,12 +71,64 @@ def _gelu_slope(u: Array) -> Array:
     return _normal_cdf(u) + u * density
 
 
+_CUBIC = 0.044715
+_STEEP = math.sqrt(8.0 / math.pi)
+
+
+def _gelu_tanh_gate(u: Array) -> Array:
+    """What u is multiplied by: (1 + tanh t) / 2 = sigmoid(2t), without its cancellation."""
+    return _sigmoid(_STEEP * (u + _CUBIC * u**3))
+
+
+def _gelu_tanh_slope(u: Array) -> Array:
+    gate = _gelu_tanh_gate(u)
+    return gate + u * gate * _gelu_tanh_gate(-u) * _STEEP * (1.0 + 3.0 * _CUBIC * u * u)
+
+
+def _clip(u: Array, low: float, high: float) -> Array:
+    xp = namespace(u)
+    return xp.where(u < low, low * _ones(u), xp.where(u > high, high * _ones(u), u))
+
+
+def _relu6_slope(u: Array) -> Array:
+    return _leak(u, 0.0) * _leak(6.0 - u, 0.0)
+
+
+def _hardswish_slope(u: Array) -> Array:
+    """0 up to −3, then (2u + 3) / 6, and 1 from 3 on, where torch's derivative jumps."""
+    xp = namespace(u)
+    return xp.where(u >= 3.0, _ones(u), _leak(u + 3.0, 0.0) * (2.0 * u + 3.0) / 6.0)
+
+
+def _elu_slope(u: Array) -> Array:
+    return namespace(u).exp(_clip(u, -math.inf, 0.0))
+
+
+def _mish_gate(u: Array) -> Array:
+    xp = namespace(u)
+    softplus = _clip(u, 0.0, math.inf) + xp.log1p(xp.exp(-xp.abs(u)))
+    return xp.tanh(softplus)
+
+
+def _mish_slope(u: Array) -> Array:
+    gate = _mish_gate(u)
+    return gate + u * _sigmoid(u) * (1.0 - gate * gate)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(lambda u: u, _ones),
     "relu": Activation(lambda u: u * _leak(u, 0.0), lambda u: _leak(u, 0.0)),
     "leaky_relu": Activation(lambda u: u * _leak(u, LEAK), lambda u: _leak(u, LEAK)),
+    "relu6": Activation(lambda u: _clip(u, 0.0, 6.0), _relu6_slope),
+    "hardswish": Activation(lambda u: u * _clip(u + 3.0, 0.0, 6.0) / 6.0, _hardswish_slope),
+    "elu": Activation(
+        lambda u: namespace(u).where(u > 0, u, namespace(u).expm1(_clip(u, -math.inf, 0.0))),
+        _elu_slope,
+    ),
     "silu": Activation(lambda u: u * _sigmoid(u), _silu_slope),
+    "mish": Activation(lambda u: u * _mish_gate(u), _mish_slope),
     "gelu": Activation(lambda u: u * _normal_cdf(u), _gelu_slope),
+    "gelu_tanh": Activation(lambda u: u * _gelu_tanh_gate(u), _gelu_tanh_slope),
     "tanh": Activation(_tanh, lambda u: 1.0 - _tanh(u) ** 2),
     "sigmoid": Activation(_sigmoid, _sigmoid_slope),
 }

@@ -207,8 +207,11 @@ class Back {
   template <class Of>
   void make_dz(const Of& of, int64_t k, int64_t at, const Strip<T>& s, int64_t n,
                Rooms<C>& rooms) const {
-    if (p_.bits) return open_by_bits(s.dy, n, p_.bits, at, C(kLeak), rooms.dz.values);
-    z_of(of, k, s.x, values<T>(p_.residual, at), n, rooms.z.values);
+    if (p_.bits) {
+      signs_by_bits(p_.bits, at, n, rooms.z.values);
+    } else {
+      z_of(of, k, s.x, values<T>(p_.residual, at), n, rooms.z.values);
+    }
     phi_backward(p_.phi, s.dy, rooms.z.values, n, rooms.dz.values);
   }
 

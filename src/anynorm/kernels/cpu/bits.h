@@ -56,15 +56,11 @@ ANYNORM_INLINE Block<C> keep_set(uint32_t bits, Block<C> value) {
   return choose(unpack<C>(bits), value, Block<C>(0));
 }
 
-// dz = dy where the bit is set, and leak · dy elsewhere.
-template <class T>
-ANYNORM_LOOP void open_by_bits(const T* dy, int64_t n, const uint8_t* bits, int64_t at,
-                               Compute<T> leak, Compute<T>* dz) {
-  using C = Compute<T>;
+// Numbers of the signs that the bits tell: 1 where one is set, and 0 elsewhere.
+template <class C>
+ANYNORM_LOOP void signs_by_bits(const uint8_t* bits, int64_t at, int64_t n, C* z) {
   each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
-    const Block<C> open = part.get(dy + i);
-    const Lanes<C> set = unpack<C>(bits_at(bits, at + i));
-    part.put(dz + i, choose(set, open, open * Block<C>(leak)), false);
+    part.put(z + i, keep_set(bits_at(bits, at + i), Block<C>(1)), false);
   });
 }
 

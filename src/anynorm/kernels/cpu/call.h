@@ -27,19 +27,20 @@ inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int
 #endif
 }
 
-inline std::optional<Phi> phi_of(const std::string& name) {
-  static constexpr std::pair<const char*, Phi> kNames[] = {
-      {"identity", Phi::identity}, {"relu", Phi::relu}, {"leaky_relu", Phi::leaky_relu},
-      {"silu", Phi::silu},         {"gelu", Phi::gelu}, {"tanh", Phi::tanh},
-      {"sigmoid", Phi::sigmoid}};
-  for (const auto& [known, phi] : kNames) {
-    if (name == known) return phi;
-  }
+inline std::optional<Phi> phi_of(const std::string& given) {
+#define ANYNORM_NAMED(name, by_sign, value, gradient) \
+  if (given == #name) return Phi::name;
+  ANYNORM_ACTIVATIONS(ANYNORM_NAMED)
+#undef ANYNORM_NAMED
   return std::nullopt;
 }
 
-// Their derivative follows from the sign of what they are applied to.
-inline bool is_by_sign(Phi phi) { return phi == Phi::relu || phi == Phi::leaky_relu; }
+inline bool is_by_sign(Phi phi) {
+#define ANYNORM_BY_SIGN(name, by_sign, value, gradient) by_sign,
+  static constexpr bool kBySign[] = {ANYNORM_ACTIVATIONS(ANYNORM_BY_SIGN)};
+#undef ANYNORM_BY_SIGN
+  return kBySign[int(phi)];
+}
 
 class Call {
  public:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <initializer_list>
 
+#include "activations.h"
 #include "values.h"
 
 namespace anynorm {
@@ -42,11 +43,16 @@ struct Series {
 template <class C>
 constexpr Series<C> kSeries{};
 
+// Not a number is passed on.
+template <class C>
+ANYNORM_INLINE Block<C> clip(Block<C> x, Block<C> low, Block<C> high) {
+  return choose(x < low, low, choose(x > high, high, x));
+}
+
 template <class C>
 ANYNORM_INLINE Block<C> exponential(Block<C> x) {
   using E = Exponential<C>;
-  const Block<C> low(E::kLowest), high(E::kHighest);
-  const Block<C> bounded = choose(x < low, low, choose(x > high, high, x));
+  const Block<C> bounded = clip(x, Block<C>(E::kLowest), Block<C>(E::kHighest));
   Block<C> out;
   ANYNORM_EACH {
     const auto v = bounded.part[i];
@@ -120,7 +126,9 @@ ANYNORM_INLINE Block<C> bell(Block<C> z) {
 
 constexpr double kLeak = ANYNORM_LEAK;  // setup.py reads it from anynorm/phi.py
 
-// ReLU's derivative, which loops know themselves: zero where z <= 0, whatever dy is.
+// ---- what the rows of activations.h call -----------------------------------------------------
+
+// Loops know ReLU themselves.  Its derivative is zero where z <= 0, whatever dy is.
 template <class C>
 ANYNORM_INLINE Block<C> relu_backward(Block<C> dy, Block<C> z) {
   return choose(z <= Block<C>(0), Block<C>(0), dy);
@@ -130,6 +138,103 @@ template <class C>
 ANYNORM_INLINE Block<C> relu(Block<C> z) {
   return choose(z < Block<C>(0), Block<C>(0), z);
 }
+
+template <class C>
+ANYNORM_INLINE Block<C> leaky(Block<C> value, Block<C> z) {
+  return choose(z > Block<C>(0), value, value * Block<C>(C(kLeak)));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> hard_gate(Block<C> z) {
+  return clip(z + Block<C>(3), Block<C>(0), Block<C>(6)) * Block<C>(C(1) / 6);
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> hardswish_slope(Block<C> z) {
+  return choose(z >= Block<C>(3), Block<C>(1), fma(z, Block<C>(C(1) / 3), Block<C>(C(0.5))));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> negative(Block<C> z) {
+  return choose(z > Block<C>(0), Block<C>(0), z);
+}
+
+// e^z − 1 for z <= 0, without cancellation: 2t / (1 − t) with t = tanh(z / 2).
+template <class C>
+ANYNORM_INLINE Block<C> exponential_less_one(Block<C> z) {
+  const Block<C> t = hyperbolic_tangent(negative(z) * Block<C>(C(0.5)));
+  return (t + t) / (Block<C>(1) - t);
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> sigmoid_slope(Block<C> z) {
+  const Block<C> s = sigmoid(z);
+  return s * (Block<C>(1) - s);
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> silu_slope(Block<C> z) {
+  const Block<C> one(1), s = sigmoid(z);
+  return s * fma(z, one - s, one);
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> tanh_slope(Block<C> z) {
+  const Block<C> t = hyperbolic_tangent(z);
+  return Block<C>(1) - t * t;
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> gelu_slope(Block<C> z) {
+  const Block<C> density = bell(z);
+  return fma(z * density, Block<C>(C(0.39894228040143267794)), gaussian_cdf(z, density));
+}
+
+// z · tanh(log(1 + e^z)) is z · n / (n + 2) with n = e^z (e^z + 2).  From z = 30 on it is z, and far
+// below zero it is zero: there e^z and its square could leave the type.
+template <class C>
+class Mish {
+  using B = Block<C>;
+
+ public:
+  ANYNORM_INLINE explicit Mish(B z)
+      : z_(clip(z, B(Exponential<C>::kLowest), B(30))),
+        e_(exponential(z_)),
+        n_(e_ * (e_ + B(2))),
+        inverse_(B(1) / (n_ + B(2))) {}
+  ANYNORM_INLINE B value() const { return z_ * n_ * inverse_; }
+  ANYNORM_INLINE B slope() const {
+    const B bent = B(4) * e_ * (e_ + B(1)) * inverse_ * inverse_;
+    return fma(z_, bent, n_ * inverse_);
+  }
+
+ private:
+  const B z_, e_, n_, inverse_;
+};
+
+// z · (1 + tanh t) / 2 is z · sigmoid(2t).  This is the polynomial 2t / z and, with `degree` 3 in
+// place of 1, the derivative of 2t.
+template <class C>
+ANYNORM_INLINE Block<C> gelu_tanh_polynomial(Block<C> z, C degree) {
+  const C scale = C(1.59576912160573071176);  // √(8/π)
+  return fma(z * z, Block<C>(degree * scale * C(0.044715)), Block<C>(scale));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> gelu_tanh_gate(Block<C> z) {
+  return sigmoid(z * gelu_tanh_polynomial(z, C(1)));
+}
+
+template <class C>
+ANYNORM_INLINE Block<C> gelu_tanh_slope(Block<C> z) {
+  const Block<C> w = clip(z, Block<C>(-10), Block<C>(10));  // beyond it is 0 or 1
+  // With 1 − s = e^(−2t) · s, which does not cancel.
+  const Block<C> power = exponential((Block<C>(0) - w) * gelu_tanh_polynomial(w, C(1)));
+  const Block<C> one(1), s = one / (one + power);
+  return s * fma(w * (power * s), gelu_tanh_polynomial(w, C(3)), one);
+}
+
+// ---- loops ----------------------------------------------------------------------------------
 
 // y = f(z) for every value.
 template <class T, class F>
@@ -144,70 +249,34 @@ template <class T>
 ANYNORM_LOOP void phi_forward(Phi phi, const Compute<T>* z, int64_t n, T* y, bool through) {
   using C = Compute<T>;
   using B = Block<C>;
-#define ANYNORM_MAP(formula) \
-  return map(z, n, y, through, [](B z) __attribute__((always_inline)) { return formula; })
-  switch (phi) {
-    case Phi::relu: ANYNORM_MAP(relu(z));
-    case Phi::leaky_relu: ANYNORM_MAP(choose(z > B(0), z, z * B(C(kLeak))));
-    case Phi::silu: ANYNORM_MAP(z * sigmoid(z));
-    case Phi::gelu: ANYNORM_MAP(z * gaussian_cdf(z, bell(z)));
-    case Phi::tanh: ANYNORM_MAP(hyperbolic_tangent(z));
-    case Phi::sigmoid: ANYNORM_MAP(sigmoid(z));
-    default: ANYNORM_MAP(z);
-  }
+#define ANYNORM_MAP(name, by_sign, value, gradient) \
+  case Phi::name:                                   \
+    return map(z, n, y, through, [](B z) __attribute__((always_inline)) { return value; });
+  switch (phi) { ANYNORM_ACTIVATIONS(ANYNORM_MAP) }
 #undef ANYNORM_MAP
 }
 
-// dz = dy · f(z) for every value.
+// dz = f(dy, z) for every value.
 template <class T, class C, class F>
 ANYNORM_INLINE void map_back(const T* dy, const C* z, int64_t n, C* dz, F f) {
   each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
-    part.put(dz + i, part.get(dy + i) * f(part.get(z + i)), false);
+    part.put(dz + i, f(part.get(dy + i), part.get(z + i)), false);
   });
 }
 
-template <class C>
-ANYNORM_INLINE Block<C> gelu_slope(Block<C> z) {
-  const Block<C> density = bell(z);
-  return fma(z * density, Block<C>(C(0.39894228040143267794)), gaussian_cdf(z, density));
-}
-
-template <class C>
-ANYNORM_INLINE Block<C> silu_slope(Block<C> z) {
-  const Block<C> one(1), s = sigmoid(z);
-  return s * fma(z, one - s, one);
-}
-
-// dz = dy · φ'(z), for every φ but ReLU
+// dz = dy · φ'(z)
 template <class T>
 ANYNORM_LOOP void phi_backward(Phi phi, const T* dy, const Compute<T>* z, int64_t n,
                                Compute<T>* dz) {
   using C = Compute<T>;
   using B = Block<C>;
-  switch (phi) {
-    case Phi::leaky_relu:
-      return map_back(dy, z, n, dz, [](B z) __attribute__((always_inline)) {
-        return choose(z > B(0), B(1), B(C(kLeak)));
-      });
-    case Phi::silu:
-      return map_back(dy, z, n, dz,
-                      [](B z) __attribute__((always_inline)) { return silu_slope(z); });
-    case Phi::gelu:
-      return map_back(dy, z, n, dz,
-                      [](B z) __attribute__((always_inline)) { return gelu_slope(z); });
-    case Phi::tanh:
-      return map_back(dy, z, n, dz, [](B z) __attribute__((always_inline)) {
-        const B t = hyperbolic_tangent(z);
-        return B(1) - t * t;
-      });
-    case Phi::sigmoid:
-      return map_back(dy, z, n, dz, [](B z) __attribute__((always_inline)) {
-        const B s = sigmoid(z);
-        return s * (B(1) - s);
-      });
-    default:
-      return map_back(dy, z, n, dz, [](B) __attribute__((always_inline)) { return B(1); });
-  }
+#define ANYNORM_MAP(name, by_sign, value, gradient) \
+  case Phi::name:                                   \
+    return map_back(dy, z, n, dz, [](B dy, [[maybe_unused]] B z) __attribute__((always_inline)) { \
+      return gradient;                              \
+    });
+  switch (phi) { ANYNORM_ACTIVATIONS(ANYNORM_MAP) }
+#undef ANYNORM_MAP
 }
 
 }  // namespace ANYNORM_ISA

@@ -4,11 +4,15 @@
 
 #include <cstdint>
 
+#include "activations.h"
+
 namespace anynorm {
 
 enum class Type : int { float32, float64, bfloat16, float16 };
 
-enum class Phi : int { identity, relu, leaky_relu, silu, gelu, tanh, sigmoid };
+#define ANYNORM_NAME(name, by_sign, value, gradient) name,
+enum class Phi : int { ANYNORM_ACTIVATIONS(ANYNORM_NAME) };
+#undef ANYNORM_NAME
 
 // s = factor · (mean |d|^p)^(1/p) for p = 2, 1 and ∞.
 enum class Power : int { square, absolute, largest };

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from anynorm.kernels.triton.affine import plus, times
 from anynorm.kernels.triton.index import NO_HINT, cover, load_bits, load_whole
-from anynorm.kernels.triton.phi import descend, gate
+from anynorm.kernels.triton.phi import descend
 from anynorm.kernels.triton.statistics import largest, over
 
 __all__ = ["pull", "slope", "standard", "through_phi"]
@@ -40,7 +40,8 @@ def through_phi(
     if PHI == "identity":
         return g
     elif kept is not None:
-        return gate(g, load_bits(kept, at, inside), PHI)
+        z = tl.where(load_bits(kept, at, inside), 1.0, 0.0)  # of the same sign
+        return descend(g, z, PHI)
     else:
         z = plus(times(unit, weight, at, inside), bias, at, inside)
         return descend(g, plus(z, residual, at, inside, KEEP), PHI)

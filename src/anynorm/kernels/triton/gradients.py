@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from anynorm.activations import activation
 from anynorm.kernels.triton import backward as kernels
 from anynorm.kernels.triton.call import Call, Forms, call, x_of
-from anynorm.kernels.triton.launch import BY_SIGN, reduced
+from anynorm.kernels.triton.launch import reduced
 from anynorm.kernels.triton.operand import Operand
 from anynorm.kernels.triton.plan import Plan, Slot
 from anynorm.kernels.triton.scale import Scale
@@ -43,7 +44,7 @@ def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
 def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -> Plan | None:
     dense, residual, bits = x_of(forms).dense(), forms["residual"], forms["kept"] is not None
     gives = phi != "identity" and (residual is not None or bits)
-    if gives and phi in BY_SIGN and not bits:
+    if gives and activation(phi).by_sign and not bits:
         return None
     outputs = {"dx": dense, "dresidual": dense if gives else None}
     read = residual if gives and not bits else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from anynorm.activations import activation
 from anynorm.kernels.triton import bits, forward
 from anynorm.kernels.triton.call import Call, Forms, call, x_of
 from anynorm.kernels.triton.form import Form
@@ -24,10 +25,7 @@ from anynorm.kernels.triton.tiles import (
     streaming,
 )
 
-__all__ = ["BY_SIGN", "moments", "normalize", "reduced", "standardize"]
-
-# Where these follow a residual, backward needs to know of each value whether it was positive.
-BY_SIGN = ("relu", "leaky_relu")
+__all__ = ["moments", "normalize", "reduced", "standardize"]
 
 _MOST = 1 << 16  # values of a set that a program keeps in registers
 _PER_THREAD = 16
@@ -91,7 +89,7 @@ class _Forward:
 
     @classmethod
     def of(cls, plan: Plan, found: Call, scale: Scale, phi: str) -> _Forward:
-        wanted = found.forms["residual"] is not None and phi in BY_SIGN
+        wanted = found.forms["residual"] is not None and activation(phi).by_sign
         plan.buffers["kept"] = bits.form(found.x, wanted)
         return cls(plan, found, scale, phi)
 

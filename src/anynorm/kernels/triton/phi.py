@@ -1,4 +1,4 @@
-"""φ and its derivative.  The names are compile-time constants, so one branch is left of each.
+"""φ and its derivative.  The name is a compile-time constant, so one branch is left of the table.
 
 A name without a branch fails to compile: it must never be taken for the identity.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anynorm.phi import LEAK, PHIS
+from anynorm.phi import LEAK
 
-__all__ = ["PHIS", "activate", "descend"]
+__all__ = ["activate", "descend"]
 
 _LEAK = tl.constexpr(LEAK)
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
 _GAUSSIAN = tl.constexpr(0.3989422804014327)  # 1/√(2π)
+_STEEP = tl.constexpr(1.5957691216057308)  # √(8/π), and the factor of z³, of gelu_tanh
+_CUBIC = tl.constexpr(0.044715)
 _SERIES = tl.constexpr(0.1)  # below it tanh is its series, where the quotient would cancel
 
 
@@ -35,54 +37,82 @@ def tanh(z):
 
 
 @triton.jit
-def activate(z, PHI: tl.constexpr):
-    """Return φ(z)."""
-    if PHI == "relu":
-        return tl.where(z <= 0, 0.0, z)  # not a number is passed on
-    elif PHI == "leaky_relu":
-        return tl.where(z <= 0, _LEAK * z, z)
-    elif PHI == "silu":
-        return z * sigmoid(z)
-    elif PHI == "gelu":
-        return 0.5 * z * (1.0 + tl.erf(z * _SQRT_HALF))
-    elif PHI == "tanh":
-        return tanh(z)
-    elif PHI == "sigmoid":
-        return sigmoid(z)
-    else:
-        tl.static_assert(PHI == "identity", "unknown activation")
-        return z
+def clip(z, low, high):
+    """Return z between two bounds."""
+    return tl.where(z < low, low, tl.where(z > high, high, z))
 
 
 @triton.jit
-def gate(dy, positive, PHI: tl.constexpr):
-    """Return dy · φ'(z) where that follows from the sign of z."""
-    if PHI == "relu":
-        return tl.where(positive, dy, 0.0)
+def mish(z):
+    """Return tanh(log(1 + e^z)), which z is multiplied by, and the derivative of the product."""
+    w = tl.where(z > 30, 30.0, z)  # e^z squared stays finite; beyond, both are 1
+    e = tl.exp(w)
+    n = e * (e + 2.0)
+    inverse = 1.0 / (n + 2.0)
+    return n * inverse, n * inverse + w * (4.0 * e) * (1.0 + e) * inverse * inverse
+
+
+@triton.jit
+def gelu_tanh(z):
+    """Return (1 + tanh t) / 2 = sigmoid(2t), and the derivative of its product with z."""
+    w = clip(z, -10.0, 10.0)  # beyond, both are 0 or 1, and the cube could overflow
+    power = tl.exp(-(w + _CUBIC * w * w * w) * _STEEP)
+    g = 1.0 / (1.0 + power)
+    rest = power * g  # 1 − g, without cancellation
+    return g, g * (1.0 + w * rest * _STEEP * (1.0 + 3.0 * _CUBIC * w * w))
+
+
+@triton.jit
+def table(z, dy, PHI: tl.constexpr):  # noqa: C901 - one branch for each φ
+    """Return φ(z) and dy · φ'(z).  The compiler drops the one that is not used.
+
+    Not a number is passed on.
+    """
+    if PHI == "identity":
+        return z, dy
+    elif PHI == "relu":
+        return tl.where(z <= 0, 0.0, z), tl.where(z <= 0, 0.0, dy)
+    elif PHI == "leaky_relu":
+        return tl.where(z > 0, z, _LEAK * z), tl.where(z > 0, dy, _LEAK * dy)
+    elif PHI == "relu6":
+        return clip(z, 0.0, 6.0), tl.where((z <= 0) | (z >= 6), 0.0, dy)
+    elif PHI == "hardswish":
+        slope = tl.where(z >= 3, 1.0, (z + 1.5) * (1.0 / 3.0))
+        return z * (clip(z + 3.0, 0.0, 6.0) * (1.0 / 6.0)), tl.where(z <= -3, 0.0, dy * slope)
+    elif PHI == "elu":
+        below = tl.where(z > 0, 0.0, z)
+        t = tanh(0.5 * below)  # e^z − 1 = 2t / (1 − t), which does not cancel
+        return tl.where(z > 0, z, 2.0 * t / (1.0 - t)), dy * tl.exp(below)
+    elif PHI == "silu":
+        g = sigmoid(z)
+        return z * g, dy * g * (1.0 + z * (1.0 - g))
+    elif PHI == "mish":
+        g, slope = mish(z)
+        return z * g, dy * slope
+    elif PHI == "gelu":
+        below = 0.5 * (1.0 + tl.erf(z * _SQRT_HALF))
+        return z * below, dy * (below + z * _GAUSSIAN * tl.exp(-0.5 * z * z))
+    elif PHI == "gelu_tanh":
+        g, slope = gelu_tanh(z)
+        return z * g, dy * slope
+    elif PHI == "tanh":
+        t = tanh(z)
+        return t, dy * (1.0 - t * t)
     else:
-        tl.static_assert(PHI == "leaky_relu", "unknown activation")
-        return tl.where(positive, dy, _LEAK * dy)
+        tl.static_assert(PHI == "sigmoid", "unknown activation")
+        g = sigmoid(z)
+        return g, dy * g * (1.0 - g)
+
+
+@triton.jit
+def activate(z, PHI: tl.constexpr):
+    """Return φ(z)."""
+    value, _ = table(z, z, PHI)
+    return value
 
 
 @triton.jit
 def descend(dy, z, PHI: tl.constexpr):
     """Return dy · φ'(z)."""
-    if PHI == "relu":
-        return gate(dy, (z <= 0) == 0, PHI)
-    elif PHI == "leaky_relu":
-        return gate(dy, z > 0, PHI)
-    elif PHI == "silu":
-        g = sigmoid(z)
-        return dy * g * (1.0 + z * (1.0 - g))
-    elif PHI == "gelu":
-        below = 0.5 * (1.0 + tl.erf(z * _SQRT_HALF))
-        return dy * (below + z * _GAUSSIAN * tl.exp(-0.5 * z * z))
-    elif PHI == "tanh":
-        t = tanh(z)
-        return dy * (1.0 - t * t)
-    elif PHI == "sigmoid":
-        g = sigmoid(z)
-        return dy * g * (1.0 - g)
-    else:
-        tl.static_assert(PHI == "identity", "unknown activation")
-        return dy
+    _, gradient = table(z, dy, PHI)
+    return gradient

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from anynorm.activations import ACTIVATIONS
 from anynorm.nn import Activate
 from anynorm.study.probes.layers import called, weight_layers
 from anynorm.surgery import NORMALIZERS
@@ -15,24 +16,17 @@ from anynorm.surgery.snapshot import preserved
 
 __all__ = ["activation_of", "hidden_layers", "pre_activations", "unit_axes"]
 
+# Those that our layers can fuse, and the others of torch.nn.
 _ACTIVATIONS = (
+    *(type(known.module()) for name, known in ACTIVATIONS.items() if name != "identity"),
     nn.CELU,
-    nn.ELU,
-    nn.GELU,
     nn.Hardsigmoid,
-    nn.Hardswish,
     nn.Hardtanh,
-    nn.LeakyReLU,
     nn.LogSigmoid,
-    nn.Mish,
     nn.PReLU,
-    nn.ReLU,
     nn.SELU,
-    nn.SiLU,
-    nn.Sigmoid,
     nn.Softplus,
     nn.Softsign,
-    nn.Tanh,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from anynorm import nn as own
+from anynorm.activations import ACTIVATIONS
 from anynorm.catalogue import entry
 from anynorm.errors import ShapeError
 from anynorm.spec import Spec
@@ -28,17 +29,6 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "rms": ("normalized_shape", "eps", "elementwise_affine"),
 }
 _STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_MODULES: dict[str, Callable[[], nn.Module]] = {
-    "identity": nn.Identity,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
-
-
 _SYNCED = (
     "SyncBatchNorm is a layer of torch.nn already. For a model on one process, first "
     'convert(model, "batch", example), then convert(..., "torch", example): it gives BatchNorm2d'
@@ -215,5 +205,5 @@ _PATTERNS: dict[tuple[str, str], Callable[[Any, Seen], nn.Module]] = {
 def _module(phi: Any) -> nn.Module | None:
     """φ as a module, torch's own where it has a name."""
     if isinstance(phi, str):
-        return _MODULES[phi]()
+        return ACTIVATIONS[phi].module()
     return phi if phi is None or isinstance(phi, nn.Module) else own.Activate(phi)
