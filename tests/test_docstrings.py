@@ -17,7 +17,7 @@ import pytest
 import torch
 
 SECTIONS = ["Args", "Shape", "Returns", "Raises", "Example", "Reference"]
-ROOMS = ["functional", "nn"]
+ROOMS = ["functional", "nn", "surgery"]
 NO_EXAMPLE: dict[str, str] = {}
 
 

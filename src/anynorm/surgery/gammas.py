@@ -23,13 +23,17 @@ __all__ = ["Gammas", "gap_of", "scales_of"]
 
 @dataclass(frozen=True)
 class Gammas:
-    """The |γ| of each layer with batch or instance norm, by the layer's name.
+    """The |γ| of each layer with batch or instance norm.
 
-    >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
-    >>> model[0].weight.data *= 1e-5
-    >>> found = Gammas.of(model)
-    >>> found.gap, f"{found.below:.0%}"
-    ((0.001, 1.0), '50%')
+    Args:
+        values: the |γ| by the name of the layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+        >>> model[0].weight.data *= 1e-5
+        >>> found = Gammas.of(model)
+        >>> found.gap, f"{found.below:.0%}"
+        ((0.001, 1.0), '50%')
     """
 
     values: Mapping[str, tuple[float, ...]]

@@ -31,14 +31,19 @@ Cuts = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The indices that go, by the name of the parameter or buffer and by axis.
+    """Which indices a pruning removes from which tensors.
 
-    `shapes` are those before the cut, `biases` the layers that get a bias of zeros.  A plan holds
-    no values: apply it to a fresh model, then load the state dict of the pruned one.
+    A plan holds no values: apply it to a fresh model, then load the state dict of the pruned one.
 
-    >>> plan = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {"weight": (3, 2), "bias": (3,)})
-    >>> plan.apply(nn.Linear(2, 3))
-    Linear(in_features=2, out_features=2, bias=True)
+    Args:
+        cuts: the indices that go, by the name of the parameter or buffer and by axis.
+        shapes: the shapes before the cut, by name.
+        biases: the layers that get a bias of zeros.
+
+    Example:
+        >>> plan = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {"weight": (3, 2), "bias": (3,)})
+        >>> plan.apply(nn.Linear(2, 3))
+        Linear(in_features=2, out_features=2, bias=True)
     """
 
     cuts: Cuts
