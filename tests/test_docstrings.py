@@ -17,19 +17,24 @@ import pytest
 import torch
 
 SECTIONS = ["Args", "Shape", "Returns", "Raises", "Example", "Reference"]
-ROOMS = ["functional", "nn", "surgery"]
-NO_EXAMPLE: dict[str, str] = {}
+ROOMS = ["functional", "nn", "surgery", "spec", "catalogue", "pattern", "errors", "activations"]
+ROOMS += ["reference", "doctor", "study", ""]
+NO_EXAMPLE = {
+    "study.Study": "runs take minutes",
+    "study.study": "runs take minutes",
+    "tune_allocator": "it changes the allocator of the whole process",
+}
 
 
 def _public():
     """Every class and function of the rooms once, by the first name that it has."""
     found = {}
     for room in ROOMS:
-        module = importlib.import_module(f"anynorm.{room}")
+        module = importlib.import_module(f"anynorm.{room}".rstrip("."))
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isfunction(value):
-                found.setdefault(value, f"{room}.{name}")
+                found.setdefault(value, f"{room}.{name}".lstrip("."))
     return {name: value for value, name in found.items()}
 
 

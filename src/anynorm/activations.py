@@ -19,7 +19,17 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation:
-    """φ and its vector-Jacobian product ``backward(dy, z) = dy · φ'(z)``, both differentiable."""
+    """φ and its vector-Jacobian product, both differentiable.
+
+    Args:
+        forward: φ.
+        backward: ``backward(dy, z) = dy · φ'(z)``.
+
+    Example:
+        >>> relu = activation("relu")
+        >>> relu.backward(torch.tensor([1.0, 1.0]), torch.tensor([-1.0, 2.0]))
+        tensor([0., 1.])
+    """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
@@ -46,10 +56,20 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """Look an activation up by name; raises `UnknownNameError` that suggests the nearest.
+    """Look an activation up by name.
 
-    >>> activation("relu").forward(torch.tensor([-1.0, 2.0]))
-    tensor([0., 2.])
+    Args:
+        name: a key of ``ACTIVATIONS``.
+
+    Returns:
+        The activation.
+
+    Raises:
+        UnknownNameError: There is no activation of that name; the nearest is suggested.
+
+    Example:
+        >>> activation("relu").forward(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
     """
     if name not in ACTIVATIONS:
         raise UnknownNameError("activation", name, ACTIVATIONS)

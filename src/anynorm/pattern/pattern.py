@@ -20,11 +20,16 @@ _PLANS: dict[tuple[str, int], Plan] = {}
 class Pattern:
     """A parsed bracket pattern; get one from :meth:`parse`, which caches.
 
-    >>> pattern = Pattern.parse("n (g [c]) [...]")
-    >>> sorted(pattern.shared)
-    ['...', 'c']
-    >>> pattern.plan(4).dims
-    (2, 3, 4)
+    Args:
+        text: the text that was read.
+        axes: the parts of each axis.
+
+    Example:
+        >>> pattern = Pattern.parse("n (g [c]) [...]")
+        >>> sorted(pattern.shared)
+        ['...', 'c']
+        >>> pattern.plan(4).dims
+        (2, 3, 4)
     """
 
     text: str
