@@ -140,13 +140,13 @@ class Invariances(NamedTuple):
         Ba et al. 2016, arXiv:1607.06450, table 1.
     """
 
-    unit_weights: bool  # one unit's weights times a factor
-    all_weights: bool  # all weights times a factor
-    sample: bool  # one sample's data times a factor
-    data: bool  # all data times a factor
-    unit_shift: bool  # a constant added to one unit (a bias, or a fixed shift of the data)
-    sample_shift: bool  # a constant added to every unit of one sample
-    weight_shift: bool  # a constant added to one unit's incoming weights
+    unit_weights: bool
+    all_weights: bool
+    sample: bool
+    data: bool
+    unit_shift: bool
+    sample_shift: bool
+    weight_shift: bool
 
 
 @dataclass(frozen=True)

@@ -877,7 +877,6 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
     Args:
         activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
             None.
-        bias: whether there is β, if there is γ.
         The others, and the state: as for :class:`torch.nn.GroupNorm`.
 
     Shape:

@@ -328,7 +328,8 @@ class Activate(Unscripted):
 
     Raises:
         UnknownNameError: There is no activation of that name.
-        AnynormError: The activation is neither a name nor a function.
+        AnynormError: The activation is neither a name nor a function, or the residual is of another
+            type than `x`.
         ShapeError: The residual has another shape than `x`.
 
     Example:

@@ -63,10 +63,17 @@ class Plan:
         return [*kept, names.index("c"), *self.dims], len(kept)
 
     def view(self, shape: tuple[int, ...], sizes: Mapping[str, int]) -> list[int]:
-        """Return the shape of the split view of an input of `shape`.
+        """Return the shape of the split view of an input.
 
-        `sizes` gives the parts of split axes, all but one of each, e.g. ``{"g": 8}``.  Raises
-        `ShapeError` if a size does not divide its axis.
+        Args:
+            shape: the shape of the input.
+            sizes: the parts of split axes, all but one of each, e.g. ``{"g": 8}``.
+
+        Returns:
+            One size for each part.
+
+        Raises:
+            ShapeError: A size does not divide its axis.
         """
         split: list[int] = []
         for axis, (size, parts) in enumerate(zip(shape, self.axes, strict=True)):

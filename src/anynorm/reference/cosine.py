@@ -54,7 +54,21 @@ class CosineLinear:
         self._saved: tuple[Standardized, Standardized, Array] | None = None
 
     def forward(self, x: Array) -> Array:
-        """Return y; raises `ShapeError` if the last axis of x is not the layer's inputs."""
+        """Compute y.
+
+        Args:
+            x: the input.
+
+        Shape:
+            - x: (*, inputs)
+            - y: (*, outputs)
+
+        Returns:
+            y.
+
+        Raises:
+            ShapeError: The last axis of x is not the layer's inputs.
+        """
         xp = namespace(x)
         x, weight = as_float64(x, xp), as_float64(self.weight, xp)
         if x.ndim == 0 or x.shape[-1] != weight.shape[1]:

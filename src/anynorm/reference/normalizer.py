@@ -83,10 +83,22 @@ class Normalizer:
         self.reset_running_stats()
 
     def forward(self, x: Array, training: bool | None = None) -> Array:
-        """Return h in the shape of x; `training` stands for the mode of this call only.
+        """Compute h.
 
-        Raises `ShapeError` if x does not have the channels, or, in training, if a statistic that
-        samples share is taken over a single value.
+        Args:
+            x: the input.
+            training: the mode of this call alone; None for that of the layer.
+
+        Shape:
+            - x: any that fits the pattern
+            - h: that of x
+
+        Returns:
+            h.
+
+        Raises:
+            ShapeError: x does not have the channels, or, in training, a statistic that samples
+                share is taken over a single value.
         """
         xp = namespace(x)
         x = as_float64(x, xp)

@@ -190,8 +190,7 @@ def study(
         until_decided: whether more seeds are run after the planned ones, for those normalizers
             whose comparisons cannot tell yet, until all are decided, more seeds would not decide
             them, or 32 seeds are reached. The error is divided among the looks.
-        minutes: the same as `until_decided`, for at most so many minutes, those of the planned runs
-            among them.
+        minutes: the same as `until_decided`, for at most so many minutes, planned runs included.
         run_minutes: the minutes after which a run is ended and counts as failed. None stands for 20
             times what the longest finished run would have taken with the same number of steps, but
             at least one minute, and six hours as long as no run has finished; `math.inf` sets no

@@ -40,7 +40,18 @@ class Gammas:
 
     @classmethod
     def of(cls, model: nn.Module, layers: Layers | None = None) -> Gammas:
-        """Read them; `layers` limits that to some, see :mod:`anynorm.surgery.names`."""
+        """Read the |γ| of a model.
+
+        Args:
+            model: the model.
+            layers: the layers to read (see :mod:`anynorm.surgery.names`); None for all.
+
+        Returns:
+            The |γ|, layer by layer.
+
+        Raises:
+            AnynormError: One of `layers` means no layer with a γ for each channel.
+        """
         found = scales_of(model, layers)
         return cls({name: tuple(g.detach().abs().flatten().tolist()) for name, g in found.items()})
 

@@ -179,7 +179,14 @@ class Result(Generic[Model]):
     receipt: Receipt
 
     def sure(self) -> Model:
-        """Return the model; raises `AnynormError` with the receipt if it was rolled back."""
+        """Return the model, if the change was not rolled back.
+
+        Returns:
+            The model.
+
+        Raises:
+            AnynormError: It was rolled back; the message has the receipt.
+        """
         if self.receipt.rolled_back:
             raise AnynormError(f"the change was taken back.\n{self.receipt}")
         return self.model

@@ -90,10 +90,19 @@ class Slim:
         self._shrink({id(scale): lr for scale in self.scales.values()})
 
     def attach(self, optimizer: Optimizer) -> RemovableHandle:
-        """Take the proximal step after each step of `optimizer`, with its groups' learning rates
-        (times 1 / (1 − momentum), as momentum does with a term of the loss).
+        """Take the proximal step after each step of an optimizer.
 
-        Returns the handle that ends it.  Raises `AnynormError` if the optimizer has no γ of these.
+        The step has the learning rates of the optimizer's groups, times 1 / (1 − momentum), as
+        momentum does with a term of the loss.
+
+        Args:
+            optimizer: the optimizer that trains the model.
+
+        Returns:
+            The handle that ends it.
+
+        Raises:
+            AnynormError: The optimizer has no γ of these.
         """
         if not hasattr(optimizer, "param_groups"):
             raise AnynormError(
