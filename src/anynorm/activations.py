@@ -29,6 +29,11 @@ class Activation:
         module: Builds the layer of torch.nn that applies φ.
         by_sign: True if φ' follows from the sign of z alone; backward then keeps one bit per value.
         jumps: Where φ' jumps.  There, rounding can change a gradient completely.
+
+    Example:
+        >>> relu = activation("relu")
+        >>> relu.backward(torch.tensor([1.0, 1.0]), torch.tensor([-1.0, 2.0]))
+        tensor([0., 1.])
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -105,10 +110,20 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """Look an activation up by name; raises `UnknownNameError` that suggests the nearest.
+    """Look an activation up by name.
 
-    >>> activation("relu").forward(torch.tensor([-1.0, 2.0]))
-    tensor([0., 2.])
+    Args:
+        name: a key of ``ACTIVATIONS``.
+
+    Returns:
+        The activation.
+
+    Raises:
+        UnknownNameError: There is no activation of that name; the nearest is suggested.
+
+    Example:
+        >>> activation("relu").forward(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
     """
     if name not in ACTIVATIONS:
         raise UnknownNameError("activation", name, ACTIVATIONS)

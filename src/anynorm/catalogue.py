@@ -17,11 +17,24 @@ __all__ = ["Entry", "catalogue", "entry"]
 class Entry:
     """A named specification with its source.
 
-    `sizes` maps an option of :func:`anynorm.create` to the part of the pattern it gives the size
-    of, with its default.  `channels_first` is the pattern to use instead where the channels are
-    axis 1 of an input with positions, (N, C, *).  `tunable` names the options that change the scale
-    itself.  `twin` is the torch.nn class that it equals.  `bias`: whether there is a β, by default
-    where μ is subtracted.
+    Args:
+        name: the name.
+        spec: the specification.
+        summary: what it does, in a few words.
+        paper: the source, with its arXiv number.
+        twin: the torch.nn class that it equals.
+        eps: ε in σ = √(s² + ε), by default.
+        sizes: by the name of an option of :func:`anynorm.create` the part of the pattern that it
+            gives the size of, with its default.
+        tunable: the names of the options that change the scale itself.
+        channels_first: the specification to use instead where the channels are axis 1 of an input
+            with positions, (N, C, *).
+        bias: whether there is a β; None for one where μ is subtracted.
+
+    Example:
+        >>> row = catalogue["group"]
+        >>> row.twin, row.options, row.paper
+        ('GroupNorm', ('groups',), 'Wu & He 2018, arXiv:1803.08494')
     """
 
     name: str
@@ -53,9 +66,18 @@ class Entry:
         return (*self.sizes, *self.tunable)
 
     def tune(self, *, channels_first: bool = False, **options: int | float | str) -> Tuned:
-        """Return the specification and the sizes of split axes that `options` ask for.
+        """Return the specification and the sizes of split axes that options ask for.
 
-        Raises `UnknownNameError` for an option that this normalizer does not have.
+        Args:
+            channels_first: whether the input is (N, C, *).
+            options: those of this normalizer, as in ``groups=8``.
+
+        Returns:
+            The specification and the sizes.
+
+        Raises:
+            UnknownNameError: This normalizer does not have an option of that name.
+            AnynormError: A size is no positive whole number.
         """
         sizes = dict(self.sizes.values())
         changes: dict[str, Any] = {}
@@ -224,10 +246,20 @@ catalogue: Mapping[str, Entry] = MappingProxyType({row.name: row for row in _ENT
 
 
 def entry(name: str) -> Entry:
-    """Look a normalizer up by name; raises `UnknownNameError` that suggests the nearest.
+    """Look a normalizer up by name.
 
-    >>> entry("batch").spec.pattern.text
-    '[n] c [...]'
+    Args:
+        name: the name.
+
+    Returns:
+        Its row of the catalogue.
+
+    Raises:
+        UnknownNameError: There is no normalizer of that name; the nearest is suggested.
+
+    Example:
+        >>> entry("batch").spec.pattern.text
+        '[n] c [...]'
     """
     if not isinstance(name, str) or name not in catalogue:
         raise UnknownNameError("normalizer", name, catalogue)

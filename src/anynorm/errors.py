@@ -17,17 +17,36 @@ __all__ = [
 
 
 class AnynormError(ValueError):
-    """Base of every error that anynorm raises on bad input; a ``ValueError``."""
+    """Base of every error that anynorm raises on bad input; a ``ValueError``.
+
+    Example:
+        >>> issubclass(AnynormError, ValueError)
+        True
+    """
 
 
 class PatternError(AnynormError):
-    """A bracket pattern that cannot be read; the message shows it with a caret under the fault."""
+    """A bracket pattern that cannot be read.
+
+    The message shows it with a caret under the fault.
+
+    Example:
+        >>> from anynorm.pattern import Pattern
+        >>> Pattern.parse("[n] c [")
+        Traceback (most recent call last):
+            ...
+        anynorm.errors.PatternError: this bracket is never closed: ...
+    """
 
 
 class ShapeError(AnynormError, RuntimeError):
     """An input whose shape does not fit the normalizer it was given to.
 
     A `RuntimeError` too, because torch's own layers raise now one and now the other.
+
+    Example:
+        >>> issubclass(ShapeError, (AnynormError, RuntimeError))
+        True
     """
 
 
@@ -35,11 +54,27 @@ class CollectiveError(AnynormError, RuntimeError):
     """A collective between processes that failed; the message names it and the layer.
 
     A `RuntimeError` too, which is what torch raises of a rank that is gone.
+
+    Example:
+        >>> issubclass(CollectiveError, (AnynormError, RuntimeError))
+        True
     """
 
 
 class UnknownNameError(AnynormError):
-    """A name that is not in the table it was looked up in; the message suggests the nearest."""
+    """A name that is not in the table it was looked up in.
+
+    The message suggests the nearest.
+
+    Args:
+        kind: what the table has, as in "activation".
+        name: the name.
+        names: the names that there are.
+
+    Example:
+        >>> print(UnknownNameError("scale", "stdd", ["std", "rms"]))
+        there is no scale named 'stdd'. Did you mean "std"? Known: rms, std.
+    """
 
     def __init__(self, kind: str, name: str, names: Iterable[str]) -> None:
         known = sorted(names)
@@ -48,20 +83,36 @@ class UnknownNameError(AnynormError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ``' Did you mean "x"?'`` for the known name closest to `name`, or ``''``.
+    """Return the question whether a known name was meant.
 
-    >>> nearest("bacth", ["batch", "layer"])
-    ' Did you mean "batch"?'
+    Args:
+        name: the name that there is not.
+        names: the names that there are.
+
+    Returns:
+        ``' Did you mean "x"?'`` for the one closest to `name`, or ``''``.
+
+    Example:
+        >>> nearest("bacth", ["batch", "layer"])
+        ' Did you mean "batch"?'
     """
     close = get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
 def listed(names: Iterable[object], most: int = 6) -> str:
-    """Return the names, quoted; of many only the first, and the number of the others.
+    """Return names for a message, quoted; of many only the first, and the number of the others.
 
-    >>> listed(["a", "b", "c"], most=2)
-    "'a', 'b' and 1 more"
+    Args:
+        names: the names.
+        most: how many are written out.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2)
+        "'a', 'b' and 1 more"
     """
     shown = [repr(name) for name in names]
     others = f" and {len(shown) - most} more" if len(shown) > most else ""

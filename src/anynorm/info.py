@@ -17,7 +17,23 @@ __all__ = ["Info", "info", "processor"]
 
 @dataclass(frozen=True)
 class Info:
-    """The surroundings of this process, each as a line for people to read."""
+    """The surroundings of this process, each as a line for people to read.
+
+    Args:
+        anynorm, python, torch, numpy: versions.
+        system: the operating system, and the C library.
+        cpu: the processor.
+        instruction_set: what our kernels use, and what torch's own use.
+        threads: the number of torch's threads.
+        kernels: whether the compiled kernels run, or why not.
+        gpu: the GPU, and whether it has kernels, or why not.
+        allocator: what is known of the allocator's setting.
+        huge_pages: whether the kernels ask for huge pages, and whether the system would listen.
+
+    Example:
+        >>> info().threads == str(torch.get_num_threads())
+        True
+    """
 
     anynorm: str
     python: str
@@ -36,9 +52,13 @@ class Info:
 def info() -> Info:
     """Describe versions, machine, kernels and allocator, as ``anynorm info`` prints them.
 
-    >>> import anynorm
-    >>> anynorm.info().torch == torch.__version__
-    True
+    Returns:
+        The description.
+
+    Example:
+        >>> import anynorm
+        >>> anynorm.info().torch == torch.__version__
+        True
     """
     from anynorm import __version__
 

@@ -26,14 +26,26 @@ Target = Literal["input", "weight", "both"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How the scale ``s`` of a set of n values is measured: ``s = C · (mean |d|^p)^(1/p)``.
+    """How the scale s of a set of n values is measured: s = C · (mean |d|^p)^(1/p).
 
-    `p` is the power (``inf`` gives the largest deviation).  `origin` is the point the deviations
-    ``d`` are measured from, the mean or zero.  `constant` is C: a number, ``"sum"`` (n^(1/p): a sum
-    in place of the mean, as in a vector's norm) or ``"gaussian"`` (on Gaussian data s estimates the
-    standard deviation: √(π/2) for p = 1, 1/√(2 ln n) for p = ∞; Hoffer et al. 2018,
-    arXiv:1803.01814).  `root` names a square root of the covariance matrix instead: ``"zca"`` or
-    ``"pca"`` (Huang et al. 2018, arXiv:1804.08450).
+    Args:
+        p: the power, at least 1; ``inf`` gives the largest deviation.
+        origin: the point that the deviations d are measured from, the mean or zero.
+        constant: C: a number, ``"sum"`` (n^(1/p): a sum in place of the mean, as in a vector's
+            norm) or ``"gaussian"`` (on Gaussian data s estimates the standard deviation: √(π/2) for
+            p = 1, 1/√(2 ln n) for p = ∞).
+        root: ``"zca"`` or ``"pca"``, a square root of the covariance matrix in place of s.
+
+    Raises:
+        AnynormError: `p` is below 1 or no number, or `constant` is none of the above.
+
+    Example:
+        >>> Scale(p=1.0, constant="gaussian") == SCALES["l1"]
+        True
+
+    Reference:
+        Hoffer et al. 2018, arXiv:1803.01814 (constants); Huang et al. 2018, arXiv:1804.08450 (roots
+        of the covariance matrix).
     """
 
     p: float = 2.0
@@ -109,33 +121,58 @@ class Invariances(NamedTuple):
     """Under which changes of a linear layer's weights or data the normalized output stays the same.
 
     The first six are changes of the pre-activations ``a = W x`` that :math:`W` or the data cause,
-    for a positive factor; after Ba et al. 2016 (arXiv:1607.06450), table 1.
+    for a positive factor.
+
+    Args:
+        unit_weights: one unit's weights times a factor.
+        all_weights: all weights times a factor.
+        sample: one sample's data times a factor.
+        data: all data times a factor.
+        unit_shift: a constant added to one unit (a bias, or a fixed shift of the data).
+        sample_shift: a constant added to every unit of one sample.
+        weight_shift: a constant added to one unit's incoming weights.
+
+    Example:
+        >>> Spec.of("[n] c [...]").invariances.unit_weights
+        True
+
+    Reference:
+        Ba et al. 2016, arXiv:1607.06450, table 1.
     """
 
-    unit_weights: bool  # one unit's weights times a factor
-    all_weights: bool  # all weights times a factor
-    sample: bool  # one sample's data times a factor
-    data: bool  # all data times a factor
-    unit_shift: bool  # a constant added to one unit (a bias, or a fixed shift of the data)
-    sample_shift: bool  # a constant added to every unit of one sample
-    weight_shift: bool  # a constant added to one unit's incoming weights
+    unit_weights: bool
+    all_weights: bool
+    sample: bool
+    data: bool
+    unit_shift: bool
+    sample_shift: bool
+    weight_shift: bool
 
 
 @dataclass(frozen=True)
 class Spec:
     """A normalizer without its parameters: the pattern, μ, σ and what is normalized.
 
-    `scale` is None for σ = 1.  Build one from names with :meth:`of`.  The others are questions that
-    every call asks, so they are answered once: `is_identity`, whether the formula reduces to
-    h = φ(γ · x + β); `is_standard`, whether μ is the mean and σ the standard deviation;
-    `is_root_mean_square`, whether there is no μ and σ is the root mean square; `is_norm`, whether
-    there is no μ and σ is the L2 norm; `whitens`, whether σ is a root of the covariance matrix of
-    the channels of a group.
+    Build one from names with :meth:`of`.  Some attributes are questions that every call asks, so
+    they are answered once: `is_identity`, whether the formula reduces to h = φ(γ · x + β);
+    `is_standard`, whether μ is the mean and σ the standard deviation; `is_root_mean_square`,
+    whether there is no μ and σ is the root mean square; `is_norm`, whether there is no μ and σ is
+    the L2 norm; `whitens`, whether σ is a root of the covariance matrix of the channels of a group.
 
-    >>> Spec.of("[n] c [...]").uses_batch
-    True
-    >>> Spec.of("... [c]", scale="rms", center=False).invariances.sample
-    True
+    Args:
+        pattern: the axes, and which of them share one μ and σ.
+        center: whether μ is subtracted.
+        scale: what σ is; None for σ = 1.
+        on: what is normalized: the "input", the "weight" or "both".
+
+    Raises:
+        AnynormError: The scale is a covariance root, and the pattern has no channels to whiten.
+
+    Example:
+        >>> Spec.of("[n] c [...]").uses_batch
+        True
+        >>> Spec.of("... [c]", scale="rms", center=False).invariances.sample
+        True
     """
 
     pattern: Pattern
@@ -176,10 +213,22 @@ class Spec:
         constant: Constant | None = None,
         on: Target = "input",
     ) -> Spec:
-        """Build a specification from a pattern's text and a scale's name (a key of ``SCALES``).
+        """Build a specification from a pattern's text and a scale's name.
 
-        `p` and `constant` replace those of the named scale.  Raises `PatternError` for a pattern
-        that cannot be read and `UnknownNameError` for a scale that does not exist.
+        Args:
+            pattern: the pattern, or its text.
+            center: whether μ is subtracted.
+            scale: what σ is: a key of ``SCALES``, a :class:`Scale`, or None for σ = 1.
+            p, constant: values that replace those of the scale.
+            on: what is normalized: the "input", the "weight" or "both".
+
+        Returns:
+            The specification.
+
+        Raises:
+            PatternError: The pattern cannot be read.
+            UnknownNameError: There is no scale of that name.
+            AnynormError: The scale is of another type, or does not fit the pattern.
         """
         if isinstance(scale, str):
             if scale not in SCALES:

@@ -26,9 +26,28 @@ __all__ = ["SEVERITIES", "Diagnosis", "Finding", "Skipped", "arranged"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a check found at a layer ("" for the model), with evidence and advice.
+    """Something that a check found, with evidence and advice.
 
-    `effect` is the measured number over its threshold, `order` the place in the forward pass.
+    Args:
+        check: the number of the check.
+        name: its name.
+        severity: "error", "warning" or "info".
+        layer: the name of the layer; "" for the model.
+        message: what was found.
+        numbers: the measured numbers, by name.
+        threshold: the threshold, in words.
+        why: why it matters.
+        fix: a line of code that repairs it.
+        citation: the source.
+        effect: the measured number over its threshold.
+        order: the place in the forward pass.
+
+    Example:
+        >>> from torch import nn
+        >>> import anynorm
+        >>> found = anynorm.doctor(nn.BatchNorm1d(3, momentum=0.99).eval(), checks=[7]).findings[0]
+        >>> found.check, found.severity
+        (7, 'warning')
     """
 
     check: int
@@ -52,7 +71,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A check that could not run, and what it needs."""
+    """A check that could not run, and what it needs.
+
+    Args:
+        check: the number of the check.
+        name: its name.
+        needs: what is missing.
+
+    Example:
+        >>> print(Skipped(1, "running mean", "batches"))
+        1 (running mean) needs batches
+    """
 
     check: int
     name: str

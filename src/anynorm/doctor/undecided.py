@@ -11,6 +11,12 @@ __all__ = ["Undecided"]
 class Undecided:
     """A layer whose data are too few for a check, with what could have been seen there.
 
+    Args:
+        check: the number of the check.
+        name: its name.
+        layer: the name of the layer.
+        message: what could have been seen.
+
     Example:
         >>> print(Undecided(1, "running mean", "bn1", "8 samples: shifts below 2 σ are not seen"))
         1 (running mean) cannot tell at 'bn1': 8 samples: shifts below 2 σ are not seen

@@ -26,10 +26,27 @@ Activation = str | Function | None
 
 
 def activate(y: Tensor, activation: Activation) -> Tensor:
-    """Apply φ: a name of :data:`anynorm.activations.ACTIVATIONS`, a function, or nothing.
+    """Apply φ to a tensor.
 
-    >>> activate(torch.tensor([-1.0, 2.0]), "relu")
-    tensor([0., 2.])
+    Args:
+        y: the tensor.
+        activation: the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function, or None
+            for the identity.
+
+    Shape:
+        - y: any
+        - output: that of `y`, if the function keeps it
+
+    Returns:
+        φ(y).
+
+    Raises:
+        AnynormError: `y` is no tensor.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> activate(torch.tensor([-1.0, 2.0]), "relu")
+        tensor([0., 2.])
     """
     if not isinstance(y, Tensor):
         need_tensor("activate", "y", y)
@@ -57,7 +74,23 @@ def following(
 
 
 def check_activation(activation: Activation) -> None:
-    """Raise `UnknownNameError` for a name that is no activation, `AnynormError` for no function."""
+    """Raise an error if a value is no activation.
+
+    Args:
+        activation: the value: the name of one in :data:`anynorm.activations.ACTIVATIONS`, a
+            function and None pass.
+
+    Raises:
+        UnknownNameError: There is no activation of that name.
+        AnynormError: The value is neither a name nor a function, or is a class.
+
+    Example:
+        >>> check_activation("relu")
+        >>> check_activation(torch.nn.ReLU)
+        Traceback (most recent call last):
+            ...
+        anynorm.errors.AnynormError: activation=ReLU is a class; φ is a function. ...
+    """
     if isinstance(activation, str):
         named_activation(activation)
     elif isinstance(activation, type):  # which would be built of the output, not applied to it
@@ -72,7 +105,19 @@ def check_activation(activation: Activation) -> None:
 
 
 def activation_name(activation: Activation) -> str:
-    """How `repr` shows an activation; empty where there is none."""
+    """Return how `repr` shows an activation.
+
+    Args:
+        activation: the name of one, a function or None.
+
+    Returns:
+        The quoted name, or the name of the function; empty for None and for a module, which shows
+        itself.
+
+    Example:
+        >>> activation_name("relu"), activation_name(torch.relu), activation_name(None)
+        ("'relu'", 'relu', '')
+    """
     if activation is None or isinstance(activation, torch.nn.Module):  # a module shows itself
         return ""
     return repr(activation) if isinstance(activation, str) else _function_name(activation)

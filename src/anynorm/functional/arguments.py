@@ -27,11 +27,19 @@ class _Rule(NamedTuple):
 
 
 def check_arguments(owner: str, given: Mapping[str, Any]) -> None:
-    """Raise `AnynormError` for a value that breaks the rule of its name.
+    """Raise an error for a value that breaks the rule of its name.
 
-    `owner` is what the error calls the layer or the function.  Names without a rule pass.
+    Names without a rule pass.
 
-    >>> check_arguments("BatchNorm1d", {"num_features": 3, "eps": 1e-5, "momentum": None})
+    Args:
+        owner: what the error calls the layer or the function.
+        given: the values by the names of the arguments.
+
+    Raises:
+        AnynormError: A value breaks its rule.
+
+    Example:
+        >>> check_arguments("BatchNorm1d", {"num_features": 3, "eps": 1e-5, "momentum": None})
     """
     for name, value in given.items():
         if name in _RULES and not _RULES[name].fits(value):
@@ -40,9 +48,23 @@ def check_arguments(owner: str, given: Mapping[str, Any]) -> None:
 
 
 def explain(function: str, /, **given: Any) -> None:
-    """Raise `AnynormError` if the arguments of a call that failed are why; else return.
+    """Raise an error if the arguments of a call that failed are the reason.
 
-    The first of `given` is the input.
+    If they are not, it returns, and the caller raises what failed.
+
+    Args:
+        function: what the error calls the function.
+        given: the arguments by name, the input first.
+
+    Raises:
+        AnynormError: An argument has a wrong type, value, device or data type.
+
+    Example:
+        >>> explain("rms_norm", x=torch.zeros(2), weight=torch.ones(2), eps=1e-5)
+        >>> explain("rms_norm", x=torch.zeros(2, dtype=torch.int64))
+        Traceback (most recent call last):
+            ...
+        anynorm.errors.AnynormError: normalization takes real floating-point numbers, ...
     """
     for name, value in given.items():
         if name in _TENSORS:
@@ -58,9 +80,21 @@ def explain(function: str, /, **given: Any) -> None:
 
 
 def need_tensor(owner: str, name: str, value: Any, *, optional: bool = False) -> None:
-    """Raise `AnynormError` for a value that is no tensor, with the way to make one of it.
+    """Raise an error for a value that is no tensor, with the way to make one of it.
 
-    >>> need_tensor("BatchNorm1d", "input", torch.zeros(2))
+    What stands for a tensor, as a class with ``__torch_function__`` does, passes.
+
+    Args:
+        owner: what the error calls the layer or the function.
+        name: the name of the argument.
+        value: the value.
+        optional: whether None passes.
+
+    Raises:
+        AnynormError: The value is no tensor.
+
+    Example:
+        >>> need_tensor("BatchNorm1d", "input", torch.zeros(2))
     """
     if isinstance(value, Tensor) or (value is None and optional):
         return

@@ -36,26 +36,52 @@ def normalize(
     layer: str = "",
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Normalize `x` by any specification: h = φ(γ · (x − μ) / σ + β + residual), of its shape.
+    """Normalize an input by any specification: h = φ(γ · (x − μ) / σ + β + residual).
 
-    `weight` and `bias` start at the pattern's channel axis.  `running` statistics are updated in
-    place in training and used in its stead otherwise.  `sizes` gives the parts of split axes.
-    `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function;
-    `residual`: a tensor of the shape and type of `x`.  `sync`: whose values the statistics of a
-    batch are taken over in training, those of all processes if True, of a process group, of a
-    dimension of a device mesh, or of a number of consecutive ranks; `layer` is what errors call
-    it.  `mask`: a bool tensor, True for the values that count, of the shape of `x` with 1 for any
-    axis, or of its shape without the channels.  All others (padding), whatever they are, have no
-    part in statistics and gradients, and h is 0 there; then there is no second derivative.  Raises
-    `ShapeError` if `x` does not fit the pattern, or the residual or the mask `x`; `AnynormError`
-    for a mask that is not bool; `CollectiveError` if a collective fails.
+    The pattern of the specification says which axes of the input share one μ and one σ.
 
-    >>> x = torch.randn(4, 6, 5)
-    >>> normalize(x, Spec.of("n (g [c]) [...]"), sizes={"g": 2}).shape
-    torch.Size([4, 6, 5])
-    >>> valid = torch.arange(5) < torch.tensor([[5], [2], [4], [1]])  # (N, L)
-    >>> normalize(x, Spec.of("[n] c [...]"), mask=valid)[1, :, 2:].abs().max()
-    tensor(0.)
+    Args:
+        x: a tensor of real floating-point numbers.
+        spec: the specification, such as ``Spec.of("[n] c [...]")``.
+        weight, bias: γ and β, which start at the pattern's channel axis; None for 1 and 0.
+        running: the running statistics.  They are updated in place in training, and used in
+            evaluation.
+        training: whether the statistics are those of this input.  Without `running` they always
+            are.
+        eps: ε in σ = √(s² + ε), 0 or above.
+        sizes: the sizes of the parts of split axes, by their names in the pattern.
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        residual: a tensor of the shape and type of `x`, which is added before φ.
+        sync: whose values the statistics of a batch are taken over in training: True for all
+            processes, a process group, one dimension of a device mesh, or a number of consecutive
+            ranks.
+        layer: what errors of a synchronised call name it.
+        mask: a padding mask, a bool tensor: True for the values that count.  All others, whatever
+            they are, have no part in statistics and gradients, and h is 0 there.  With a mask there
+            is no second derivative.
+
+    Shape:
+        - x, residual: any that fits the pattern
+        - mask: that of `x`, with 1 for any axis, or that of `x` without the channels
+        - output: that of `x`
+
+    Returns:
+        h, of the shape and type of `x`.
+
+    Raises:
+        ShapeError: `x` does not fit the pattern, or the residual or the mask does not fit `x`.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool, or the
+            specification has no statistics of the whole batch to synchronise.
+        CollectiveError: A collective between processes failed.
+
+    Example:
+        >>> x = torch.randn(4, 6, 5)
+        >>> normalize(x, Spec.of("n (g [c]) [...]"), sizes={"g": 2}).shape
+        torch.Size([4, 6, 5])
+        >>> valid = torch.arange(5) < torch.tensor([[5], [2], [4], [1]])  # (N, L)
+        >>> normalize(x, Spec.of("[n] c [...]"), mask=valid)[1, :, 2:].abs().max()
+        tensor(0.)
     """
     try:
         if eps < 0:
@@ -80,10 +106,27 @@ def normalize(
 
 
 def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
-    """Return σ of `x` under a specification without split axes, 1 in the axes it is taken over.
+    """Return σ of a tensor under a specification.
 
-    >>> scale_of(torch.tensor([[3.0, 4.0]]), Spec.of("o [i]", scale="norm"), eps=0.0)
-    tensor([[5.]])
+    Args:
+        x: a tensor of real floating-point numbers.
+        spec: the specification, whose pattern splits no axis.
+        eps: ε in σ = √(s² + ε).
+
+    Shape:
+        - x: any that fits the pattern
+        - output: that of `x`, with 1 in the axes that σ is taken over
+
+    Returns:
+        σ, of the type of `x`.
+
+    Raises:
+        AnynormError: An argument has a wrong type or value.
+        ShapeError: `x` does not fit the pattern.
+
+    Example:
+        >>> scale_of(torch.tensor([[3.0, 4.0]]), Spec.of("o [i]", scale="norm"), eps=0.0)
+        tensor([[5.]])
     """
     try:
         statistic = ops.statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)

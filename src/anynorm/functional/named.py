@@ -44,20 +44,53 @@ def batch_norm(
     residual: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Batch norm of `input` (N, C, *) → (N, C, *), as :func:`torch.nn.functional.batch_norm`.
+    """Batch norm, as :func:`torch.nn.functional.batch_norm`.
 
-    `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function;
-    `residual`: a tensor of the input's shape and type, which is added before φ.
-    `mask`: a bool tensor (N, *), True for the values that count, or of the input's shape with 1 for
-    any axis; all others (padding) have no part in statistics and gradients, and become 0.
-    Running statistics of shape (C,) are updated in place in training, never by values that are
-    not finite.  A `momentum` of None averages over all batches and needs `num_batches_tracked`.
-    Raises `ShapeError` for fewer than 2 axes, channels that do not match, or a single value per
-    channel in training.  Ioffe & Szegedy 2015, arXiv:1502.03167.
+    Each channel has one μ and one σ, over samples and positions.  Added to torch's arguments are
+    the activation, the residual and the mask, and statistics that are not finite never enter the
+    running statistics.
 
-    >>> x = torch.randn(8, 3, 5, 5)
-    >>> batch_norm(x, None, None, training=True).mean((0, 2, 3)).abs().max() < 1e-6
-    tensor(True)
+    Args:
+        input: a tensor of real floating-point numbers.
+        running_mean, running_var: the running statistics.  They are updated in place in training,
+            and used in evaluation.  Where both are None, none are kept.
+        weight, bias: γ and β; None for 1 and 0.
+        training: whether the statistics are those of this batch.  Otherwise they are the running
+            ones.
+        momentum: the weight of this batch in the running statistics, from 0 to 1.  None averages
+            over all batches and needs `num_batches_tracked`.
+        eps: ε in σ = √(s² + ε), above 0.
+        num_batches_tracked: the number of batches so far, as a tensor.  It is increased in place.
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        residual: a tensor of the input's shape and type, which is added before φ.
+        mask: a padding mask, a bool tensor: True for the values that count.  All others have no
+            part in statistics and gradients, and become 0.  With a mask there is no second
+            derivative.
+
+    Shape:
+        - input, residual: (N, C, *)
+        - running_mean, running_var, weight, bias: (C,)
+        - mask: (N, *), or (N, C, *) with 1 for any axis
+        - output: (N, C, *)
+
+    Returns:
+        φ(γ · (x − μ) / σ + β + residual), of the input's shape and type.
+
+    Raises:
+        ShapeError: In training, the input has fewer than 2 axes or a single value per channel; or
+            the residual or the mask does not fit the input.
+        AnynormError: An argument has a wrong type or value, or running statistics are missing in
+            evaluation.
+        RuntimeError: torch's own, for parameters or statistics that do not match the channels.
+
+    Example:
+        >>> x = torch.randn(8, 3, 5, 5)
+        >>> batch_norm(x, None, None, training=True).mean((0, 2, 3)).abs().max() < 1e-6
+        tensor(True)
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
     try:
         if eps <= 0:
@@ -101,13 +134,41 @@ def instance_norm(
     residual: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Instance norm of `input` (N, C, *), as :func:`torch.nn.functional.instance_norm`.
+    """Instance norm, as :func:`torch.nn.functional.instance_norm`.
 
-    `activation`, `residual` and `mask` as in :func:`batch_norm`.  Raises `ShapeError` for a single
-    value per instance.  Ulyanov et al. 2016, arXiv:1607.08022.
+    Each channel of each sample has one μ and one σ, over positions.
 
-    >>> instance_norm(torch.randn(2, 3, 16)).shape
-    torch.Size([2, 3, 16])
+    Args:
+        input: a tensor of real floating-point numbers.
+        running_mean, running_var: the running statistics.  They are updated in place where
+            `use_input_stats` is True, and used otherwise.  Where both are None, none are kept.
+        weight, bias: γ and β; None for 1 and 0.
+        use_input_stats: whether the statistics are those of the input.
+        momentum: the weight of this batch in the running statistics, from 0 to 1.
+        eps: ε in σ = √(s² + ε).
+        activation, residual, mask: as for :func:`batch_norm`.
+
+    Shape:
+        - input, residual: (N, C, *)
+        - running_mean, running_var, weight, bias: (C,)
+        - mask: (N, *), or (N, C, *) with 1 for any axis
+        - output: (N, C, *)
+
+    Returns:
+        φ(γ · (x − μ) / σ + β + residual), of the input's shape and type.
+
+    Raises:
+        ShapeError: There is a single value per instance, or the residual or the mask does not fit
+            the input.
+        AnynormError: An argument has a wrong type or value.
+        RuntimeError: torch's own, for parameters or statistics that do not match the channels.
+
+    Example:
+        >>> instance_norm(torch.randn(2, 3, 16)).shape
+        torch.Size([2, 3, 16])
+
+    Reference:
+        Ulyanov et al. 2016, arXiv:1607.08022.
     """
     try:
         if use_input_stats:
@@ -137,13 +198,34 @@ def layer_norm(
     activation: Activation = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """Layer norm over the last axes of `input`, as :func:`torch.nn.functional.layer_norm`.
+    """Layer norm over the last axes, as :func:`torch.nn.functional.layer_norm`.
 
-    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` if the input does not
-    end in `normalized_shape`.  Ba et al. 2016, arXiv:1607.06450.
+    Args:
+        input: a tensor of real floating-point numbers.
+        normalized_shape: the sizes of the last axes, which share one μ and one σ.
+        weight, bias: γ and β; None for 1 and 0.
+        eps: ε in σ = √(s² + ε).
+        activation, residual: as for :func:`batch_norm`.
 
-    >>> layer_norm(torch.randn(2, 7, 10), (10,)).shape
-    torch.Size([2, 7, 10])
+    Shape:
+        - input, residual: (*, normalized_shape)
+        - weight, bias: normalized_shape
+        - output: (*, normalized_shape)
+
+    Returns:
+        φ(γ · (x − μ) / σ + β + residual), of the input's shape and type.
+
+    Raises:
+        ShapeError: The input does not end in `normalized_shape`, or the residual does not fit the
+            input.
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> layer_norm(torch.randn(2, 7, 10), (10,)).shape
+        torch.Size([2, 7, 10])
+
+    Reference:
+        Ba et al. 2016, arXiv:1607.06450.
     """
     try:
         after, function = following(input, residual, activation)
@@ -166,13 +248,36 @@ def rms_norm(
     activation: Activation = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """RMS norm over the last axes of `input`, as :func:`torch.nn.functional.rms_norm`.
+    """RMS norm over the last axes, as :func:`torch.nn.functional.rms_norm`.
 
-    `activation` and `residual` as in :func:`batch_norm`.  Raises `ShapeError` if the input does not
-    end in `normalized_shape`.  Zhang & Sennrich 2019, arXiv:1910.07467.
+    It is layer norm without μ: σ is the root mean square.
 
-    >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
-    tensor([[0.8485, 1.1314]])
+    Args:
+        input: a tensor of real floating-point numbers.
+        normalized_shape: the sizes of the last axes, which share one σ.
+        weight: γ; None for 1.
+        eps: ε in σ = √(s² + ε); None for the machine epsilon, as in torch.
+        activation, residual: as for :func:`batch_norm`.
+
+    Shape:
+        - input, residual: (*, normalized_shape)
+        - weight: normalized_shape
+        - output: (*, normalized_shape)
+
+    Returns:
+        φ(γ · x / σ + residual), of the input's shape and type.
+
+    Raises:
+        ShapeError: The input does not end in `normalized_shape`, or the residual does not fit the
+            input.
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
+        tensor([[0.8485, 1.1314]])
+
+    Reference:
+        Zhang & Sennrich 2019, arXiv:1910.07467.
     """
     try:
         after, function = following(input, residual, activation)
@@ -198,14 +303,37 @@ def group_norm(
     residual: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Group norm of `input` (N, C, *), as :func:`torch.nn.functional.group_norm`.
+    """Group norm, as :func:`torch.nn.functional.group_norm`.
 
-    `activation`, `residual` and `mask` as in :func:`batch_norm`.  Raises `ShapeError` if
-    `num_groups` does not divide C, or `weight` is not one for each channel.  Wu & He 2018,
-    arXiv:1803.08494.
+    Each group of channels of each sample has one μ and one σ, over its channels and positions.
 
-    >>> group_norm(torch.randn(2, 6, 4), 3).shape
-    torch.Size([2, 6, 4])
+    Args:
+        input: a tensor of real floating-point numbers.
+        num_groups: the number of groups, which divides the channels.
+        weight, bias: γ and β; None for 1 and 0.
+        eps: ε in σ = √(s² + ε).
+        activation, residual, mask: as for :func:`batch_norm`.
+
+    Shape:
+        - input, residual: (N, C, *)
+        - weight, bias: (C,)
+        - mask: (N, *), or (N, C, *) with 1 for any axis
+        - output: (N, C, *)
+
+    Returns:
+        φ(γ · (x − μ) / σ + β + residual), of the input's shape and type.
+
+    Raises:
+        ShapeError: `num_groups` does not divide C, `weight` is not one for each channel, or the
+            residual or the mask does not fit the input.
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> group_norm(torch.randn(2, 6, 4), 3).shape
+        torch.Size([2, 6, 4])
+
+    Reference:
+        Wu & He 2018, arXiv:1803.08494.
     """
     try:
         check_groups(num_groups, input.shape)

@@ -13,7 +13,20 @@ __all__ = ["check_synced", "together"]
 
 
 def check_synced(spec: Spec) -> None:
-    """Raise `AnynormError` for a normalizer that has no statistics of the whole batch."""
+    """Raise an error for a specification that has no statistics of the whole batch.
+
+    Such statistics cannot be shared between processes.
+
+    Args:
+        spec: the specification.
+
+    Raises:
+        AnynormError: No statistics are taken over samples, or the batch is split into parts on
+            purpose.
+
+    Example:
+        >>> check_synced(Spec.of("[n] c [...]"))
+    """
     if not spec.uses_batch:
         raise AnynormError(
             f"sync= shares the statistics of a batch, and pattern '{spec.pattern}' takes none over "

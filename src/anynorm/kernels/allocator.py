@@ -25,11 +25,18 @@ def allocator_setting() -> str:
 def tune_allocator() -> bool:
     """Keep freed memory for the next tensor, from now on and in the whole process.
 
-    Returns whether that is so: only glibc's allocator, on Linux, can be told; elsewhere nothing is
-    changed, and `anynorm.info` says why. Call it once, before the first large tensor.
+    Only glibc's allocator, on Linux, can be told; elsewhere nothing is changed, and `anynorm.info`
+    says why. Call it once, before the first large tensor.
 
     The price is memory: the process stays at its peak, and what small blocks divide cannot be used
     for large ones. ``docs/install.md`` has figures.
+
+    Returns:
+        Whether freed memory is kept.
+
+    Example:
+        >>> anynorm.tune_allocator()  # doctest: +SKIP
+        True
     """
     global _state
     refusal = _tune()

@@ -21,17 +21,40 @@ class FrozenBatchNorm(Unscripted):
 
     The statistics are buffers that nothing updates; γ and β are buffers too, or parameters where
     `trainable`.  The names of the state are those of :class:`torch.nn.BatchNorm2d`, whose state
-    dict loads (its count of batches is dropped).  `affine`: whether there are γ and β;
-    `activation`: φ.  It is no subclass of torch's batch norm, so that what resets or updates the
-    statistics of those passes it by.  Raises `ShapeError` for other channels.  Ioffe & Szegedy
-    2015, arXiv:1502.03167.
+    dict loads (its count of batches is dropped).  It is no subclass of torch's batch norm, so that
+    what resets or updates the statistics of those passes it by.
 
-    >>> layer = FrozenBatchNorm(3)
-    >>> layer.load_state_dict(torch.nn.BatchNorm2d(3).state_dict())
-    <All keys matched successfully>
-    >>> x = torch.randn(8, 3, 4, 4)
-    >>> torch.equal(layer.train()(x), layer.eval()(x))
-    True
+    Args:
+        num_features: the number of channels, C.
+        eps: ε in σ = √(s² + ε).
+        affine: whether there are γ and β.
+        trainable: whether γ and β are parameters, if there are any.
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        device, dtype: those of the state.
+
+    Shape:
+        - x: (N, C, *)
+        - residual: the shape and type of `x`; it is added before φ
+        - mask: (N, *), or that of `x` with 1 for any axis; bool, True for the values that count;
+          all others (padding) become 0
+        - output: that of `x`
+
+    Raises:
+        ShapeError: The input has other channels, or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> layer = FrozenBatchNorm(3)
+        >>> layer.load_state_dict(torch.nn.BatchNorm2d(3).state_dict())
+        <All keys matched successfully>
+        >>> x = torch.randn(8, 3, 4, 4)
+        >>> torch.equal(layer.train()(x), layer.eval()(x))
+        True
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     weight: Tensor | None

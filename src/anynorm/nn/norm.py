@@ -23,28 +23,50 @@ __all__ = ["Norm", "create"]
 class Norm(shared.Sharing):
     """The formula h = φ(γ · (x − μ) / σ + β + residual) as a layer, for any bracket pattern.
 
-    `pattern`: the axes of the input, in brackets those that share one μ and σ, for example
-    ``"n (g [c]) [...]"`` for group norm.  `channels`: the shape of γ and β, which start at the
-    pattern's axis c; for ``"[n] ..."`` the shape of one sample.  `scale`: what σ is, a name of
-    :data:`anynorm.spec.SCALES`, a :class:`~anynorm.spec.Scale` or None for 1; `p` and `constant`
-    replace that scale's own.  `center`: whether μ is subtracted.  `affine`: whether there are γ
-    and β; `bias`: whether there is β (by default where μ is subtracted).  `momentum`: of the
-    running statistics, which a layer has if samples share statistics; None for the cumulative
-    average.  `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a
-    function.  `sync`: over whose batches statistics are taken in training, as for
-    :class:`~anynorm.BatchNorm1d`; for patterns that take them over the whole batch.  Further
-    keywords give the sizes of parts of split axes, as in ``g=8``.
+    It has running statistics if samples share statistics.
 
-    Called with an input and, if wanted, a residual of its shape and type, which is added before φ,
-    and a mask, a bool tensor that is True for the values that count: of the input's shape, with 1
-    for any axis, or of its shape without the channels.  Shapes: any input that fits the pattern →
-    the same.  Raises `PatternError`, `ShapeError` for an input, channels or mask that do not fit,
-    `UnknownNameError` for an unknown scale or activation, `AnynormError` for a pattern that has
-    nothing to synchronise.
+    Args:
+        pattern: the axes of the input, in brackets those that share one μ and σ, for example ``"n
+            (g [c]) [...]"`` for group norm.
+        channels: the shape of γ and β, which start at the pattern's axis c; for ``"[n] ..."`` the
+            shape of one sample.
+        scale: what σ is, a name of :data:`anynorm.spec.SCALES`, a :class:`~anynorm.spec.Scale` or
+            None for 1.
+        center: whether μ is subtracted.
+        p, constant: values that replace the scale's own.
+        eps: ε in σ = √(s² + ε).
+        momentum: the weight of the newest batch in the running statistics, from 0 to 1; None for
+            the cumulative average.
+        affine: whether there are γ and β.
+        bias: whether there is β; None for one where μ is subtracted.
+        track_running_stats: whether there are running statistics, if samples share statistics.
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training, as for
+            :class:`~anynorm.BatchNorm1d`; for patterns that take them over the whole batch.
+        device, dtype: those of the state.
+        sizes: further keywords, the sizes of the parts of split axes, as in ``g=8``.
 
-    >>> norm = Norm("n (g [c]) [...]", 6, g=3, activation="relu")
-    >>> norm(torch.randn(2, 6, 5)).shape
-    torch.Size([2, 6, 5])
+    Shape:
+        - x: any that fits the pattern
+        - residual: the shape and type of `x`; it is added before φ
+        - mask: that of `x` with 1 for any axis, or without the channels; bool, True for the values
+          that count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: that of `x`
+
+    Raises:
+        PatternError: The pattern cannot be read.
+        ShapeError: The channels do not fit the sizes of the parts; or the input, the residual or
+            the mask does not fit.
+        UnknownNameError: There is no scale or activation of that name.
+        AnynormError: An argument has a wrong type or value, or the pattern has nothing to
+            synchronise.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> norm = Norm("n (g [c]) [...]", 6, g=3, activation="relu")
+        >>> norm(torch.randn(2, 6, 5)).shape
+        torch.Size([2, 6, 5])
     """
 
     weight: Tensor | None
@@ -93,7 +115,16 @@ class Norm(shared.Sharing):
 
     @classmethod
     def of(cls, spec: Spec, channels: int | Sequence[int], **options: Any) -> Norm:
-        """Build the layer of a specification; `options` as for the constructor."""
+        """Build the layer of a specification.
+
+        Args:
+            spec: the specification.
+            channels: the shape of γ and β.
+            options: the other arguments of the constructor.
+
+        Returns:
+            The layer.
+        """
         return cls(spec.pattern, channels, scale=spec.scale, center=spec.center, **options)
 
     def _add_parameters(self, bias: bool, factory: dict[str, Any]) -> None:
@@ -261,18 +292,31 @@ def create(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Norm:
-    """Build the normalizer called `name` in :data:`anynorm.catalogue` for `channels` channels.
+    """Build a normalizer by its name in :data:`anynorm.catalogue`.
 
-    `channels_first`: the input is (N, C, *) and the channels are axis 1, for normalizers that
-    otherwise take the last axis (layer, rms); they then take each sample's positions too.  `eps`
-    and `bias`: the catalogue's if None.  `options`: those of the entry
-    (``anynorm.catalogue[name].options``), as in ``groups=8``; the others as for :class:`Norm`.
-    Raises `UnknownNameError` for an unknown name or option (and suggests the nearest), `ShapeError`
-    for channels that groups do not divide, `AnynormError` for a normalizer of weights (use
-    :func:`anynorm.normalized`).
+    Args:
+        name: its name.
+        channels: the number of channels, or the shape of γ and β.
+        channels_first: whether the input is (N, C, *) and the channels are axis 1, for normalizers
+            that otherwise take the last axis (layer, rms).  They then take each sample's positions
+            too.
+        eps: ε in σ = √(s² + ε); None for the catalogue's.
+        bias: whether there is β; None for the catalogue's.
+        momentum, affine, activation, sync, device, dtype: as for :class:`Norm`.
+        options: those of the entry (``anynorm.catalogue[name].options``), as in ``groups=8``.
 
-    >>> create("group", 64, groups=8)
-    Norm('n (g [c]) [...]', 64, eps=1e-05, g=8)
+    Returns:
+        The layer.
+
+    Raises:
+        UnknownNameError: There is no normalizer or option of that name; the nearest is suggested.
+        ShapeError: The groups do not divide the channels.
+        AnynormError: It is a normalizer of weights (use :func:`anynorm.normalized`), or an argument
+            has a wrong type or value.
+
+    Example:
+        >>> create("group", 64, groups=8)
+        Norm('n (g [c]) [...]', 64, eps=1e-05, g=8)
     """
     row = entry(name)
     if row.spec.on != "input":

@@ -213,22 +213,44 @@ def _wrong_channels(layer: Any, x: Tensor, axis: int) -> ShapeError:
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    """Batch norm of (N, C) or (N, C, L); arguments and state as :class:`torch.nn.BatchNorm1d`.
+    """Batch norm of (N, C) or (N, C, L).
 
-    `activation`: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
-    `sync`: over whose batches statistics are taken in training: True for all processes, a process
-    group, one dimension of a device mesh, or a number of consecutive ranks.  The call takes a
-    residual and a mask, a bool tensor (N,), (N, L) or of the input's shape with 1 for any axis:
-    True for the values that count.  Raises `ShapeError` for another rank, other channels, a mask
-    that does not fit, or one value per channel in training; `AnynormError` for a mask that is not
-    bool; `CollectiveError` where a process that shares statistics is gone.  Ioffe & Szegedy 2015,
-    arXiv:1502.03167.
+    Each channel has one μ and one σ, over samples and positions.  It is a subclass of
+    :class:`torch.nn.BatchNorm1d` and has its arguments and its state.  Added are the activation,
+    synchronised statistics, and the residual and the mask of the call.  Running statistics never
+    take in values that are not finite.
 
-    >>> BatchNorm1d(3, activation="relu")(torch.randn(8, 3)).min() >= 0
-    tensor(True)
-    >>> x, valid = torch.tensor([[1.0], [3.0], [torch.nan]]), torch.tensor([True, True, False])
-    >>> BatchNorm1d(1, affine=False)(x, mask=valid).flatten()
-    tensor([-1.0000,  1.0000,  0.0000])
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training: True for all processes, a process
+            group, one dimension of a device mesh, or a number of consecutive ranks.
+        The others, and the state: as for :class:`torch.nn.BatchNorm1d`.
+
+    Shape:
+        - input: (N, C) or (N, C, L)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N,) for (N, C), (N, L) for (N, C, L), or the input's shape with 1 for any axis;
+          bool, True for the values that count; all others (padding) have no part in statistics and
+          gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> BatchNorm1d(3, activation="relu")(torch.randn(8, 3)).min() >= 0
+        tensor(True)
+        >>> x, valid = torch.tensor([[1.0], [3.0], [torch.nan]]), torch.tensor([True, True, False])
+        >>> BatchNorm1d(1, affine=False)(x, mask=valid).flatten()
+        tensor([-1.0000,  1.0000,  0.0000])
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     ranks = (2, 3)
@@ -236,10 +258,40 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
 
 
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    """Batch norm of (N, C, H, W); see :class:`BatchNorm1d`.
+    """Batch norm of (N, C, H, W).
 
-    >>> BatchNorm2d(3)(torch.randn(8, 3, 4, 4)).shape
-    torch.Size([8, 3, 4, 4])
+    Each channel has one μ and one σ, over samples and positions.  It is a subclass of
+    :class:`torch.nn.BatchNorm2d` and has its arguments and its state.  Added are the activation,
+    synchronised statistics, and the residual and the mask of the call.  Running statistics never
+    take in values that are not finite.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training: True for all processes, a process
+            group, one dimension of a device mesh, or a number of consecutive ranks.
+        The others, and the state: as for :class:`torch.nn.BatchNorm2d`.
+
+    Shape:
+        - input: (N, C, H, W)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, H, W), or the input's shape with 1 for any axis; bool, True for the values that
+          count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> BatchNorm2d(3)(torch.randn(8, 3, 4, 4)).shape
+        torch.Size([8, 3, 4, 4])
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     ranks = (4,)
@@ -247,10 +299,40 @@ class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
 
 
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    """Batch norm of (N, C, D, H, W); see :class:`BatchNorm1d`.
+    """Batch norm of (N, C, D, H, W).
 
-    >>> BatchNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
-    torch.Size([2, 3, 4, 4, 4])
+    Each channel has one μ and one σ, over samples and positions.  It is a subclass of
+    :class:`torch.nn.BatchNorm3d` and has its arguments and its state.  Added are the activation,
+    synchronised statistics, and the residual and the mask of the call.  Running statistics never
+    take in values that are not finite.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training: True for all processes, a process
+            group, one dimension of a device mesh, or a number of consecutive ranks.
+        The others, and the state: as for :class:`torch.nn.BatchNorm3d`.
+
+    Shape:
+        - input: (N, C, D, H, W)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, D, H, W), or the input's shape with 1 for any axis; bool, True for the values
+          that count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> BatchNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
+        torch.Size([2, 3, 4, 4, 4])
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     ranks = (5,)
@@ -260,13 +342,36 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 class SyncBatchNorm(_BatchNorm):
     """Batch norm of (N, C, *) by the statistics of several processes, on CPUs and GPUs.
 
-    Arguments and state as :class:`torch.nn.SyncBatchNorm`; `process_group` takes whatever `sync` of
-    :class:`BatchNorm1d` does, and is the default group if None.  It is no subclass of torch's,
-    which `DistributedDataParallel` refuses on CPUs.  `activation` and errors as for
-    :class:`BatchNorm1d`.
+    It is no subclass of torch's, which `DistributedDataParallel` refuses on CPUs.
 
-    >>> SyncBatchNorm(3, activation="relu").eval()(torch.randn(8, 3)).min() >= 0
-    tensor(True)
+    Args:
+        process_group: the processes, in any form that `sync` of :class:`BatchNorm1d` takes; None
+            for the default group.
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        bias: whether there is β, if there is γ.
+        The others, and the state: as for :class:`torch.nn.SyncBatchNorm`.
+
+    Shape:
+        - input: (N, C, *)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, *), or the input's shape with 1 for any axis; bool, True for the values that
+          count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> SyncBatchNorm(3, activation="relu").eval()(torch.randn(8, 3)).min() >= 0
+        tensor(True)
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     ranks = range(2, 65)
@@ -338,8 +443,37 @@ class _LazyBatchNorm(_BatchNorm):
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
     """A :class:`BatchNorm1d` that takes its channels from the first input.
 
-    >>> LazyBatchNorm1d()(torch.randn(8, 3)).shape
-    torch.Size([8, 3])
+    The first call makes it a :class:`BatchNorm1d`.  A state dict that is loaded before gives the
+    channels as well.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training: True for all processes, a process
+            group, one dimension of a device mesh, or a number of consecutive ranks.
+        The others, and the state: as for :class:`torch.nn.LazyBatchNorm1d`.
+
+    Shape:
+        - input: (N, C) or (N, C, L)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N,) for (N, C), (N, L) for (N, C, L), or the input's shape with 1 for any axis;
+          bool, True for the values that count; all others (padding) have no part in statistics and
+          gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> LazyBatchNorm1d()(torch.randn(8, 3)).shape
+        torch.Size([8, 3])
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     cls_to_become = BatchNorm1d
@@ -348,7 +482,40 @@ class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
 
 
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
-    """A :class:`BatchNorm2d` that takes its channels from the first input."""
+    """A :class:`BatchNorm2d` that takes its channels from the first input.
+
+    The first call makes it a :class:`BatchNorm2d`.  A state dict that is loaded before gives the
+    channels as well.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training: True for all processes, a process
+            group, one dimension of a device mesh, or a number of consecutive ranks.
+        The others, and the state: as for :class:`torch.nn.LazyBatchNorm2d`.
+
+    Shape:
+        - input: (N, C, H, W)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, H, W), or the input's shape with 1 for any axis; bool, True for the values that
+          count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> layer = LazyBatchNorm2d()
+        >>> layer(torch.randn(8, 3, 4, 4)).shape, type(layer).__name__
+        (torch.Size([8, 3, 4, 4]), 'BatchNorm2d')
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
+    """
 
     cls_to_become = BatchNorm2d
     ranks = BatchNorm2d.ranks
@@ -356,7 +523,39 @@ class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
 
 
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
-    """A :class:`BatchNorm3d` that takes its channels from the first input."""
+    """A :class:`BatchNorm3d` that takes its channels from the first input.
+
+    The first call makes it a :class:`BatchNorm3d`.  A state dict that is loaded before gives the
+    channels as well.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        sync: over whose batches statistics are taken in training: True for all processes, a process
+            group, one dimension of a device mesh, or a number of consecutive ranks.
+        The others, and the state: as for :class:`torch.nn.LazyBatchNorm3d`.
+
+    Shape:
+        - input: (N, C, D, H, W)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, D, H, W), or the input's shape with 1 for any axis; bool, True for the values
+          that count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, other channels, or in training one value
+            per channel; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+        CollectiveError: A process that shares statistics is gone.
+
+    Example:
+        >>> LazyBatchNorm3d()(torch.randn(2, 3, 4, 4, 4)).shape
+        torch.Size([2, 3, 4, 4, 4])
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
+    """
 
     cls_to_become = BatchNorm3d
     ranks = BatchNorm3d.ranks
@@ -431,14 +630,36 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
 
 
 class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
-    """Instance norm of (N, C, L) or (C, L); as :class:`torch.nn.InstanceNorm1d`.
+    """Instance norm of (N, C, L) or (C, L).
 
-    `activation` (φ) and the call's residual and mask as in :class:`BatchNorm1d`.  Raises
-    `ShapeError` for another rank, other channels (where it has γ or running statistics), a mask
-    that does not fit, or a single position.  Ulyanov et al. 2016, arXiv:1607.08022.
+    Each channel of each sample has one μ and one σ, over positions.  It is a subclass of
+    :class:`torch.nn.InstanceNorm1d` and has its arguments and its state.
 
-    >>> InstanceNorm1d(3)(torch.randn(8, 3, 5)).shape
-    torch.Size([8, 3, 5])
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        The others, and the state: as for :class:`torch.nn.InstanceNorm1d`.
+
+    Shape:
+        - input: (N, C, L) or (C, L)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, L) for (N, C, L), (L,) for (C, L), or the input's shape with 1 for any axis;
+          bool, True for the values that count; all others (padding) have no part in statistics and
+          gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, a single position, or other channels where
+            the layer has γ or running statistics; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> InstanceNorm1d(3)(torch.randn(8, 3, 5)).shape
+        torch.Size([8, 3, 5])
+
+    Reference:
+        Ulyanov et al. 2016, arXiv:1607.08022.
     """
 
     ranks = (2, 3)
@@ -446,10 +667,36 @@ class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
 
 
 class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
-    """Instance norm of (N, C, H, W) or (C, H, W); see :class:`InstanceNorm1d`.
+    """Instance norm of (N, C, H, W) or (C, H, W).
 
-    >>> InstanceNorm2d(3)(torch.randn(3, 5, 5)).shape
-    torch.Size([3, 5, 5])
+    Each channel of each sample has one μ and one σ, over positions.  It is a subclass of
+    :class:`torch.nn.InstanceNorm2d` and has its arguments and its state.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        The others, and the state: as for :class:`torch.nn.InstanceNorm2d`.
+
+    Shape:
+        - input: (N, C, H, W) or (C, H, W)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, H, W) for (N, C, H, W), (H, W) for (C, H, W), or the input's shape with 1 for
+          any axis; bool, True for the values that count; all others (padding) have no part in
+          statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, a single position, or other channels where
+            the layer has γ or running statistics; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> InstanceNorm2d(3)(torch.randn(3, 5, 5)).shape
+        torch.Size([3, 5, 5])
+
+    Reference:
+        Ulyanov et al. 2016, arXiv:1607.08022.
     """
 
     ranks = (3, 4)
@@ -457,10 +704,36 @@ class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
 
 
 class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
-    """Instance norm of (N, C, D, H, W) or (C, D, H, W); see :class:`InstanceNorm1d`.
+    """Instance norm of (N, C, D, H, W) or (C, D, H, W).
 
-    >>> InstanceNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
-    torch.Size([2, 3, 4, 4, 4])
+    Each channel of each sample has one μ and one σ, over positions.  It is a subclass of
+    :class:`torch.nn.InstanceNorm3d` and has its arguments and its state.
+
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        The others, and the state: as for :class:`torch.nn.InstanceNorm3d`.
+
+    Shape:
+        - input: (N, C, D, H, W) or (C, D, H, W)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, D, H, W) for (N, C, D, H, W), (D, H, W) for (C, D, H, W), or the input's shape
+          with 1 for any axis; bool, True for the values that count; all others (padding) have no
+          part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input has another number of axes, a single position, or other channels where
+            the layer has γ or running statistics; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> InstanceNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
+        torch.Size([2, 3, 4, 4, 4])
+
+    Reference:
+        Ulyanov et al. 2016, arXiv:1607.08022.
     """
 
     ranks = (4, 5)
@@ -468,13 +741,32 @@ class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
 
 
 class LayerNorm(_Activated, torch.nn.LayerNorm):
-    """Layer norm over the last axes; arguments and state as :class:`torch.nn.LayerNorm`.
+    """Layer norm over the last axes.
 
-    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` if the input does not end in
-    `normalized_shape`.  Ba et al. 2016, arXiv:1607.06450.
+    Each vector of the last axes has one μ and one σ.  It is a subclass of
+    :class:`torch.nn.LayerNorm` and has its arguments and its state.
 
-    >>> LayerNorm(10)(torch.randn(2, 7, 10)).shape
-    torch.Size([2, 7, 10])
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        The others, and the state: as for :class:`torch.nn.LayerNorm`.
+
+    Shape:
+        - input: (*, normalized_shape)
+        - residual: the input's shape and type; it is added before φ
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input does not end in `normalized_shape`, or the residual does not fit it.
+        AnynormError: An argument has a wrong type or value.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> LayerNorm(10)(torch.randn(2, 7, 10)).shape
+        torch.Size([2, 7, 10])
+
+    Reference:
+        Ba et al. 2016, arXiv:1607.06450.
     """
 
     if TYPE_CHECKING:
@@ -516,13 +808,32 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
 
 
 class RMSNorm(_Activated, torch.nn.RMSNorm):
-    """RMS norm over the last axes; arguments and state as :class:`torch.nn.RMSNorm`.
+    """RMS norm over the last axes.
 
-    `activation`: φ, as in :class:`BatchNorm1d`.  Raises `ShapeError` if the input does not end in
-    `normalized_shape`.  Zhang & Sennrich 2019, arXiv:1910.07467.
+    It is layer norm without μ: σ is the root mean square.  It is a subclass of
+    :class:`torch.nn.RMSNorm` and has its arguments and its state.
 
-    >>> RMSNorm(10)(torch.randn(2, 7, 10)).shape
-    torch.Size([2, 7, 10])
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        The others, and the state: as for :class:`torch.nn.RMSNorm`.
+
+    Shape:
+        - x: (*, normalized_shape)
+        - residual: the input's shape and type; it is added before φ
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The input does not end in `normalized_shape`, or the residual does not fit it.
+        AnynormError: An argument has a wrong type or value.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> RMSNorm(10)(torch.randn(2, 7, 10)).shape
+        torch.Size([2, 7, 10])
+
+    Reference:
+        Zhang & Sennrich 2019, arXiv:1910.07467.
     """
 
     if TYPE_CHECKING:
@@ -558,14 +869,35 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
 
 
 class GroupNorm(_Activated, torch.nn.GroupNorm):
-    """Group norm of (N, C, *); arguments and state as :class:`torch.nn.GroupNorm`.
+    """Group norm of (N, C, *).
 
-    `activation` (φ) and the call's residual and mask as in :class:`BatchNorm1d`.  Raises
-    `ShapeError` if the groups do not divide the channels (and names the numbers that do), the input
-    has others, or the mask does not fit.  Wu & He 2018, arXiv:1803.08494.
+    Each group of channels of each sample has one μ and one σ, over its channels and positions.  It
+    is a subclass of :class:`torch.nn.GroupNorm` and has its arguments and its state.
 
-    >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
-    torch.Size([2, 6, 5])
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        The others, and the state: as for :class:`torch.nn.GroupNorm`.
+
+    Shape:
+        - input: (N, C, *)
+        - residual: the input's shape and type; it is added before φ
+        - mask: (N, *), or the input's shape with 1 for any axis; bool, True for the values that
+          count; all others (padding) have no part in statistics and gradients, and become 0
+        - output: the input's shape
+
+    Raises:
+        ShapeError: The groups do not divide the channels, with the numbers that do; the input has
+            other channels; or the residual or the mask does not fit it.
+        AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
+        torch.Size([2, 6, 5])
+
+    Reference:
+        Wu & He 2018, arXiv:1803.08494.
     """
 
     if TYPE_CHECKING:

@@ -36,14 +36,25 @@ class NormalizedWeight(Unscripted):
 
     Register it with :func:`torch.nn.utils.parametrize.register_parametrization`, or use
     :func:`normalized`.  γ, one for each unit, starts at σ of the weight at hand, so that weight
-    norm changes nothing at first and weight standardization only takes away the mean.  Shapes:
-    (O, I, *) → the same.  Salimans & Kingma 2016, arXiv:1602.07868; Qiao et al. 2019,
-    arXiv:1903.10520.
+    norm changes nothing at first and weight standardization only takes away the mean.
 
-    >>> layer = torch.nn.Linear(3, 2)
-    >>> norm = NormalizedWeight(entry("weight").spec, layer.weight, eps=0.0)
-    >>> torch.allclose(norm(layer.weight), layer.weight)
-    True
+    Args:
+        spec: the specification, of a normalizer of weights.
+        weight: the weight at hand.
+        eps: ε in σ = √(s² + ε).
+
+    Shape:
+        - weight: (O, I, *)
+        - output: (O, I, *)
+
+    Example:
+        >>> layer = torch.nn.Linear(3, 2)
+        >>> norm = NormalizedWeight(entry("weight").spec, layer.weight, eps=0.0)
+        >>> torch.allclose(norm(layer.weight), layer.weight)
+        True
+
+    Reference:
+        Salimans & Kingma 2016, arXiv:1602.07868; Qiao et al. 2019, arXiv:1903.10520.
     """
 
     def __init__(self, spec: Spec, weight: Tensor, eps: float) -> None:
@@ -127,14 +138,30 @@ class _Cosine(Unscripted):
 
 
 class CosineLinear(_Cosine, torch.nn.Linear):
-    """A linear layer that puts out γ · cos(w, x) + β; arguments as :class:`torch.nn.Linear`.
+    """A linear layer that puts out γ · cos(w, x) + β.
 
-    Luo et al. 2017, arXiv:1702.05870.
+    γ, one for each unit, is the parameter `gain`.  It starts at ‖w‖ times the root of the number of
+    inputs: on inputs of root mean square 1 the layer then puts out what it did without
+    normalization.
 
-    >>> layer = CosineLinear(4, 3)
-    >>> x = torch.randn(2, 4)
-    >>> torch.allclose(layer(5 * x), layer(x), atol=1e-5)
-    True
+    Args:
+        All of them: as for :class:`torch.nn.Linear`.
+
+    Shape:
+        - x: (*, in_features)
+        - output: (*, out_features)
+
+    Raises:
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> layer = CosineLinear(4, 3)
+        >>> x = torch.randn(2, 4)
+        >>> torch.allclose(layer(5 * x), layer(x), atol=1e-5)
+        True
+
+    Reference:
+        Luo et al. 2017, arXiv:1702.05870.
     """
 
     def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -166,21 +193,75 @@ class _CosineConv(_Cosine):
 
 
 class CosineConv1d(_CosineConv, torch.nn.Conv1d):
-    """A convolution that puts out γ · cos(w, patch) + β; arguments as :class:`torch.nn.Conv1d`.
+    """A convolution that puts out γ · cos(w, patch) + β.
 
-    Luo et al. 2017, arXiv:1702.05870.
+    A patch is what the convolution looks at for one output.  γ is as for :class:`CosineLinear`.
 
-    >>> CosineConv1d(4, 3, 5, padding=2)(torch.randn(2, 4, 16)).shape
-    torch.Size([2, 3, 16])
+    Args:
+        All of them: as for :class:`torch.nn.Conv1d`.
+
+    Shape:
+        - x: (N, C, L) or (C, L)
+        - output: that of :class:`torch.nn.Conv1d`
+
+    Raises:
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> CosineConv1d(4, 3, 5, padding=2)(torch.randn(2, 4, 16)).shape
+        torch.Size([2, 3, 16])
+
+    Reference:
+        Luo et al. 2017, arXiv:1702.05870.
     """
 
 
 class CosineConv2d(_CosineConv, torch.nn.Conv2d):
-    """A convolution that puts out γ · cos(w, patch) + β; see :class:`CosineConv1d`."""
+    """A convolution that puts out γ · cos(w, patch) + β.
+
+    A patch is what the convolution looks at for one output.  γ is as for :class:`CosineLinear`.
+
+    Args:
+        All of them: as for :class:`torch.nn.Conv2d`.
+
+    Shape:
+        - x: (N, C, H, W) or (C, H, W)
+        - output: that of :class:`torch.nn.Conv2d`
+
+    Raises:
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> CosineConv2d(4, 3, 5, padding=2)(torch.randn(2, 4, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+
+    Reference:
+        Luo et al. 2017, arXiv:1702.05870.
+    """
 
 
 class CosineConv3d(_CosineConv, torch.nn.Conv3d):
-    """A convolution that puts out γ · cos(w, patch) + β; see :class:`CosineConv1d`."""
+    """A convolution that puts out γ · cos(w, patch) + β.
+
+    A patch is what the convolution looks at for one output.  γ is as for :class:`CosineLinear`.
+
+    Args:
+        All of them: as for :class:`torch.nn.Conv3d`.
+
+    Shape:
+        - x: (N, C, D, H, W) or (C, D, H, W)
+        - output: that of :class:`torch.nn.Conv3d`
+
+    Raises:
+        AnynormError: An argument has a wrong type or value.
+
+    Example:
+        >>> CosineConv3d(4, 3, 3, padding=1)(torch.randn(2, 4, 5, 5, 5)).shape
+        torch.Size([2, 3, 5, 5, 5])
+
+    Reference:
+        Luo et al. 2017, arXiv:1702.05870.
+    """
 
 
 _COSINE: dict[type[torch.nn.Module], type[_Cosine]] = {
@@ -194,15 +275,30 @@ _COSINE: dict[type[torch.nn.Module], type[_Cosine]] = {
 def normalized(
     layer: torch.nn.Module, name: str, *, activation: Activation = None, **options: Any
 ) -> torch.nn.Module:
-    """Return `layer` (linear or convolution) together with the normalizer called `name`.
+    """Return a linear layer or a convolution together with a normalizer.
 
-    A normalizer of activations follows the layer in a `Sequential`; one of weights is registered
-    as a parametrization of the layer, which is edited in place; cosine returns a layer of its own
-    with the same weight.  `options`: as for :func:`anynorm.create`.  Raises `UnknownNameError` for
-    an unknown name, `AnynormError` for a layer of another kind.
+    A normalizer of activations follows the layer in a `Sequential`; one of weights is registered as
+    a parametrization of the layer, which is edited in place; cosine returns a layer of its own with
+    the same weight.
 
-    >>> normalized(torch.nn.Linear(3, 8), "group", groups=2)(torch.randn(5, 3)).shape
-    torch.Size([5, 8])
+    Args:
+        layer: the layer.
+        name: the normalizer's name in :data:`anynorm.catalogue`.
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+        options: as for :func:`anynorm.create`.
+
+    Returns:
+        The module of both.
+
+    Raises:
+        UnknownNameError: There is no normalizer, option or activation of that name.
+        AnynormError: The layer is of another kind, or its weight cannot be normalized: it has none
+            yet, or, for cosine, is parametrized.
+
+    Example:
+        >>> normalized(torch.nn.Linear(3, 8), "group", groups=2)(torch.randn(5, 3)).shape
+        torch.Size([5, 8])
     """
     row = entry(name)
     if not isinstance(layer, tuple(_COSINE)):
@@ -219,10 +315,26 @@ def normalized(
 
 
 class Activate(Unscripted):
-    """φ as a layer: the name of one in :data:`anynorm.activations.ACTIVATIONS` or a function.
+    """φ as a layer: what is left of a layer whose normalization was folded away.
 
-    >>> Activate("relu")(torch.tensor([-1.0, 2.0]))
-    tensor([0., 2.])
+    Args:
+        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
+            None.
+
+    Shape:
+        - x: any
+        - residual: the shape and type of `x`; it is added before φ
+        - output: that of `x`, if the function keeps it
+
+    Raises:
+        UnknownNameError: There is no activation of that name.
+        AnynormError: The activation is neither a name nor a function, or the residual is of another
+            type than `x`.
+        ShapeError: The residual has another shape than `x`.
+
+    Example:
+        >>> Activate("relu")(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
     """
 
     def __init__(self, activation: Activation) -> None:

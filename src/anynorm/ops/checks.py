@@ -122,7 +122,23 @@ def need_channels(x: Tensor, weight: Tensor | None) -> None:
 
 
 def check_residual(x: Tensor, residual: Tensor) -> None:
-    """Raise if `residual` cannot be added to a normalized `x` value by value."""
+    """Raise an error if a residual cannot be added to a normalized input value by value.
+
+    Args:
+        x: the input.
+        residual: the residual.
+
+    Shape:
+        - x, residual: one and the same
+
+    Raises:
+        ShapeError: The shapes differ.
+        AnynormError: The residual is no tensor, or of another data type than the input.
+
+    Example:
+        >>> import torch
+        >>> check_residual(torch.zeros(2, 3), torch.ones(2, 3))
+    """
     if not isinstance(residual, Tensor):
         raise AnynormError(
             f"residual= is of type {type(residual).__name__}; it must be a torch.Tensor of the "
@@ -144,7 +160,19 @@ def check_residual(x: Tensor, residual: Tensor) -> None:
 
 
 def check_groups(groups: int, shape: Sequence[int]) -> None:
-    """Raise `ShapeError` if `groups` does not divide the channels of an input (N, C, *)."""
+    """Raise an error if a number of groups does not divide the channels of an input.
+
+    Args:
+        groups: the number of groups.
+        shape: the shape of the input, (N, C, *).
+
+    Raises:
+        ShapeError: The groups do not divide C, with the numbers that do, or the shape has fewer
+            than 2 axes.
+
+    Example:
+        >>> check_groups(2, (8, 6))
+    """
     if len(shape) < 2:
         raise ShapeError(
             f"group norm takes an input (N, C, *) of at least 2 axes, got shape {tuple(shape)}. "

@@ -67,7 +67,22 @@ def _failed(what: str, layer: str, size: int, group: str, error: Exception) -> C
 
 
 def check_sync(sync: Any) -> Any:
-    """Return `sync`, None for False; raise `AnynormError` if it names no group of processes."""
+    """Return which processes share statistics, in the one form that layers keep.
+
+    Args:
+        sync: True for all processes, a process group, one dimension of a device mesh, or a number
+            of consecutive ranks; None or False for none.
+
+    Returns:
+        `sync`, and None for False.
+
+    Raises:
+        AnynormError: `sync` names no group of processes, or one that this process is not in.
+
+    Example:
+        >>> check_sync(8), check_sync(False)
+        (8, None)
+    """
     if sync is None or sync is True or sync is False:
         return sync or None
     if dist.is_available() and sync is dist.GroupMember.NON_GROUP_MEMBER:

@@ -27,9 +27,18 @@ _FORMULA = define(f"track_formula_{_SCHEMA}")  # what a device's kernel calls wh
 class Running(NamedTuple):
     """The running statistics of a layer, updated in place.
 
-    `mean` and `var` have the shape of γ (`var` that of the covariance for whitening).  `batches` is
-    their number so far, or None where nobody counts.  A `momentum` of None asks for the cumulative
-    average, weight 1/`batches`, and needs `batches`.
+    Args:
+        mean: the running mean, of the shape of γ.
+        var: the running variance, of the shape of γ; for whitening the covariance.
+        batches: the number of batches so far, or None where nobody counts.
+        momentum: the weight of the newest batch.  None asks for the cumulative average, weight
+            1/`batches`, and needs `batches`.
+
+    Example:
+        >>> running = Running(torch.zeros(2), torch.ones(2), None, momentum=0.5)
+        >>> running.track(torch.full((2,), 4.0), torch.full((2,), 3.0))
+        >>> running.mean, running.var
+        (tensor([2., 2.]), tensor([2., 2.]))
     """
 
     mean: Tensor

@@ -25,7 +25,17 @@ CHANNELS = ("c", "o")  # where γ lives
 
 @dataclass(frozen=True)
 class Part:
-    """A named axis, or a part of one that parentheses split; `shared` if it is in brackets."""
+    """A named axis, or a part of one that parentheses split.
+
+    Args:
+        name: the name, a key of ``AXES`` or "...".
+        shared: whether it is in brackets.
+
+    Example:
+        >>> from anynorm.pattern import Pattern
+        >>> [part.name for part in Pattern.parse("n (g [c])").parts if part.shared]
+        ['c']
+    """
 
     name: str
     shared: bool

@@ -20,11 +20,16 @@ _PLANS: dict[tuple[str, int], Plan] = {}
 class Pattern:
     """A parsed bracket pattern; get one from :meth:`parse`, which caches.
 
-    >>> pattern = Pattern.parse("n (g [c]) [...]")
-    >>> sorted(pattern.shared)
-    ['...', 'c']
-    >>> pattern.plan(4).dims
-    (2, 3, 4)
+    Args:
+        text: the text that was read.
+        axes: the parts of each axis.
+
+    Example:
+        >>> pattern = Pattern.parse("n (g [c]) [...]")
+        >>> sorted(pattern.shared)
+        ['...', 'c']
+        >>> pattern.plan(4).dims
+        (2, 3, 4)
     """
 
     text: str
@@ -32,7 +37,17 @@ class Pattern:
 
     @staticmethod
     def parse(text: str) -> Pattern:
-        """Read a pattern; raises `PatternError` with a caret under the fault."""
+        """Read a pattern.
+
+        Args:
+            text: the axes, in brackets those that share one μ and σ, such as ``"[n] c [...]"``.
+
+        Returns:
+            The pattern.
+
+        Raises:
+            PatternError: It cannot be read; the message has a caret under the fault.
+        """
         if not isinstance(text, str):
             raise PatternError(
                 f"the pattern is of type {type(text).__name__}; it must be text that names the "
@@ -54,7 +69,17 @@ class Pattern:
         return frozenset(part.name for part in self.parts if part.shared)
 
     def plan(self, rank: int) -> Plan:
-        """Resolve the pattern for inputs of `rank` axes; raises `ShapeError` if it cannot fit."""
+        """Resolve the pattern for inputs of one rank.
+
+        Args:
+            rank: the number of axes.
+
+        Returns:
+            The plan, which is kept.
+
+        Raises:
+            ShapeError: No input of this rank fits the pattern.
+        """
         key = (self.text, rank)
         if key not in _PLANS:
             _PLANS[key] = resolve(self, rank)

@@ -20,10 +20,22 @@ class Plan:
     """A pattern resolved for one rank.
 
     The *split view* of an input has one axis for each part: ``n (g [c]) [...]`` views (N, C, H, W)
-    as (N, G, C/G, H, W).  `dims` are the axes of that view which share statistics; `splits`
-    tells whether it differs from the input, `takes_batch` whether samples share statistics.  γ and
-    β (and running statistics) start at the input's axis `first`, the channels if the pattern
-    `names_channels`; else they live on every axis without brackets.
+    as (N, G, C/G, H, W).
+
+    Args:
+        pattern: the pattern.
+        axes: the parts of each axis of an input of this rank.
+        dims: the axes of the split view which share statistics.
+        first: the axis of the input where γ and β (and running statistics) start.
+        splits: whether the split view differs from the input.
+        takes_batch: whether samples share statistics.
+        names_channels: whether the pattern names the channels, where γ then starts; else γ lives on
+            every axis without brackets.
+
+    Example:
+        >>> from anynorm.pattern import Pattern
+        >>> Pattern.parse("n (g [c]) [...]").plan(3).view((2, 6, 5), {"g": 3})
+        [2, 3, 2, 5]
     """
 
     pattern: Pattern
@@ -51,10 +63,17 @@ class Plan:
         return [*kept, names.index("c"), *self.dims], len(kept)
 
     def view(self, shape: tuple[int, ...], sizes: Mapping[str, int]) -> list[int]:
-        """Return the shape of the split view of an input of `shape`.
+        """Return the shape of the split view of an input.
 
-        `sizes` gives the parts of split axes, all but one of each, e.g. ``{"g": 8}``.  Raises
-        `ShapeError` if a size does not divide its axis.
+        Args:
+            shape: the shape of the input.
+            sizes: the parts of split axes, all but one of each, e.g. ``{"g": 8}``.
+
+        Returns:
+            One size for each part.
+
+        Raises:
+            ShapeError: A size does not divide its axis.
         """
         split: list[int] = []
         for axis, (size, parts) in enumerate(zip(shape, self.axes, strict=True)):

@@ -13,17 +13,34 @@ __all__ = ["CosineLinear"]
 
 
 class CosineLinear:
-    """y = γ · (w · x) / (σ_w σ_x) + β from (*, inputs) to (*, outputs); σ = sqrt(Σ² + ε).
+    """Cosine normalization of a linear layer: y = γ · (w · x) / (σ_w σ_x) + β.
 
-    Luo et al. 2017, arXiv:1702.05870.  `weight` (outputs, inputs) starts as a Gaussian sample of
-    `seed`; `gamma` and `beta` (outputs,) as 1 and 0.  :meth:`backward` sets `dweight`, `dgamma` and
-    `dbeta`.
+    σ = sqrt(Σ² + ε), over the weights of a unit and over the inputs.  `weight` (outputs, inputs)
+    starts as a Gaussian sample; `gamma` and `beta` (outputs,) as 1 and 0.  :meth:`backward` sets
+    `dweight`, `dgamma` and `dbeta`.
 
-    >>> import numpy
-    >>> layer = CosineLinear(2, 1)
-    >>> layer.weight = [[3.0, 0.0]]
-    >>> layer.forward(numpy.asarray([[5.0, 0.0], [0.0, 7.0], [-2.0, 0.0]])).round(6).tolist()
-    [[1.0], [0.0], [-1.0]]
+    Args:
+        inputs: the size of the input's last axis.
+        outputs: the size of the output's last axis.
+        eps: ε.
+        seed: the seed of the sample.
+
+    Shape:
+        - x: (*, inputs)
+        - y: (*, outputs)
+
+    Raises:
+        ShapeError: The last axis of an input is not the layer's inputs.
+
+    Example:
+        >>> import numpy
+        >>> layer = CosineLinear(2, 1)
+        >>> layer.weight = [[3.0, 0.0]]
+        >>> layer.forward(numpy.asarray([[5.0, 0.0], [0.0, 7.0], [-2.0, 0.0]])).round(6).tolist()
+        [[1.0], [0.0], [-1.0]]
+
+    Reference:
+        Luo et al. 2017, arXiv:1702.05870.
     """
 
     def __init__(self, inputs: int, outputs: int, *, eps: float = 1e-12, seed: int = 0) -> None:
@@ -37,7 +54,21 @@ class CosineLinear:
         self._saved: tuple[Standardized, Standardized, Array] | None = None
 
     def forward(self, x: Array) -> Array:
-        """Return y; raises `ShapeError` if the last axis of x is not the layer's inputs."""
+        """Compute y.
+
+        Args:
+            x: the input.
+
+        Shape:
+            - x: (*, inputs)
+            - y: (*, outputs)
+
+        Returns:
+            y.
+
+        Raises:
+            ShapeError: The last axis of x is not the layer's inputs.
+        """
         xp = namespace(x)
         x, weight = as_float64(x, xp), as_float64(self.weight, xp)
         if x.ndim == 0 or x.shape[-1] != weight.shape[1]:

@@ -18,14 +18,25 @@ _LAST_AXES = ("c", "d", "h", "w")
 class BatchNorm(Normalizer):
     """One μ and σ for each channel of (N, C, *), over samples and positions.
 
-    Ioffe & Szegedy 2015, arXiv:1502.03167.
+    Args:
+        channels: the number of channels.
+        options: `eps`, `momentum` and `activation`, as for :class:`Normalizer`.
 
-    >>> import numpy
-    >>> layer = BatchNorm(2)
-    >>> layer.forward(numpy.asarray([[1.0, 5.0], [3.0, 9.0]])).round(3).tolist()
-    [[-1.0, -1.0], [1.0, 1.0]]
-    >>> layer.running_mean.round(3).tolist()
-    [0.2, 0.7]
+    Raises:
+        ShapeError: An input does not have these channels, or, in training, has a single value for
+            each μ and σ.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> import numpy
+        >>> layer = BatchNorm(2)
+        >>> layer.forward(numpy.asarray([[1.0, 5.0], [3.0, 9.0]])).round(3).tolist()
+        [[-1.0, -1.0], [1.0, 1.0]]
+        >>> layer.running_mean.round(3).tolist()
+        [0.2, 0.7]
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     def __init__(self, channels: int, **options: Any) -> None:
@@ -35,7 +46,21 @@ class BatchNorm(Normalizer):
 class InstanceNorm(Normalizer):
     """One μ and σ for each channel of each sample of (N, C, *), over positions.
 
-    Ulyanov et al. 2016, arXiv:1607.08022.
+    Args:
+        channels: the number of channels.
+        options: `eps`, `momentum` and `activation`, as for :class:`Normalizer`.
+
+    Raises:
+        ShapeError: An input does not have these channels.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> import numpy
+        >>> InstanceNorm(1).forward(numpy.asarray([[[1.0, 3.0]]])).round(3).tolist()
+        [[[-1.0, 1.0]]]
+
+    Reference:
+        Ulyanov et al. 2016, arXiv:1607.08022.
     """
 
     def __init__(self, channels: int, **options: Any) -> None:
@@ -43,9 +68,25 @@ class InstanceNorm(Normalizer):
 
 
 class GroupNorm(Normalizer):
-    """One μ and σ for each of `groups` groups of channels of each sample of (N, C, *).
+    """One μ and σ for each group of channels of each sample of (N, C, *).
 
-    Wu & He 2018, arXiv:1803.08494.  Raises `ShapeError` if groups do not divide the channels.
+    Args:
+        groups: the number of groups.
+        channels: the number of channels.
+        options: `eps`, `momentum` and `activation`, as for :class:`Normalizer`.
+
+    Raises:
+        ShapeError: At a call: the groups do not divide the channels, or the input does not have
+            these channels.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> import numpy
+        >>> GroupNorm(2, 4).forward(numpy.asarray([[1.0, 3.0, 10.0, 30.0]])).round(3).tolist()
+        [[-1.0, 1.0, -1.0, 1.0]]
+
+    Reference:
+        Wu & He 2018, arXiv:1803.08494.
     """
 
     def __init__(self, groups: int, channels: int, **options: Any) -> None:
@@ -53,14 +94,25 @@ class GroupNorm(Normalizer):
 
 
 class LayerNorm(Normalizer):
-    """One μ and σ for each sample, over the last axes, whose shape is `channels`.
+    """One μ and σ for each sample, over the last axes.
 
-    Ba et al. 2016, arXiv:1607.06450.
+    Args:
+        channels: the shape of the last axes.
+        options: `eps`, `momentum` and `activation`, as for :class:`Normalizer`.
 
-    >>> import numpy
-    >>> layer = LayerNorm((2, 3))
-    >>> layer.forward(numpy.ones((5, 4, 2, 3))).shape
-    (5, 4, 2, 3)
+    Raises:
+        ShapeError: An input does not end in `channels`.
+        AnynormError: `channels` names no axis, or more than 4.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> import numpy
+        >>> layer = LayerNorm((2, 3))
+        >>> layer.forward(numpy.ones((5, 4, 2, 3))).shape
+        (5, 4, 2, 3)
+
+    Reference:
+        Ba et al. 2016, arXiv:1607.06450.
     """
 
     def __init__(self, channels: int | tuple[int, ...], **options: Any) -> None:
@@ -70,7 +122,22 @@ class LayerNorm(Normalizer):
 class RMSNorm(Normalizer):
     """Layer norm without μ: σ is the root mean square over the last axes.
 
-    Zhang & Sennrich 2019, arXiv:1910.07467.
+    Args:
+        channels: the shape of the last axes.
+        options: `eps`, `momentum` and `activation`, as for :class:`Normalizer`.
+
+    Raises:
+        ShapeError: An input does not end in `channels`.
+        AnynormError: `channels` names no axis, or more than 4.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> import numpy
+        >>> RMSNorm(2).forward(numpy.asarray([[3.0, 4.0]])).round(4).tolist()
+        [[0.8485, 1.1314]]
+
+    Reference:
+        Zhang & Sennrich 2019, arXiv:1910.07467.
     """
 
     def __init__(self, channels: int | tuple[int, ...], **options: Any) -> None:
@@ -87,14 +154,28 @@ def create(
     activation: str | None = None,
     **options: Any,
 ) -> Normalizer | CosineLinear:
-    """Build the reference of any catalogue entry; `options` are the entry's own.
+    """Build the reference of any catalogue entry.
 
     Layer and RMS norm are those for (N, C, *): over the channels and all positions of a sample.
-    "cosine" is a layer from `channels` inputs to ``outputs=``.  Raises `UnknownNameError` for
-    a name or an option that does not exist.
+    "cosine" is a layer from `channels` inputs to ``outputs=``.
 
-    >>> create("group", 8, groups=2).gamma.shape
-    (8,)
+    Args:
+        name: the name of the entry.
+        channels: the number of channels, or the shape of γ and β.
+        eps: ε in σ = √(s² + ε); None for the catalogue's.
+        momentum, activation: as for :class:`Normalizer`.
+        options: the entry's own, as in ``groups=8``.
+
+    Returns:
+        The reference, forward and backward.
+
+    Raises:
+        UnknownNameError: There is no name or option like that.
+        AnynormError: "cosine" is not given both its sizes.
+
+    Example:
+        >>> create("group", 8, groups=2).gamma.shape
+        (8,)
     """
     found = entry(name)
     eps = found.eps if eps is None else eps

@@ -29,20 +29,34 @@ class _Saved(NamedTuple):
 class Normalizer:
     """Any specification with its parameters, in float64, forward and analytic backward.
 
-    γ and β have the shape `channels` (an int or a tuple) and lie on the axes of the input where the
-    pattern says the channels start.  They are attributes (`gamma`, `beta`, initially 1 and 0) that
-    you may set; a normalizer without them leaves them alone.  :meth:`backward` sets `dgamma` and
-    `dbeta`.  `sizes` gives the parts of split axes, e.g. ``{"g": 8}``.  Arrays may come from any
+    γ and β lie on the axes of the input where the pattern says the channels start.  They are
+    attributes (`gamma`, `beta`, initially 1 and 0) that you may set; a normalizer without them
+    leaves them alone.  :meth:`backward` sets `dgamma` and `dbeta`.  Arrays may come from any
     library that follows the array-API standard; what follows none is taken for a NumPy array.
 
     A specification that shares statistics between samples keeps running statistics, in `running`:
     ``running_mean``, ``running_var`` (or ``running_cov``), ``num_batches_tracked``.  Set `running`
     to None to use every batch's own statistics always.
 
-    >>> import numpy
-    >>> layer = Normalizer(Spec.of("n (g [c])"), 4, sizes={"g": 2}, eps=0.0)
-    >>> layer.forward(numpy.asarray([[1.0, 3.0, 10.0, 30.0]])).tolist()
-    [[-1.0, 1.0, -1.0, 1.0]]
+    Args:
+        spec: the specification.
+        channels: the shape of γ and β, an int or a tuple.
+        eps: ε in σ = √(s² + ε).
+        sizes: the sizes of the parts of split axes, e.g. ``{"g": 8}``.
+        momentum: the weight of the newest batch in the running statistics; None for the average of
+            all batches.
+        activation: the name of φ; None for the identity.
+
+    Raises:
+        ShapeError: An input does not have the channels, or, in training, a statistic that samples
+            share is taken over a single value.
+        UnknownNameError: There is no activation of that name.
+
+    Example:
+        >>> import numpy
+        >>> layer = Normalizer(Spec.of("n (g [c])"), 4, sizes={"g": 2}, eps=0.0)
+        >>> layer.forward(numpy.asarray([[1.0, 3.0, 10.0, 30.0]])).tolist()
+        [[-1.0, 1.0, -1.0, 1.0]]
     """
 
     def __init__(
@@ -69,10 +83,22 @@ class Normalizer:
         self.reset_running_stats()
 
     def forward(self, x: Array, training: bool | None = None) -> Array:
-        """Return h in the shape of x; `training` stands for the mode of this call only.
+        """Compute h.
 
-        Raises `ShapeError` if x does not have the channels, or, in training, if a statistic that
-        samples share is taken over a single value.
+        Args:
+            x: the input.
+            training: the mode of this call alone; None for that of the layer.
+
+        Shape:
+            - x: any that fits the pattern
+            - h: that of x
+
+        Returns:
+            h.
+
+        Raises:
+            ShapeError: x does not have the channels, or, in training, a statistic that samples
+                share is taken over a single value.
         """
         xp = namespace(x)
         x = as_float64(x, xp)

@@ -10,9 +10,20 @@ __all__ = ["Running", "per_channel"]
 class Running:
     """An exponential (or cumulative) average of batches' mean and spread.
 
-    `spread` is s² per channel, or the covariance matrices (groups, c, c) of a whitening layer.
-    Either is made of `blocks`, the channels or groups, which enter one by one: a block that is not
-    finite leaves its average as it was, and a batch of which nothing entered is not counted.
+    Mean and spread are made of blocks, the channels or groups, which enter one by one: a block that
+    is not finite leaves its average as it was, and a batch of which nothing entered is not counted.
+
+    Args:
+        mean: the mean before the first batch.
+        spread: s² per channel, or the covariance matrices (groups, c, c) of a whitening layer.
+        blocks: the number of blocks.
+
+    Example:
+        >>> import numpy
+        >>> running = Running(numpy.zeros(2), numpy.ones(2), blocks=2)
+        >>> running.update(numpy.asarray([4.0, numpy.nan]), numpy.asarray([3.0, 3.0]), momentum=0.5)
+        >>> running.mean.tolist(), running.spread.tolist(), running.batches
+        ([2.0, 0.0], [2.0, 1.0], 1)
     """
 
     def __init__(self, mean: Array, spread: Array, blocks: int) -> None:

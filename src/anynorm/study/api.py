@@ -41,9 +41,21 @@ _RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01, "adamw": 0.01}
 class Study:
     """What a study found: its records, and the evidence and verdict they come to.
 
-    `planned` counts the runs of the whole study, `reused` those that were in the store already.
-    `margin` is the difference that does not matter, `looks` the number of times that the study
-    may have been looked at while it grew, and `stopped` says why it stopped growing.
+    Args:
+        records: the records of the runs.
+        planned: the number of runs of the whole study.
+        reused: the number of those that were in the store already.
+        failures: the runs that gave no record, with the reasons.
+        interrupted: whether the study was interrupted.
+        title: what reports call it.
+        command: the command that runs it again, for reports.
+        margin: the difference that does not matter; None for the default of the task.
+        looks: the number of times that the study may have been looked at while it grew.
+        stopped: why it stopped growing; "" if it did not grow.
+
+    Example:
+        >>> result = anynorm.study("mlp-relu", norms=["none", "batch"])  # doctest: +SKIP
+        >>> result.table()  # doctest: +SKIP
     """
 
     records: list[Record]
@@ -136,46 +148,72 @@ def study(
 ) -> Study:
     """Train a model with each normalizer, measure why they differ, and say which suits it.
 
-    `model` is a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
-    given a function from channels to a module; otherwise the normalization layers of the model it
-    returns are replaced. `data` is 'digits', 'varied-digits', 'gaussian', 'python-text',
-    'torchvision:NAME' or ``package.module:function`` returning a training and a held-out set.
-    `norms` are names of the catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"``
-    also normalizes queries and keys. Where nothing is given, the subject's own settings hold.
+    Each setting is run with the same seeds for every normalizer.  The base values are compared with
+    others one at a time, or all combined.  Where nothing is given, the subject's own settings hold.
 
-    Each setting is run with the `seeds` seeds from `first_seed` on, the same for every normalizer.
-    `lr` and `batch` are the base values; `lrs`, `inits` (factors of the initial weights), `batches`
-    and `placements` ('before' and 'after' the activation, or 'pre' and 'post' in a residual
-    network) are compared one at a time around them, or all combined with `full`. With
-    `probes` the base runs are measured in depth. `experiments` are runs that answer one question
-    each, such as what is lost without γ and β; with `noise` the noisy control is among them.
-    `refine` rounds then bisect the limits of the usable learning rates.
+    Every run ends as one record in the store; what is there is not run again. Ctrl-C returns the
+    study of what is finished.
 
-    `optimizer` is 'sgd', 'momentum' (SGD with 0.9), 'adam' or 'adamw'. `weight_decay` acts on
-    weights alone. `warmup` counts the steps in which the learning rate rises from 0. A model of
-    your own is trained with SGD, or with AdamW and warm-up if it contains attention. With another
-    optimizer than the subject's own, its learning rates and weight decay are scaled to match.
+    A model of your own is trained with SGD, or with AdamW and warm-up if it contains attention.
+    With another optimizer than the subject's own, its learning rates and weight decay are scaled to
+    match.
 
-    `margin` is the difference that does not matter, in points of accuracy (0.5) or per cent of a
-    loss (2): what is shown to differ by less is called equivalent. With `until_decided` or
-    `minutes` more seeds are run after the planned ones, for those normalizers whose comparisons
-    cannot tell yet, until all are decided, more seeds would not decide them, 32 seeds are reached,
-    or so many minutes are over. The error is divided among the looks.
+    Args:
+        model: a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
+            given a function from channels to a module; otherwise the normalization layers of the
+            model it returns are replaced.
+        data: 'digits', 'varied-digits', 'gaussian', 'python-text', 'torchvision:NAME' or
+            ``package.module:function`` returning a training and a held-out set.
+        norms: names of the catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"``
+            also normalizes queries and keys.
+        lr: the base learning rate.
+        lrs: the learning rates to compare.
+        inits: factors of the initial weights to compare.
+        batch: the base batch size.
+        batches: the batch sizes to compare.
+        placements: the placements to compare: 'before' and 'after' the activation, or 'pre' and
+            'post' in a residual network.
+        seeds: the number of seeds of each setting.
+        first_seed: the first of them.
+        steps: the steps of each run.
+        optimizer: 'sgd', 'momentum' (SGD with 0.9), 'adam' or 'adamw'.
+        weight_decay: the weight decay, which acts on weights alone.
+        warmup: the steps in which the learning rate rises from 0.
+        noise: whether the noisy control is among the experiments.
+        experiments: whether there are runs that answer one question each, such as what is lost
+            without γ and β.
+        full: whether all values are combined.
+        probes: whether the base runs are measured in depth.
+        refine: the rounds that then bisect the limits of the usable learning rates.
+        margin: the difference that does not matter, in points of accuracy (0.5) or per cent of a
+            loss (2): what is shown to differ by less is called equivalent.
+        until_decided: whether more seeds are run after the planned ones, for those normalizers
+            whose comparisons cannot tell yet, until all are decided, more seeds would not decide
+            them, or 32 seeds are reached. The error is divided among the looks.
+        minutes: the same as `until_decided`, for at most so many minutes, planned runs included.
+        run_minutes: the minutes after which a run is ended and counts as failed. None stands for 20
+            times what the longest finished run would have taken with the same number of steps, but
+            at least one minute, and six hours as long as no run has finished; `math.inf` sets no
+            limit.
+        store: the folder of the records, or a URL that fsspec knows.
+        report: the file of the report, an HTML page.
+        on: where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this machine),
+            'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
+            (jobs, through submitit).
+        workers: the most that is at work at a time: processes, tasks, jobs.
+        progress: whether the progress is shown.
+        command: the command that runs it again, for reports.
 
-    `on` says where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this
-    machine), 'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
-    (jobs, through submitit). `workers` limits what is at work at a time: processes, tasks, jobs.
+    Returns:
+        The study: records, evidence and verdict.
 
-    A run that takes longer than `run_minutes` is ended and counts as failed. By default the limit
-    is 20 times what the longest finished run would have taken with the same number of steps, but
-    at least one minute, and six hours as long as no run has finished; `math.inf` sets no limit.
+    Raises:
+        AnynormError: Bad input, before any run; or every run failed.
+        KeyboardInterrupt: Ctrl-C, before the first run was finished.
 
-    Every run ends as one record in `store`, a folder or a URL that fsspec knows; what is there is
-    not run again. Ctrl-C returns the study of what is finished, and before the first run is
-    finished raises `KeyboardInterrupt`. Raises `AnynormError` for bad input before any run.
-
-    >>> result = study("mlp-relu", norms=["none", "batch"])  # doctest: +SKIP
-    >>> result.report("report.html")  # doctest: +SKIP
+    Example:
+        >>> result = anynorm.study("mlp-relu", norms=["none", "batch"])  # doctest: +SKIP
+        >>> result.report("report.html")  # doctest: +SKIP
     """
     if refine < 0:
         raise AnynormError(f"refine is {refine}; it counts rounds, 0 or more.")

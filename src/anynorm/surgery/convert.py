@@ -39,26 +39,41 @@ def convert(
     tolerance: float | None = None,
     **options: Any,
 ) -> Result[Model]:
-    """Turn normalizers of `model` into others.
+    """Turn normalizers of a model into others.
 
-    `to` is "torch" or "anynorm", for the same layers of torch.nn or of ours (all of them, with
-    their statistics; on an `example` the outputs must then agree to a relative 1e-4 unless another
-    `tolerance` is given), or the kind to turn the batch family into: "sync", "frozen", or a name of
-    :data:`anynorm.catalogue`, with its `options` (``groups=8``).  `source` names other families to
-    convert.  γ, β, activations, hooks, modes and names stay; running statistics stay where the new
-    layer evaluates by the same ones.  The receipt says what has no place, and why a layer was not
+    γ, β, activations, hooks, modes and names stay; running statistics stay where the new layer
+    evaluates by the same ones.  The receipt says what has no place, and why a layer was not
     converted.
 
-    An `example` shows how many axes the inputs have and which layers take a residual, which decides
-    between torch's classes; without one, layers that only the example could tell apart are refused
-    or general.  `forward` says how the model is called (see :mod:`anynorm.surgery.batches`).
-    Raises `UnknownNameError` for a target, source or option that there is not, `AnynormError` if
-    groups do not divide the channels, with the numbers that do for all layers.
+    Args:
+        model: the model.
+        to: "torch" or "anynorm", for the same layers of torch.nn or of ours: all of them, with
+            their statistics.  Or the kind to turn the batch family into: "sync", "frozen", or a
+            name of :data:`anynorm.catalogue`.
+        example: an input, as a loader gives it.  It shows how many axes the inputs have and which
+            layers take a residual, which decides between torch's classes; without one, layers that
+            only the example could tell apart are refused or general.
+        source: other families to convert, by name.
+        forward: how the model is called (see :mod:`anynorm.surgery.batches`).
+        inplace: whether the model itself is changed, and not a copy.
+        tolerance: the largest relative difference of the outputs on the example; above it
+            everything is undone.  None stands for 1e-4 for "torch", "anynorm" and "frozen", and for
+            any difference otherwise.
+        options: those of the kind (``groups=8``).
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-    >>> group = convert(model, "group", groups=4).model[1]
-    >>> group.num_groups, group.weight is not None
-    (4, True)
+    Returns:
+        The model and the receipt.
+
+    Raises:
+        UnknownNameError: There is no target, source or option of that name.
+        AnynormError: Groups do not divide the channels, with the numbers that do for all layers; or
+            the model cannot be copied, or called on the example.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        >>> group = convert(model, "group", groups=4).model[1]
+        >>> group.num_groups, group.weight is not None
+        (4, True)
     """
     check_model("convert", model)
     check_options(to, options)

@@ -33,28 +33,41 @@ def fold(
     inplace: bool = False,
     tolerance: float | None = 1e-4,
 ) -> Result[Model]:
-    """Put the normalizers of `model`, which is in eval mode, into the layers around them.
+    """Put the normalizers of a model in eval mode into the layers around them.
 
     A normalizer with kept statistics is a · x + b for each channel.  It disappears into the
     convolution (of any rank, transposed or grouped) or linear layer in front of it, or into the one
     behind where no padding lies between; a bias is added where there is none, and an activation or
-    a residual stays.  The operators are found with :func:`torch.export.export` on `example`, and a
-    layer that is used in any other way stays as it is: the receipt names every normalizer that does
-    and says why.  New weights are computed in float64 and rounded once.  If the outputs on
-    `example` differ by more than `tolerance`, relative to their largest value, everything is undone
-    (weights of 16 bits need one of about 0.05).  `forward` says how the model is called (see
-    :mod:`anynorm.surgery.batches`).
+    a residual stays.  The operators are found with :func:`torch.export.export` on the example, and
+    a layer that is used in any other way stays as it is: the receipt names every normalizer that
+    does and says why.  New weights are computed in float64 and rounded once.
 
-    A folded model is for inference: it can no longer update statistics.  Raises `AnynormError` if
-    the model or a normalizer is in train mode, or if the model cannot be exported.
+    A folded model is for inference: it can no longer update statistics.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
-    >>> fold(model, torch.randn(2, 3, 9, 9)).model
-    Sequential(
-      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
-      (1): Identity()
-      (2): ReLU()
-    )
+    Args:
+        model: the model, in eval mode.
+        example: an input, as a loader gives it.
+        forward: how the model is called (see :mod:`anynorm.surgery.batches`).
+        inplace: whether the model itself is changed, and not a copy.
+        tolerance: the largest difference of the outputs on the example, relative to their largest
+            value; above it everything is undone.  None allows any.  Weights of 16 bits need one of
+            about 0.05.
+
+    Returns:
+        The model and the receipt.
+
+    Raises:
+        AnynormError: The model or a normalizer is in train mode, or the model cannot be copied,
+            called on the example, or exported.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        >>> fold(model.eval(), torch.randn(2, 3, 9, 9)).model
+        Sequential(
+          (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): Identity()
+          (2): ReLU()
+        )
     """
     check_model("fold", model)
     _check_mode(model)

@@ -30,19 +30,33 @@ def freeze(
     inplace: bool = False,
     tolerance: float | None = 1e-5,
 ) -> Result[Model]:
-    """Turn the batch norms of `model` into :class:`anynorm.FrozenBatchNorm` with their statistics.
+    """Turn the batch norms of a model into :class:`anynorm.FrozenBatchNorm` with their statistics.
 
-    They then do in training what they do in eval mode, whatever ``train()`` says.  `affine`:
-    whether γ and β are frozen too; otherwise they stay the parameters that they are.  `layers`
-    limits the change to these: names, modules that contain them, or patterns (see
-    :mod:`anynorm.surgery.names`).  Names in the state dict, activations and hooks stay.
-    Where an `example` is given the outputs in eval mode are compared on it, and a relative
-    difference above `tolerance` undoes everything; `forward` says how the model is called (see
-    :mod:`anynorm.surgery.batches`).  Raises `AnynormError` if a name is of no such layer.
+    They then do in training what they do in eval mode, whatever ``train()`` says.  Names in the
+    state dict, activations and hooks stay.
 
-    >>> model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    >>> freeze(model).model[1]
-    FrozenBatchNorm(2, eps=1e-05)
+    Args:
+        model: the model.
+        example: an input, as a loader gives it, on which the outputs in eval mode are compared.
+        affine: whether γ and β are frozen too; otherwise they stay the parameters that they are.
+        layers: the layers to freeze: names, modules that contain them, or patterns (see
+            :mod:`anynorm.surgery.names`); None for all.
+        forward: how the model is called (see :mod:`anynorm.surgery.batches`).
+        inplace: whether the model itself is changed, and not a copy.
+        tolerance: the largest relative difference of the outputs on the example; above it
+            everything is undone.  None allows any.
+
+    Returns:
+        The model and the receipt.
+
+    Raises:
+        AnynormError: One of `layers` means no such layer, or the model cannot be copied, or called
+            on the example.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        >>> freeze(model).model[1]
+        FrozenBatchNorm(2, eps=1e-05)
     """
     check_model("freeze", model)
 

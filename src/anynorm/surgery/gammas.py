@@ -23,20 +23,35 @@ __all__ = ["Gammas", "gap_of", "scales_of"]
 
 @dataclass(frozen=True)
 class Gammas:
-    """The |γ| of each layer with batch or instance norm, by the layer's name.
+    """The |γ| of each layer with batch or instance norm.
 
-    >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
-    >>> model[0].weight.data *= 1e-5
-    >>> found = Gammas.of(model)
-    >>> found.gap, f"{found.below:.0%}"
-    ((0.001, 1.0), '50%')
+    Args:
+        values: the |γ| by the name of the layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+        >>> model[0].weight.data *= 1e-5
+        >>> found = Gammas.of(model)
+        >>> found.gap, f"{found.below:.0%}"
+        ((0.001, 1.0), '50%')
     """
 
     values: Mapping[str, tuple[float, ...]]
 
     @classmethod
     def of(cls, model: nn.Module, layers: Layers | None = None) -> Gammas:
-        """Read them; `layers` limits that to some, see :mod:`anynorm.surgery.names`."""
+        """Read the |γ| of a model.
+
+        Args:
+            model: the model.
+            layers: the layers to read (see :mod:`anynorm.surgery.names`); None for all.
+
+        Returns:
+            The |γ|, layer by layer.
+
+        Raises:
+            AnynormError: One of `layers` means no layer with a γ for each channel.
+        """
         found = scales_of(model, layers)
         return cls({name: tuple(g.detach().abs().flatten().tolist()) for name, g in found.items()})
 

@@ -49,7 +49,7 @@ def recalibrate(
     group: dist.ProcessGroup | None = None,
     inplace: bool = False,
 ) -> Result[Model]:
-    """Recompute the running statistics of `model` from `batches`, whatever their sizes.
+    """Recompute the running statistics of a model from batches, whatever their sizes.
 
     Batch norm gets the mean and the unbiased variance of all values that reach it, pooled in
     float64 over batches, positions, calls and, where a process group runs, ranks; values that a
@@ -57,20 +57,39 @@ def recalibrate(
     eval mode, dropout too, so that a batch of one is as good as any.  The first pass normalizes by
     what was pooled up to each batch; in deep models the inputs of later layers depend on that, so
     further passes follow until the statistics stay: then they are those of one pass over the whole
-    data set in one batch, however it is split.  `passes` bounds their number (one pass is the
-    usual estimate).  An iterator that can be gone through only once gets a single pass.  Statistics
-    other than mean and variance (whitening, L1, ghost, ...) are averaged over the batches, weighted
-    by their sizes.
+    data set in one batch, however it is split.  Statistics other than mean and variance (whitening,
+    L1, ghost, ...) are averaged over the batches, weighted by their sizes.
 
-    On batches of another domain this is AdaBN (Li et al. 2016, arXiv:1603.04779).  `forward` says
-    how the model is called (see :mod:`anynorm.surgery.batches`); `layers` limits the change to the
-    named ones.  Modes, momentum and random state stay.  Raises `AnynormError` if there are no
-    batches or statistics come out that are not finite; then nothing has changed.
+    On batches of another domain this is AdaBN.  Modes, momentum and random state stay.
 
-    >>> x = torch.tensor([[1.0], [2.0], [6.0]])
-    >>> result = recalibrate(nn.BatchNorm1d(1), [x[:2], x[2:]])
-    >>> result.model.running_mean.item(), result.model.running_var.item()
-    (3.0, 7.0)
+    Args:
+        model: the model, in any mode.
+        batches: inputs, as a loader gives them.  An iterator that can be gone through only once
+            gets a single pass.
+        passes: the most passes; None to go on until the statistics stay.  One pass is the usual
+            estimate.
+        forward: how the model is called (see :mod:`anynorm.surgery.batches`).
+        layers: the layers to recalibrate: names, modules that contain them, or patterns (see
+            :mod:`anynorm.surgery.names`); None for all.
+        group: the process group whose ranks are pooled; None for the default group.
+        inplace: whether the model itself is changed, and not a copy.
+
+    Returns:
+        The model and the receipt.
+
+    Raises:
+        AnynormError: There are no batches, the model cannot be called on them, statistics come out
+            that are not finite, or one of `layers` means no layer with statistics.  Then nothing
+            has changed.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [6.0]])
+        >>> result = recalibrate(nn.BatchNorm1d(1), [x[:2], x[2:]])
+        >>> result.model.running_mean.item(), result.model.running_var.item()
+        (3.0, 7.0)
+
+    Reference:
+        Li et al. 2016, arXiv:1603.04779 (AdaBN).
     """
     check_model("recalibrate", model)
     if passes is not None and passes < 1:

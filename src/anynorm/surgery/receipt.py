@@ -25,13 +25,18 @@ Model = TypeVar("Model", bound=nn.Module, default=nn.Module)
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two outputs are apart: the largest absolute one, and that over the largest value.
+    """How far two outputs are apart.
 
-    Where one output is not finite and the other is not the same, both are infinite.  `compared` is
-    False where no output had a finite value before: then nothing was compared.
+    Where one output is not finite and the other is not the same, both numbers are infinite.
 
-    >>> Difference.between([torch.tensor([1.0, -4.0])], [torch.tensor([1.0, -3.0])])
-    Difference(absolute=1.0, relative=0.25)
+    Args:
+        absolute: the largest absolute difference.
+        relative: that over the largest value.
+        compared: False where no output had a finite value before: then nothing was compared.
+
+    Example:
+        >>> Difference.between([torch.tensor([1.0, -4.0])], [torch.tensor([1.0, -3.0])])
+        Difference(absolute=1.0, relative=0.25)
     """
 
     absolute: float
@@ -63,7 +68,16 @@ def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Note:
-    """One layer, by its name in the model, and what was done to it or why nothing was."""
+    """What was done to one layer, or why nothing was.
+
+    Args:
+        layer: the name of the layer in the model.
+        text: what was done, or the reason.
+
+    Example:
+        >>> Note("layer1.bn", "frozen").text
+        'frozen'
+    """
 
     layer: str
     text: str
@@ -89,10 +103,22 @@ class Log:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What `verb` changed and refused, and the difference of the outputs before and after.
+    """What a verb changed and refused, and the difference of the outputs before and after.
 
-    `difference` is None where no example was given, `tolerance` the largest relative difference
-    that was allowed.  Where that was exceeded the model is `rolled_back`: it is as it was.
+    Args:
+        verb: the verb, as in "convert to group".
+        changed: what was done, layer by layer.
+        refused: the layers that were left alone, with the reasons.
+        facts: further facts, by name.
+        difference: how far the outputs moved on the example; None where no example was given.
+        tolerance: the largest relative difference that was allowed; None for any.
+        rolled_back: whether it was exceeded: then the model is as it was.
+
+    Example:
+        >>> receipt = Receipt("freeze", (Note("bn", "frozen"),), (), {})
+        >>> print(receipt)
+        freeze: 1 changed, 0 refused
+          bn: frozen
     """
 
     verb: str
@@ -139,13 +165,28 @@ class Result(Generic[Model]):
 
     To checkers of types the model is of the type that the verb was given; it is another where the
     model itself was a normalizer and was replaced.
+
+    Args:
+        model: the model.
+        receipt: what was changed, what was not and why.
+
+    Example:
+        >>> Result(nn.Identity(), Receipt("freeze", (), (), {})).sure()
+        Identity()
     """
 
     model: Model
     receipt: Receipt
 
     def sure(self) -> Model:
-        """Return the model; raises `AnynormError` with the receipt if it was rolled back."""
+        """Return the model, if the change was not rolled back.
+
+        Returns:
+            The model.
+
+        Raises:
+            AnynormError: It was rolled back; the message has the receipt.
+        """
         if self.receipt.rolled_back:
             raise AnynormError(f"the change was taken back.\n{self.receipt}")
         return self.model

@@ -17,16 +17,28 @@ __all__ = ["Rows", "leave_fast_path", "replace_norms"]
 
 
 def replace_norms(model: nn.Module, make: Callable[[int], nn.Module]) -> tuple[nn.Module, int]:
-    """Put ``make(channels)`` in place of each normalization layer; returns the model and a count.
+    """Put a module of your own in place of each normalization layer.
 
-    Layers are recognised by their exact type: a subclass may do more than normalize (an
-    activation, say), so it raises `AnynormError` rather than lose that without a word.
+    Layers are recognised by their exact type: a subclass may do more than normalize (an activation,
+    say), which would be lost without a word, so it is an error.  Hooks, modes, devices and ties
+    stay.
 
-    >>> model, count = replace_norms(nn.Sequential(nn.BatchNorm1d(3)), lambda c: nn.Identity())
-    >>> count, model
-    (1, Sequential(
-      (0): Identity()
-    ))
+    Args:
+        model: the model, which is changed itself.
+        make: a function from the number of channels to the new module.
+
+    Returns:
+        The model, and the number of layers that were replaced.
+
+    Raises:
+        AnynormError: A layer may do more than normalize.
+
+    Example:
+        >>> model, count = replace_norms(nn.Sequential(nn.BatchNorm1d(3)), lambda c: nn.Identity())
+        >>> count, model
+        (1, Sequential(
+          (0): Identity()
+        ))
     """
     check_model("replace_norms", model)
     found = normalizers(model)

@@ -23,14 +23,27 @@ _PENALTIES = ("l1", "polarization")
 class Slim:
     """The γ of a model's batch and instance norms, and a penalty on them of a given strength.
 
-    `penalty` is ``"l1"``, λ Σ|γ| (Liu et al. 2017, arXiv:1708.06519), or ``"polarization"``,
-    λ Σ (t |γ| − | |γ| − mean |γ| |), which parts them into small and large ones (Zhuang et al.
-    2020, NeurIPS).  Use it as a term of the loss, or in its proximal form with any optimizer: see
-    :func:`slim`.  `layers` limits it to some layers, see :mod:`anynorm.surgery.names`.
+    Use it as a term of the loss, or in its proximal form with any optimizer: see :func:`slim`.
+    Polarization parts the γ into small and large ones.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    >>> Slim(model, 0.01).loss()
-    tensor(0.0400, grad_fn=<MulBackward0>)
+    Args:
+        model: the model.
+        strength: λ, 0 or more.
+        penalty: ``"l1"``, λ Σ|γ|, or ``"polarization"``, λ Σ (t |γ| − | |γ| − mean |γ| |).
+        t: the weight of |γ| in polarization.
+        layers: the layers to penalize (see :mod:`anynorm.surgery.names`); None for all.
+
+    Raises:
+        AnynormError: There is no such penalty, the strength is below 0, or the model has no such
+            layer with a trainable γ.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        >>> Slim(model, 0.01).loss()
+        tensor(0.0400, grad_fn=<MulBackward0>)
+
+    Reference:
+        Liu et al. 2017, arXiv:1708.06519 (L1); Zhuang et al. 2020, NeurIPS (polarization).
     """
 
     def __init__(
@@ -77,10 +90,19 @@ class Slim:
         self._shrink({id(scale): lr for scale in self.scales.values()})
 
     def attach(self, optimizer: Optimizer) -> RemovableHandle:
-        """Take the proximal step after each step of `optimizer`, with its groups' learning rates
-        (times 1 / (1 − momentum), as momentum does with a term of the loss).
+        """Take the proximal step after each step of an optimizer.
 
-        Returns the handle that ends it.  Raises `AnynormError` if the optimizer has no γ of these.
+        The step has the learning rates of the optimizer's groups, times 1 / (1 − momentum), as
+        momentum does with a term of the loss.
+
+        Args:
+            optimizer: the optimizer that trains the model.
+
+        Returns:
+            The handle that ends it.
+
+        Raises:
+            AnynormError: The optimizer has no γ of these.
         """
         if not hasattr(optimizer, "param_groups"):
             raise AnynormError(
@@ -125,20 +147,32 @@ def slim(
     t: float = 1.2,
     layers: Layers | None = None,
 ) -> RemovableHandle:
-    """Penalize γ from now on: after each step of `optimizer` comes the penalty's proximal step.
+    """Penalize γ from now on: after each step of the optimizer comes the penalty's proximal step.
 
-    Works with any optimizer, whose own step knows nothing of the penalty (an L1 term in an adaptive
-    optimizer's gradient is scaled away).  Returns the handle that ends it.  Prune afterwards with
-    ``anynorm.prune(model, example, gap=True, ...)``.  See :class:`Slim` for the penalties, and for
-    their form as a term of the loss.
+    It works with any optimizer, whose own step knows nothing of the penalty (an L1 term in an
+    adaptive optimizer's gradient is scaled away).  Prune afterwards with ``anynorm.prune(model,
+    example, gap=True, ...)``.  See :class:`Slim` for the penalties, and for their form as a term of
+    the loss.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    >>> handle = slim(model, optimizer, strength=1.0)
-    >>> model(torch.zeros(2, 3, 8, 8)).sum().backward()
-    >>> optimizer.step()
-    >>> model[1].weight.detach()
-    tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    Args:
+        model: the model.
+        optimizer: the optimizer that trains it.
+        strength, penalty, t, layers: as for :class:`Slim`.
+
+    Returns:
+        The handle that ends it.
+
+    Raises:
+        AnynormError: As for :class:`Slim`, or the optimizer trains none of the model's γ.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> handle = slim(model, optimizer, strength=1.0)
+        >>> model(torch.zeros(2, 3, 8, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> model[1].weight.detach()
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     return Slim(model, strength, penalty=penalty, t=t, layers=layers).attach(optimizer)
 

@@ -13,18 +13,38 @@ __all__ = ["Place", "put", "walk"]
 
 @dataclass(frozen=True)
 class Place:
-    """A module with every name under which the model holds it (several when it is tied)."""
+    """A module with every name under which the model holds it.
+
+    Args:
+        module: the module.
+        names: its names, several when it is tied; "" for the model itself.
+
+    Example:
+        >>> model = nn.Sequential(nn.ReLU())
+        >>> [place.names for place in walk(model)]
+        [('',), ('0',)]
+    """
 
     module: nn.Module
     names: tuple[str, ...]
 
 
 def walk(model: nn.Module) -> list[Place]:
-    """Every module once, the model itself first, in the order of `named_modules`.
+    """Return every module of a model once, the model itself first, in the order of `named_modules`.
 
-    >>> shared = nn.BatchNorm1d(3)
-    >>> [place.names for place in walk(nn.Sequential(shared, nn.ReLU(), shared))]
-    [('',), ('0', '2'), ('1',)]
+    Args:
+        model: the model.
+
+    Returns:
+        The modules, each with all its names.
+
+    Raises:
+        AnynormError: The model is no module.
+
+    Example:
+        >>> shared = nn.BatchNorm1d(3)
+        >>> [place.names for place in walk(nn.Sequential(shared, nn.ReLU(), shared))]
+        [('',), ('0', '2'), ('1',)]
     """
     check_model("walk", model)
     names: dict[nn.Module, list[str]] = {}
@@ -34,7 +54,23 @@ def walk(model: nn.Module) -> list[Place]:
 
 
 def put(model: nn.Module, place: Place, module: nn.Module) -> nn.Module:
-    """Put `module` at every name of `place`; returns the model, which is `module` at the root."""
+    """Put a module at every name of a place.
+
+    Args:
+        model: the model, which is changed itself.
+        place: a place of the model.
+        module: the new module.
+
+    Returns:
+        The model, which is `module` where the place is the model itself.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm1d(3))
+        >>> put(model, walk(model)[1], nn.Identity())
+        Sequential(
+          (0): Identity()
+        )
+    """
     for name in place.names:
         if name:
             parent, _, child = name.rpartition(".")

@@ -24,14 +24,21 @@ class Cause:
         fix: a line of code that repairs it, or what to do; "" where no repair is offered.
         effect: what the repair did when it was tried on a copy.
         sure: how sure that is: "certain", "likely", or the other causes that it may be.
-        repair: what :meth:`Diagnosis.fix` does about it: "statistics" are recomputed, "eps" is
-            set, "layer" is the repair of each finding, "none" is left to the user.
+        repair: what :meth:`Diagnosis.fix` does about it: "statistics" are recomputed, "eps" is set,
+            "layer" is the repair of each finding, "none" is left to the user.
         refused: why the repair is not offered; "" where it is.
         data: True where the data look wrong and not the model.
-        unproven: why :meth:`Diagnosis.fix` leaves the repair to ``accept_data=True``: nothing
-            tells whether the model or the data are other than in training; "" else.
+        unproven: why :meth:`Diagnosis.fix` leaves the repair to ``accept_data=True``: nothing tells
+            whether the model or the data are other than in training; "" else.
         edits: ε by layer, for the repair "eps".
         layers: the layers whose statistics are recomputed; all of them if it is empty.
+
+    Example:
+        >>> from torch import nn
+        >>> import anynorm
+        >>> found = anynorm.doctor(nn.BatchNorm1d(3, momentum=0.99).eval(), checks=[7])
+        >>> found.causes[0].name, found.causes[0].severity
+        ('momentum in the other convention', 'warning')
     """
 
     name: str

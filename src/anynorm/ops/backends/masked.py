@@ -28,12 +28,28 @@ def blanked(x: Tensor, call: NormCall) -> tuple[Tensor, NormCall]:
 
 
 def whole_mask(mask: Any, x: Tensor, channels: int = 1) -> Tensor:
-    """Return `mask` with as many axes as `x`, whose axis of channels is `channels`.
+    """Return a mask with as many axes as the input.
 
-    Raises `AnynormError` for one that is not bool, `ShapeError` for one that does not fit.
+    Args:
+        mask: a padding mask, a bool tensor: True for the values that count.
+        x: the input.
+        channels: the axis of the input that has the channels.
 
-    >>> whole_mask(torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, 3, 5)).shape
-    torch.Size([2, 1, 5])
+    Shape:
+        - x: any
+        - mask: that of `x`, with 1 for any axis, or that of `x` without the channels
+        - output: that of `x`, with 1 for any axis
+
+    Returns:
+        The mask, with an axis of size 1 for the channels where it had none.
+
+    Raises:
+        AnynormError: The mask is not bool.
+        ShapeError: The mask does not fit the input.
+
+    Example:
+        >>> whole_mask(torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, 3, 5)).shape
+        torch.Size([2, 1, 5])
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__

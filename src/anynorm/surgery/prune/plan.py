@@ -31,14 +31,19 @@ Cuts = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The indices that go, by the name of the parameter or buffer and by axis.
+    """Which indices a pruning removes from which tensors.
 
-    `shapes` are those before the cut, `biases` the layers that get a bias of zeros.  A plan holds
-    no values: apply it to a fresh model, then load the state dict of the pruned one.
+    A plan holds no values: apply it to a fresh model, then load the state dict of the pruned one.
 
-    >>> plan = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {"weight": (3, 2), "bias": (3,)})
-    >>> plan.apply(nn.Linear(2, 3))
-    Linear(in_features=2, out_features=2, bias=True)
+    Args:
+        cuts: the indices that go, by the name of the parameter or buffer and by axis.
+        shapes: the shapes before the cut, by name.
+        biases: the layers that get a bias of zeros.
+
+    Example:
+        >>> plan = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {"weight": (3, 2), "bias": (3,)})
+        >>> plan.apply(nn.Linear(2, 3))
+        Linear(in_features=2, out_features=2, bias=True)
     """
 
     cuts: Cuts
@@ -46,7 +51,18 @@ class Plan:
     biases: tuple[str, ...] = ()
 
     def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
-        """Cut `model`, or a copy of it; raises `AnynormError` if the plan does not fit."""
+        """Cut a model.
+
+        Args:
+            model: the uncut model.
+            inplace: whether the model itself is cut, and not a copy.
+
+        Returns:
+            The cut model.
+
+        Raises:
+            AnynormError: The plan does not fit.
+        """
         check_model("Plan.apply", model)
         model = model if inplace else copy.deepcopy(model)
         new = self._new_biases(model)
@@ -61,7 +77,17 @@ class Plan:
         return model
 
     def apply_to_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Cut a state dict of the uncut model."""
+        """Cut a state dict of the uncut model.
+
+        Args:
+            state: the state dict.
+
+        Returns:
+            The state dict of the cut model.
+
+        Raises:
+            AnynormError: The plan does not fit.
+        """
         new = {f"{prefix(name)}bias" for name in self.biases} - state.keys()
         self._check({name: tensor.shape for name, tensor in state.items()}, without=new)
         return {
@@ -80,9 +106,17 @@ class Plan:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, most: int | None = None) -> Plan:
-        """Read what :meth:`write` wrote, of at most `most` bytes (64 MiB).
+        """Read what :meth:`write` wrote.
 
-        Raises `AnynormError` for any other file, and for a plan that was changed since.
+        Args:
+            path: the file.
+            most: the most bytes that it may have; None for 64 MiB.
+
+        Returns:
+            The plan.
+
+        Raises:
+            AnynormError: It is another file, too large, or a plan that was changed since.
         """
         try:
             plain = json.loads(read_bounded(path, most))

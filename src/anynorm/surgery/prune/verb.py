@@ -22,7 +22,20 @@ __all__ = ["Pruned", "prune"]
 
 @dataclass(frozen=True)
 class Pruned(Result[Model]):
-    """The pruned model, its receipt, and the plan that cuts a fresh copy in the same way."""
+    """What :func:`prune` returns.
+
+    Args:
+        model: the pruned model.
+        receipt: what was cut, what was not and why.
+        plan: the plan that cuts a fresh copy in the same way.
+
+    Example:
+        >>> block = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        >>> model = nn.Sequential(*block, nn.Conv2d(4, 2, 1))
+        >>> pruned = prune(model, torch.randn(2, 3, 8, 8), ratio=0.5)
+        >>> pruned.plan.apply(model)[0]
+        Conv2d(3, 2, kernel_size=(3, 3), stride=(1, 1))
+    """
 
     plan: Plan
 
@@ -46,31 +59,53 @@ def prune(
 ) -> Pruned[Model]:
     """Cut the channels whose γ is smallest, with all that belongs to them.
 
-    How much: `ratio`, the share of all prunable channels; or the most `parameters` or `flops` that
-    may remain (a share, or a number above 1); or `gap=True`, what lies below the natural gap of
-    |γ|, which training with :func:`anynorm.slim` makes.  Every layer keeps `least` channels and a
-    `multiple`.  The layers that `ignore` means keep all (see :mod:`anynorm.surgery.names`).
+    Say how much to cut in one way: `ratio`, `parameters`, `flops` or `gap`.
 
-    The graph of :func:`torch.export.export` for `example` says which channels belong together
+    The graph of :func:`torch.export.export` for the example says which channels belong together
     (residual sums, concatenations, depthwise and grouped convolutions, shuffles, gates, flattened
     heads); what reaches an operator without a rule is kept and named in the receipt.  The cut is
     checked: on the example the smaller model must compute what the model does without those
-    channels.  With `absorb` the constant φ(β) that a cut channel gave to the next layer is added
-    to that layer, exactly but at zero-padded borders; then the statistics are recomputed from the
-    batches in `recalibrate`.  Without the two, accuracy is lost that no fine-tuning should have to
-    bring back.
+    channels.  With `absorb` the next layers take in the constants of the cut channels; then the
+    statistics are recomputed from `recalibrate`.  Without the two, accuracy is lost that no
+    fine-tuning should have to bring back.
 
-    `forward`, `inplace`, `tolerance` as for every verb.  Raises `AnynormError` for a goal that
-    cannot be met, a model that cannot be traced, or one without a γ.  Liu et al. 2017,
-    arXiv:1708.06519.
+    Args:
+        model: the model.
+        example: an input, as a loader gives it.
+        ratio: the share of all prunable channels that goes.
+        parameters, flops: the most that may remain: a share, or a number above 1.
+        gap: whether what lies below the natural gap of |γ| goes, which training with
+            :func:`anynorm.slim` makes.
+        recalibrate: batches from which the statistics are recomputed after the cut.
+        absorb: whether the constant φ(β) that a cut channel gave to the next layer is added to that
+            layer, exactly but at zero-padded borders.
+        least: the fewest channels that every layer keeps.
+        multiple: the number of channels that every layer keeps is a multiple of this.
+        ignore: the layers that keep all channels (see :mod:`anynorm.surgery.names`).
+        forward: how the model is called (see :mod:`anynorm.surgery.batches`).
+        inplace: whether the model itself is changed, and not a copy.
+        tolerance: the largest relative difference of the outputs on the example; above it
+            everything is undone.  None allows any.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    >>> model[1].weight.data = torch.tensor([1.0, 0.0, 1.0, 0.0])
-    >>> result = prune(model, torch.randn(2, 3, 8, 8), gap=True)
-    >>> result.model[3]
-    Conv2d(2, 2, kernel_size=(1, 1), stride=(1, 1))
-    >>> result.receipt.difference.relative < 1e-5
-    True
+    Returns:
+        The model, the receipt and the plan, which cuts a fresh model in the same way.
+
+    Raises:
+        AnynormError: The goal cannot be met, the model cannot be copied, called or traced, or it
+            has no γ to go by.
+
+    Example:
+        >>> block = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        >>> model = nn.Sequential(*block, nn.Conv2d(4, 2, 1))
+        >>> model[1].weight.data = torch.tensor([1.0, 0.0, 1.0, 0.0])
+        >>> result = prune(model, torch.randn(2, 3, 8, 8), gap=True)
+        >>> result.model[3]
+        Conv2d(2, 2, kernel_size=(1, 1), stride=(1, 1))
+        >>> result.receipt.difference.relative < 1e-5
+        True
+
+    Reference:
+        Liu et al. 2017, arXiv:1708.06519.
     """
     check_model("prune", model)
     goal = Goal(ratio, parameters, flops, gap, least, multiple)

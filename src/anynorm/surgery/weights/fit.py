@@ -29,12 +29,29 @@ def load_into(
     key: str | None = None,
     unpacked: int | None = None,
 ) -> None:
-    """Load the weights in a file, as :func:`load_state` reads them, into `model`.
+    """Load the weights in a file, as :func:`load_state` reads them, into a model.
 
     Every name must be there, with its shape and kind of number, and no other; only batch norm's
-    count of batches may lack.  Of tied weights one name is enough.  Raises `AnynormError` that
-    says which do not fit, and, unless ``finite=False``, which hold NaN or infinite values; then the
-    model is as it was.
+    count of batches may lack.  Of tied weights one name is enough.
+
+    Args:
+        model: the model, which is changed itself.
+        path: the file.
+        finite: whether NaN and infinite values are an error.
+        key, unpacked: as for :func:`load_state`.
+
+    Raises:
+        AnynormError: Weights do not fit, or are not finite, with their names; or the file cannot be
+            read.  Then the model is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> model = nn.Linear(1, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"weight": torch.ones(1, 1), "bias": torch.zeros(1)}, f"{folder}/a.pt")
+        ...     load_into(model, f"{folder}/a.pt")
+        >>> model.weight.item()
+        1.0
     """
     check_model("load_into", model)
     state, own = load_state(path, key=key, unpacked=unpacked), model.state_dict()

@@ -41,20 +41,29 @@ def load_state(
     Nothing in the file is run: checkpoints are read with ``weights_only=True``.  A state dict
     inside a checkpoint is found under the usual names ("state_dict", "model", ...) or as the only
     one, and what `DistributedDataParallel`, `AveragedModel` and `torch.compile` put before the
-    names is taken away.  `key` names the entry to read; without it a warning names the other state
-    dicts that the checkpoint holds, such as averaged weights.  Names that a safetensors file has as
-    aliases of another hold one tensor.  `unpacked` is the most bytes that a compressed checkpoint
-    may unpack to; None stands for ten times its size, or 256 KiB where that is less.
+    names is taken away.  Names that a safetensors file has as aliases of another hold one tensor.
 
-    Raises `AnynormError` for a file that is missing, broken, unpacks to more or holds no state
-    dict, or none under `key`, for one with several of which none has a usual name, and for one that
-    could only be read by running code from it, such as a pickled module.
+    Args:
+        path: the file.
+        key: the entry of a checkpoint to read.  Without it a warning names the other state dicts
+            that the checkpoint holds, such as averaged weights.
+        unpacked: the most bytes that a compressed checkpoint may unpack to; None stands for ten
+            times its size, or 256 KiB where that is less.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     torch.save({"model": {"module.weight": torch.zeros(2)}}, f"{folder}/a.pt")
-    ...     load_state(f"{folder}/a.pt")
-    {'weight': tensor([0., 0.])}
+    Returns:
+        The tensors by name.
+
+    Raises:
+        AnynormError: The file is missing or broken, unpacks to more, or holds no state dict, or
+            none under `key`; it has several of which none has a usual name; or it could only be
+            read by running code from it, such as a pickled module.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"model": {"module.weight": torch.zeros(2)}}, f"{folder}/a.pt")
+        ...     load_state(f"{folder}/a.pt")
+        {'weight': tensor([0., 0.])}
     """
     file = Path(path)
     if not file.is_file():

@@ -17,19 +17,27 @@ __all__ = ["check_weights", "save_state"]
 
 
 def save_state(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the state dict of `model` as a ``.safetensors`` file; it is complete or absent.
+    """Write the state dict of a model as a ``.safetensors`` file.
 
-    Tied weights are stored once; the metadata has their other names, in the form that
-    `safetensors.torch.save_model` writes.  (That function does not take weights of which one is
-    the transpose of another.)  Raises `AnynormError` for another ending, for state that is no
-    tensor, and where the file cannot be written.
+    The file is complete or absent.  Tied weights are stored once; the metadata has their other
+    names, in the form that `safetensors.torch.save_model` writes.  (That function does not take
+    weights of which one is the transpose of another.)
 
-    >>> import tempfile
-    >>> from anynorm.surgery.weights.read import load_state
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_state(nn.BatchNorm1d(2), f"{folder}/new/norm.safetensors")
-    ...     load_state(f"{folder}/new/norm.safetensors")["running_var"]
-    tensor([1., 1.])
+    Args:
+        model: the model.
+        path: the file, whose name ends in ``.safetensors``.
+
+    Raises:
+        AnynormError: The name has another ending, some state is no tensor, or the file cannot be
+            written.
+
+    Example:
+        >>> import tempfile
+        >>> from anynorm.surgery.weights.read import load_state
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_state(nn.BatchNorm1d(2), f"{folder}/new/norm.safetensors")
+        ...     load_state(f"{folder}/new/norm.safetensors")["running_var"]
+        tensor([1., 1.])
     """
     check_weights(path)
     check_model("save_state", model)
