@@ -21,7 +21,7 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation:
-    """All that is known of φ.  `forward` and `backward` are differentiable.
+    """All that is known of φ, with a forward and a backward that are differentiable.
 
     Args:
         forward: φ(z).
