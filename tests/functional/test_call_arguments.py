@@ -12,7 +12,7 @@ from torch import nn
 
 import anynorm
 from anynorm import functional as F
-from anynorm.errors import AnynormError
+from anynorm.errors import AnynormError, ShapeError
 
 NO_TENSORS: dict[str, Any] = {
     "None": None,
@@ -185,3 +185,13 @@ def test_names_patterns_and_scales_that_are_none(given: Any) -> None:
     ):
         with pytest.raises(AnynormError):
             build()
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("function", [F.batch_norm, F.instance_norm])
+def test_vectors_that_are_not_of_the_channels(
+    function: Callable[..., torch.Tensor], name: str
+) -> None:
+    given = {"running_mean": torch.zeros(3), "running_var": torch.ones(3), name: torch.ones(2)}
+    with pytest.raises(ShapeError, match=rf"{name} has shape \(2,\), got 3 ch.*num_features=3"):
+        function(torch.randn(4, 3, 5), **given)

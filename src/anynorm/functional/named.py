@@ -79,10 +79,9 @@ def batch_norm(
 
     Raises:
         ShapeError: In training, the input has fewer than 2 axes or a single value per channel; or
-            the residual or the mask does not fit the input.
+            parameters, statistics, the residual or the mask do not fit the input.
         AnynormError: An argument has a wrong type or value, or running statistics are missing in
             evaluation.
-        RuntimeError: torch's own, for parameters or statistics that do not match the channels.
 
     Example:
         >>> x = torch.randn(8, 3, 5, 5)
@@ -117,6 +116,8 @@ def batch_norm(
         return ops.run(input, call, ops.torch_operators.batch)
     except _FAILED:
         explain("batch_norm", **locals())
+        statistics = {"running_mean": running_mean, "running_var": running_var}
+        need_channels(input, "num_features", weight=weight, bias=bias, **statistics)
         raise
 
 
@@ -158,10 +159,9 @@ def instance_norm(
         φ(γ · (x − μ) / σ + β + residual), of the input's shape and type.
 
     Raises:
-        ShapeError: There is a single value per instance, or the residual or the mask does not fit
-            the input.
+        ShapeError: There is a single value per instance; or parameters, statistics, the residual
+            or the mask do not fit the input.
         AnynormError: An argument has a wrong type or value.
-        RuntimeError: torch's own, for parameters or statistics that do not match the channels.
 
     Example:
         >>> instance_norm(torch.randn(2, 3, 16)).shape
@@ -185,6 +185,8 @@ def instance_norm(
         return ops.run(input, call, ops.torch_operators.instance)
     except _FAILED:
         explain("instance_norm", **locals())
+        statistics = {"running_mean": running_mean, "running_var": running_var}
+        need_channels(input, "num_features", weight=weight, bias=bias, **statistics)
         raise
 
 
@@ -338,7 +340,7 @@ def group_norm(
     try:
         check_groups(num_groups, input.shape)
         if mask is not None:
-            need_channels(input, weight)
+            need_channels(input, "num_channels", weight=weight, bias=bias)
         after, function = following(input, residual, activation)
         plan, affine = _GROUP.pattern.plan(input.dim()), Affine(weight, bias)
         call = NormCall(
@@ -350,5 +352,5 @@ def group_norm(
         raise
     except _FAILED:
         explain("group_norm", **locals())
-        need_channels(input, weight)
+        need_channels(input, "num_channels", weight=weight, bias=bias)
         raise

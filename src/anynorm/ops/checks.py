@@ -111,14 +111,18 @@ def need_last_axes(x: Tensor, shape: Sequence[int]) -> None:
         )
 
 
-def need_channels(x: Tensor, weight: Tensor | None) -> None:
-    """Raise if γ is not one for each channel of x (N, C, *)."""
-    if weight is not None and tuple(weight.shape) != (x.shape[1],):
-        raise ShapeError(
-            f"group norm has γ of shape {tuple(weight.shape)}, got {x.shape[1]} channels in shape "
-            f"{tuple(x.shape)}. Build it with num_channels={x.shape[1]}, or move the channels to "
-            "axis 1."
-        )
+def need_channels(x: Tensor, argument: str, **vectors: Tensor | None) -> None:
+    """Raise if one of the vectors does not have a value for each channel of x (N, C, *).
+
+    `argument` is the layer's for the number of channels.
+    """
+    for name, vector in vectors.items():
+        if vector is not None and x.dim() > 1 and tuple(vector.shape) != (x.shape[1],):
+            raise ShapeError(
+                f"{name} has shape {tuple(vector.shape)}, got {x.shape[1]} channels in an input of "
+                f"shape {tuple(x.shape)}: it has one value for each. Build the layer with "
+                f"{argument}={x.shape[1]}, or move the channels to axis 1."
+            )
 
 
 def check_residual(x: Tensor, residual: Tensor) -> None:
