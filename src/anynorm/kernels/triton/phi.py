@@ -5,12 +5,15 @@ A name without a branch fails to compile: it must never be taken for the identit
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import triton
 import triton.language as tl
 
 from anynorm.phi import LEAK
 
-__all__ = ["activate", "descend"]
+__all__ = ["PHIS", "activate", "descend"]
 
 _LEAK = tl.constexpr(LEAK)
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -104,15 +107,19 @@ def table(z, dy, PHI: tl.constexpr):  # noqa: C901 - one branch for each φ
         return g, dy * g * (1.0 - g)
 
 
+# The names that the table has.
+PHIS = tuple(re.findall(r'PHI == "(\w+)"', inspect.getsource(table.fn)))
+
+
 @triton.jit
 def activate(z, PHI: tl.constexpr):
-    """Return φ(z)."""
+    """Return φ(z); a name that the table lacks fails its static_assert."""
     value, _ = table(z, z, PHI)
     return value
 
 
 @triton.jit
 def descend(dy, z, PHI: tl.constexpr):
-    """Return dy · φ'(z)."""
+    """Return dy · φ'(z); a name that the table lacks fails its static_assert."""
     _, gradient = table(z, dy, PHI)
     return gradient
