@@ -12,9 +12,9 @@ SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
 MINUTES ?= 5
-# Where it is set, as in many containers, every new process would compile all it imports once more.
+# Many containers set it. Every process would then compile all files that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
-# What needs the compiled kernels, and what has another way without them.
+# The tests of the kernels, and those of what also works without kernels.
 KERNEL_TESTS := $(wildcard tests/kernels tests/ops) --ignore-glob="*/test_gpu_*"
 LAYER_TESTS := $(wildcard tests/ops tests/functional tests/nn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -115,9 +116,7 @@ def batch_norm(
         )
         return ops.run(input, call, ops.torch_operators.batch)
     except _FAILED:
-        explain("batch_norm", **locals())
-        statistics = {"running_mean": running_mean, "running_var": running_var}
-        need_channels(input, "num_features", weight=weight, bias=bias, **statistics)
+        _explain_channels("batch_norm", "num_features", locals())
         raise
 
 
@@ -184,9 +183,7 @@ def instance_norm(
         )
         return ops.run(input, call, ops.torch_operators.instance)
     except _FAILED:
-        explain("instance_norm", **locals())
-        statistics = {"running_mean": running_mean, "running_var": running_var}
-        need_channels(input, "num_features", weight=weight, bias=bias, **statistics)
+        _explain_channels("instance_norm", "num_features", locals())
         raise
 
 
@@ -351,6 +348,13 @@ def group_norm(
     except AnynormError:
         raise
     except _FAILED:
-        explain("group_norm", **locals())
-        need_channels(input, "num_channels", weight=weight, bias=bias)
+        _explain_channels("group_norm", "num_channels", locals())
         raise
+
+
+def _explain_channels(function: str, argument: str, given: dict[str, Any]) -> None:
+    """Raise the reason why a call with parameters or statistics for each channel failed."""
+    explain(function, **given)
+    names = ("weight", "bias", "running_mean", "running_var")
+    vectors = {name: given[name] for name in names if name in given}
+    need_channels(given["input"], argument, **vectors)

@@ -118,10 +118,11 @@ def need_channels(x: Tensor, argument: str, **vectors: Tensor | None) -> None:
     """
     for name, vector in vectors.items():
         if vector is not None and x.dim() > 1 and tuple(vector.shape) != (x.shape[1],):
+            channels = x.shape[1]
             raise ShapeError(
-                f"{name} has shape {tuple(vector.shape)}, got {x.shape[1]} channels in an input of "
-                f"shape {tuple(x.shape)}: it has one value for each. Build the layer with "
-                f"{argument}={x.shape[1]}, or move the channels to axis 1."
+                f"{name} has shape {tuple(vector.shape)}, got {channels} channels in an input of "
+                f"shape {tuple(x.shape)}: it should contain {channels} elements. Build the layer "
+                f"with {argument}={channels}, or move the channels to axis 1."
             )
 
 

@@ -36,10 +36,11 @@ def run(x: Tensor, call: NormCall, backend: Backend | None = None) -> Tensor:
 
 
 def _backend(x: Tensor, call: NormCall) -> Backend:
-    spec = call.spec
+    """The backend that serves the call, whose input fits its pattern."""
+    spec, evaluates = call.spec, call.evaluates
     if spec.is_identity:
         return affine.identity
-    if call.evaluates or call.ranks is not None:
+    if evaluates or call.ranks is not None:
         need_axes(x, call.plan)
     else:
         need_statistics(x, call.plan, call.sizes)
@@ -47,7 +48,7 @@ def _backend(x: Tensor, call: NormCall) -> Backend:
             return operator
     if spec.whitens:
         return whitening.run
-    return torch_operators.evaluate if call.evaluates else eager.run
+    return torch_operators.evaluate if evaluates else eager.run
 
 
 def _operator(x: Tensor, call: NormCall) -> Backend | None:

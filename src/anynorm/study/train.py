@@ -129,15 +129,14 @@ class _Run:
         # Whole mini-batches: a normalizer may split a batch into parts of a fixed size.
         most, batch = min(_PROBED, len(self.data.test_x)), self.cell.batch
         x = self.data.test_x[: most // batch * batch or batch]
-        every_step = False if self._is_variant else None
         return Recorder(
             *(self.model, self.data.loss, self.optimizer, x, self.cell.steps),
-            every_step=every_step,
+            every_step=False if self._is_variant else None,
         )
 
     @property
     def _is_variant(self) -> bool:
-        """Whether it is beside a normalizer of the built-in study that is measured in full."""
+        """Whether the built-in study lists the normalizer as a variant, which has fewer probes."""
         subject = SUBJECTS.get(self.cell.subject)
         return subject is not None and self.cell.norm in subject.settings.variants
 

@@ -30,7 +30,7 @@ def within(seconds: float, what: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or seconds > threading.TIMEOUT_MAX:
         yield
         return
-    # A shell lets what it starts in the background ignore Ctrl-C, and so the interrupt below.
+    # A process that a shell started in the background ignores SIGINT, which is used below.
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -100,7 +100,7 @@ def group(x: Tensor, call: NormCall) -> Tensor:
     if x.numel() == 0:  # where torch's operator gives γ a gradient of NaN
         return empty(x, call)
     (weight, bias), after, groups = call.affine, call.after, call.sizes.get("g")
-    if not groups or x.shape[1] % groups:
+    if not groups or x.shape[1] % groups:  # from the size of a group, or an error of ours
         groups = call.plan.view(tuple(x.shape), call.sizes)[1]
     if _OWN and fused.takes("group", x, None, weight, bias, after):
         return fused.group(x, groups, call)
@@ -209,8 +209,8 @@ def _by_channel(
     return y if after is PLAIN else after.apply(y)
 
 
-# Batch norm of x (N, C, *), with statistics of this batch in training.  Not a function of its own,
-# which small inputs would notice.
+# Batch norm of x (N, C, *), with statistics of this batch in training.  A partial and not a
+# function, because one more Python call counts for small inputs.
 batch = partial(_by_channel, "batch", torch.batch_norm, 0)
 
 

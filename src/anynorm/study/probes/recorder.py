@@ -21,8 +21,7 @@ from anynorm.surgery.snapshot import preserved
 
 __all__ = ["Recorder"]
 
-# Models with at most this many multiplications per sample are probed at every early step. The
-# default study needs 1.4 times the processor time by that.
+# Models with at most this many multiplications per sample are probed at every early step.
 _SMALL = 100_000
 
 

@@ -202,7 +202,7 @@ def prefix(layer: str) -> str:
 
 
 def digest(plain: Mapping[str, Any]) -> str:
-    """What a plan file says of its own content, by which a changed one is known."""
+    """Return the checksum of a plan's content, by which a changed file is recognised."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
