@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.surgery import convert, fold, prune, recalibrate
 from anynorm.surgery.converting.targets import BATCH_FAMILY
-from anynorm.surgery.edit import Trial
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.receipt import Difference, Result
+from anynorm.surgery.transaction import Trial
 from benchmarks import ROOT
 from benchmarks.page import fill
 from benchmarks.zoo import ARCHITECTURES, Architecture, build, warmed

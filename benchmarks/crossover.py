@@ -2,11 +2,11 @@
 
     python -m benchmarks.crossover [--device cuda] [--only 'batch.*last'] [--threads 2]
 
-The same layer runs on both paths in alternation: the device's table in `anynorm.ops.crossover` is
-replaced by one that always or never takes the kernels.  A size counts as won if both the forward
-pass and forward + backward are faster, and the crossover is the smallest size from which on all are
-won.  Prints the table as it stands in that file, with the least lengths of runs that are in it
-already.
+The same layer runs on both paths in alternation: the device's table in
+`anynorm.ops.dispatch_thresholds` is replaced by one that always or never takes the kernels.  A size
+counts as won if both the forward pass and forward + backward are faster, and the crossover is the
+smallest size from which on all are won.  Prints the table as it stands in that file, with the least
+lengths of runs that are in it already.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from anynorm.bench.comparison import resolve, step
 from anynorm.bench.layers import inputs, ours
 from anynorm.bench.timing import Budget, Call, alternate, ratios, spread, stopwatch
 from anynorm.errors import AnynormError
-from anynorm.ops import crossover
-from anynorm.ops.crossover import Crossover
+from anynorm.ops import dispatch_thresholds
+from anynorm.ops.dispatch_thresholds import Crossover
 from benchmarks.process import SETTINGS, adopt
 
 __all__ = ["Place", "entry", "forced", "main", "place", "shape", "smallest"]
@@ -88,8 +88,16 @@ def place(name: str) -> Place:
     if not found.available():
         raise AnynormError(f"There are no kernels to measure: {found.why_not()}.")
     if device == "cpu":
-        return Place(device, "TABLE", crossover.TABLE, crossover.SMALLEST, SIZES)
-    return Place(device, "GPU_TABLE", crossover.GPU_TABLE, crossover.GPU_SMALLEST, GPU_SIZES)
+        return Place(
+            device, "TABLE", dispatch_thresholds.TABLE, dispatch_thresholds.SMALLEST, SIZES
+        )
+    return Place(
+        device,
+        "GPU_TABLE",
+        dispatch_thresholds.GPU_TABLE,
+        dispatch_thresholds.GPU_SMALLEST,
+        GPU_SIZES,
+    )
 
 
 def _measured(console: Console, where: Place, key: Key) -> str:

@@ -156,8 +156,8 @@ def _launch(case: Case) -> None:
     residual = torch.empty_like(x) if case.added else None
     center, p = case.normalizer != "rms", 1.0 if case.normalizer == "l1" else 2.0
     rest = (dims, center, center, p, 1.0, 1e-5, case.phi)
-    y, mean, square, kept = operators.standardize(x, residual, gain, shift, *rest)
-    operators.standardize_backward(y, x, None, kept, mean, square, gain, shift, *rest)
+    y, mean, square, sign_mask = operators.standardize(x, residual, gain, shift, *rest)
+    operators.standardize_backward(y, x, None, sign_mask, mean, square, gain, shift, *rest)
 
 
 def _warps(cubin: bytes) -> int:

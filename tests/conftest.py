@@ -24,11 +24,16 @@ def pays_from(monkeypatch):
     """Set from how many values on our kernels are taken; from the first where a step is fused."""
 
     def set_all(least):
-        from anynorm.ops import crossover  # here, so that other tests need not import it
+        from anynorm.ops import dispatch_thresholds  # here, so that other tests need not import it
 
-        tables = (crossover.TABLE, crossover.SMALLEST, crossover.GPU_TABLE, crossover.GPU_SMALLEST)
+        tables = (
+            dispatch_thresholds.TABLE,
+            dispatch_thresholds.SMALLEST,
+            dispatch_thresholds.GPU_TABLE,
+            dispatch_thresholds.GPU_SMALLEST,
+        )
         for table in tables:
             for key in table:
-                monkeypatch.setitem(table, key, crossover.Crossover(least))
+                monkeypatch.setitem(table, key, dispatch_thresholds.Crossover(least))
 
     return set_all

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.pattern import Pattern
-from anynorm.pattern.parts import CHANNELS, Axes
+from anynorm.pattern.axes import CHANNELS, Axes
 
 __all__ = ["SCALES", "Constant", "Invariances", "Scale", "Spec"]
 

@@ -7,8 +7,8 @@ from benchmarks import crossover
 from benchmarks.crossover import GPU_SIZES, NEVER, entry, forced, place, shape, smallest
 
 from anynorm.bench.timing import events
-from anynorm.ops import crossover as source
-from anynorm.ops.crossover import Crossover
+from anynorm.ops import dispatch_thresholds as source
+from anynorm.ops.dispatch_thresholds import Crossover
 
 
 def test_the_smallest_size_from_which_all_are_won():

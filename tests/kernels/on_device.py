@@ -13,7 +13,7 @@ from samples import Sample
 from torch import Tensor
 
 from anynorm.kernels import cuda
-from anynorm.ops import After, formula
+from anynorm.ops import Epilogue, formula
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -50,10 +50,10 @@ def dispatched() -> Iterator[list[str] | None]:
 
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take no set as a whole, as for one that is too large for registers."""
-    from anynorm.kernels.triton import gradients, launch, plan
+    from anynorm.kernels.triton import launch_plan, plan_backward, plan_forward
 
-    monkeypatch.setattr(plan, "_plans", {})
-    for module in (gradients, launch):
+    monkeypatch.setattr(launch_plan, "_plans", {})
+    for module in (plan_backward, plan_forward):
         monkeypatch.setattr(module, "resident", lambda *_: None)
 
 
@@ -82,17 +82,19 @@ def run(sample: Sample) -> dict[str, Tensor]:
     with kernels_only(operators):
         if given is None:
             found = operators.standardize(x, residual, weight, bias, *statistic, phi)
-            y, mean, square, kept = found
+            y, mean, square, sign_mask = found
         else:
-            y, kept = operators.normalize(x, residual, *given, weight, bias, statistic.eps, phi)
+            y, sign_mask = operators.normalize(
+                x, residual, *given, weight, bias, statistic.eps, phi
+            )
             mean, square = given
-        read = residual if formula.needs_residual(After(residual, phi)) else None
-        saved = (x, read, kept, mean, square, weight, bias)
+        read = residual if formula.needs_residual(Epilogue(residual, phi)) else None
+        saved = (x, read, sign_mask, mean, square, weight, bias)
         if given is None:
             gradients = operators.standardize_backward(dy, *saved, *statistic, phi)
         else:
             gradients = operators.normalize_backward(dy, *saved, statistic.eps, phi)
-    outputs = {"y": y, "mean": mean, "square": square, "kept": kept}
+    outputs = {"y": y, "mean": mean, "square": square, "sign_mask": sign_mask}
     names = ("dx", "dresidual", "dweight", "dbias")
     outputs |= dict(zip(names, gradients, strict=True))
     return {name: value.cpu() for name, value in outputs.items()}
@@ -101,7 +103,7 @@ def run(sample: Sample) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def kernels_only(operators: Any) -> Iterator[None]:
     """Make an operator that hands over to the formula raise instead."""
-    kept = {name: getattr(operators, name) for name in SERVED}
+    sign_mask = {name: getattr(operators, name) for name in SERVED}
 
     def alone(kernel: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -112,9 +114,9 @@ def kernels_only(operators: Any) -> Iterator[None]:
         return call
 
     try:
-        for name, operator in kept.items():
+        for name, operator in sign_mask.items():
             setattr(operators, name, alone(operator))
         yield
     finally:
-        for name, operator in kept.items():
+        for name, operator in sign_mask.items():
             setattr(operators, name, operator)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anynorm import kernels
 from anynorm.activations import ACTIVATIONS
-from anynorm.ops import After, Statistic, bits, formula
+from anynorm.ops import Epilogue, Statistic, formula, sign_bits
 
 OPERATORS = torch.ops.anynorm
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason=str(kernels.why_not()))
@@ -168,29 +168,29 @@ def forward(sample: Sample, suffix: str = "") -> tuple[Tensor, Tensor, Tensor, T
     x, residual, weight, bias, _, statistic, phi, given = sample
     if given is None:
         operator = getattr(OPERATORS, f"standardize{suffix}")
-        y, mean, square, kept = operator(x, residual, weight, bias, *statistic, phi)
-        return y, mean, square, kept
+        y, mean, square, sign_mask = operator(x, residual, weight, bias, *statistic, phi)
+        return y, mean, square, sign_mask
     operator = getattr(OPERATORS, f"normalize{suffix}")
-    y, kept = operator(x, residual, *given, weight, bias, statistic.eps, phi)
-    return y, *given, kept
+    y, sign_mask = operator(x, residual, *given, weight, bias, statistic.eps, phi)
+    return y, *given, sign_mask
 
 
 def backward(
-    sample: Sample, mean: Tensor, square: Tensor, kept: Tensor, suffix: str = ""
+    sample: Sample, mean: Tensor, square: Tensor, sign_mask: Tensor, suffix: str = ""
 ) -> tuple[Tensor, ...]:
     x, residual, weight, bias, dy, statistic, phi, given = sample
-    saved = residual if formula.needs_residual(After(residual, phi)) else None
+    saved = residual if formula.needs_residual(Epilogue(residual, phi)) else None
     name, rest = ("standardize", statistic) if given is None else ("normalize", (statistic.eps,))
     operator = getattr(OPERATORS, f"{name}_backward{suffix}")
-    return tuple(operator(dy, x, saved, kept, mean, square, weight, bias, *rest, phi))
+    return tuple(operator(dy, x, saved, sign_mask, mean, square, weight, bias, *rest, phi))
 
 
 def run(sample: Sample, suffix: str = "") -> dict[str, Tensor]:
     """All outputs and gradients, by an operator or by its formula."""
-    y, mean, square, kept = forward(sample, suffix)
-    gradients = backward(sample, mean, square, kept, suffix)
+    y, mean, square, sign_mask = forward(sample, suffix)
+    gradients = backward(sample, mean, square, sign_mask, suffix)
     names = ("dx", "dresidual", "dweight", "dbias")
-    return {"y": y, "mean": mean, "square": square, "kept": kept} | dict(
+    return {"y": y, "mean": mean, "square": square, "sign_mask": sign_mask} | dict(
         zip(names, gradients, strict=True)
     )
 
@@ -254,8 +254,8 @@ def near_jump(sample: Sample) -> tuple[Tensor, Tensor]:
     return torch.stack([(z - jump).abs() <= off for jump in jumps]).any(0), z
 
 
-def kept_bits(sample: Sample, kept: Tensor) -> Tensor:
-    return bits.unpack(kept, sample.x)
+def kept_bits(sample: Sample, sign_mask: Tensor) -> Tensor:
+    return sign_bits.unpack(sign_mask, sample.x)
 
 
 class _Magnitudes:
@@ -345,13 +345,13 @@ def check(sample: Sample, found: dict[str, Tensor] | None = None, last_digit: fl
     used = 0.0
     _check_form(sample, found, truth)
     for name, value in found.items():
-        if name != "kept" and value.numel():
+        if name != "sign_mask" and value.numel():
             away = (value.double() - truth[name]).abs()
             part = away / magnitudes.allowed(truth[name], name, value.dtype, last_digit)
             worst = float(torch.where(away == 0, 0.0, part).nan_to_num(math.inf).max())
             assert worst <= 1, f"{name} is {worst:.3g} times as far off as allowed"
             used = max(used, worst)
-    _check_bits(sample, found["kept"])
+    _check_bits(sample, found["sign_mask"])
     return used
 
 
@@ -371,16 +371,16 @@ def _check_form(sample: Sample, found: dict[str, Tensor], truth: dict[str, Tenso
         assert found["mean"].dtype == found["square"].dtype == torch.float64
 
 
-def _check_bits(sample: Sample, kept: Tensor) -> None:
-    assert kept.dtype == torch.uint8
-    if kept.numel():
+def _check_bits(sample: Sample, sign_mask: Tensor) -> None:
+    assert sign_mask.dtype == torch.uint8
+    if sign_mask.numel():
         near, z = near_jump(sample)
-        assert torch.equal(kept_bits(sample, kept) | near, (z > 0) | near)
+        assert torch.equal(kept_bits(sample, sign_mask) | near, (z > 0) | near)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether all bits that mean something are the same."""
-    spare = {"kept": slice(0, -8)}
+    spare = {"sign_mask": slice(0, -8)}
     return all(
         torch.equal(one[name][spare.get(name, ...)], other[name][spare.get(name, ...)])
         for name in one

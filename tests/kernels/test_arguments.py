@@ -14,7 +14,7 @@ import torch
 from samples import LAYOUTS, OPERATORS, Case, Draw, make, needs_kernels
 from torch import Tensor
 
-from anynorm.ops import After, Statistic, formula
+from anynorm.ops import Epilogue, Statistic, formula
 
 pytestmark = needs_kernels
 
@@ -37,7 +37,7 @@ class Names(NamedTuple):
 
 
 _STATISTIC = ("dims", "center", "about_mean", "p", "factor", "eps", "phi")
-_SAVED = ("dy", "x", "saved", "kept", "mean", "square", "weight", "bias")
+_SAVED = ("dy", "x", "saved", "sign_mask", "mean", "square", "weight", "bias")
 STANDARDIZE = Names("standardize", ("x", "residual", "weight", "bias", *_STATISTIC))
 STANDARDIZE_BACKWARD = Names("standardize_backward", (*_SAVED, *_STATISTIC))
 NORMALIZE = Names("normalize", ("x", "residual", "mean", "square", "weight", "bias", "eps", "phi"))
@@ -50,10 +50,10 @@ def arguments(case: Case, draw: Draw) -> Arguments:
     sample = make(case, draw)
     found = sample._asdict() | sample.statistic._asdict()
     formula_of = OPERATORS.standardize_formula
-    _, mean, square, kept = formula_of(*(found[name] for name in STANDARDIZE.order))
-    needed = formula.needs_residual(After(sample.residual, sample.phi))
+    _, mean, square, sign_mask = formula_of(*(found[name] for name in STANDARDIZE.order))
+    needed = formula.needs_residual(Epilogue(sample.residual, sample.phi))
     saved = sample.residual if needed else None
-    return found | {"mean": mean, "square": square, "kept": kept, "saved": saved}
+    return found | {"mean": mean, "square": square, "sign_mask": sign_mask, "saved": saved}
 
 
 def outcome(operator: Any, args: list[Any]) -> tuple[Tensor, ...] | None:
@@ -76,7 +76,7 @@ def check(names: Names, args: Arguments) -> None:
     on_meta = any(isinstance(arg, Tensor) and arg.is_meta for arg in ordered)
     if on_meta or (names is STANDARDIZE_BACKWARD and not fitting(precise)):
         found, expected = (tuple(t.to("meta") for t in of) for of in (found, expected))
-    if "kept" not in names.order:  # the spare bytes at the end mean nothing
+    if "sign_mask" not in names.order:  # the spare bytes at the end mean nothing
         found, expected = ((*of[:-1], of[-1][:-8]) for of in (found, expected))
     # The inputs are float32, so a few of its roundings, or more where an argument made them less.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
@@ -140,7 +140,7 @@ OF_TENSORS = [
     pytest.param(names, name, id=f"{names.operator} {name}")
     for names in ALL
     for name in names.order
-    if name not in (*_STATISTIC, "kept")
+    if name not in (*_STATISTIC, "sign_mask")
 ]
 
 
@@ -174,19 +174,22 @@ def test_several_tensors_are_wrong_alike(
 
 
 SPOILED: dict[str, tuple[tuple[Names, ...], Spoil]] = {
-    "kept too short": (ALL[1::2], replaced("kept", lambda t: t[: t.numel() // 4])),
-    "kept without spare bytes": (ALL[1::2], replaced("kept", lambda t: t[:-8])),
-    "kept one byte short": (ALL[1::2], replaced("kept", lambda t: t[:-1])),
-    "kept of one byte": (ALL[1::2], replaced("kept", lambda t: t[:1])),
-    "kept too long": (ALL[1::2], replaced("kept", lambda t: torch.cat((t, t)))),
-    "kept missing": (ALL[1::2], replaced("kept", lambda t: t[:0])),
-    "kept for another phi": (ALL[1::2], instead(phi="tanh")),
-    "kept without phi": (ALL[1::2], instead(phi="identity")),
-    "kept of two axes": (ALL[1::2], replaced("kept", lambda t: t[None])),
-    "kept with steps": (ALL[1::2], replaced("kept", lambda t: t.repeat_interleave(2)[::2])),
-    "kept of bools": (ALL[1::2], replaced("kept", Tensor.bool)),
-    "kept of int64": (ALL[1::2], replaced("kept", Tensor.long)),
-    "kept on meta": (ALL[1::2], replaced("kept", lambda t: t.to("meta"))),
+    "sign_mask too short": (ALL[1::2], replaced("sign_mask", lambda t: t[: t.numel() // 4])),
+    "sign_mask without spare bytes": (ALL[1::2], replaced("sign_mask", lambda t: t[:-8])),
+    "sign_mask one byte short": (ALL[1::2], replaced("sign_mask", lambda t: t[:-1])),
+    "sign_mask of one byte": (ALL[1::2], replaced("sign_mask", lambda t: t[:1])),
+    "sign_mask too long": (ALL[1::2], replaced("sign_mask", lambda t: torch.cat((t, t)))),
+    "sign_mask missing": (ALL[1::2], replaced("sign_mask", lambda t: t[:0])),
+    "sign_mask for another phi": (ALL[1::2], instead(phi="tanh")),
+    "sign_mask without phi": (ALL[1::2], instead(phi="identity")),
+    "sign_mask of two axes": (ALL[1::2], replaced("sign_mask", lambda t: t[None])),
+    "sign_mask with steps": (
+        ALL[1::2],
+        replaced("sign_mask", lambda t: t.repeat_interleave(2)[::2]),
+    ),
+    "sign_mask of bools": (ALL[1::2], replaced("sign_mask", Tensor.bool)),
+    "sign_mask of int64": (ALL[1::2], replaced("sign_mask", Tensor.long)),
+    "sign_mask on meta": (ALL[1::2], replaced("sign_mask", lambda t: t.to("meta"))),
     "an axis too far": (ALL[:2], instead(dims=[0, 9])),
     "an axis far too far": (ALL[:2], instead(dims=[1 << 40])),
     "an axis before the first": (ALL[:2], instead(dims=[-9])),

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import anynorm
 from anynorm import functional as F
-from anynorm.ops import Affine, After, formula, standardize
+from anynorm.ops import Affine, Epilogue, formula, standardize
 
 pytestmark = needs_kernels
 
@@ -32,8 +32,8 @@ def by_function(sample: Sample) -> Callable[..., Tensor]:
 
     def function(x: Tensor, *others: Tensor) -> Tensor:
         *residual, weight, bias = others
-        after = After(residual[0] if residual else None, phi)
-        return standardize(x, Affine(weight, bias), statistic, after)[0]
+        epilogue = Epilogue(residual[0] if residual else None, phi)
+        return standardize(x, Affine(weight, bias), statistic, epilogue)[0]
 
     return function
 
@@ -51,7 +51,7 @@ def by_function(sample: Sample) -> Callable[..., Tensor]:
 )
 def test_opcheck(case: Case, dtype: torch.dtype, phi: str, given: bool) -> None:
     sample = make(case, Draw(dtype, phi, added=True), given)
-    _, mean, square, kept = forward(sample)
+    _, mean, square, sign_mask = forward(sample)
     leaves(sample)
     x, residual, weight, bias, dy, statistic, _, _ = sample
     before = (mean, square) if given else ()
@@ -59,8 +59,8 @@ def test_opcheck(case: Case, dtype: torch.dtype, phi: str, given: bool) -> None:
     name = "normalize" if given else "standardize"
     arguments = (x, residual, *before, weight, bias, *rest)
     torch.library.opcheck(getattr(OPERATORS, name).default, arguments)
-    saved = residual if formula.needs_residual(After(residual, phi)) else None
-    arguments = (dy, x, saved, kept, mean, square, weight, bias, *rest)
+    saved = residual if formula.needs_residual(Epilogue(residual, phi)) else None
+    arguments = (dy, x, saved, sign_mask, mean, square, weight, bias, *rest)
     torch.library.opcheck(getattr(OPERATORS, f"{name}_backward").default, arguments)
 
 
@@ -146,7 +146,7 @@ def test_vmap_of_a_normalizer_is_a_loop(name: str, added: bool) -> None:
     torch.testing.assert_close(torch.vmap(function)(x, residual), each)
 
 
-# Above the crossover whatever follows: see `anynorm.ops.crossover.TABLE`.
+# Above the crossover whatever follows: see `anynorm.ops.dispatch_thresholds.TABLE`.
 SHAPE = (16, 16, 64, 65)
 LAYERS: dict[str, Callable[..., torch.nn.Module]] = {
     "batch": lambda **kwargs: anynorm.BatchNorm2d(16, **kwargs),

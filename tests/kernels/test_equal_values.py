@@ -10,7 +10,7 @@ import pytest
 import torch
 from samples import needs_kernels
 
-from anynorm.ops import Affine, Statistic, pooled, standardize
+from anynorm.ops import Affine, Statistic, merged_statistics, standardize
 
 # The kernels of rows, planes and columns: shape, axes of the statistics, memory format.
 LAYOUTS = {
@@ -44,7 +44,7 @@ def test_few_values_that_a_mask_lets_count(far: float) -> None:
     sample = torch.arange(64) % 8
     mask[0, sample, 0, torch.arange(64)] = True
     statistic = Statistic([1, 2], True, True, 2.0, 1.0, 1e-5)
-    found = pooled.pool(torch.where(mask, x, 0), statistic, mask=mask)
+    found = merged_statistics.pool(torch.where(mask, x, 0), statistic, mask=mask)
     picked = x[:, sample, :, torch.arange(64)].double()  # (64, 4, 33)
     mean, square = (t[:, 0, 0].T for t in (found.mean, found.square))
     _near(mean, square, picked, [2])

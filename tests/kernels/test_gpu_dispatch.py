@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 import anynorm
-from anynorm.ops import PLAIN, After, crossover, running
+from anynorm.ops import PLAIN, Epilogue, dispatch_thresholds, running
 from anynorm.ops.backends import fused
-from anynorm.ops.crossover import Crossover
+from anynorm.ops.dispatch_thresholds import Crossover
 
 OPERATORS = torch.ops.anynorm
 LAYERS = {
@@ -34,11 +34,11 @@ def gpu(monkeypatch):
     monkeypatch.setattr(fused, "_PLAIN_TENSORS", (*fused._PLAIN_TENSORS, FakeTensor))
     monkeypatch.setattr(running, "_ON_GPU", True)
     monkeypatch.setattr("anynorm.ops.backends.torch_operators._OWN", True)
-    for table in (crossover.GPU_TABLE, crossover.GPU_SMALLEST):
+    for table in (dispatch_thresholds.GPU_TABLE, dispatch_thresholds.GPU_SMALLEST):
         for key in table:
             monkeypatch.setitem(table, key, Crossover(4 * VALUES, 2 * VALUES))
     for table in ("TABLE", "SMALLEST"):  # at which nobody may look
-        monkeypatch.setattr(crossover, table, {})
+        monkeypatch.setattr(dispatch_thresholds, table, {})
     with FakeTensorMode(), torch.no_grad():
         yield
 
@@ -116,15 +116,15 @@ def test_a_compiled_graph_has_one_node(name):
 def test_backward_operators_say_what_they_return(dtype):
     x, dy, gain = drawn(4, dtype), drawn(4, dtype), torch.empty(1, 64, 1, 1, device="cuda")
     statistic = ([0, 2, 3], True, True, 2.0, 1.0, 1e-5)
-    y, mean, square, kept = OPERATORS.standardize(x, dy, gain, gain, *statistic, "relu")
-    saved = (x, None, kept, mean, square, gain, gain)
+    y, mean, square, sign_mask = OPERATORS.standardize(x, dy, gain, gain, *statistic, "relu")
+    saved = (x, None, sign_mask, mean, square, gain, gain)
     gradients = OPERATORS.standardize_backward(dy, *saved, *statistic, "relu")
     again = OPERATORS.normalize_backward(dy, *saved, 1e-5, "relu")
     for found in (gradients, again):
         assert [each.shape for each in found] == [x.shape, x.shape, gain.shape, gain.shape]
         assert [each.dtype for each in found] == [dtype, dtype, torch.float32, torch.float32]
         assert all(each.is_cuda for each in found)
-    assert (kept.numel(), mean.dtype, y.dtype) == (x.numel() // 8 + 8, torch.float64, dtype)
+    assert (sign_mask.numel(), mean.dtype, y.dtype) == (x.numel() // 8 + 8, torch.float64, dtype)
 
 
 def test_types_that_are_served():
@@ -144,7 +144,7 @@ def test_what_fits_is_taken():
     assert fused.takes("batch", x, None, per_channel, per_channel, PLAIN)
     assert fused.takes("batch", drawn(4, torch.bfloat16), None, per_channel, None, PLAIN)
     assert not fused.takes("batch", drawn(3), None, per_channel, per_channel, PLAIN)
-    assert fused.takes("batch", drawn(3), None, per_channel, per_channel, After(None, "relu"))
+    assert fused.takes("batch", drawn(3), None, per_channel, per_channel, Epilogue(None, "relu"))
     assert not fused.takes("batch", x, None, torch.empty(63, device="cuda"), None, PLAIN)
     half = torch.empty(64, dtype=torch.float16, device="cuda")
     assert not fused.takes("batch", x, None, half, None, PLAIN)
@@ -154,10 +154,10 @@ def test_what_fits_is_taken():
 
 def test_the_table_of_gpus_is_asked(monkeypatch):
     x = drawn(4)
-    assert crossover.GPU_SMALLEST["batch"].plain == 4 * VALUES
-    assert crossover.GPU_SMALLEST["batch"].fused == 2 * VALUES
-    assert crossover.pays("batch", x, None, fused=False)
-    assert not crossover.pays("batch", drawn(3), None, fused=False)
-    monkeypatch.setitem(crossover.GPU_TABLE, ("layer", "rows"), Crossover(1, 1, 128))
-    assert crossover.pays("layer", x, 128, fused=False)
-    assert not crossover.pays("layer", x, 127, fused=False)
+    assert dispatch_thresholds.GPU_SMALLEST["batch"].plain == 4 * VALUES
+    assert dispatch_thresholds.GPU_SMALLEST["batch"].fused == 2 * VALUES
+    assert dispatch_thresholds.pays("batch", x, None, fused=False)
+    assert not dispatch_thresholds.pays("batch", drawn(3), None, fused=False)
+    monkeypatch.setitem(dispatch_thresholds.GPU_TABLE, ("layer", "rows"), Crossover(1, 1, 128))
+    assert dispatch_thresholds.pays("layer", x, 128, fused=False)
+    assert not dispatch_thresholds.pays("layer", x, 127, fused=False)

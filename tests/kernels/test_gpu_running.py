@@ -203,8 +203,8 @@ def test_opcheck(calls):
     weight, bias = (drawn(1, 3, 1, dtype=torch.float32).requires_grad_() for _ in range(2))
     statistic = ([0, 2], True, True, 2.0, 1.0, 1e-5)
     forward = (x, residual, weight, bias, *statistic, "relu")
-    _, mean, square, kept = OPERATORS.standardize(*forward)
-    saved = (dy.detach(), x, None, kept, mean, square, weight, bias)
+    _, mean, square, sign_mask = OPERATORS.standardize(*forward)
+    saved = (dy.detach(), x, None, sign_mask, mean, square, weight, bias)
     for name, arguments in {
         "standardize": forward,
         "normalize": (x, residual, mean, square, weight, bias, 1e-5, "relu"),

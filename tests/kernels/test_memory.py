@@ -52,8 +52,8 @@ def test_calls_leave_no_memory_behind(phi: str, added: bool) -> None:
     residual = torch.randn(2, 4, 6, 5) if added else None
     weight, bias = torch.rand(1, 4, 1, 1), torch.randn(1, 4, 1, 1)
     tail = ([0, 2, 3], True, True, 2.0, 1.0, 1e-5, phi)
-    _, mean, square, kept = ops.standardize(x, residual, weight, bias, *tail)
-    saved = (dy, x, None, kept, mean, square, weight, bias)
+    _, mean, square, sign_mask = ops.standardize(x, residual, weight, bias, *tail)
+    saved = (dy, x, None, sign_mask, mean, square, weight, bias)
     calls: dict[str, Callable[[], object]] = {
         "standardize": lambda: ops.standardize(x, residual, weight, bias, *tail),
         "standardize_backward": lambda: ops.standardize_backward(*saved, *tail),

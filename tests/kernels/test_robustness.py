@@ -124,7 +124,7 @@ digest = hashlib.sha256()
 for case in LONG:
     results = run(make(case, FUSED))
     for name, value in results.items():
-        shown = value[:-8] if name == "kept" else value
+        shown = value[:-8] if name == "sign_mask" else value
         digest.update(shown.detach().contiguous().view(-1).view(torch.uint8).numpy())
 print(digest.hexdigest())
 """
@@ -328,10 +328,10 @@ def test_large_tensors_above_two_to_the_31_values(case: Case) -> None:
     assert x.numel() > 1 << 31
     sample = block._replace(x=x, residual=x, dy=x)
     with threads(os.cpu_count() or 1):
-        y, mean, square, kept = forward(sample)
+        y, mean, square, sign_mask = forward(sample)
         assert_copies(y, expected["y"])
         del y
-        dx, dresidual, dweight, dbias = backward(sample, mean, square, kept)
+        dx, dresidual, dweight, dbias = backward(sample, mean, square, sign_mask)
     assert_copies(dx, expected["dx"])
     assert_copies(dresidual, expected["dresidual"])
     # Rounded to bfloat16, by 2⁻⁸ at most.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from anynorm.activations import ACTIVATIONS
-from anynorm.ops import Affine, After, Statistic, normalize, standardize
+from anynorm.ops import Affine, Epilogue, Statistic, normalize, standardize
 
 OPERATORS = torch.ops.anynorm
 PHIS = ["identity", "relu", "silu"]
@@ -22,7 +22,7 @@ def tensors(dtype=torch.float64):
 
 
 def call(x, residual, mean, square, weight, bias, phi):
-    return normalize(x, mean, square, Affine(weight, bias), 1e-5, After(residual, phi))
+    return normalize(x, mean, square, Affine(weight, bias), 1e-5, Epilogue(residual, phi))
 
 
 @pytest.mark.parametrize("formula", ["", "_formula"])
@@ -38,9 +38,9 @@ def test_opcheck(affine, added, phi, formula):
     forward = (x, residual, mean, square, weight, bias, 1e-5, phi)
     operator = getattr(OPERATORS, f"normalize{formula}").default
     torch.library.opcheck(operator, forward)
-    kept = operator(*forward)[1]
+    sign_mask = operator(*forward)[1]
     saved = residual if phi == "silu" else None
-    backward = (torch.randn_like(x), x, saved, kept, mean, square, weight, bias, 1e-5, phi)
+    backward = (torch.randn_like(x), x, saved, sign_mask, mean, square, weight, bias, 1e-5, phi)
     torch.library.opcheck(getattr(OPERATORS, f"normalize_backward{formula}").default, backward)
 
 
@@ -61,9 +61,9 @@ def test_first_and_second_derivatives(phi, added):
 def test_the_inputs_own_statistics_give_the_same_output(phi):
     x, residual, _, _, weight, bias = tensors()
     statistic = Statistic([0, 2], True, True, 2.0, 1.0, 1e-5)
-    affine, after = Affine(weight, bias), After(residual, phi)
-    y, mean, square = standardize(x, affine, statistic, after)
-    torch.testing.assert_close(normalize(x, mean, square, affine, 1e-5, after), y)
+    affine, epilogue = Affine(weight, bias), Epilogue(residual, phi)
+    y, mean, square = standardize(x, affine, statistic, epilogue)
+    torch.testing.assert_close(normalize(x, mean, square, affine, 1e-5, epilogue), y)
 
 
 @pytest.mark.parametrize("added", [True, False])

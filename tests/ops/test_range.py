@@ -43,7 +43,7 @@ def _run(
     operator: str, x: torch.Tensor, dy: torch.Tensor, statistic: tuple[bool, bool, float, float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     rest = ([0, 2], *statistic, 0.0, "identity")
-    y, mean, square, kept = getattr(OPERATORS, operator)(x, None, None, None, *rest)
+    y, mean, square, sign_mask = getattr(OPERATORS, operator)(x, None, None, None, *rest)
     backward = getattr(OPERATORS, operator.replace("standardize", "standardize_backward"))
-    dx = backward(dy, x, None, kept, mean, square, None, None, *rest)[0]
+    dx = backward(dy, x, None, sign_mask, mean, square, None, None, *rest)[0]
     return y, dx

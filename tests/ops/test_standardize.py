@@ -7,7 +7,7 @@ import torch
 import torch.testing._internal.common_utils
 
 from anynorm.activations import ACTIVATIONS
-from anynorm.ops import Affine, After, Statistic, View, formula, standardize
+from anynorm.ops import Affine, Epilogue, Statistic, View, formula, standardize
 
 STATISTICS = {
     "std": Statistic([0, 2], True, True, 2.0, 1.0, 1e-5),
@@ -35,7 +35,7 @@ def tensors(dtype=torch.float64):
 
 
 def call(x, residual, weight, bias, statistic, phi):
-    return standardize(x, Affine(weight, bias), statistic, After(residual, phi))[0]
+    return standardize(x, Affine(weight, bias), statistic, Epilogue(residual, phi))[0]
 
 
 @pytest.mark.parametrize("phi", PHIS)
@@ -47,10 +47,21 @@ def test_opcheck(statistic, affine, added, phi):
     residual = residual if added else None
     forward = (x, residual, weight, bias, *statistic, phi)
     torch.library.opcheck(OPERATORS.standardize.default, forward)
-    _, mean, square, kept = OPERATORS.standardize(*forward)
-    assert kept.numel() == ((60 + 7) // 8 + 8 if added and phi == "relu" else 0)
+    _, mean, square, sign_mask = OPERATORS.standardize(*forward)
+    assert sign_mask.numel() == ((60 + 7) // 8 + 8 if added and phi == "relu" else 0)
     saved = residual if phi == "silu" else None
-    backward = (torch.randn_like(x), x, saved, kept, mean, square, weight, bias, *statistic, phi)
+    backward = (
+        torch.randn_like(x),
+        x,
+        saved,
+        sign_mask,
+        mean,
+        square,
+        weight,
+        bias,
+        *statistic,
+        phi,
+    )
     torch.library.opcheck(OPERATORS.standardize_backward.default, backward)
 
 
@@ -58,10 +69,10 @@ def test_opcheck(statistic, affine, added, phi):
 def test_the_formula_is_an_operator_too(statistic, phi):
     forward = [t.detach() for t in tensors()] + [*statistic, phi]
     torch.library.opcheck(OPERATORS.standardize_formula.default, tuple(forward))
-    y, mean, square, kept = OPERATORS.standardize_formula(*forward)
+    y, mean, square, sign_mask = OPERATORS.standardize_formula(*forward)
     x, residual, weight, bias, *rest = forward
     saved = residual if phi == "silu" else None
-    backward = (torch.randn_like(x), x, saved, kept, mean, square, weight, bias, *rest)
+    backward = (torch.randn_like(x), x, saved, sign_mask, mean, square, weight, bias, *rest)
     torch.library.opcheck(OPERATORS.standardize_backward_formula.default, backward)
     torch.testing.assert_close(OPERATORS.standardize(*forward)[0], y)
     torch.testing.assert_close(
@@ -131,9 +142,9 @@ def test_the_operators_have_vmap_rules_with_a_residual(statistic, phi):
     def both(x):
         x = x.permute(2, 1, 0)
         rest = (weight, bias, *statistic, phi)
-        y, mean, square, kept = OPERATORS.standardize(x, residual, *rest)
+        y, mean, square, sign_mask = OPERATORS.standardize(x, residual, *rest)
         saved = residual if phi == "silu" else None
-        return y, OPERATORS.standardize_backward(y, x, saved, kept, mean, square, *rest)
+        return y, OPERATORS.standardize_backward(y, x, saved, sign_mask, mean, square, *rest)
 
     each = [both(x) for x in batch]
     stacked = torch.utils._pytree.tree_map(lambda *t: torch.stack(t), *each)
@@ -229,7 +240,7 @@ def test_memory_of_the_output_is_written_in_full(statistic, phi):
         y.backward(torch.randn_like(y))
     for value in (y, x.grad, residual.grad, weight.grad, bias.grad):
         assert value.isfinite().all()
-    expected, *_ = formula.forward(x, Affine(weight, bias), statistic, After(residual, phi))
+    expected, *_ = formula.forward(x, Affine(weight, bias), statistic, Epilogue(residual, phi))
     torch.testing.assert_close(y, expected)
 
 
@@ -242,12 +253,12 @@ def test_a_view_is_one_of_all_tensors():
     statistic = Statistic([2, 3], True, True, 2.0, 1.0, 1e-5)
 
     def inside(x, residual, weight, bias):
-        after, view = After(residual, "silu"), View(split, beside)
-        return standardize(x, Affine(weight, bias), statistic, after, view)[0]
+        epilogue, view = Epilogue(residual, "silu"), View(split, beside)
+        return standardize(x, Affine(weight, bias), statistic, epilogue, view)[0]
 
     def outside(x, residual, weight, bias):
-        affine, after = Affine(weight.view(beside), bias.view(beside)), residual.view(split)
-        y = standardize(x.view(split), affine, statistic, After(after, "silu"))[0]
+        affine, epilogue = Affine(weight.view(beside), bias.view(beside)), residual.view(split)
+        y = standardize(x.view(split), affine, statistic, Epilogue(epilogue, "silu"))[0]
         return y.view(x.shape)
 
     results = [

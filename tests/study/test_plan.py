@@ -8,13 +8,13 @@ import pytest
 
 from anynorm.errors import AnynormError
 from anynorm.study.experiments import Experiments
-from anynorm.study.plan import Plan
+from anynorm.study.plan import StudyPlan
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> StudyPlan:
     base: dict[str, Any] = {"subject": "mlp-relu", "data": "digits", "norms": ("none", "batch")}
     base |= {"lr": 0.1, "steps": 100, "batch": 60, "seeds": 2, "noise": False}
-    return Plan(**{**base, **changes})
+    return StudyPlan(**{**base, **changes})
 
 
 def test_base_cells_alone_are_probed() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import anynorm
-from anynorm.ops import ranks
+from anynorm.ops import process_groups
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch has no distributed")
 
@@ -137,7 +137,7 @@ def test_a_rank_that_never_comes_is_waited_for_no_longer_than_the_timeout(tmp_pa
 
 
 def test_without_processes_it_works_as_one_and_says_so_once(monkeypatch):
-    monkeypatch.setattr(ranks, "_told", set())
+    monkeypatch.setattr(process_groups, "_told", set())
     x = torch.randn(4, 3)
     layer = anynorm.SyncBatchNorm(3)
     with pytest.warns(UserWarning, match=r"SyncBatchNorm\(3\) is synchronised, but .*torchrun"):

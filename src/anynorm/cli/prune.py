@@ -94,9 +94,9 @@ def _refuse(options: dict[str, Any]) -> None:
 
 
 def _by_plan(subject: Subject, path: str, batches: Any, tolerance: float | None) -> Result:
-    from anynorm.surgery.edit import Trial, perform
     from anynorm.surgery.prune import Plan
     from anynorm.surgery.recalibrate import recompute
+    from anynorm.surgery.transaction import Trial, perform
 
     plan = Plan.read(path)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from anynorm.surgery.batches import Batch, Forward, call, tensors_of
-from anynorm.surgery.given import input_of
+from anynorm.surgery.call_args import input_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, call
-from anynorm.surgery.given import input_of, mask_of
+from anynorm.surgery.call_args import input_of, mask_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.normalizers import Normalizer, normalizers
 

@@ -12,8 +12,8 @@ from torch import distributed as dist
 
 from anynorm.doctor.geometry import double, group_values, rows_of
 from anynorm.doctor.units import Units
-from anynorm.surgery.moments import Pooled, by_sample
 from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.streaming_stats import Pooled, by_sample
 
 __all__ = ["Moments", "Record"]
 

@@ -14,11 +14,11 @@ from anynorm.doctor.causes.cause import Cause
 from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.overruled import OVERRULED
 from anynorm.surgery.batches import Batch, Forward, once
-from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.freeze import freeze
 from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.recalibrate import recompute, start_anew
 from anynorm.surgery.receipt import Log, Result
+from anynorm.surgery.transaction import Trial, perform
 
 __all__ = ["Patient", "repaired"]
 

@@ -15,7 +15,7 @@ from anynorm.doctor.losses import Loss, Losses, target_of
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, each
-from anynorm.surgery.moments import in_group
+from anynorm.surgery.streaming_stats import in_group
 
 __all__ = ["Survey", "Wanted", "records_on", "survey"]
 

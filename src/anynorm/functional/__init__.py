@@ -22,7 +22,7 @@ from anynorm.functional.synced import check_synced
 from anynorm.ops import Running
 from anynorm.ops.backends.masked import whole_mask
 from anynorm.ops.checks import check_groups, check_residual
-from anynorm.ops.ranks import Sync, check_sync
+from anynorm.ops.process_groups import Sync, check_sync
 
 __all__ = [
     "Activation",

@@ -10,7 +10,7 @@ from torch import Tensor
 from anynorm.activations import activation as named_activation
 from anynorm.errors import AnynormError
 from anynorm.functional.arguments import need_tensor
-from anynorm.ops import PLAIN, After
+from anynorm.ops import PLAIN, Epilogue
 from anynorm.ops.checks import check_residual
 
 __all__ = [
@@ -57,7 +57,7 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
 
 def following(
     x: Tensor, residual: Tensor | None, activation: Activation
-) -> tuple[After, Function | None]:
+) -> tuple[Epilogue, Function | None]:
     """Return what an operator on `x` does after γ and β, and a φ that it does not know.
 
     The first is `PLAIN` itself where it is nothing.  Raises for a residual that does not fit `x`,
@@ -68,9 +68,9 @@ def following(
     if activation is not None:
         check_activation(activation)
     if not isinstance(activation, str):
-        return PLAIN if residual is None else After(residual), activation
+        return PLAIN if residual is None else Epilogue(residual), activation
     nothing = residual is None and activation == "identity"
-    return PLAIN if nothing else After(residual, activation), None
+    return PLAIN if nothing else Epilogue(residual, activation), None
 
 
 def check_activation(activation: Activation) -> None:

@@ -14,7 +14,7 @@ from anynorm.functional.activation import Activation, following
 from anynorm.functional.arguments import check_arguments, explain
 from anynorm.functional.synced import together
 from anynorm.ops import NO_SIZES, PLAIN, Affine, NormCall, Running
-from anynorm.ops.ranks import Sync
+from anynorm.ops.process_groups import Sync
 from anynorm.spec import Spec
 
 __all__ = ["normalize", "scale_of"]
@@ -88,13 +88,13 @@ def normalize(
             check_arguments("normalize", {"eps": eps})
         plan = spec.pattern.plan(x.dim())
         ranks = together(spec, plan, sync, layer, x) if training and sync is not None else None
-        after, function = PLAIN, None
+        epilogue, function = PLAIN, None
         if residual is not None or activation is not None:
-            after, function = following(x, residual, activation)
+            epilogue, function = following(x, residual, activation)
         affine, sizes = Affine(weight, bias), sizes or NO_SIZES
         training = training or running is None
         call = NormCall(
-            *(spec, plan, affine, running, training, eps, sizes, after, function, ranks, mask)
+            *(spec, plan, affine, running, training, eps, sizes, epilogue, function, ranks, mask)
         )
         return ops.run(x, call)
     except AnynormError:
@@ -130,7 +130,7 @@ def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
     """
     try:
         statistic = ops.statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)
-        return torch.sqrt(ops.moments(x, statistic)[1] + eps).to(x.dtype)
+        return torch.sqrt(ops.formula.moments(x, statistic)[1] + eps).to(x.dtype)
     except (AttributeError, RuntimeError, TypeError):
         _need_spec(spec)
         explain("scale_of", x=x, eps=eps)

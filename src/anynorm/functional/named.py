@@ -106,14 +106,13 @@ def batch_norm(
         running = None
         if running_mean is not None and running_var is not None:
             running = Running(running_mean, running_var, num_batches_tracked, momentum)
-        after, function = PLAIN, None
+        epilogue, function = PLAIN, None
         if residual is not None or activation is not None:
-            after, function = following(input, residual, activation)
+            epilogue, function = following(input, residual, activation)
         # torch's operator takes (C,) as well, in evaluation
         plan, affine = _BATCH.pattern.plan(max(input.dim(), 2)), Affine(weight, bias)
-        call = NormCall(
-            *(_BATCH, plan, affine, running, training, eps, NO_SIZES, after, function, None, mask)
-        )
+        rest = epilogue, function, None, mask
+        call = NormCall(_BATCH, plan, affine, running, training, eps, NO_SIZES, *rest)
         return ops.run(input, call, ops.torch_operators.batch)
     except _FAILED:
         _explain_channels("batch_norm", "num_features", locals())
@@ -175,11 +174,11 @@ def instance_norm(
         running = None
         if running_mean is not None and running_var is not None:
             running = Running(running_mean, running_var, None, momentum)
-        after, function = following(input, residual, activation)
+        epilogue, function = following(input, residual, activation)
         plan, affine = _INSTANCE.pattern.plan(input.dim()), Affine(weight, bias)
         call = NormCall(
             *(_INSTANCE, plan, affine, running, use_input_stats, eps, NO_SIZES),
-            *(after, function, None, mask),
+            *(epilogue, function, None, mask),
         )
         return ops.run(input, call, ops.torch_operators.instance)
     except _FAILED:
@@ -227,8 +226,8 @@ def layer_norm(
         Ba et al. 2016, arXiv:1607.06450.
     """
     try:
-        after, function = following(input, residual, activation)
-        y = ops.torch_operators.layer(input, normalized_shape, weight, bias, eps, after)
+        epilogue, function = following(input, residual, activation)
+        y = ops.torch_operators.layer(input, normalized_shape, weight, bias, eps, epilogue)
         return y if function is None else function(y)
     except AnynormError:
         raise
@@ -279,8 +278,8 @@ def rms_norm(
         Zhang & Sennrich 2019, arXiv:1910.07467.
     """
     try:
-        after, function = following(input, residual, activation)
-        y = ops.torch_operators.rms(input, normalized_shape, weight, eps, after)
+        epilogue, function = following(input, residual, activation)
+        y = ops.torch_operators.rms(input, normalized_shape, weight, eps, epilogue)
         return y if function is None else function(y)
     except AnynormError:
         raise
@@ -338,11 +337,11 @@ def group_norm(
         check_groups(num_groups, input.shape)
         if mask is not None:
             need_channels(input, "num_channels", weight=weight, bias=bias)
-        after, function = following(input, residual, activation)
+        epilogue, function = following(input, residual, activation)
         plan, affine = _GROUP.pattern.plan(input.dim()), Affine(weight, bias)
         call = NormCall(
             *(_GROUP, plan, affine, None, True, eps, {"g": num_groups}),
-            *(after, function, None, mask),
+            *(epilogue, function, None, mask),
         )
         return ops.run(input, call, ops.torch_operators.group)
     except AnynormError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from anynorm.errors import AnynormError
-from anynorm.ops.ranks import Ranks, Sync, ranks_of
-from anynorm.pattern import Plan
+from anynorm.ops.process_groups import Ranks, Sync, ranks_of
+from anynorm.pattern import ResolvedPattern
 from anynorm.spec import Spec
 
 __all__ = ["check_synced", "together"]
@@ -40,7 +40,7 @@ def check_synced(spec: Spec) -> None:
         )
 
 
-def together(spec: Spec, plan: Plan, sync: Sync, layer: str, x: Tensor) -> Ranks | None:
+def together(spec: Spec, plan: ResolvedPattern, sync: Sync, layer: str, x: Tensor) -> Ranks | None:
     """Return the processes to share statistics with; None where this one is alone."""
     check_synced(spec)
     name = layer or f"normalize('{plan.pattern}')"

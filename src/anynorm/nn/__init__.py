@@ -2,7 +2,7 @@
 
 from anynorm.nn.frozen import FrozenBatchNorm
 from anynorm.nn.norm import Norm, create
-from anynorm.nn.twins import (
+from anynorm.nn.torch_layers import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,

@@ -12,7 +12,7 @@ from anynorm import functional as F
 from anynorm.catalogue import entry
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.functional import Activation, Running, Sync
-from anynorm.nn import shared
+from anynorm.nn import sync_module
 from anynorm.nn.fx import entered
 from anynorm.pattern import Pattern
 from anynorm.spec import SCALES, Constant, Scale, Spec
@@ -20,7 +20,7 @@ from anynorm.spec import SCALES, Constant, Scale, Spec
 __all__ = ["Norm", "create"]
 
 
-class Norm(shared.Sharing):
+class Norm(sync_module.Sharing):
     """The formula h = φ(γ · (x − μ) / σ + β + residual) as a layer, for any bracket pattern.
 
     It has running statistics if samples share statistics.
@@ -196,7 +196,7 @@ class Norm(shared.Sharing):
             activation=self.activation,
             residual=residual,
             sync=self.sync,
-            layer="" if self.sync is None else shared.layer_of(self),
+            layer="" if self.sync is None else sync_module.layer_of(self),
             mask=mask,
         )
 
@@ -249,7 +249,7 @@ class Norm(shared.Sharing):
             shown.append("track_running_stats=False")
         phi = F.activation_name(self.activation)
         shown += [f"activation={phi}"] if phi else []
-        return ", ".join(shown) + shared.shown(self.sync)
+        return ", ".join(shown) + sync_module.shown(self.sync)
 
     def _formula(self) -> list[str]:
         """What μ and σ are, where they are not the mean and the standard deviation."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from anynorm.ops.ranks import Ranks
+from anynorm.ops.process_groups import Ranks
 from anynorm.ops.running import Running
-from anynorm.ops.values import PLAIN, Affine, After
-from anynorm.pattern import Plan
+from anynorm.ops.types import PLAIN, Affine, Epilogue
+from anynorm.pattern import ResolvedPattern
 from anynorm.spec import Spec
 
 __all__ = ["NO_SIZES", "NormCall"]
@@ -23,19 +23,19 @@ class NormCall(NamedTuple):
     """Everything about a call of a normalizer but its input.
 
     `plan` is the pattern of `spec` for the input's rank, `sizes` has the parts of split axes.
-    `after` is what follows γ and β, and `function` a φ that no operator knows.  `running`
+    `epilogue` is what follows γ and β, and `function` a φ that no operator knows.  `running`
     statistics are updated in training and used in evaluation.  `ranks` are the processes that share
     statistics, `mask` says which values count.
     """
 
     spec: Spec
-    plan: Plan
+    plan: ResolvedPattern
     affine: Affine
     running: Running | None = None
     training: bool = True
     eps: float = 1e-5
     sizes: Mapping[str, int] = NO_SIZES
-    after: After = PLAIN
+    epilogue: Epilogue = PLAIN
     function: Callable[[Tensor], Tensor] | None = None
     ranks: Ranks | None = None
     mask: Tensor | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from anynorm.errors import AnynormError, ShapeError
-from anynorm.pattern import Plan
+from anynorm.pattern import ResolvedPattern
 
 __all__ = [
     "check_groups",
@@ -36,7 +36,7 @@ def need_several_values(x: Tensor) -> None:
         single_value(x, "the batch")
 
 
-def need_axes(x: Tensor, plan: Plan) -> None:
+def need_axes(x: Tensor, plan: ResolvedPattern) -> None:
     """Raise if a pattern's brackets are empty for an input of this rank."""
     if not plan.dims:
         raise ShapeError(
@@ -55,7 +55,7 @@ def need_real(x: Tensor) -> None:
         )
 
 
-def need_statistics(x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> None:
+def need_statistics(x: Tensor, plan: ResolvedPattern, sizes: Mapping[str, int]) -> None:
     """Raise if `x` has nothing to take statistics over, or samples share that of a single value."""
     if not plan.dims:
         need_axes(x, plan)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from anynorm.activations import ACTIVATIONS
-from anynorm.ops import bits
-from anynorm.ops.values import Affine, After, Saved, Statistic
+from anynorm.ops import sign_bits
+from anynorm.ops.types import Affine, Epilogue, Saved, Statistic
 
 __all__ = [
     "Gradients",
@@ -41,15 +41,15 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def forward(
-    x: Tensor, affine: Affine, statistic: Statistic, after: After
+    x: Tensor, affine: Affine, statistic: Statistic, epilogue: Epilogue
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return h = φ(γ · (x − μ) / σ + β + residual), μ, s² and the bits that backward needs.
 
     μ and s² keep the reduced axes at size 1.
     """
     mean, square = moments(x, statistic)
-    y, kept = normalize(x, mean, square, affine, statistic.eps, after)
-    return y, mean, square, kept
+    y, sign_mask = normalize(x, mean, square, affine, statistic.eps, epilogue)
+    return y, mean, square, sign_mask
 
 
 def moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
@@ -70,29 +70,31 @@ def moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
 
 
 def normalize(
-    x: Tensor, mean: Tensor, square: Tensor, affine: Affine, eps: float, after: After
+    x: Tensor, mean: Tensor, square: Tensor, affine: Affine, eps: float, epilogue: Epilogue
 ) -> tuple[Tensor, Tensor]:
     """Return h for given μ and s², and the bits that backward needs."""
-    z = _before_phi(_unit(widen(x), mean, square, eps), affine, after.residual)
+    z = _before_phi(_unit(widen(x), mean, square, eps), affine, epilogue.residual)
     # Not a number counts as positive, so that it is passed on.
-    kept = bits.pack(~(z <= 0), x) if keeps_bits(after) else bits.fake(x, kept=False)
-    return ACTIVATIONS[after.phi].forward(z).to(x.dtype), kept
+    sign_mask = (
+        sign_bits.pack(~(z <= 0), x) if keeps_bits(epilogue) else sign_bits.fake(x, kept=False)
+    )
+    return ACTIVATIONS[epilogue.phi].forward(z).to(x.dtype), sign_mask
 
 
-def keeps_bits(after: After) -> bool:
+def keeps_bits(epilogue: Epilogue) -> bool:
     """Whether backward gets one bit for each value."""
-    return after.residual is not None and ACTIVATIONS[after.phi].by_sign
+    return epilogue.residual is not None and ACTIVATIONS[epilogue.phi].by_sign
 
 
-def needs_residual(after: After) -> bool:
+def needs_residual(epilogue: Epilogue) -> bool:
     """Whether backward gets the residual itself."""
-    active = after.residual is not None and after.phi != "identity"
-    return active and not ACTIVATIONS[after.phi].by_sign
+    active = epilogue.residual is not None and epilogue.phi != "identity"
+    return active and not ACTIVATIONS[epilogue.phi].by_sign
 
 
-def gives_residual(residual: Tensor | None, kept: Tensor, phi: str) -> bool:
+def gives_residual(residual: Tensor | None, sign_mask: Tensor, phi: str) -> bool:
     """Whether backward returns a gradient of the residual; without φ it is dy itself."""
-    return phi != "identity" and (residual is not None or kept.numel() > 0)
+    return phi != "identity" and (residual is not None or sign_mask.numel() > 0)
 
 
 def backward(dy: Tensor, saved: Saved, statistic: Statistic, phi: str) -> Gradients:
@@ -136,8 +138,8 @@ def _through_phi(dy: Tensor, unit: Tensor, saved: Saved, phi: str) -> Tensor:
     """The gradient of what φ was applied to."""
     if phi == "identity":
         return dy
-    if saved.kept.numel():
-        z = bits.unpack(saved.kept, saved.x).to(dy.dtype)  # of the same sign
+    if saved.sign_mask.numel():
+        z = sign_bits.unpack(saved.sign_mask, saved.x).to(dy.dtype)  # of the same sign
     else:
         z = _before_phi(unit, Affine(saved.weight, saved.bias), saved.residual)
     return ACTIVATIONS[phi].backward(dy, z)
@@ -145,9 +147,9 @@ def _through_phi(dy: Tensor, unit: Tensor, saved: Saved, phi: str) -> Tensor:
 
 def _beside(dz: Tensor, unit: Tensor, saved: Saved, phi: str) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of residual, γ and β."""
-    x, residual, kept, _, _, weight, bias = saved
+    x, residual, sign_mask, _, _, weight, bias = saved
     return (
-        dz.to(x.dtype) if gives_residual(residual, kept, phi) else x.new_empty(0),
+        dz.to(x.dtype) if gives_residual(residual, sign_mask, phi) else x.new_empty(0),
         x.new_empty(0) if weight is None else _sum_like(dz * unit, weight),
         x.new_empty(0) if bias is None else _sum_like(dz, bias),
     )

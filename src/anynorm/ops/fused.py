@@ -1,6 +1,6 @@
 """Pairs of forward and backward operators: their schemas, derivatives and vmap rules.
 
-A backward operator takes dy and the tensors of :class:`~anynorm.ops.values.Saved`.  It is the same
+A backward operator takes dy and the tensors of :class:`~anynorm.ops.types.Saved`.  It is the same
 for the statistics of the input (:mod:`anynorm.ops.standardize`) and for given ones
 (:mod:`anynorm.ops.normalize`).
 """
@@ -25,12 +25,12 @@ from anynorm.ops.registry import (
     operator,
     peek_interpreter_stack,
 )
-from anynorm.ops.values import AS_IT_IS, After, Saved, View
+from anynorm.ops.types import AS_IT_IS, Epilogue, Saved, View
 
 __all__ = ["Pair", "connect", "like"]
 
 _SAVED = (
-    "Tensor x, Tensor? residual, Tensor kept, Tensor mean, Tensor square, Tensor? weight, "
+    "Tensor x, Tensor? residual, Tensor sign_mask, Tensor mean, Tensor square, Tensor? weight, "
     "Tensor? bias"
 )
 _GRADIENTS = "(Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
@@ -146,8 +146,8 @@ def _backward_kernel(pair: type[Pair]) -> Callable[..., Gradients]:
 
 
 def _fake_gradients(dy: Tensor, x: Tensor, *args: Any) -> Gradients:
-    residual, kept, _, _, weight, bias, *_, phi = args
-    given = formula.gives_residual(residual, kept, phi)
+    residual, sign_mask, _, _, weight, bias, *_, phi = args
+    given = formula.gives_residual(residual, sign_mask, phi)
     dresidual = torch.empty_like(x) if given else x.new_empty(0)
     dweight, dbias = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (weight, bias))
     return torch.empty_like(x), dresidual, dweight, dbias
@@ -178,7 +178,7 @@ def _viewing(
         x, residual, *others = tensors
         if residual is not None and in_transform():  # where bits could not be moved about
             y, *outputs = call(view, (*rest[:-1], "identity"), x, None, *others)
-            return After(residual, rest[-1]).apply(y), *outputs
+            return Epilogue(residual, rest[-1]).apply(y), *outputs
         # As in_transform, without its call: this is the way of every eager layer.
         eager = not torch.compiler.is_compiling() and peek_interpreter_stack() is None
         if eager and torch.is_grad_enabled():
@@ -199,7 +199,7 @@ def _save(ctx: Any, saved: Saved, output: Any, rest: Sequence[Any]) -> None:
     ctx.rest, ctx.added = rest, residual is not None
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    if residual is not None and not formula.needs_residual(After(residual, rest[-1])):
+    if residual is not None and not formula.needs_residual(Epilogue(residual, rest[-1])):
         saved = saved._replace(residual=None)
     ctx.save_for_backward(*saved)
 
@@ -238,7 +238,7 @@ def _forward_function(pair: type[Pair], op: Any, gradient: Callable[..., Gradien
         return *_gradients(ctx, pair, gradient, dy), *[None] * len(ctx.rest)
 
     def rule(call: Any, info: Any, in_dims: Any, *args: Any) -> Any:
-        if formula.keeps_bits(After(args[1], args[-1])):
+        if formula.keeps_bits(Epilogue(args[1], args[-1])):
             return _each(call, info, in_dims, args)
         front = _in_front(info, in_dims, args[:count])
         outputs = call(*front, *pair.deeper(*args[count:]))
@@ -272,13 +272,13 @@ def _backward_function(pair: type[Pair], op: Any) -> Any:
 
     def rule(call: Any, info: Any, in_dims: Any, *args: Any) -> Any:
         tensors, rest = args[:_TENSORS_OF_BACKWARD], args[_TENSORS_OF_BACKWARD:]
-        _, _, residual, kept, _, _, weight, bias = tensors
-        if kept.numel():
+        _, _, residual, sign_mask, _, _, weight, bias = tensors
+        if sign_mask.numel():
             return _each(call, info, in_dims, args)
         front = _in_front(info, in_dims, tensors)
-        front[3] = kept.flatten()
+        front[3] = sign_mask.flatten()
         gradients = call(*front, *pair.deeper(*rest))
-        given = formula.gives_residual(residual, kept, rest[-1])
+        given = formula.gives_residual(residual, sign_mask, rest[-1])
         there = (True, given, weight is not None, bias is not None)
         return gradients, tuple(0 if present else None for present in there)
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anynorm.ops import bits, formula
+from anynorm.ops import formula, sign_bits
 from anynorm.ops.formula import Gradients
 from anynorm.ops.fused import Pair, connect, like
-from anynorm.ops.values import AS_IT_IS, PLAIN, Affine, After, Saved, View
+from anynorm.ops.types import AS_IT_IS, PLAIN, Affine, Epilogue, Saved, View
 
 __all__ = ["gradients", "keeping", "normalize"]
 
@@ -25,7 +25,7 @@ def normalize(
     square: Tensor,
     affine: Affine,
     eps: float,
-    after: After = PLAIN,
+    epilogue: Epilogue = PLAIN,
     view: View = AS_IT_IS,
 ) -> Tensor:
     """Return h = φ(γ · (x − μ) / σ + β + residual) for given μ and s².
@@ -33,7 +33,7 @@ def normalize(
     Shapes: `x` any, h and the residual the same.  In the view, all others have the rank of x and
     broadcast against it.
     """
-    return keeping(x, mean, square, affine, eps, after, view)[0]
+    return keeping(x, mean, square, affine, eps, epilogue, view)[0]
 
 
 def keeping(
@@ -42,12 +42,14 @@ def keeping(
     square: Tensor,
     affine: Affine,
     eps: float,
-    after: After = PLAIN,
+    epilogue: Epilogue = PLAIN,
     view: View = AS_IT_IS,
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`normalize` does, and the bits that backward needs."""
-    y, kept = _normalize(view, (eps, after.phi), x, after.residual, mean, square, *affine)
-    return y, kept
+    y, sign_mask = _normalize(
+        view, (eps, epilogue.phi), x, epilogue.residual, mean, square, *affine
+    )
+    return y, sign_mask
 
 
 def gradients(dy: Tensor, saved: Saved, eps: float, phi: str) -> Gradients:
@@ -59,7 +61,7 @@ def gradients(dy: Tensor, saved: Saved, eps: float, phi: str) -> Gradients:
 class _Normalize(Pair):
     name = "normalize"
     inputs = "Tensor x, Tensor? residual, Tensor mean, Tensor square, Tensor? weight, Tensor? bias"
-    outputs = "Tensor y, Tensor kept"
+    outputs = "Tensor y, Tensor sign_mask"
     tail = "float eps, str phi"
 
     @staticmethod
@@ -73,13 +75,15 @@ class _Normalize(Pair):
         eps: float,
         phi: str,
     ) -> Any:
-        after = After(residual, phi)
-        y, kept = formula.normalize(x, mean, square, Affine(weight, bias), eps, after)
-        return like(y, x), kept
+        epilogue = Epilogue(residual, phi)
+        y, sign_mask = formula.normalize(x, mean, square, Affine(weight, bias), eps, epilogue)
+        return like(y, x), sign_mask
 
     @staticmethod
     def fake(x: Tensor, residual: Any, *rest: Any) -> Any:
-        return torch.empty_like(x), bits.fake(x, formula.keeps_bits(After(residual, rest[-1])))
+        return torch.empty_like(x), sign_bits.fake(
+            x, formula.keeps_bits(Epilogue(residual, rest[-1]))
+        )
 
     @staticmethod
     def backward(dy: Tensor, saved: Saved, *rest: Any) -> Gradients:

@@ -5,8 +5,8 @@ samples and positions.  Parentheses split an axis, as in einops: ``n (g [c]) [..
 channels in g groups.
 """
 
-from anynorm.pattern.parts import AXES, Part
+from anynorm.pattern.axes import AXES, Part
 from anynorm.pattern.pattern import Pattern
-from anynorm.pattern.plan import Plan
+from anynorm.pattern.resolved import ResolvedPattern
 
-__all__ = ["AXES", "Part", "Pattern", "Plan"]
+__all__ = ["AXES", "Part", "Pattern", "ResolvedPattern"]

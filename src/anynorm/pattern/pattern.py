@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from anynorm.errors import PatternError
-from anynorm.pattern.parts import Axes, Part
-from anynorm.pattern.plan import Plan, resolve
-from anynorm.pattern.reader import read
+from anynorm.pattern.axes import Axes, Part
+from anynorm.pattern.parser import read
+from anynorm.pattern.resolved import ResolvedPattern, resolve
 
 __all__ = ["Pattern"]
 
 # A plain dictionary: torch.compile traces through it, and warns about functools.cache.
-_PLANS: dict[tuple[str, int], Plan] = {}
+_PLANS: dict[tuple[str, int], ResolvedPattern] = {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Pattern:
         """The names in brackets: the axes over which μ and σ are taken."""
         return frozenset(part.name for part in self.parts if part.shared)
 
-    def plan(self, rank: int) -> Plan:
+    def plan(self, rank: int) -> ResolvedPattern:
         """Resolve the pattern for inputs of one rank.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from anynorm.errors import AnynormError
-from anynorm.pattern import Plan
+from anynorm.pattern import ResolvedPattern
 from anynorm.reference.arrays import Array, namespace
 
 __all__ = ["Fold"]
@@ -18,7 +18,7 @@ class Fold:
     Raises `AnynormError` if the pattern has no unbracketed channels to mix.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ResolvedPattern) -> None:
         names = [part.name for axis in plan.axes for part in axis]
         kept = [i for i in range(plan.width) if i not in plan.dims]
         channel = [i for i in kept if names[i] == "c"]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy
 
-from anynorm.pattern import Plan
+from anynorm.pattern import ResolvedPattern
 from anynorm.reference.arrays import Array, as_float64, beside, namespace
 from anynorm.reference.fold import Fold
 from anynorm.reference.running import Running, per_channel
@@ -95,7 +95,7 @@ class Standardize:
         viewed = Viewed(core, lambda y: xp.reshape(y, view), lambda z: xp.reshape(z, x.shape))
         return Own(viewed, core.count, lambda: self._statistics(core, plan))
 
-    def _statistics(self, core: Standardized, plan: Plan) -> Statistics:
+    def _statistics(self, core: Standardized, plan: ResolvedPattern) -> Statistics:
         """The subtracted μ and s² per channel; a variance with Bessel's n/(n−1), as in torch."""
         scale, n = self._spec.scale, core.count
         bessel = n / (n - 1) if scale and scale.is_standard_deviation else 1.0

@@ -20,7 +20,7 @@ from anynorm.study.check import check
 from anynorm.study.engines import Engine, Failure, Limits, Outcome, engine, run_cells
 from anynorm.study.extras import require
 from anynorm.study.frame import frame, write_parquet
-from anynorm.study.plan import Plan, unique
+from anynorm.study.plan import StudyPlan, unique
 from anynorm.study.progress import show_progress
 from anynorm.study.remote import open_store
 from anynorm.study.store import Record, Records
@@ -366,7 +366,7 @@ def _why_stopped(unsettled: Sequence[Any], hopeful: Sequence[Any]) -> str:
     return "most seeds" if hopeful else "more seeds would not decide"
 
 
-def _plan(subject: str, data: str | None, **given: Any) -> Plan:
+def _plan(subject: str, data: str | None, **given: Any) -> StudyPlan:
     """The subject's own settings, with what the user gave in their place."""
     given = {name: _listed(name, value) for name, value in given.items() if value is not None}
     experiments = given.pop("experiments", True)
@@ -385,7 +385,7 @@ def _plan(subject: str, data: str | None, **given: Any) -> Plan:
         chosen |= {"noise": False, "experiments": chosen["experiments"].without_runs()}
     compared = chosen["norms"] if "batches" in given else settings.batch_norms
     asked = {"norms", "lrs", "inits", "placements"} & given.keys()
-    return Plan(
+    return StudyPlan(
         subject=subject,
         batch_norms=tuple(name for name in compared if name in chosen["norms"]),
         variants=() if asked else settings.variants,

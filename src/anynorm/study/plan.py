@@ -10,11 +10,11 @@ from anynorm.errors import AnynormError
 from anynorm.study.cell import Cell, parse_norm
 from anynorm.study.experiments import Experiments, resized
 
-__all__ = ["Plan", "unique"]
+__all__ = ["StudyPlan", "unique"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """The values to compare, and the base values that hold where nothing else is said.
 
     `norms` are names with options, such as ``"group:groups=4"``; `batch_norms` are those of them

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from anynorm import nn as own
-from anynorm.surgery.moments import double
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
+from anynorm.surgery.streaming_stats import double
 
 __all__ = ["Affine", "affine_of", "eps_of"]
 

@@ -9,16 +9,16 @@ from torch import nn
 
 from anynorm.errors import UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward
-from anynorm.surgery.converting.seen import Seen, observe
+from anynorm.surgery.converting.call_info import Seen, observe
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
-from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, families, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
-from anynorm.surgery.successor import succeed
+from anynorm.surgery.transaction import Trial, perform
+from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search
 from anynorm.surgery.walk import put
 

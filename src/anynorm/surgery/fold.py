@@ -10,15 +10,15 @@ from torch.nn.parameter import is_lazy
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.bias import add_bias
-from anynorm.surgery.edit import Trial, perform
-from anynorm.surgery.folding.plan import Plan, planned
+from anynorm.surgery.folding.fold_plan import FoldPlan, planned
 from anynorm.surgery.folding.weighted import State
 from anynorm.surgery.graph import capture
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
-from anynorm.surgery.successor import succeed
+from anynorm.surgery.transaction import Trial, perform
+from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search
 from anynorm.surgery.walk import put
 
@@ -112,7 +112,7 @@ def _folded(model: nn.Module, example: Batch, forward: Forward | None, log: Log)
     return model
 
 
-def _planned(norm: Normalizer, state: State, log: Log) -> Plan | None:
+def _planned(norm: Normalizer, state: State, log: Log) -> FoldPlan | None:
     try:
         return planned(norm, state)
     except Refused as reason:
@@ -120,7 +120,7 @@ def _planned(norm: Normalizer, state: State, log: Log) -> Plan | None:
         return None
 
 
-def _carried_out(plan: Plan, log: Log) -> bool:
+def _carried_out(plan: FoldPlan, log: Log) -> bool:
     try:
         plan.carry_out()
     except Refused as reason:

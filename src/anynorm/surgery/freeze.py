@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from anynorm import nn as own
 from anynorm.surgery.affine import eps_of
 from anynorm.surgery.batches import Batch, Forward
-from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
-from anynorm.surgery.successor import succeed
+from anynorm.surgery.transaction import Trial, perform
+from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search, may_keep
 from anynorm.surgery.walk import put
 

@@ -21,13 +21,13 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, applied, call, device_of, leaves_of, moved
 from anynorm.surgery.modes import evaluating
 
-__all__ = ["Call", "Graph", "capture", "first_names"]
+__all__ = ["Graph", "ModuleCall", "capture", "first_names"]
 
 _MODEL = "model"  # the wrapper's name for the model, which export puts before every name
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module: its operators, the data that goes in, and what others use of it."""
 
     name: str
@@ -87,23 +87,23 @@ class Graph:
         return _plain(stack[-1][0]) if stack else ""
 
     @cached_property
-    def calls(self) -> dict[str, list[Call]]:
+    def calls(self) -> dict[str, list[ModuleCall]]:
         """The calls of every module, in the order they happen."""
         groups: dict[tuple[str, str], list[Node]] = {}
         for node in self.nodes.nodes:
             for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
                 groups.setdefault((key, _plain(name)), []).append(node)
-        found: dict[str, list[Call]] = {}
+        found: dict[str, list[ModuleCall]] = {}
         for (_, name), nodes in groups.items():
             found.setdefault(name, []).append(self._call(name, nodes))
         return found
 
-    def _call(self, name: str, nodes: list[Node]) -> Call:
+    def _call(self, name: str, nodes: list[Node]) -> ModuleCall:
         inside = set(nodes)
         used = dict.fromkeys(one for node in nodes for one in node.all_input_nodes)
         data = [node for node in used if node not in inside and self.is_data(node)]
         outputs = [node for node in nodes if any(user not in inside for user in node.users)]
-        return Call(name, tuple(nodes), tuple(data), tuple(outputs))
+        return ModuleCall(name, tuple(nodes), tuple(data), tuple(outputs))
 
 
 class _Called(nn.Module):

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from anynorm.nn.shared import Sharing
+from anynorm.nn.sync_module import Sharing
 
 __all__ = ["alone", "evaluating", "without_gradients"]
 

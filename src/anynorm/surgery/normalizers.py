@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from anynorm import functional as F
 from anynorm import nn as own
 from anynorm.catalogue import catalogue, entry
-from anynorm.pattern.parts import CHANNELS, ELLIPSIS
+from anynorm.pattern.axes import CHANNELS, ELLIPSIS
 from anynorm.spec import Spec
 from anynorm.surgery.names import Layers, matching
 from anynorm.surgery.walk import Place, walk

@@ -12,14 +12,14 @@ from torch import distributed as dist
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, once
-from anynorm.surgery.edit import perform
-from anynorm.surgery.given import input_of, mask_of
+from anynorm.surgery.call_args import input_of, mask_of
 from anynorm.surgery.model import check_model
 from anynorm.surgery.modes import alone, evaluating
-from anynorm.surgery.moments import Pooled, anyone, averaged, double, in_group
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
+from anynorm.surgery.streaming_stats import Pooled, anyone, averaged, double, in_group
+from anynorm.surgery.transaction import perform
 from anynorm.surgery.unmatched import Search, may_keep
 
 __all__ = ["recalibrate", "recompute", "start_anew"]

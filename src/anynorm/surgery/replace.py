@@ -10,7 +10,7 @@ from anynorm import nn as own
 from anynorm.errors import AnynormError
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
-from anynorm.surgery.successor import succeed
+from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.walk import put
 
 __all__ = ["Rows", "leave_fast_path", "replace_norms"]

@@ -8,12 +8,12 @@ import pytest
 
 from anynorm.errors import AnynormError
 from anynorm.study.engines import engine
-from anynorm.study.engines.pool import Pool
+from anynorm.study.engines.pool import ProcessPool
 
 
 def test_local_takes_as_many_processes_as_it_is_told() -> None:
     made = engine("local", 3)
-    assert isinstance(made, Pool)
+    assert isinstance(made, ProcessPool)
     assert made.workers == 3
 
 

@@ -13,7 +13,7 @@ from anynorm.doctor.causes.ward import Trial, Ward
 from anynorm.doctor.diagnosis import Finding
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import call, tensors_of
-from anynorm.surgery.edit import copied
+from anynorm.surgery.transaction import copied
 
 __all__ = ["broken", "epsilon", "frozen", "train_mode"]
 

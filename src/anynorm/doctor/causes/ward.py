@@ -17,9 +17,9 @@ from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.losses import Loss
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch
-from anynorm.surgery.moments import in_group
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log
+from anynorm.surgery.streaming_stats import in_group
 
 __all__ = ["Edit", "Trial", "Ward"]
 

@@ -18,8 +18,8 @@ from anynorm.doctor.comparison import (
 from anynorm.doctor.record import Record
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch
-from anynorm.surgery.edit import copied
-from anynorm.surgery.moments import in_group
+from anynorm.surgery.streaming_stats import in_group
+from anynorm.surgery.transaction import copied
 
 __all__ = ["accumulated", "companions", "few_in_group", "last_batch", "small_batch"]
 

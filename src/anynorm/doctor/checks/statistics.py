@@ -13,8 +13,8 @@ from torch import distributed as dist
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.drift import ERROR, MEAN, VARIANCE, Drift
 from anynorm.doctor.geometry import double
-from anynorm.surgery.moments import in_group
 from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.streaming_stats import in_group
 
 __all__ = ["averaged", "described", "leftover", "mean", "ranks", "target", "variance"]
 

@@ -13,9 +13,9 @@ from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.record import Record
 from anynorm.doctor.significance import f_tail, mean_above_zero
 from anynorm.surgery.batches import call, tensors_of
-from anynorm.surgery.edit import copied
 from anynorm.surgery.modes import alone
 from anynorm.surgery.normalizers import normalizers
+from anynorm.surgery.transaction import copied
 
 __all__ = ["counted_twice", "decay", "loss_gap", "p_of_no_gap"]
 

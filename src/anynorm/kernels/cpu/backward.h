@@ -118,7 +118,7 @@ class Back {
   using C = Compute<T>;
 
  public:
-  explicit Back(const Problem& p)
+  explicit Back(const Params& p)
       : p_(p),
         from_(from(p)),
         signs_(!p.statistic.given && p.statistic.power != Power::square),
@@ -198,7 +198,7 @@ class Back {
   // dz that was made has the type of dy, and can take its place.
   static constexpr bool kSame = sizeof(T) == sizeof(C);
 
-  static Dz from(const Problem& p) {
+  static Dz from(const Params& p) {
     if (p.phi == Phi::identity) return Dz::given;
     if (p.phi == Phi::relu && p.bits) return Dz::bits;
     return p.phi == Phi::relu && !p.residual ? Dz::gate : Dz::made;
@@ -215,7 +215,7 @@ class Back {
     phi_backward(p_.phi, s.dy, rooms.z.values, n, rooms.dz.values);
   }
 
-  const Problem& p_;
+  const Params& p_;
   const Dz from_;
   const bool signs_;
   const int64_t step_;

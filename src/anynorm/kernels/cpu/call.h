@@ -1,9 +1,9 @@
-// One call of the kernels: the problem, and what has to live as long.
+// One call of the kernels: its parameters, and what has to live as long.
 #pragma once
 
-#include "choice.h"
-#include "order.h"
-#include "pool.h"
+#include "cpu_dispatch.h"
+#include "layout.h"
+#include "threads.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -46,18 +46,18 @@ class Call {
  public:
   explicit Call(const Tensor& x) : x_(x), of_x_(x), layout_(of_x_), values_(of_x_.values()) {}
 
-  void set(const Statistic& statistic) { problem_.statistic = statistic; }
+  void set(const Statistic& statistic) { params_.statistic = statistic; }
 
   // What the kernels can be asked for; false is for the formula.  The order matters: the pattern
   // comes last, as it may take a new tensor.
   bool takes_values() {
     const auto type = type_of(of_x_.dtype);
-    problem_.type = type.value_or(Type::float32);
+    params_.type = type.value_or(Type::float32);
     return type && values_ > 0;
   }
   bool takes_phi(const std::string& name) {
     const auto phi = phi_of(name);
-    problem_.phi = phi.value_or(Phi::identity);
+    params_.phi = phi.value_or(Phi::identity);
     return phi.has_value();
   }
   bool takes_type_of_x(const Optional& tensor) const {
@@ -66,48 +66,48 @@ class Call {
   // Arithmetic is single precision for 16 bits, so γ and β may be.
   bool takes_parameter(const Optional& tensor) const {
     if (!tensor || takes_type_of_x(tensor)) return true;
-    return bytes_of(problem_.type) == 2 && Meta(*tensor).dtype == codes.float32;
+    return bytes_of(params_.type) == 2 && Meta(*tensor).dtype == codes.float32;
   }
   bool takes_pattern(Dims reduced, const Optional& weight, const Optional& bias) {
     order_ = memory_order(int(of_x_.rank), of_x_.sizes, of_x_.strides);
     if (!is_dense(order_, of_x_.strides)) make_dense();
     reduced_ = reduced, affine_ = dims_of(weight) | dims_of(bias);
-    return find_geometry(order_, reduced_, affine_, problem_.geometry);
+    return find_geometry(order_, reduced_, affine_, params_.geometry);
   }
 
   // ---- input, in the layout of the outputs ----------------------------------------------------
 
   void read_x() {
     if (like_x_) copy(x_, *like_x_);
-    problem_.x = (like_x_ ? *like_x_ : x_).const_data_ptr();
+    params_.x = (like_x_ ? *like_x_ : x_).const_data_ptr();
   }
-  void read_dy(const Tensor& dy) { problem_.dy = laid_out(dy, dy_); }
+  void read_dy(const Tensor& dy) { params_.dy = laid_out(dy, dy_); }
   void read_residual(const Optional& residual) {
-    if (residual) problem_.residual = laid_out(*residual, residual_);
+    if (residual) params_.residual = laid_out(*residual, residual_);
   }
-  void read_kept(const Tensor& kept) {
-    problem_.bits = const_cast<uint8_t*>(static_cast<const uint8_t*>(kept.const_data_ptr()));
+  void read_sign_mask(const Tensor& sign_mask) {
+    params_.bits = const_cast<uint8_t*>(static_cast<const uint8_t*>(sign_mask.const_data_ptr()));
   }
   void read_affine(const Optional& weight, const Optional& bias) {
-    if (weight) problem_.gamma = gamma_.read(*weight, order_, affine_);
-    if (bias) problem_.beta = beta_.read(*bias, order_, affine_);
+    if (weight) params_.gamma = gamma_.read(*weight, order_, affine_);
+    if (bias) params_.beta = beta_.read(*bias, order_, affine_);
   }
   void read_statistics(const Tensor& mean, const Tensor& square) {
-    problem_.mean = const_cast<double*>(mean_.read(mean, order_, ~reduced_));
-    problem_.square = const_cast<double*>(square_.read(square, order_, ~reduced_));
+    params_.mean = const_cast<double*>(mean_.read(mean, order_, ~reduced_));
+    params_.square = const_cast<double*>(square_.read(square, order_, ~reduced_));
   }
 
   // ---- outputs -------------------------------------------------------------------------------
 
-  Tensor write_y() { return like_x(problem_.y); }
-  Tensor write_dx() { return like_x(problem_.dx); }
-  Tensor write_dresidual(bool wanted) { return wanted ? like_x(problem_.dresidual) : absent(); }
-  Tensor write_kept(bool wanted) {
+  Tensor write_y() { return like_x(params_.y); }
+  Tensor write_dx() { return like_x(params_.dx); }
+  Tensor write_dresidual(bool wanted) { return wanted ? like_x(params_.dresidual) : absent(); }
+  Tensor write_sign_mask(bool wanted) {
     const int64_t bytes = wanted ? bytes_for_bits(values_) : 0;
-    Tensor kept = empty_vector(bytes, codes.uint8);
-    if (wanted) problem_.bits = static_cast<uint8_t*>(kept.mutable_data_ptr());
-    if (wanted) std::memset(problem_.bits, 0, bytes);  // kernels set bits
-    return kept;
+    Tensor sign_mask = empty_vector(bytes, codes.uint8);
+    if (wanted) params_.bits = static_cast<uint8_t*>(sign_mask.mutable_data_ptr());
+    if (wanted) std::memset(params_.bits, 0, bytes);  // kernels set bits
+    return sign_mask;
   }
   Tensor new_statistic() const {
     int64_t sizes[kMaxRank];
@@ -117,8 +117,8 @@ class Call {
     return empty_contiguous(of_x_.rank, sizes, codes.float64);
   }
   void write_statistics(const Tensor& mean, const Tensor& square) {
-    problem_.mean = mean_.write(mean, order_, ~reduced_);
-    problem_.square = square_.write(square, order_, ~reduced_);
+    params_.mean = mean_.write(mean, order_, ~reduced_);
+    params_.square = square_.write(square, order_, ~reduced_);
   }
   void finish_statistics(const Tensor& mean, const Tensor& square) const {
     mean_.finish(mean, order_, ~reduced_);
@@ -131,8 +131,8 @@ class Call {
   }
   void write_affine(const Optional& weight, const Tensor& dweight, const Optional& bias,
                     const Tensor& dbias) {
-    if (weight) problem_.dgamma = dgamma_.write(dweight, order_, affine_);
-    if (bias) problem_.dbeta = dbeta_.write(dbias, order_, affine_);
+    if (weight) params_.dgamma = dgamma_.write(dweight, order_, affine_);
+    if (bias) params_.dbeta = dbeta_.write(dbias, order_, affine_);
   }
   void finish_affine(const Tensor& dweight, const Tensor& dbias) const {
     dgamma_.finish(dweight, order_, affine_);
@@ -142,15 +142,15 @@ class Call {
   void forward() { kernels().forward(ready()); }
   void backward() { kernels().backward(ready()); }
 
-  Phi phi() const { return problem_.phi; }
+  Phi phi() const { return params_.phi; }
   const Meta& of_x() const { return of_x_; }
 
  private:
-  int64_t bytes() const { return values_ * bytes_of(problem_.type); }
-  const Problem& ready() {
-    problem_.pool = pool_for(values_, bytes());
-    problem_.stream = bytes() >= kStreamFrom;
-    return problem_;
+  int64_t bytes() const { return values_ * bytes_of(params_.type); }
+  const Params& ready() {
+    params_.threads = threads_for(values_, bytes());
+    params_.stream = bytes() >= kStreamFrom;
+    return params_;
   }
   void make_dense() {
     like_x_ = empty_like(x_);
@@ -184,7 +184,7 @@ class Call {
   const Meta of_x_;
   Meta layout_;  // of the outputs: what empty_like(x) has
   const int64_t values_;
-  Problem problem_{};
+  Params params_{};
   Order order_;
   Dims reduced_ = 0, affine_ = 0;
   Optional like_x_, dy_, residual_;  // copies in that layout

@@ -66,12 +66,12 @@ inline void check_statistic(const Meta& x, Dims reduced, const Tensor& tensor, c
   }
 }
 
-inline void check_kept(const Meta& x, const Tensor& kept) {
-  const Meta t(kept);
-  check_device(t, "kept");
+inline void check_sign_mask(const Meta& x, const Tensor& sign_mask) {
+  const Meta t(sign_mask);
+  check_device(t, "sign_mask");
   const int64_t values = t.values(), bytes = bytes_for_bits(x.values());
   STD_TORCH_CHECK(values == 0 || (t.rank == 1 && t.dtype == codes.uint8 && values == bytes),
-                  "kept has shape ", shape_text(t), ", but must be a vector of ", bytes,
+                  "sign_mask has shape ", shape_text(t), ", but must be a vector of ", bytes,
                   " values of uint8, or empty; pass what the forward returned.");
 }
 

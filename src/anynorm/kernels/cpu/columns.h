@@ -20,7 +20,7 @@ class Columns {
   using C = Compute<T>;
 
  public:
-  explicit Columns(const Problem& p)
+  explicit Columns(const Params& p)
       : p_(p),
         g_(p.geometry),
         width_(g_.sets * g_.length),
@@ -113,7 +113,7 @@ class Columns {
   }
   void zero_rest(C* table, int64_t size) const { set_to(table + size, stride_ - size, C(0)); }
 
-  const Problem& p_;
+  const Params& p_;
   const Geometry& g_;
   const int64_t width_, tile_, tiles_, stride_, rows_, chunks_;
 };
@@ -166,7 +166,7 @@ class ColumnsForward : public Columns<T> {
   enum { kFirst, kSecond, kLow, kHigh, kTables };
 
  public:
-  explicit ColumnsForward(const Problem& p)
+  explicit ColumnsForward(const Params& p)
       : Base(p),
         emit_(p),
         tables_(largest() ? kTables : kLow),
@@ -312,7 +312,7 @@ class ColumnsBackward : public Columns<T> {
   enum { kDz, kProduct, kSigns, kLargest };
 
  public:
-  explicit ColumnsBackward(const Problem& p)
+  explicit ColumnsBackward(const Params& p)
       : Base(p),
         back_(p),
         tables_(back_.signs() ? 4 : 2),

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "block.h"
-#include "problem.h"
+#include "params.h"
 #include "statistics.h"
 #include "tables.h"
 
@@ -10,8 +10,8 @@ namespace anynorm {
 namespace ANYNORM_ISA {
 
 template <class F>
-void each_task(const Pool& pool, int64_t tasks, F f) {
-  pool.run(tasks, [](void* context, int64_t task) { (*static_cast<F*>(context))(task); }, &f);
+void each_task(const Threads& threads, int64_t tasks, F f) {
+  threads.run(tasks, [](void* context, int64_t task) { (*static_cast<F*>(context))(task); }, &f);
 }
 
 // Small cells are taken several at a time, as long as there are tasks to share out.
@@ -44,12 +44,12 @@ void whole_cell(Work& work, int64_t cell) {
 // one cell after the other, the last chunk first on the way back while it is still hot.  Else all
 // threads do one step after the other.  The sums are the same to the last bit either way.
 template <class Work>
-void drive(Work& work, const Pool& pool, int64_t cell_bytes) {
+void drive(Work& work, const Threads& threads, int64_t cell_bytes) {
   constexpr int64_t kHot = 8 << 20;
   const int64_t cells = work.cells(), chunks = work.chunks();
-  if (chunks == 1 || (cell_bytes <= kHot && cells >= pool.threads)) {
-    const int64_t batch = cells_of_task(cells, cell_bytes, pool.threads);
-    each_task(pool, pieces(cells, batch), [&](int64_t task) {
+  if (chunks == 1 || (cell_bytes <= kHot && cells >= threads.count)) {
+    const int64_t batch = cells_of_task(cells, cell_bytes, threads.count);
+    each_task(threads, pieces(cells, batch), [&](int64_t task) {
       const int64_t end = smaller(cells, (task + 1) * batch);
       for (int64_t cell = task * batch; cell < end; ++cell) whole_cell(work, cell);
       fence();
@@ -57,13 +57,13 @@ void drive(Work& work, const Pool& pool, int64_t cell_bytes) {
     return;
   }
   const int64_t tasks = cells * chunks;
-  each_task(pool, cells, [&](int64_t cell) { work.begin(cell); });
+  each_task(threads, cells, [&](int64_t cell) { work.begin(cell); });
   for (int round = 0; round < work.rounds(); ++round) {
-    each_task(pool, tasks, [&](int64_t t) { work.collect(t / chunks, t % chunks, round); });
-    each_task(pool, cells, [&](int64_t cell) { work.settle(cell, round); });
+    each_task(threads, tasks, [&](int64_t t) { work.collect(t / chunks, t % chunks, round); });
+    each_task(threads, cells, [&](int64_t cell) { work.settle(cell, round); });
   }
-  each_task(pool, cells, [&](int64_t cell) { work.prepare(cell); });
-  each_task(pool, tasks, [&](int64_t t) {
+  each_task(threads, cells, [&](int64_t cell) { work.prepare(cell); });
+  each_task(threads, tasks, [&](int64_t t) {
     const int64_t last = tasks - 1 - t;
     work.emit(last / chunks, last % chunks);
     fence();
@@ -79,7 +79,7 @@ inline int forward_rounds(const Statistic& s) {
 }
 
 // The backward adds up for the statistics, or for γ and β alone.
-inline int backward_rounds(const Problem& p) {
+inline int backward_rounds(const Params& p) {
   return p.statistic.given && !p.gamma && !p.beta ? 0 : 1;
 }
 
@@ -89,20 +89,20 @@ inline int64_t affine_index(const Geometry& g, int64_t outer, int64_t run, int64
 }
 
 // Clears dγ and dβ; says whether there are any.
-inline bool clear_affine(const Problem& p) {
+inline bool clear_affine(const Params& p) {
   for (double* gradient : {p.dgamma, p.dbeta}) {
     if (gradient) set_zero(gradient, p.geometry.affine);
   }
   return p.dgamma || p.dbeta;
 }
 
-inline void set_statistics(const Problem& p, int64_t set, double mean, double square) {
+inline void set_statistics(const Params& p, int64_t set, double mean, double square) {
   p.mean[set] = p.statistic.center ? mean : 0;
   p.square[set] = square;
 }
 
-inline double gamma_at(const Problem& p, int64_t i) { return p.gamma ? p.gamma[i] : 1.0; }
-inline double beta_at(const Problem& p, int64_t i) { return p.beta ? p.beta[i] : 0.0; }
+inline double gamma_at(const Params& p, int64_t i) { return p.gamma ? p.gamma[i] : 1.0; }
+inline double beta_at(const Params& p, int64_t i) { return p.beta ? p.beta[i] : 0.0; }
 
 }  // namespace ANYNORM_ISA
 }  // namespace anynorm

@@ -103,7 +103,7 @@ ANYNORM_LOOP void added_relu(const Of& given, int64_t k, const T* x, const T* re
 template <class T>
 class Emit {
  public:
-  explicit Emit(const Problem& p) : p_(p) {}
+  explicit Emit(const Params& p) : p_(p) {}
 
   // `at`: number of the first value; `k`: that of its coefficients.
   template <class Of>
@@ -142,7 +142,7 @@ class Emit {
     phi_forward(p_.phi, z.values, n, values<T>(p_.y, at), through);
   }
 
-  const Problem& p_;
+  const Params& p_;
 };
 
 }  // namespace ANYNORM_ISA

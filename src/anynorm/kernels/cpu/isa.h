@@ -19,60 +19,60 @@ void with_type(Type type, F f) {
 }
 
 template <class Work>
-Work& all_rows(Work& work, const Pool& pool) {
-  each_task(pool, work.tasks(), [&](int64_t task) { work.run(task); });
+Work& all_rows(Work& work, const Threads& threads) {
+  each_task(threads, work.tasks(), [&](int64_t task) { work.run(task); });
   return work;
 }
 
 template <class Work>
-Work& all_cells(Work& work, const Pool& pool) {
-  drive(work, pool, work.cell_bytes());
+Work& all_cells(Work& work, const Threads& threads) {
+  drive(work, threads, work.cell_bytes());
   return work;
 }
 
 template <class T>
-void forward_of(const Problem& p) {
+void forward_of(const Params& p) {
   switch (p.geometry.pattern) {
     case Pattern::rows: {
       RowsForward<T> work(p);
-      all_rows(work, p.pool);
+      all_rows(work, p.threads);
       return;
     }
     case Pattern::planes: {
       PlanesForward<T> work(p);
-      all_cells(work, p.pool);
+      all_cells(work, p.threads);
       return;
     }
     default: {
       ColumnsForward<T> work(p);
-      all_cells(work, p.pool);
+      all_cells(work, p.threads);
     }
   }
 }
 
 template <class T>
-void backward_of(const Problem& p) {
+void backward_of(const Params& p) {
   switch (p.geometry.pattern) {
     case Pattern::rows: {
       RowsBackward<T> work(p);
-      return all_rows(work, p.pool).finish();
+      return all_rows(work, p.threads).finish();
     }
     case Pattern::planes: {
       PlanesBackward<T> work(p);
-      return all_cells(work, p.pool).finish();
+      return all_cells(work, p.threads).finish();
     }
     default: {
       ColumnsBackward<T> work(p);
-      all_cells(work, p.pool).finish();
+      all_cells(work, p.threads).finish();
     }
   }
 }
 
-inline void forward(const Problem& p) {
+inline void forward(const Params& p) {
   with_type(p.type, [&](auto zero) { forward_of<decltype(zero)>(p); });
 }
 
-inline void backward(const Problem& p) {
+inline void backward(const Params& p) {
   with_type(p.type, [&](auto zero) { backward_of<decltype(zero)>(p); });
 }
 

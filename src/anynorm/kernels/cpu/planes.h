@@ -17,7 +17,7 @@ class Planes {
   using C = Compute<T>;
 
  public:
-  explicit Planes(const Problem& p)
+  explicit Planes(const Params& p)
       : p_(p),
         g_(p.geometry),
         together_(together()),
@@ -42,7 +42,7 @@ class Planes {
   int64_t together() const {
     const int64_t run_bytes = larger(1, g_.length * int64_t(sizeof(T)));
     const int64_t streamed = pieces(16 << 10, run_bytes);
-    const int64_t shared = larger(1, g_.outer * g_.sets / (4 * p_.pool.threads));
+    const int64_t shared = larger(1, g_.outer * g_.sets / (4 * p_.threads.count));
     return smaller(smaller(streamed, shared), smaller(g_.sets, kTogether));
   }
 
@@ -108,7 +108,7 @@ class Planes {
     f(0, run_index(cell, runs.begin, 0) * g_.length + piece.begin, before + piece.end - piece.begin);
   }
 
-  const Problem& p_;
+  const Params& p_;
   const Geometry& g_;
   const int64_t together_, blocks_, piece_, pieces_, runs_, chunks_;
 };
@@ -120,7 +120,7 @@ class PlanesForward : public Planes<T> {
   using Base::chunks_, Base::g_, Base::p_, Base::together_;
 
  public:
-  explicit PlanesForward(const Problem& p)
+  explicit PlanesForward(const Params& p)
       : Base(p), emit_(p), parts_(rounds() ? Base::cells() * together_ * chunks_ : 0) {}
 
   int rounds() const { return forward_rounds(p_.statistic); }
@@ -192,7 +192,7 @@ class PlanesBackward : public Planes<T> {
   using Base::g_, Base::p_, Base::pieces_, Base::piece_;
 
  public:
-  explicit PlanesBackward(const Problem& p)
+  explicit PlanesBackward(const Params& p)
       : Base(p),
         back_(p),
         sums_(rounds() ? g_.outer * g_.runs * g_.sets * pieces_ : 0),

@@ -48,22 +48,22 @@ bool takes_forward(Call& call, const Optional& residual, const Optional& weight,
          call.takes_pattern(reduced, weight, bias);
 }
 
-bool is_vector(const Tensor& kept) { return kept.numel() < 2 || kept.stride(0) == 1; }
+bool is_vector(const Tensor& sign_mask) { return sign_mask.numel() < 2 || sign_mask.stride(0) == 1; }
 
 // The forward leaves bits to φ that go by the sign, and the residual to others.
-bool takes_saved(const Call& call, const Optional& residual, const Tensor& kept) {
-  const bool bits = kept.numel() > 0, by_sign = is_by_sign(call.phi());
+bool takes_saved(const Call& call, const Optional& residual, const Tensor& sign_mask) {
+  const bool bits = sign_mask.numel() > 0, by_sign = is_by_sign(call.phi());
   if (call.phi() == Phi::identity) return true;
-  return bits ? by_sign && is_vector(kept) : !(residual && by_sign);
+  return bits ? by_sign && is_vector(sign_mask) : !(residual && by_sign);
 }
 
-bool takes_backward(Call& call, const Tensor& dy, const Optional& residual, const Tensor& kept,
+bool takes_backward(Call& call, const Tensor& dy, const Optional& residual, const Tensor& sign_mask,
                     const Optional& weight, const Optional& bias,
                     const std::optional<Statistic>& statistic, const std::string& phi,
                     Dims reduced) {
   return call.takes_type_of_x(dy) &&
          takes_forward(call, residual, weight, bias, statistic, phi, reduced) &&
-         takes_saved(call, residual, kept);
+         takes_saved(call, residual, sign_mask);
 }
 
 // Statistics may be given in any type that γ may have.
@@ -81,10 +81,10 @@ void check_forward(const Meta& x, const Optional& residual, const Optional& weig
   if (bias) check_beside(x, *bias, "bias");
 }
 
-void check_backward(const Meta& x, const Tensor& dy, const Optional& residual, const Tensor& kept,
+void check_backward(const Meta& x, const Tensor& dy, const Optional& residual, const Tensor& sign_mask,
                     const Optional& weight, const Optional& bias) {
   check_same(x, dy, "dy");
-  check_kept(x, kept);
+  check_sign_mask(x, sign_mask);
   check_forward(x, residual, weight, bias);
 }
 
@@ -104,17 +104,17 @@ Two begin_forward(Call& call, const Optional& residual, const Optional& weight,
   call.read_residual(residual);
   call.read_affine(weight, bias);
   Tensor y = call.write_y();
-  return {std::move(y), call.write_kept(residual && is_by_sign(call.phi()))};
+  return {std::move(y), call.write_sign_mask(residual && is_by_sign(call.phi()))};
 }
 
-Four run_backward(Call& call, const Tensor& dy, const Optional& residual, const Tensor& kept,
+Four run_backward(Call& call, const Tensor& dy, const Optional& residual, const Tensor& sign_mask,
                   const Optional& weight, const Optional& bias) {
-  const bool bits = is_by_sign(call.phi()) && kept.numel() > 0;
+  const bool bits = is_by_sign(call.phi()) && sign_mask.numel() > 0;
   const bool active = call.phi() != Phi::identity;
   call.read_x();
   call.read_dy(dy);
   if (active && !bits) call.read_residual(residual);
-  if (bits) call.read_kept(kept);
+  if (bits) call.read_sign_mask(sign_mask);
   call.read_affine(weight, bias);
   Tensor dx = call.write_dx(), dresidual = call.write_dresidual(active && (residual || bits));
   Tensor dweight = call.new_gradient(weight), dbias = call.new_gradient(bias);
@@ -139,36 +139,36 @@ Four standardize(const Tensor& x, const Optional& residual, const Optional& weig
   check_forward(call.of_x(), residual, weight, bias);
   const auto statistic = statistic_of(dims, center, about_mean, p, factor, eps);
   if (!takes_forward(call, residual, weight, bias, statistic, phi.value, reduced)) return formula();
-  auto [y, kept] = begin_forward(call, residual, weight, bias);
+  auto [y, sign_mask] = begin_forward(call, residual, weight, bias);
   Tensor mean = call.new_statistic(), square = call.new_statistic();
   call.write_statistics(mean, square);
   call.forward();
   call.finish_statistics(mean, square);
-  return {std::move(y), std::move(mean), std::move(square), std::move(kept)};
+  return {std::move(y), std::move(mean), std::move(square), std::move(sign_mask)};
 }
 
 Four standardize_backward(const Tensor& dy, const Tensor& x, const Optional& residual,
-                          const Tensor& kept, const Tensor& mean, const Tensor& square,
+                          const Tensor& sign_mask, const Tensor& mean, const Tensor& square,
                           const Optional& weight, const Optional& bias,
                           const std::vector<int64_t>& dims, bool center, bool about_mean, double p,
                           double factor, double eps, const Text& phi) {
   const auto formula = [&] {
-    return call_operator<4>("anynorm::standardize_backward_formula", dy, x, residual, kept, mean,
+    return call_operator<4>("anynorm::standardize_backward_formula", dy, x, residual, sign_mask, mean,
                             square, weight, bias, dims, center, about_mean, p, factor, eps, phi.value);
   };
   if (too_deep(x)) return formula();
   Call call(x);
   const Dims reduced = check_dims(call.of_x(), dims);
-  check_backward(call.of_x(), dy, residual, kept, weight, bias);
+  check_backward(call.of_x(), dy, residual, sign_mask, weight, bias);
   check_statistic(call.of_x(), reduced, mean, "mean");
   check_statistic(call.of_x(), reduced, square, "square");
   const auto statistic = statistic_of(dims, center, about_mean, p, factor, eps);
-  if (!takes_given(mean, square) || !takes_backward(call, dy, residual, kept, weight, bias,
+  if (!takes_given(mean, square) || !takes_backward(call, dy, residual, sign_mask, weight, bias,
                                                     statistic, phi.value, reduced)) {
     return formula();
   }
   call.read_statistics(mean, square);
-  return run_backward(call, dy, residual, kept, weight, bias);
+  return run_backward(call, dy, residual, sign_mask, weight, bias);
 }
 
 Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, const Tensor& square,
@@ -194,25 +194,25 @@ Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, con
 }
 
 Four normalize_backward(const Tensor& dy, const Tensor& x, const Optional& residual,
-                        const Tensor& kept, const Tensor& mean, const Tensor& square,
+                        const Tensor& sign_mask, const Tensor& mean, const Tensor& square,
                         const Optional& weight, const Optional& bias, double eps,
                         const Text& phi) {
   const auto formula = [&] {
-    return call_operator<4>("anynorm::normalize_backward_formula", dy, x, residual, kept, mean,
+    return call_operator<4>("anynorm::normalize_backward_formula", dy, x, residual, sign_mask, mean,
                             square, weight, bias, eps, phi.value);
   };
   if (too_deep(x)) return formula();
   Call call(x);
-  check_backward(call.of_x(), dy, residual, kept, weight, bias);
+  check_backward(call.of_x(), dy, residual, sign_mask, weight, bias);
   check_beside(call.of_x(), mean, "mean");
   check_beside(call.of_x(), square, "square");
   if (!takes_given(mean, square) ||
-      !takes_backward(call, dy, residual, kept, weight, bias, given_statistic(eps), phi.value,
+      !takes_backward(call, dy, residual, sign_mask, weight, bias, given_statistic(eps), phi.value,
                       reduced_by(call.of_x(), mean))) {
     return formula();
   }
   call.read_statistics(mean, square);
-  return run_backward(call, dy, residual, kept, weight, bias);
+  return run_backward(call, dy, residual, sign_mask, weight, bias);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(anynorm, CPU, m) {

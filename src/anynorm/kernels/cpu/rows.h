@@ -17,7 +17,7 @@ class Rows {
   using C = Compute<T>;
 
  public:
-  explicit Rows(const Problem& p)
+  explicit Rows(const Params& p)
       : p_(p),
         g_(p.geometry),
         period_(g_.affine_period),
@@ -52,7 +52,7 @@ class Rows {
     return {p_.mean[row], p_.square[row], p_.statistic.eps};
   }
 
-  const Problem& p_;
+  const Params& p_;
   const Geometry& g_;
   const int64_t period_, repeats_, stripes_, stride_;
   Array<C> gamma_, beta_;
@@ -76,7 +76,7 @@ class RowsForward : public Rows<T> {
   using Base::g_, Base::p_, Base::period_;
 
  public:
-  explicit RowsForward(const Problem& p) : Base(p), emit_(p) {}
+  explicit RowsForward(const Params& p) : Base(p), emit_(p) {}
 
   void run(int64_t task) {
     Base::each_four(task, [&](int64_t row, auto count) {
@@ -137,7 +137,7 @@ class RowsBackward : public Rows<T> {
   using Base::g_, Base::p_, Base::period_, Base::stride_;
 
  public:
-  explicit RowsBackward(const Problem& p)
+  explicit RowsBackward(const Params& p)
       : Base(p), back_(p), sums_(Base::tasks() * 2 * stride_) {}
 
   void run(int64_t task) {

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "block.h"
-#include "problem.h"
+#include "params.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {

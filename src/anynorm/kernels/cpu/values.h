@@ -2,7 +2,7 @@
 #pragma once
 
 #include "loops.h"
-#include "problem.h"
+#include "params.h"
 
 namespace anynorm {
 namespace ANYNORM_ISA {

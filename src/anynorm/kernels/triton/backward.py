@@ -10,10 +10,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anynorm.kernels.triton.affine import added, leave_part, times, zeros_like
 from anynorm.kernels.triton.derivative import pull, slope, standard, through_phi
+from anynorm.kernels.triton.epilogue import added, leave_part, times, zeros_like
 from anynorm.kernels.triton.index import cover, extents, length, line, of_set, store
-from anynorm.kernels.triton.parts import alone, leave, share, total
+from anynorm.kernels.triton.split_reduce import alone, leave, share, total
 from anynorm.kernels.triton.statistics import STAGES, given, inverse_of, over
 
 __all__ = ["apply", "conclude", "reduce", "whole"]
@@ -34,7 +34,7 @@ def whole(
     dy,
     x,
     residual,
-    kept,
+    sign_mask,
     mean,
     square,
     weight,
@@ -71,14 +71,14 @@ def whole(
         high, low, s = given(mean, square, at, inside)
         inverse = inverse_of(s, eps)
         values, d, unit = standard(x, (high, low, inverse), at, inside, FIRST)
-        g = through_phi(dy, residual, kept, weight, bias, unit, at, inside, PHI, FIRST)
+        g = through_phi(dy, residual, sign_mask, weight, bias, unit, at, inside, PHI, FIRST)
         g = times(g, weight, at, inside, FIRST)
         along, number = slope(d if ABOUT else values, cover(inside), POWER)
         factor_of_set = pull(over(g * unit) / count, inverse, s, factor, count / number, POWER)
         plain, level = over(g) / count, over(along) / count
         # Again, from the nearest cache: what is not held meanwhile leaves room for more programs.
         values, d, unit = standard(x, (high, low, inverse), at, inside, AGAIN)
-        g = through_phi(dy, residual, kept, weight, bias, unit, at, inside, PHI, AGAIN)
+        g = through_phi(dy, residual, sign_mask, weight, bias, unit, at, inside, PHI, AGAIN)
         _keep(dresidual, at, inside, g)
         of_weight = added(of_weight, g * unit, dweight)
         of_bias = added(of_bias, g, dbias)
@@ -100,7 +100,7 @@ def reduce(
     dy,
     x,
     residual,
-    kept,
+    sign_mask,
     mean,
     square,
     weight,
@@ -135,7 +135,7 @@ def reduce(
             a, inside_a = line(row, last, BA, WIDE)
             at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
             _, d, unit = standard(x, (high, low, inverse), at, inside)
-            g = through_phi(dy, residual, kept, weight, bias, unit, at, inside, PHI)
+            g = through_phi(dy, residual, sign_mask, weight, bias, unit, at, inside, PHI)
             if INSIDE:
                 g = times(g, weight, at, inside)
             plain += g
@@ -164,7 +164,7 @@ def apply(
     dy,
     x,
     residual,
-    kept,
+    sign_mask,
     mean,
     square,
     weight,
@@ -222,7 +222,7 @@ def apply(
             c, inside_c = line(start, C, BC, WIDE)
             at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
             values, d, unit = standard(x, (high, low, inverse), at, inside)
-            g = through_phi(dy, residual, kept, weight, bias, unit, at, inside, PHI)
+            g = through_phi(dy, residual, sign_mask, weight, bias, unit, at, inside, PHI)
             _keep(dresidual, at, inside, g)
             if OWN:
                 of_weight = added(of_weight, g * unit, dweight)

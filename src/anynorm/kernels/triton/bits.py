@@ -1,4 +1,4 @@
-"""One bit for each value: which of them φ let through, as :mod:`anynorm.ops.bits` lays them out."""
+"""One bit for each value: whether φ let it through, in the layout of `anynorm.ops.sign_bits`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.geometry import Axes
-from anynorm.kernels.triton.plan import Plan, Slot
+from anynorm.kernels.triton.launch_plan import LaunchPlan, Slot
 from anynorm.kernels.triton.tiles import Tile
 
 __all__ = ["axis", "fill", "form"]
@@ -33,15 +33,17 @@ def axis(axes: Axes, tile: Tile, index: int) -> int | None:
     return None
 
 
-def fill(plan: Plan, size: int) -> None:
+def fill(plan: LaunchPlan, size: int) -> None:
     """Write the bits of y, which are those of what φ was applied to, where it goes by the sign."""
-    plan.launch(_fill, triton.cdiv(size, 8 * _BLOCK), Slot("y"), Slot("kept"), size, BLOCK=_BLOCK)
+    plan.launch(
+        _fill, triton.cdiv(size, 8 * _BLOCK), Slot("y"), Slot("sign_mask"), size, BLOCK=_BLOCK
+    )
 
 
 @triton.jit
-def _fill(y, kept, size, BLOCK: tl.constexpr):
+def _fill(y, sign_mask, size, BLOCK: tl.constexpr):
     byte = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     place = byte[:, None] * 8 + tl.arange(0, 8)[None, :]
     values = tl.load(y + place, mask=place < size, other=0).to(tl.float32)
     bits = ((values <= 0) == 0).to(tl.int32) << tl.arange(0, 8)[None, :]
-    tl.store(kept + byte, tl.sum(bits, 1).to(tl.uint8), mask=byte * 8 < size)
+    tl.store(sign_mask + byte, tl.sum(bits, 1).to(tl.uint8), mask=byte * 8 < size)

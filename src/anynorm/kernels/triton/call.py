@@ -10,10 +10,10 @@ import torch
 
 from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.geometry import Axes, find
+from anynorm.kernels.triton.launch_plan import Slot
 from anynorm.kernels.triton.operand import Extent, Operand
-from anynorm.kernels.triton.plan import Slot
 
-__all__ = ["Call", "call", "x_of"]
+__all__ = ["KernelCall", "call", "x_of"]
 
 _FAR = 1 << 31
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,7 +23,7 @@ Forms = Mapping[str, Form | None]
 
 
 @dataclass(frozen=True)
-class Call:
+class KernelCall:
     """Forms of tensors by name, `x` first, and the axes in which they are seen.
 
     `copies`: those that have to be laid out anew for that.
@@ -43,7 +43,7 @@ class Call:
         """Return several."""
         return [self.operand(name) for name in names]
 
-    def seen(self, axes: Axes) -> Call:
+    def seen(self, axes: Axes) -> KernelCall:
         """Return the call with other axes for the same tensors."""
         return replace(self, axes=axes)
 
@@ -102,7 +102,7 @@ def x_of(forms: Forms) -> Form:
     return x
 
 
-def call(dims: Sequence[int], forms: Forms) -> Call | None:
+def call(dims: Sequence[int], forms: Forms) -> KernelCall | None:
     """Return the call for tensors that broadcast against x, the first; None if there are no axes.
 
     Statistics are over `dims`.  Four axes do not do for some sliced tensors: then copies do.
@@ -143,9 +143,9 @@ def _fits(name: str, own: Form, x: Form) -> bool:
     return own.dtype == x.dtype and own.dtype in _TYPES and own.shape == x.shape
 
 
-def _call(dims: Sequence[int], forms: Forms, copies: dict[str, Form]) -> Call | None:
+def _call(dims: Sequence[int], forms: Forms, copies: dict[str, Form]) -> KernelCall | None:
     forms = {**forms, **copies}
     shape = x_of(forms).shape
     strides = tuple((None,) * len(shape) if f is None else f.steps() for f in forms.values())
     axes = find(shape, dims, strides)
-    return None if axes is None else Call(forms, axes, copies)
+    return None if axes is None else KernelCall(forms, axes, copies)

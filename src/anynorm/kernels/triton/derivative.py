@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anynorm.kernels.triton.affine import plus, times
+from anynorm.kernels.triton.epilogue import plus, times
 from anynorm.kernels.triton.index import NO_HINT, cover, load_bits, load_whole
 from anynorm.kernels.triton.phi import descend
 from anynorm.kernels.triton.statistics import largest, over
@@ -26,7 +26,7 @@ def standard(x, statistics, at, inside, KEEP: tl.constexpr = NO_HINT):
 def through_phi(
     dy,
     residual,
-    kept,
+    sign_mask,
     weight,
     bias,
     unit,
@@ -39,8 +39,8 @@ def through_phi(
     g = load_whole(dy, at, inside, KEEP)
     if PHI == "identity":
         return g
-    elif kept is not None:
-        z = tl.where(load_bits(kept, at, inside), 1.0, 0.0)  # of the same sign
+    elif sign_mask is not None:
+        z = tl.where(load_bits(sign_mask, at, inside), 1.0, 0.0)  # of the same sign
         return descend(g, z, PHI)
     else:
         z = plus(times(unit, weight, at, inside), bias, at, inside)

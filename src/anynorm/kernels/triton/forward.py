@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from anynorm.kernels.triton.affine import plus, times
+from anynorm.kernels.triton.epilogue import plus, times
 from anynorm.kernels.triton.index import (
     cover,
     extents,
@@ -23,8 +23,8 @@ from anynorm.kernels.triton.index import (
     pack,
     store,
 )
-from anynorm.kernels.triton.parts import alone, leave, merged, share, total
 from anynorm.kernels.triton.phi import activate
+from anynorm.kernels.triton.split_reduce import alone, leave, merged, share, total
 from anynorm.kernels.triton.statistics import (
     STAGES,
     centred,
@@ -40,18 +40,18 @@ __all__ = ["conclude", "moments", "normalize", "spread", "whole"]
 
 @triton.jit
 def finish(
-    unit, residual, weight, bias, y, kept, at, inside, PHI: tl.constexpr, AXIS: tl.constexpr
+    unit, residual, weight, bias, y, sign_mask, at, inside, PHI: tl.constexpr, AXIS: tl.constexpr
 ):
     """Do what follows the unit values; `AXIS` is the one that bits lie along."""
     z = plus(times(unit, weight, at, inside), bias, at, inside)
     z = plus(z, residual, at, inside)
-    if kept is not None:
-        _store_bits(kept, (z <= 0) == 0, at, inside, AXIS)
+    if sign_mask is not None:
+        _store_bits(sign_mask, (z <= 0) == 0, at, inside, AXIS)
     store(y, at, inside, activate(z, PHI))
 
 
 @triton.jit
-def _store_bits(kept, bits, at, inside, AXIS: tl.constexpr):
+def _store_bits(sign_mask, bits, at, inside, AXIS: tl.constexpr):
     p, a, b, c = at
     ia, ib, ic = inside
     if AXIS == 0:
@@ -61,8 +61,8 @@ def _store_bits(kept, bits, at, inside, AXIS: tl.constexpr):
     else:
         c, ic = _every_eighth(c, ic)
     byte = pack(bits, AXIS)
-    place = offset(kept, (p, a, b, c)) >> 3
-    tl.store(kept.data + place, byte, mask=cover((ia, ib, ic)))
+    place = offset(sign_mask, (p, a, b, c)) >> 3
+    tl.store(sign_mask.data + place, byte, mask=cover((ia, ib, ic)))
 
 
 @triton.jit
@@ -81,7 +81,7 @@ def whole(
     y,
     mean,
     square,
-    kept,
+    sign_mask,
     sizes,
     factor,
     eps,
@@ -113,7 +113,7 @@ def whole(
     s = measured(d if ABOUT else values, count, POWER) * factor * factor
     store(mean, at, inside, high.to(tl.float64) + low)
     store(square, at, inside, s)
-    finish(d * inverse_of(s, eps), residual, weight, bias, y, kept, at, inside, PHI, AXIS)
+    finish(d * inverse_of(s, eps), residual, weight, bias, y, sign_mask, at, inside, PHI, AXIS)
 
 
 @triton.jit
@@ -228,7 +228,7 @@ def normalize(
     y,
     mean,
     square,
-    kept,
+    sign_mask,
     sizes,
     eps,
     PHI: tl.constexpr,
@@ -255,4 +255,4 @@ def normalize(
         c, inside_c = line(start, C, BC, WIDE)
         at, inside = (p, a, b, c), (inside_a, inside_b, inside_c)
         unit = (load_whole(x, at, inside) - high - low) * inverse
-        finish(unit, residual, weight, bias, y, kept, at, inside, PHI, AXIS)
+        finish(unit, residual, weight, bias, y, sign_mask, at, inside, PHI, AXIS)

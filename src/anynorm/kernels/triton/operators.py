@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from anynorm.kernels.triton import gradients, launch, running
-from anynorm.kernels.triton.plan import Plan, planned
+from anynorm.kernels.triton import plan_backward, plan_forward, running
+from anynorm.kernels.triton.launch_plan import LaunchPlan, planned
 
 __all__ = [
     "moments",
@@ -21,7 +21,7 @@ __all__ = [
     "track_",
 ]
 
-Planner = Callable[..., Plan | None]
+Planner = Callable[..., LaunchPlan | None]
 Found = TypeVar("Found")
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -44,16 +44,16 @@ def standardize(
 ) -> Four | None:
     """``anynorm::standardize``."""
     given = {"x": x, "residual": residual, "weight": weight, "bias": bias}
-    found = _run(launch.standardize, given, rest)
+    found = _run(plan_forward.standardize, given, rest)
     if found is None:
         return None
-    return found["y"], found["mean"], found["square"], found["kept"]
+    return found["y"], found["mean"], found["square"], found["sign_mask"]
 
 
 @_or_formula
 def moments(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor] | None:
     """``anynorm::moments``."""
-    found = _run(launch.moments, {"x": x}, rest)
+    found = _run(plan_forward.moments, {"x": x}, rest)
     return None if found is None else (found["mean"], found["square"])
 
 
@@ -69,20 +69,20 @@ def normalize(
 ) -> tuple[Tensor, Tensor] | None:
     """``anynorm::normalize``."""
     given = {"x": x, "residual": residual, "weight": weight, "bias": bias}
-    found = _run(launch.normalize, {**given, "mean": mean, "square": square}, rest)
-    return None if found is None else (found["y"], found["kept"])
+    found = _run(plan_forward.normalize, {**given, "mean": mean, "square": square}, rest)
+    return None if found is None else (found["y"], found["sign_mask"])
 
 
 @_or_formula
 def standardize_backward(dy: Tensor, *args: Any) -> Four | None:
     """``anynorm::standardize_backward``."""
-    return _backward(gradients.standardize, dy, *args)
+    return _backward(plan_backward.standardize, dy, *args)
 
 
 @_or_formula
 def normalize_backward(dy: Tensor, *args: Any) -> Four | None:
     """``anynorm::normalize_backward``."""
-    return _backward(gradients.normalize, dy, *args)
+    return _backward(plan_backward.normalize, dy, *args)
 
 
 def _backward(
@@ -90,7 +90,7 @@ def _backward(
     dy: Tensor,
     x: Tensor,
     residual: Tensor | None,
-    kept: Tensor,
+    sign_mask: Tensor,
     mean: Tensor,
     square: Tensor,
     weight: Tensor | None,
@@ -98,7 +98,7 @@ def _backward(
     *rest: Any,
 ) -> Four | None:
     given = {"x": x, "dy": dy, "residual": residual, "weight": weight, "bias": bias}
-    given |= {"mean": mean, "square": square, "kept": kept if kept.numel() else None}
+    given |= {"mean": mean, "square": square, "sign_mask": sign_mask if sign_mask.numel() else None}
     found = _run(planner, given, rest)
     if found is None:
         return None

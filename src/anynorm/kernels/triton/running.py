@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from anynorm.kernels.triton.plan import on_device_of
+from anynorm.kernels.triton.launch_plan import on_device_of
 
 __all__ = ["track"]
 

@@ -11,12 +11,12 @@ __all__ = ["empty", "identity", "scaled"]
 
 def identity(x: Tensor, call: NormCall) -> Tensor:
     """Return φ(γ · x + β + residual), where nothing is subtracted and σ is 1."""
-    return call.after.apply(scaled(x, call))
+    return call.epilogue.apply(scaled(x, call))
 
 
 def empty(x: Tensor, call: NormCall) -> Tensor:
     """Return the output for an input without values, of which γ and β have gradients of zero."""
-    return call.after.apply(scaled(x, call).to(x.dtype, copy=True))
+    return call.epilogue.apply(scaled(x, call).to(x.dtype, copy=True))
 
 
 def scaled(x: Tensor, call: NormCall) -> Tensor:

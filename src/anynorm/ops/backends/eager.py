@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from anynorm.ops.backends import shared
+from anynorm.ops.backends import sync
 from anynorm.ops.backends.tracking import track
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_real
 from anynorm.ops.standardize import standardize
-from anynorm.ops.values import Affine, After, Statistic
+from anynorm.ops.types import Affine, Epilogue, Statistic
 from anynorm.spec import Spec
 
 __all__ = ["run", "statistic_of"]
@@ -21,12 +21,12 @@ __all__ = ["run", "statistic_of"]
 def run(x: Tensor, call: NormCall) -> Tensor:
     """Normalize by the statistics of `x`, of all ranks or of the values that count."""
     need_real(x)
-    spec, plan, (weight, bias), running, _, eps, sizes, after, _, ranks, mask = call
+    spec, plan, (weight, bias), running, _, eps, sizes, epilogue, _, ranks, mask = call
     view = x
     if plan.splits:
         shape = plan.view(tuple(x.shape), sizes)
-        view, residual = x.reshape(shape), after.residual
-        after = After(residual if residual is None else residual.reshape(shape), after.phi)
+        view, residual = x.reshape(shape), epilogue.residual
+        epilogue = Epilogue(residual if residual is None else residual.reshape(shape), epilogue.phi)
         mask = mask if mask is None else mask.reshape(plan.part_view(x.shape, mask.shape, sizes))
     if weight is not None:
         weight = weight.reshape(plan.affine_view(tuple(weight.shape), sizes))
@@ -35,11 +35,11 @@ def run(x: Tensor, call: NormCall) -> Tensor:
     affine, statistic = Affine(weight, bias), statistic_of(spec, view, plan.dims, eps)
     count: float | Tensor
     if ranks is None and (mask is None or (running is None and _all_or_none(mask, statistic))):
-        y, mean, square = standardize(view, affine, statistic, after)
+        y, mean, square = standardize(view, affine, statistic, epilogue)
         count = view.numel() // max(mean.numel(), 1)
     else:
-        call = call._replace(affine=affine, after=after, mask=mask)
-        y, mean, square, count = shared.standardize(view, statistic, call)
+        call = call._replace(affine=affine, epilogue=epilogue, mask=mask)
+        y, mean, square, count = sync.standardize(view, statistic, call)
     if running is not None:
         lies = plan.affine_view(tuple(running.mean.shape), sizes)
         track(running, spec, lies, mean, square, count)

@@ -14,12 +14,12 @@ from torch.autograd import forward_ad
 
 from anynorm import kernels
 from anynorm.ops.call import NormCall
-from anynorm.ops.crossover import GPU_SMALLEST, SMALLEST, pays
+from anynorm.ops.dispatch_thresholds import GPU_SMALLEST, SMALLEST, pays
 from anynorm.ops.formula import working
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
 from anynorm.ops.standardize import standardize
-from anynorm.ops.values import PLAIN, Affine, After, Statistic, View
+from anynorm.ops.types import PLAIN, Affine, Epilogue, Statistic, View
 
 __all__ = ["AVAILABLE", "by_channel", "group", "last", "served", "takes"]
 
@@ -38,14 +38,14 @@ def takes(
     last: Sequence[int] | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    after: After,
+    epilogue: Epilogue,
 ) -> bool:
     """Whether our kernels can take `x`, and are faster than torch's operators.
 
     Never in an export, which others shall read.  `last`: the shape of γ and β, which is that of the
     last axes; None where they have the channels.
     """
-    fused = after is not PLAIN
+    fused = epilogue is not PLAIN
     least = (SMALLEST if x.is_cpu else GPU_SMALLEST)[normalizer]
     if x.numel() < (least.fused if fused else least.plain) or _exporting():
         return False
@@ -96,15 +96,15 @@ def _fits(
 
 def by_channel(x: Tensor, first: int, call: NormCall) -> Tensor:
     """Batch norm of x (N, C, *) if the `first` axis that is reduced is 0, instance norm if 2."""
-    affine, running, after = call.affine, call.running, call.after
+    affine, running, epilogue = call.affine, call.running, call.epilogue
     beside = [1, x.shape[1], *[1] * (x.dim() - 2)]
     view = View(None, beside)
     if running is not None and not call.training:
         mean, var = running.mean.view(beside), running.var.view(beside)
-        return normalize(x, mean, var, affine, call.eps, after, view)
+        return normalize(x, mean, var, affine, call.eps, epilogue, view)
     dims = [axis for axis in range(first, x.dim()) if axis != 1]
     statistic = Statistic(dims, True, True, 2.0, 1.0, call.eps)
-    y, mean, square = standardize(x, affine, statistic, after, view)
+    y, mean, square = standardize(x, affine, statistic, epilogue, view)
     if running is not None:
         count = x.numel() // mean.numel()
         running.track(_channels(mean), _channels(square), count / max(count - 1, 1))
@@ -122,7 +122,7 @@ def group(x: Tensor, groups: int, call: NormCall) -> Tensor:
     split = [samples, groups, channels // groups, *positions]
     beside = [1, *split[1:3], *[1] * len(positions)]
     statistic = Statistic(list(range(2, len(split))), True, True, 2.0, 1.0, call.eps)
-    return standardize(x, call.affine, statistic, call.after, View(split, beside))[0]
+    return standardize(x, call.affine, statistic, call.epilogue, View(split, beside))[0]
 
 
 def last(
@@ -132,14 +132,14 @@ def last(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
-    after: After,
+    epilogue: Epilogue,
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`; RMS norm if not `center`."""
     before = x.dim() - len(shape)
     eps = _epsilon(x) if eps is None else eps
     statistic = Statistic(list(range(before, x.dim())), center, center, 2.0, 1.0, eps)
     view = View(None, [*[1] * before, *shape])
-    return standardize(x, Affine(weight, bias), statistic, after, view)[0]
+    return standardize(x, Affine(weight, bias), statistic, epilogue, view)[0]
 
 
 def _epsilon(x: Tensor) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anynorm.errors import AnynormError, ShapeError
 from anynorm.ops.call import NormCall
-from anynorm.ops.pooled import blank
+from anynorm.ops.merged_statistics import blank
 
 __all__ = ["blank", "blanked", "whole_mask"]
 
@@ -21,10 +21,10 @@ def blanked(x: Tensor, call: NormCall) -> tuple[Tensor, NormCall]:
     the rank of the input.
     """
     mask = whole_mask(call.mask, x, call.plan.first)
-    after = call.after
-    if after.residual is not None:
-        after = after._replace(residual=blank(after.residual, mask))
-    return blank(x, mask), call._replace(mask=mask, after=after)
+    epilogue = call.epilogue
+    if epilogue.residual is not None:
+        epilogue = epilogue._replace(residual=blank(epilogue.residual, mask))
+    return blank(x, mask), call._replace(mask=mask, epilogue=epilogue)
 
 
 def whole_mask(mask: Any, x: Tensor, channels: int = 1) -> Tensor:

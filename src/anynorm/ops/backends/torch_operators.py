@@ -22,7 +22,7 @@ from anynorm.ops.backends.affine import empty
 from anynorm.ops.call import NormCall
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
-from anynorm.ops.values import PLAIN, Affine, After
+from anynorm.ops.types import PLAIN, Affine, Epilogue
 
 __all__ = [
     "batch",
@@ -55,12 +55,12 @@ def instance(x: Tensor, call: NormCall) -> Tensor:
 
 def layer_of_last(x: Tensor, call: NormCall) -> Tensor:
     """Layer norm over the last axis."""
-    return layer(x, x.shape[-1:], *call.affine, call.eps, call.after)
+    return layer(x, x.shape[-1:], *call.affine, call.eps, call.epilogue)
 
 
 def rms_of_last(x: Tensor, call: NormCall) -> Tensor:
     """RMS norm over the last axis."""
-    return rms(x, x.shape[-1:], call.affine.weight, call.eps, call.after)
+    return rms(x, x.shape[-1:], call.affine.weight, call.eps, call.epilogue)
 
 
 def layer(
@@ -69,13 +69,13 @@ def layer(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    after: After = PLAIN,
+    epilogue: Epilogue = PLAIN,
 ) -> Tensor:
     """Layer norm over the last axes, whose sizes are `shape`."""
-    if _OWN and fused.takes("layer", x, shape, weight, bias, after):
-        return fused.last(x, shape, True, weight, bias, eps, after)
+    if _OWN and fused.takes("layer", x, shape, weight, bias, epilogue):
+        return fused.last(x, shape, True, weight, bias, eps, epilogue)
     y = torch.layer_norm(x, shape, weight, bias, eps, _CUDNN.enabled)
-    return y if after is PLAIN else after.apply(y)
+    return y if epilogue is PLAIN else epilogue.apply(y)
 
 
 def rms(
@@ -83,29 +83,29 @@ def rms(
     shape: Sequence[int],
     weight: Tensor | None,
     eps: float | None,
-    after: After = PLAIN,
+    epilogue: Epilogue = PLAIN,
 ) -> Tensor:
     """RMS norm over the last axes, whose sizes are `shape`; ε is the type's epsilon if None.
 
     Of 16-bit inputs, that of float32, in which they are computed.
     """
-    if _OWN and fused.takes("rms", x, shape, weight, None, after):
-        return fused.last(x, shape, False, weight, None, eps, after)
+    if _OWN and fused.takes("rms", x, shape, weight, None, epilogue):
+        return fused.last(x, shape, False, weight, None, eps, epilogue)
     y = torch.rms_norm(x, shape, weight, eps)
-    return y if after is PLAIN else after.apply(y)
+    return y if epilogue is PLAIN else epilogue.apply(y)
 
 
 def group(x: Tensor, call: NormCall) -> Tensor:
     """Group norm of x (N, C, *), whose groups are the size of g."""
     if x.numel() == 0:  # where torch's operator gives γ a gradient of NaN
         return empty(x, call)
-    (weight, bias), after, groups = call.affine, call.after, call.sizes.get("g")
+    (weight, bias), epilogue, groups = call.affine, call.epilogue, call.sizes.get("g")
     if not groups or x.shape[1] % groups:  # from the size of a group, or an error of ours
         groups = call.plan.view(tuple(x.shape), call.sizes)[1]
-    if _OWN and fused.takes("group", x, None, weight, bias, after):
+    if _OWN and fused.takes("group", x, None, weight, bias, epilogue):
         return fused.group(x, groups, call)
     y = torch.group_norm(x, groups, weight, bias, call.eps, _CUDNN.enabled)
-    return y if after is PLAIN else after.apply(y)
+    return y if epilogue is PLAIN else epilogue.apply(y)
 
 
 def one_group(x: Tensor, call: NormCall) -> Tensor:
@@ -153,7 +153,7 @@ def _norm(w: Tensor) -> Tensor:
 
 def evaluate(x: Tensor, call: NormCall) -> Tensor:
     """Normalize by running statistics: each variance is an s², so batch norm serves them all."""
-    running, after, first = call.running, call.after, call.plan.first
+    running, epilogue, first = call.running, call.epilogue, call.plan.first
     assert running is not None
     call = call if call.spec.scale else call._replace(eps=0.0)
     width = running.mean.dim()
@@ -168,9 +168,9 @@ def evaluate(x: Tensor, call: NormCall) -> Tensor:
             return t.reshape(1, 1, -1)
         return t.flatten(first, first + width - 1).movedim(first, 1)
 
-    if after.residual is not None:
-        after = After(moved(after.residual), after.phi)
-    call = call._replace(affine=Affine(weight, bias), running=still, after=after)
+    if epilogue.residual is not None:
+        epilogue = Epilogue(moved(epilogue.residual), epilogue.phi)
+    call = call._replace(affine=Affine(weight, bias), running=still, epilogue=epilogue)
     y = batch(moved(x), call)
     return (y if width == 0 else y.movedim(1, first)).reshape(x.shape)
 
@@ -186,7 +186,7 @@ def takes_weight(w: Tensor, call: NormCall) -> bool:
         call.spec.is_norm
         and call.plan.pattern.text == "o [i ...]"
         and call.eps == 0
-        and call.after is PLAIN
+        and call.epilogue is PLAIN
         and gain is not None
         and bias is None
         and gain.dtype == w.dtype
@@ -201,12 +201,12 @@ def _by_channel(
     normalizer: str, operator: _Operator, first: int, x: Tensor, call: NormCall
 ) -> Tensor:
     """γ and β for each channel, statistics over the axes from the `first` one on."""
-    after = call.after
-    ours = _OWN and (call.training or (after is not PLAIN and call.running is not None))
-    if ours and fused.takes(normalizer, x, None, *call.affine, after):
+    epilogue = call.epilogue
+    ours = _OWN and (call.training or (epilogue is not PLAIN and call.running is not None))
+    if ours and fused.takes(normalizer, x, None, *call.affine, epilogue):
         return fused.by_channel(x, first, call)
     y = _run(operator, x, call)
-    return y if after is PLAIN else after.apply(y)
+    return y if epilogue is PLAIN else epilogue.apply(y)
 
 
 # Batch norm of x (N, C, *), with statistics of this batch in training.  A partial and not a
@@ -229,7 +229,7 @@ def _run(operator: _Operator, x: Tensor, call: NormCall) -> Tensor:
         return _track_in_place(operator, x, running, weight, bias, momentum, eps)
     if torch.compiler.is_exporting():  # what the operator writes to the side is no core operator's
         first = 0 if operator is torch.batch_norm else 2
-        return fused.by_channel(x, first, call._replace(after=PLAIN))
+        return fused.by_channel(x, first, call._replace(epilogue=PLAIN))
     if in_transform():  # where an operator cannot write to statistics that are shared
         running.track(*_statistics(operator, x))
         return operator(x, weight, bias, None, None, True, 0.0, eps, _CUDNN.enabled)

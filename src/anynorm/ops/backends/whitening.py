@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from anynorm.errors import ShapeError
-from anynorm.ops import pooled, whitening
+from anynorm.ops import merged_statistics, whitening
 from anynorm.ops.backends.affine import empty, scaled
-from anynorm.ops.backends.shared import check_number
+from anynorm.ops.backends.sync import check_number
 from anynorm.ops.backends.tracking import average
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_real
 from anynorm.ops.running import Running
-from anynorm.pattern import Plan
+from anynorm.pattern import ResolvedPattern
 
 __all__ = ["run"]
 
@@ -33,7 +33,7 @@ def run(x: Tensor, call: NormCall) -> Tensor:
             return run(x, call)
     wide = x if x.dtype == torch.float64 else x.float()
     y = _by_running(wide, call) if call.evaluates else _by_own(wide, call)
-    return call.after.apply(scaled(y, call).to(x.dtype))
+    return call.epilogue.apply(scaled(y, call).to(x.dtype))
 
 
 def _by_own(x: Tensor, call: NormCall) -> Tensor:
@@ -47,7 +47,7 @@ def _by_own(x: Tensor, call: NormCall) -> Tensor:
         mean, covariance = whitening.moments(values)
     else:
         kept = None if mask is None else _vectors(mask, x, plan, sizes)
-        number, mean, covariance = pooled.covariance(values, ranks, kept)
+        number, mean, covariance = merged_statistics.covariance(values, ranks, kept)
         if kept is not None:
             check_number(x, number, mask)
     if call.running is not None:
@@ -71,7 +71,7 @@ def _matrices(moved: Tensor, channel: int) -> Tensor:
     return moved.reshape(math.prod(groups), channels, math.prod(moved.shape[channel + 1 :]))
 
 
-def _vectors(mask: Tensor, x: Tensor, plan: Plan, sizes: Mapping[str, int]) -> Tensor:
+def _vectors(mask: Tensor, x: Tensor, plan: ResolvedPattern, sizes: Mapping[str, int]) -> Tensor:
     """The mask as (groups, 1, m): a vector of channels counts or does not.  Raises `ShapeError`."""
     if mask.shape[plan.first] != 1:
         raise ShapeError(

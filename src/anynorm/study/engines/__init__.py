@@ -23,7 +23,7 @@ def engine(on: str, workers: int | None, limits: Limits | None = None) -> Engine
     cluster is not looked for before there is a cell to run.
 
     >>> type(engine("local", workers=2)).__name__
-    'Pool'
+    'ProcessPool'
     """
     if not isinstance(on, str):
         raise AnynormError(f"on is {on!r}; it must be a text, such as 'local' or 'ray'.")
@@ -39,9 +39,9 @@ def engine(on: str, workers: int | None, limits: Limits | None = None) -> Engine
 
 
 def _local(_: str, workers: int | None, limits: Limits) -> Engine:
-    from anynorm.study.engines.pool import Pool
+    from anynorm.study.engines.pool import ProcessPool
 
-    return Pool(workers or cpus(), limits)
+    return ProcessPool(workers or cpus(), limits)
 
 
 def _ray(address: str, workers: int | None, limits: Limits) -> Engine:

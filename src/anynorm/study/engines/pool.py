@@ -19,7 +19,7 @@ from anynorm.study.engines.base import Results
 from anynorm.study.engines.limits import FIRST_SECONDS, Limits
 from anynorm.study.store import Records
 
-__all__ = ["Pool"]
+__all__ = ["ProcessPool"]
 
 _CONTEXT = get_context("spawn")
 # What a worker says besides its answers: its process has started; a run begins, which follows its
@@ -38,7 +38,7 @@ _NO_START = (
 )
 
 
-class Pool:
+class ProcessPool:
     """The engine of one machine: as many processes as `workers` says, each writes its records.
 
     A cell whose process dies twice has failed, and so has one that exceeds its time limit.

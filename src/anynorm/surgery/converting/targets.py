@@ -13,7 +13,7 @@ from anynorm.catalogue import catalogue, entry
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.nn import create
 from anynorm.surgery.affine import eps_of
-from anynorm.surgery.converting.seen import Seen
+from anynorm.surgery.converting.call_info import Seen
 from anynorm.surgery.freeze import frozen
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused

@@ -13,7 +13,7 @@ from anynorm.activations import ACTIVATIONS
 from anynorm.catalogue import entry
 from anynorm.errors import ShapeError
 from anynorm.spec import Spec
-from anynorm.surgery.converting.seen import Seen
+from anynorm.surgery.converting.call_info import Seen
 from anynorm.surgery.freeze import frozen
 from anynorm.surgery.normalizers import NORMALIZERS, Normalizer
 from anynorm.surgery.refused import Refused

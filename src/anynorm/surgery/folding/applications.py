@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from anynorm.surgery.folding.passage import (
+from anynorm.surgery.folding.passthrough_ops import (
     hands_on,
     labels_before,
     labels_behind,
@@ -16,10 +16,10 @@ from anynorm.surgery.folding.passage import (
     vector,
 )
 from anynorm.surgery.folding.weighted import State, Weighted
-from anynorm.surgery.graph import Call
+from anynorm.surgery.graph import ModuleCall
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
-from anynorm.surgery.successor import hooked
+from anynorm.surgery.transfer_hooks import hooked
 
 __all__ = ["Application", "Neighbour", "applications", "layer_before", "layer_behind"]
 
@@ -55,7 +55,7 @@ def applications(norm: Normalizer, state: State) -> list[Application]:
     return [_application(norm, call, state) for call in calls]
 
 
-def _application(norm: Normalizer, call: Call, state: State) -> Application:
+def _application(norm: Normalizer, call: ModuleCall, state: State) -> Application:
     _check_private(norm, state)
     core = next((node for node in call.nodes if _normalizes(node, norm, state)), None)
     residual = len(call.inputs) > 1
@@ -86,7 +86,7 @@ def _origin(node: Node) -> Node:
     return node
 
 
-def _ends(call: Call, core: Node) -> bool:
+def _ends(call: ModuleCall, core: Node) -> bool:
     """Whether nothing follows inside the layer that changes values."""
     return len(call.outputs) == 1 and _origin(call.outputs[0]) is core
 

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from anynorm.surgery.affine import Affine
 from anynorm.surgery.graph import Graph
-from anynorm.surgery.moments import double
+from anynorm.surgery.streaming_stats import double
 
 __all__ = ["State", "Weighted", "absorb_before", "absorb_behind", "kind_of"]
 

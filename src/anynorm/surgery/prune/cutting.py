@@ -13,7 +13,6 @@ from anynorm.errors import AnynormError
 from anynorm.report.scales import FLOOR
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.channels import Channels, analyse
-from anynorm.surgery.edit import Trial
 from anynorm.surgery.gammas import SEARCH, Gammas
 from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.names import Layers, listed, means
@@ -22,6 +21,7 @@ from anynorm.surgery.prune.absorb import absorb as absorbed
 from anynorm.surgery.prune.choose import Choice, Goal, Sizes
 from anynorm.surgery.prune.plan import Plan, prefix
 from anynorm.surgery.receipt import Difference, Log
+from anynorm.surgery.transaction import Trial
 
 __all__ = ["Cutting"]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from anynorm.surgery.batches import Batch, Forward
-from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
@@ -16,6 +15,7 @@ from anynorm.surgery.prune.cutting import Cutting
 from anynorm.surgery.prune.plan import Plan
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log, Model, Result
+from anynorm.surgery.transaction import Trial, perform
 
 __all__ = ["Pruned", "prune"]
 

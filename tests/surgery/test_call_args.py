@@ -8,7 +8,7 @@ from torch import nn
 import anynorm
 from anynorm.doctor.probe import Probe
 from anynorm.surgery import convert, fold, freeze, recalibrate
-from anynorm.surgery.given import mask_of
+from anynorm.surgery.call_args import mask_of
 
 N, C, L = 8, 3, 7
 MAKE = {

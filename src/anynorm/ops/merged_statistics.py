@@ -20,16 +20,16 @@ from torch.autograd.function import once_differentiable
 
 from anynorm.ops import formula, whitening
 from anynorm.ops.backends.fused import served
-from anynorm.ops.measured import measure
+from anynorm.ops.moments import measure
 from anynorm.ops.normalize import gradients, keeping, normalize
-from anynorm.ops.ranks import Ranks, gather, reduce
+from anynorm.ops.process_groups import Ranks, gather, reduce
 from anynorm.ops.standardize import standardize
-from anynorm.ops.values import Affine, After, Saved, Statistic
+from anynorm.ops.types import Affine, Epilogue, Saved, Statistic
 
-__all__ = ["Pool", "blank", "counted", "covariance", "normalized", "pool"]
+__all__ = ["MergedStatistics", "blank", "counted", "covariance", "normalized", "pool"]
 
 
-class Pool(NamedTuple):
+class MergedStatistics(NamedTuple):
     """The statistics of all ranks' values that count: their number, their mean, and s² for C = 1.
 
     μ and s² keep the reduced axes at size 1; the number has their shape where a mask makes it
@@ -44,7 +44,7 @@ class Pool(NamedTuple):
 @torch.no_grad()
 def pool(
     x: Tensor, statistic: Statistic, ranks: Ranks | None = None, mask: Tensor | None = None
-) -> Pool:
+) -> MergedStatistics:
     """Return the statistics of `x`, of any shape, on all ranks; a rank may have no values.
 
     `mask`: which values count, a bool tensor that broadcasts against `x`, which is 0 elsewhere.
@@ -56,7 +56,7 @@ def pool(
     number, mean, _ = _exchange(x, statistic._replace(p=2.0), ranks, mask)
     away = blank(formula.deviations(formula.widen(x), mean), mask)
     about_zero = statistic._replace(about_mean=False)
-    return Pool(number, mean, _exchange(away, about_zero, ranks, mask).square)
+    return MergedStatistics(number, mean, _exchange(away, about_zero, ranks, mask).square)
 
 
 def blank(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -79,7 +79,9 @@ def counted(mask: Tensor, shape: Sequence[int], dims: Sequence[int]) -> Tensor:
     return number.expand(formula.reduced_shape(shape, dims))
 
 
-def _exchange(x: Tensor, statistic: Statistic, ranks: Ranks | None, mask: Tensor | None) -> Pool:
+def _exchange(
+    x: Tensor, statistic: Statistic, ranks: Ranks | None, mask: Tensor | None
+) -> MergedStatistics:
     """One collective, where there are ranks."""
     found = _of_own(x, statistic._replace(center=True, factor=1.0), mask)
     if ranks is None:
@@ -88,20 +90,20 @@ def _exchange(x: Tensor, statistic: Statistic, ranks: Ranks | None, mask: Tensor
     middle = (shares * means).sum(0)
     if statistic.about_mean:
         squares = squares + (means - middle).square()
-    return Pool(number, middle, _averaged(shares, squares, statistic.p))
+    return MergedStatistics(number, middle, _averaged(shares, squares, statistic.p))
 
 
-def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> Pool:
+def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> MergedStatistics:
     """The moments of this rank's values; zeros where it has none."""
     if x.numel() == 0:
         shape = formula.reduced_shape(x.shape, statistic.dims)
         nothing = x.new_zeros(shape, dtype=formula.accurate(x))
         number = nothing if mask is not None else nothing.new_zeros([1] * x.dim())
-        return Pool(number, nothing, nothing)
+        return MergedStatistics(number, nothing, nothing)
     if mask is not None:
         return _of_those_that_count(x, statistic, mask)
     mean, square = _moments(x, statistic)
-    return Pool(mean.new_full([1] * x.dim(), x.numel() // mean.numel()), mean, square)
+    return MergedStatistics(mean.new_full([1] * x.dim(), x.numel() // mean.numel()), mean, square)
 
 
 def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
@@ -110,21 +112,21 @@ def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
     return measure(x, statistic)
 
 
-def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> Pool:
+def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> MergedStatistics:
     """From the moments of all values, among which those that do not count are 0."""
     number = counted(mask, x.shape, statistic.dims).to(formula.accurate(x))
     some = number.clamp(min=1)
     share = some / math.prod([x.shape[dim] for dim in statistic.dims])
     if not statistic.about_mean:
         mean, square = _moments(x, statistic)
-        return Pool(number, mean / share, square / share.pow(2 / statistic.p))
+        return MergedStatistics(number, mean / share, square / share.pow(2 / statistic.p))
     # Of what is left of a number near the mean: many equal values in a sum round to one side.
     x = formula.widen(x)
     level = (x.sum(statistic.dims, keepdim=True) / some).to(x.dtype)
     mean, square = _moments(blank(x - level, mask), statistic)
     own_mean = mean / share
     own_square = (square + mean.square()) / share - own_mean.square()
-    return Pool(number, level + own_mean, own_square.clamp(min=0))
+    return MergedStatistics(number, level + own_mean, own_square.clamp(min=0))
 
 
 def _told(
@@ -151,9 +153,9 @@ def _averaged(shares: Tensor, squares: Tensor, p: float) -> Tensor:
 def normalized(
     x: Tensor,
     affine: Affine,
-    pooled: Pool,
+    pooled: MergedStatistics,
     statistic: Statistic,
-    after: After,
+    epilogue: Epilogue,
     factor: float | Tensor,
     ranks: Ranks | None = None,
     mask: Tensor | None = None,
@@ -168,13 +170,13 @@ def normalized(
     scale = torch.as_tensor(factor, dtype=pooled.mean.dtype, device=x.device)
     y, mean, square = _Normalized.apply(
         x,
-        after.residual,
+        epilogue.residual,
         *affine,
         *pooled,
         scale,
         mask,
         tuple(statistic),
-        after.phi,
+        epilogue.phi,
         None if ranks is None else tuple(ranks),
     )
     return y, mean, square
@@ -202,10 +204,10 @@ class _Normalized(torch.autograd.Function):
         _, center, *_, eps = statistic
         mean = middle if center else torch.zeros_like(middle)
         square = measured * factor.square()
-        after = After(residual, phi)
-        y, kept = keeping(x, mean, square, Affine(weight, bias), eps, after)
-        read = residual if formula.needs_residual(after) else None
-        saved = Saved(x, read, kept, mean, square, weight, bias)
+        epilogue = Epilogue(residual, phi)
+        y, sign_mask = keeping(x, mean, square, Affine(weight, bias), eps, epilogue)
+        read = residual if formula.needs_residual(epilogue) else None
+        saved = Saved(x, read, sign_mask, mean, square, weight, bias)
         ctx.save_for_backward(*saved, count, middle, measured, factor, mask)
         ctx.statistic, ctx.phi, ctx.ranks = statistic, phi, ranks
         ctx.mark_non_differentiable(mean, square)
@@ -215,7 +217,7 @@ class _Normalized(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         *tensors, count, middle, measured, factor, mask = ctx.saved_tensors
-        saved, pooled = Saved(*tensors), Pool(count, middle, measured)
+        saved, pooled = Saved(*tensors), MergedStatistics(count, middle, measured)
         statistic = Statistic(*ctx.statistic)._replace(factor=factor)
         wide = _covering(saved)
         direct, dresidual, dweight, dbias = gradients(dy, wide, statistic.eps, ctx.phi)
@@ -266,7 +268,7 @@ def _through_statistics(
     direct: Tensor,
     sums: list[Tensor],
     saved: Saved,
-    pooled: Pool,
+    pooled: MergedStatistics,
     statistic: Statistic,
     ranks: Ranks | None,
     mask: Tensor | None,
@@ -308,14 +310,14 @@ def _slope(
 
 
 def _through_deviation(
-    direct: Tensor, sums: list[Tensor], saved: Saved, pooled: Pool, statistic: Statistic
+    direct: Tensor, sums: list[Tensor], saved: Saved, pooled: MergedStatistics, statistic: Statistic
 ) -> Tensor:
     """For the standard deviation: linear in (x − μ)/σ, so normalization does it in one pass."""
     plain, unit = sums
     share = -torch.rsqrt(saved.square + statistic.eps) / pooled.number
     slope = (share * unit * statistic.factor**2).to(plain.dtype)
     affine = Affine(slope, (share * plain).to(plain.dtype))
-    return normalize(saved.x, saved.mean, saved.square, affine, statistic.eps, After(direct))
+    return normalize(saved.x, saved.mean, saved.square, affine, statistic.eps, Epilogue(direct))
 
 
 def covariance(

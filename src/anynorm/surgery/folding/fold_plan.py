@@ -23,11 +23,11 @@ from anynorm.surgery.folding.weighted import State, Weighted, absorb_before, abs
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
 
-__all__ = ["Plan", "planned"]
+__all__ = ["FoldPlan", "planned"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class FoldPlan:
     """A normalizer, the layer that takes it up, and how."""
 
     norm: Normalizer
@@ -57,7 +57,7 @@ class Plan:
         return nn.Identity()
 
 
-def planned(norm: Normalizer, state: State) -> Plan:
+def planned(norm: Normalizer, state: State) -> FoldPlan:
     """The layer in front that takes up `norm`, else the one behind; raises `Refused`."""
     _check_kind(norm)
     uses = applications(norm, state)
@@ -85,12 +85,12 @@ def _why_not_fixed(norm: Normalizer) -> str:
     return f"{norm.family} norm takes its statistics from each {whose} here"
 
 
-def _in_front(norm: Normalizer, uses: list[Application], state: State) -> Plan:
+def _in_front(norm: Normalizer, uses: list[Application], state: State) -> FoldPlan:
     layer, channels = _one([layer_before(use, state) for use in uses], state)
-    return Plan(norm, layer, channels, absorb_behind, any(use.residual for use in uses))
+    return FoldPlan(norm, layer, channels, absorb_behind, any(use.residual for use in uses))
 
 
-def _behind(norm: Normalizer, uses: list[Application], state: State) -> Plan:
+def _behind(norm: Normalizer, uses: list[Application], state: State) -> FoldPlan:
     if norm.activation is not None or not all(use.plain for use in uses):
         raise Refused("an activation or a residual lies between")
     layer, channels = _one([layer_behind(use, state) for use in uses], state)
@@ -98,7 +98,7 @@ def _behind(norm: Normalizer, uses: list[Application], state: State) -> Plan:
         raise Refused(f"{layer.told} adds up a different number of terms at each place")
     if layer.pads:
         raise Refused(f"{layer.told} pads its input with zeros, which are not normalized")
-    return Plan(norm, layer, channels, absorb_before, residual=False)
+    return FoldPlan(norm, layer, channels, absorb_before, residual=False)
 
 
 def _one(found: list[Neighbour], state: State) -> tuple[Weighted, Tensor]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from anynorm.errors import AnynormError
-from anynorm.surgery.edit import Trial, perform
 from anynorm.surgery.receipt import Difference, Log, Receipt
+from anynorm.surgery.transaction import Trial, perform
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 

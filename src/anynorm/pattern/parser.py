@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from anynorm.errors import PatternError, nearest
-from anynorm.pattern.parts import AXES, ELLIPSIS, Axes, Part
+from anynorm.pattern.axes import AXES, ELLIPSIS, Axes, Part
 
 __all__ = ["read"]
 

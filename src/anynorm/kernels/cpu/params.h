@@ -41,17 +41,17 @@ struct Statistic {
 };
 
 // Runs f(context, task) for all tasks; on several threads where there are.
-struct Pool {
-  int threads;
+struct Threads {
+  int count;
   void (*run)(int64_t tasks, void (*f)(void* context, int64_t task), void* context);
 };
 
-struct Problem {
+struct Params {
   Geometry geometry;
   Statistic statistic;
   Phi phi;
   Type type;
-  Pool pool;
+  Threads threads;
   bool stream;  // write past the caches
   const void *x, *dy, *residual;
   void *y, *dx, *dresidual;
@@ -64,8 +64,8 @@ struct Problem {
 // One for each instruction set.
 struct Kernels {
   const char* name;
-  void (*forward)(const Problem&);
-  void (*backward)(const Problem&);
+  void (*forward)(const Params&);
+  void (*backward)(const Params&);
 };
 
 extern const Kernels baseline_kernels;

@@ -3,11 +3,11 @@
 
 #include <cstdint>
 
-#include "problem.h"
+#include "params.h"
 
 namespace anynorm {
 
 // The way to run tasks on a tensor of so many values and bytes.
-Pool pool_for(int64_t values, int64_t bytes);
+Threads threads_for(int64_t values, int64_t bytes);
 
 }  // namespace anynorm

@@ -1,7 +1,7 @@
 // What is chosen once, when the library is loaded.
 #pragma once
 
-#include "problem.h"
+#include "params.h"
 
 namespace anynorm {
 

@@ -10,10 +10,10 @@ import torch
 
 from anynorm.activations import activation
 from anynorm.kernels.triton import bits, forward
-from anynorm.kernels.triton.call import Call, Forms, call, x_of
+from anynorm.kernels.triton.call import Forms, KernelCall, call, x_of
 from anynorm.kernels.triton.form import Form
+from anynorm.kernels.triton.launch_plan import LaunchPlan, Slot
 from anynorm.kernels.triton.operand import Operand
-from anynorm.kernels.triton.plan import Plan, Slot
 from anynorm.kernels.triton.scale import Scale
 from anynorm.kernels.triton.tiles import (
     Tile,
@@ -31,34 +31,34 @@ _MOST = 1 << 16  # values of a set that a program keeps in registers
 _PER_THREAD = 16
 
 
-def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
-    """Plan y, mean, square and kept."""
+def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
+    """Plan y, mean, square and sign_mask."""
     *statistic, phi = rest
     scale = Scale.of(dims, *statistic)
     found = call(dims, {**forms, "y": x_of(forms).dense(), **_statistics(forms, dims)})
     if scale is None or found is None:
         return None
-    plan = Plan.of(found, ("y", "mean", "square"))
+    plan = LaunchPlan.of(found, ("y", "mean", "square"))
     return plan if _Forward.of(plan, found, scale, phi).add() else None
 
 
-def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
-    """Plan y and kept, for the statistics that are there."""
+def normalize(forms: Forms, eps: float, phi: str) -> LaunchPlan | None:
+    """Plan y and sign_mask, for the statistics that are there."""
     found = call(reduced(forms), {**forms, "y": x_of(forms).dense()})
     if found is None:
         return None
-    plan = Plan.of(found, ("y",))
+    plan = LaunchPlan.of(found, ("y",))
     return plan if _Forward.of(plan, found, Scale.given(eps), phi).add() else None
 
 
-def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
+def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
     """Plan mean and square alone."""
     statistic: tuple[Any, ...] = (*rest, 0.0)
     scale = Scale.of(dims, *statistic)
     found = call(dims, {**forms, **_statistics(forms, dims)})
     if scale is None or scale.power == "largest" or found is None:
         return None
-    plan = Plan.of(found, ("mean", "square"))
+    plan = LaunchPlan.of(found, ("mean", "square"))
     turned = _Forward(plan, found, scale, "identity").turned()
     turned.add_moments(streaming(turned.call.axes))
     return plan
@@ -82,15 +82,15 @@ def _statistics(forms: Forms, dims: Sequence[int]) -> dict[str, Form]:
 class _Forward:
     """What launches of a call have in common."""
 
-    plan: Plan
-    call: Call
+    plan: LaunchPlan
+    call: KernelCall
     scale: Scale
     phi: str
 
     @classmethod
-    def of(cls, plan: Plan, found: Call, scale: Scale, phi: str) -> _Forward:
+    def of(cls, plan: LaunchPlan, found: KernelCall, scale: Scale, phi: str) -> _Forward:
         wanted = found.forms["residual"] is not None and activation(phi).by_sign
-        plan.buffers["kept"] = bits.form(found.x, wanted)
+        plan.buffers["sign_mask"] = bits.form(found.x, wanted)
         return cls(plan, found, scale, phi)
 
     def add(self) -> bool:
@@ -179,9 +179,9 @@ class _Forward:
     def _operands(self, tile: Tile) -> list[Operand | None]:
         """Those of kernels that write y; with it the bits, where bytes lie inside tiles."""
         together = self._keeps and self._axis(tile) is not None
-        kept = self.call.operand("y", "kept") if together else None
+        sign_mask = self.call.operand("y", "sign_mask") if together else None
         names = ("x", "residual", "weight", "bias", "y", "mean", "square")
-        return [*self.call.operands(*names), kept]
+        return [*self.call.operands(*names), sign_mask]
 
     def _finish(self, tile: Tile) -> None:
         """Write the bits where they are not written with y."""
@@ -193,4 +193,4 @@ class _Forward:
 
     @property
     def _keeps(self) -> bool:
-        return self.plan.buffers["kept"].numel > 0
+        return self.plan.buffers["sign_mask"].numel > 0

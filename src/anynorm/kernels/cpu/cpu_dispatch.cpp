@@ -1,4 +1,4 @@
-#include "choice.h"
+#include "cpu_dispatch.h"
 
 #include <cstdlib>
 #include <cstring>

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anynorm.errors import ShapeError
-from anynorm.pattern.parts import CHANNELS, ELLIPSIS, Axes, Part
+from anynorm.pattern.axes import CHANNELS, ELLIPSIS, Axes, Part
 
 if TYPE_CHECKING:
     from anynorm.pattern.pattern import Pattern
 
-__all__ = ["Plan", "resolve"]
+__all__ = ["ResolvedPattern", "resolve"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedPattern:
     """A pattern resolved for one rank.
 
     The *split view* of an input has one axis for each part: ``n (g [c]) [...]`` views (N, C, H, W)
@@ -148,11 +148,11 @@ def _join(parts: tuple[Part, ...]) -> str:
     return " ".join(f"[{part.name}]" if part.shared else part.name for part in parts)
 
 
-def resolve(pattern: Pattern, rank: int) -> Plan:
+def resolve(pattern: Pattern, rank: int) -> ResolvedPattern:
     """Return the plan of `pattern` for inputs of `rank` axes; raises `ShapeError`."""
     axes = _expand(pattern, rank)
     flat = [part for axis in axes for part in axis]
-    return Plan(
+    return ResolvedPattern(
         pattern,
         axes,
         dims=tuple(index for index, part in enumerate(flat) if part.shared),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from anynorm.surgery.moments import Pooled
+from anynorm.surgery.streaming_stats import Pooled
 
 
 def test_pooling_keeps_the_digits_that_a_sum_of_squares_loses() -> None:

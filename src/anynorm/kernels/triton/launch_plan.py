@@ -18,12 +18,12 @@ from anynorm.kernels.triton.form import Form, form
 from anynorm.kernels.triton.operand import Operand
 
 if TYPE_CHECKING:
-    from anynorm.kernels.triton.call import Call
+    from anynorm.kernels.triton.call import KernelCall
 
-__all__ = ["Launch", "Plan", "Slot", "on_device_of", "planned"]
+__all__ = ["Launch", "LaunchPlan", "Slot", "on_device_of", "planned"]
 
 _MOST = 4096  # plans that are kept
-_plans: dict[Any, Plan | None] = {}
+_plans: dict[Any, LaunchPlan | None] = {}
 
 
 class Slot(NamedTuple):
@@ -65,7 +65,7 @@ def _slot(arg: Any) -> tuple[str, tuple[Any, ...]]:
 
 
 @dataclass
-class Plan:
+class LaunchPlan:
     """The launches for a call, and the tensors that they need beside those that are given.
 
     `copies` are given tensors that are laid out anew before: their forms by name.
@@ -77,7 +77,7 @@ class Plan:
     launches: list[Launch] = field(default_factory=list)
 
     @classmethod
-    def of(cls, call: Call, outputs: Iterable[str]) -> Plan:
+    def of(cls, call: KernelCall, outputs: Iterable[str]) -> LaunchPlan:
         """Begin a plan of a call that makes these of its tensors."""
         forms = {name: own for name in outputs if (own := call.forms[name]) is not None}
         return cls(call.x, forms, call.copies)
@@ -112,8 +112,10 @@ def on_device_of(device: torch.device) -> Any:
 
 
 def planned(
-    planner: Callable[..., Plan | None], given: Mapping[str, Tensor | None], rest: Sequence[Any]
-) -> Plan | None:
+    planner: Callable[..., LaunchPlan | None],
+    given: Mapping[str, Tensor | None],
+    rest: Sequence[Any],
+) -> LaunchPlan | None:
     """Return what `planner` makes of the forms and the `rest`, remembered; None if nothing."""
     forms = {name: form(tensor) for name, tensor in given.items()}
     rest = [tuple(each) if isinstance(each, list) else each for each in rest]

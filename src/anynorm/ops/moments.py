@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anynorm.ops import formula
 from anynorm.ops.registry import define, implement, readable
-from anynorm.ops.values import Statistic
+from anynorm.ops.types import Statistic
 
 __all__ = ["measure"]
 

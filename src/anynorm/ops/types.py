@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anynorm.activations import ACTIVATIONS
 
-__all__ = ["AS_IT_IS", "PLAIN", "Affine", "After", "Saved", "Statistic", "View"]
+__all__ = ["AS_IT_IS", "PLAIN", "Affine", "Epilogue", "Saved", "Statistic", "View"]
 
 
 class Statistic(NamedTuple):
@@ -33,7 +33,7 @@ class Affine(NamedTuple):
     bias: Tensor | None = None
 
 
-class After(NamedTuple):
+class Epilogue(NamedTuple):
     """What follows γ and β: a residual that is added, and φ by its name."""
 
     residual: Tensor | None = None
@@ -46,7 +46,7 @@ class After(NamedTuple):
 
 
 # No residual and no φ.  It is compared by identity, because that is fast enough for small inputs.
-PLAIN = After()
+PLAIN = Epilogue()
 
 
 class View(NamedTuple):
@@ -78,13 +78,13 @@ AS_IT_IS = View()
 class Saved(NamedTuple):
     """What backward takes beside dy, in the order of the operators' arguments.
 
-    `kept` has one bit for each value where φ's derivative follows from them, and is empty
+    `sign_mask` has one bit for each value where φ's derivative follows from them, and is empty
     elsewhere; `residual` is there only where it does not.
     """
 
     x: Tensor
     residual: Tensor | None
-    kept: Tensor
+    sign_mask: Tensor
     mean: Tensor
     square: Tensor
     weight: Tensor | None

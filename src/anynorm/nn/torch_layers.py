@@ -22,7 +22,7 @@ from anynorm.functional import Activation, Sync
 from anynorm.nn.arguments import check_built_with, signature_of, twin_of
 from anynorm.nn.fx import entered
 from anynorm.nn.scripting import Unscripted
-from anynorm.nn.shared import Sharing, layer_of, shown
+from anynorm.nn.sync_module import Sharing, layer_of, shown
 from anynorm.spec import Spec
 
 __all__ = [

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from anynorm.ops import pooled
+from anynorm.ops import merged_statistics
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_counted, single_value
-from anynorm.ops.pooled import Pool
+from anynorm.ops.merged_statistics import MergedStatistics
 from anynorm.ops.running import plain_eager
-from anynorm.ops.values import Statistic
+from anynorm.ops.types import Statistic
 from anynorm.spec import Scale
 
 __all__ = ["check_number", "standardize"]
@@ -27,12 +27,14 @@ def standardize(
     where the mask is False.
     """
     ranks, mask = call.ranks, call.mask
-    found = pooled.pool(x, statistic, ranks, mask)
+    found = merged_statistics.pool(x, statistic, ranks, mask)
     if call.plan.takes_batch:
         check_number(x, found.number, mask)
     used = found if mask is None else _safe(found)
     factor = _factor(call.spec.scale, used.number)
-    h = pooled.normalized(x, call.affine, used, statistic, call.after, factor, ranks, mask)
+    h = merged_statistics.normalized(
+        x, call.affine, used, statistic, call.epilogue, factor, ranks, mask
+    )
     return *h, found.number
 
 
@@ -45,10 +47,10 @@ def check_number(x: Tensor, number: Tensor, mask: Tensor | None) -> None:
         single_value(x, "the batches of all ranks")
 
 
-def _safe(pool: Pool) -> Pool:
+def _safe(pool: MergedStatistics) -> MergedStatistics:
     """The same with numbers to divide by where no value counts."""
     none = pool.number == 0
-    return Pool(pool.number.clamp(min=1), pool.mean, pool.square.masked_fill(none, 1.0))
+    return MergedStatistics(pool.number.clamp(min=1), pool.mean, pool.square.masked_fill(none, 1.0))
 
 
 def _factor(scale: Scale | None, count: Tensor) -> float | Tensor:

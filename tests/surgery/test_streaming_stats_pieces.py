@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anynorm.surgery import moments
-from anynorm.surgery.moments import Pooled, by_sample
+from anynorm.surgery import streaming_stats
+from anynorm.surgery.streaming_stats import Pooled, by_sample
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -14,7 +14,7 @@ from anynorm.surgery.moments import Pooled, by_sample
 def test_pieces_have_the_moments_of_the_whole(dtype, shape, monkeypatch):
     x = torch.randn(shape, dtype=torch.float64).to(dtype) + 3
     before, flat = x.clone(), x.double().movedim(1, -1).flatten(0, -2)
-    monkeypatch.setattr(moments, "PIECE", 20)
+    monkeypatch.setattr(streaming_stats, "PIECE", 20)
     pooled = Pooled()
     pooled.merge(x)
     assert pooled.count == len(flat)
@@ -27,7 +27,7 @@ def test_pieces_have_the_moments_of_the_whole(dtype, shape, monkeypatch):
 def test_every_sample_has_its_own(layout, monkeypatch):
     x = torch.randn(5, 3, 4, 6).to(memory_format=layout)
     rows = x.movedim(1, -1).reshape(5, 24, 3)
-    monkeypatch.setattr(moments, "PIECE", 100)
+    monkeypatch.setattr(streaming_stats, "PIECE", 100)
     means, squares = by_sample(rows)
     torch.testing.assert_close(means, rows.double().mean(1))
     torch.testing.assert_close(squares, rows.double().var(1) * 23)

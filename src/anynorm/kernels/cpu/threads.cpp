@@ -1,4 +1,4 @@
-#include "pool.h"
+#include "threads.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -64,7 +64,7 @@ void run_queue(int64_t count, Task f, void* context) {
 
 }  // namespace
 
-Pool pool_for(int64_t values, int64_t bytes) {
+Threads threads_for(int64_t values, int64_t bytes) {
   const int threads = values < kAlone ? 1 : int(torch::stable::get_num_threads());
   if (threads == 1) return {1, run_alone};
   return {threads, bytes < kCached ? run_parts : run_queue};

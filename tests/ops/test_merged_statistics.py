@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anynorm.ops import Statistic, formula, pooled
+from anynorm.ops import Statistic, formula, merged_statistics
 
 STATISTICS = {
     "std": Statistic([0, 2], True, True, 2.0, 1.0, 1e-5),
@@ -29,7 +29,7 @@ def test_moments_of_the_values_picked_out(name, dtype, far, mask):
     statistic, mask = STATISTICS[name], MASKS[mask]
     made = torch.Generator().manual_seed(2)
     x = (torch.randn(SHAPE, generator=made, dtype=torch.float64) * 3 + far).to(dtype)
-    found = pooled.pool(torch.where(mask, x, 0), statistic, mask=mask)
+    found = merged_statistics.pool(torch.where(mask, x, 0), statistic, mask=mask)
     # Deviations are of the type of the values, and relative to the largest of them.
     loose = 8 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
     for channel in range(3):
@@ -48,7 +48,7 @@ def test_moments_of_the_values_picked_out(name, dtype, far, mask):
 
 def test_numbers_have_the_shape_of_the_statistics():
     for mask in MASKS.values():
-        number = pooled.counted(mask, SHAPE, [0, 2])
+        number = merged_statistics.counted(mask, SHAPE, [0, 2])
         assert number.shape == (1, 3, 1)
         assert torch.equal(number, mask.expand(SHAPE).sum((0, 2), keepdim=True))
 
@@ -57,7 +57,7 @@ def test_covariances_of_the_vectors_picked_out():
     made = torch.Generator().manual_seed(3)
     x = torch.randn(2, 3, 9, generator=made, dtype=torch.float64) + 5
     mask = torch.rand(2, 1, 9, generator=made) < 0.6
-    number, mean, spread = pooled.covariance(torch.where(mask, x, 0), mask=mask)
+    number, mean, spread = merged_statistics.covariance(torch.where(mask, x, 0), mask=mask)
     for group in range(2):
         picked = x[group][:, mask[group, 0]]
         assert number[group] == picked.shape[1]
@@ -68,7 +68,7 @@ def test_covariances_of_the_vectors_picked_out():
 @pytest.mark.parametrize("name", STATISTICS)
 def test_a_process_alone_and_no_mask(name):
     x = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    number, mean, square = pooled.pool(x, STATISTICS[name])
+    number, mean, square = merged_statistics.pool(x, STATISTICS[name])
     assert number.item() == 35
     expected = formula.moments(x, STATISTICS[name]._replace(center=True))
     torch.testing.assert_close((mean, square), expected)

@@ -8,10 +8,10 @@ from typing import Any
 
 from anynorm.activations import activation
 from anynorm.kernels.triton import backward as kernels
-from anynorm.kernels.triton.call import Call, Forms, call, x_of
-from anynorm.kernels.triton.launch import reduced
+from anynorm.kernels.triton.call import Forms, KernelCall, call, x_of
+from anynorm.kernels.triton.launch_plan import LaunchPlan, Slot
 from anynorm.kernels.triton.operand import Operand
-from anynorm.kernels.triton.plan import Plan, Slot
+from anynorm.kernels.triton.plan_forward import reduced
 from anynorm.kernels.triton.scale import Scale
 from anynorm.kernels.triton.tiles import (
     Tile,
@@ -30,28 +30,28 @@ _MOST = 1 << 14  # values of a set that a program keeps in registers, beside as 
 _PER_THREAD = 32
 
 
-def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> Plan | None:
+def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
     """Plan dx, dresidual and the rows that add up to the gradients of γ and β."""
     *statistic, phi = rest
     return _planned(forms, dims, Scale.of(dims, *statistic), phi)
 
 
-def normalize(forms: Forms, eps: float, phi: str) -> Plan | None:
+def normalize(forms: Forms, eps: float, phi: str) -> LaunchPlan | None:
     """Plan the same for statistics that are constants."""
     return _planned(forms, reduced(forms), Scale.given(eps), phi)
 
 
-def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -> Plan | None:
-    dense, residual, bits = x_of(forms).dense(), forms["residual"], forms["kept"] is not None
+def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -> LaunchPlan | None:
+    dense, residual, bits = x_of(forms).dense(), forms["residual"], forms["sign_mask"] is not None
     gives = phi != "identity" and (residual is not None or bits)
     if gives and activation(phi).by_sign and not bits:
         return None
     outputs = {"dx": dense, "dresidual": dense if gives else None}
     read = residual if gives and not bits else None
-    found = call(dims, {**forms, "kept": None, "residual": read, **outputs})
+    found = call(dims, {**forms, "sign_mask": None, "residual": read, **outputs})
     if scale is None or found is None:
         return None
-    plan = Plan.of(found, outputs)
+    plan = LaunchPlan.of(found, outputs)
     served = _Backward(plan, found, bits, scale, phi).add()
     return plan if served else None
 
@@ -60,8 +60,8 @@ def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -
 class _Backward:
     """What launches of a call have in common.  `bits`: whether φ's derivative follows from some."""
 
-    plan: Plan
-    call: Call
+    plan: LaunchPlan
+    call: KernelCall
     bits: bool
     scale: Scale
     phi: str
@@ -152,7 +152,7 @@ class _Backward:
         return sums
 
     def _operands(self) -> list[Operand | None]:
-        bits = self.call.operand("dx", "kept") if self.bits else None
+        bits = self.call.operand("dx", "sign_mask") if self.bits else None
         names = ("mean", "square", "weight", "bias", "dx", "dresidual")
         return [*self.call.operands("dy", "x", "residual"), bits, *self.call.operands(*names)]
 

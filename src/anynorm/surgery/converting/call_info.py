@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from anynorm.surgery.batches import Batch, Forward, call
-from anynorm.surgery.given import mask_of
+from anynorm.surgery.call_args import mask_of
 from anynorm.surgery.modes import evaluating
 
 __all__ = ["Seen", "observe"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anynorm.ops import bits
+from anynorm.ops import sign_bits
 
 LAYOUTS = {
     "contiguous": lambda: torch.randn(3, 4, 5),
@@ -23,14 +23,14 @@ def x(request):
 
 
 def test_there_and_back(x):
-    packed = bits.pack(x > 0, x)
+    packed = sign_bits.pack(x > 0, x)
     assert packed.dtype == torch.uint8
-    assert packed.shape == bits.fake(x, kept=True).shape == ((x.numel() + 7) // 8 + 8,)
-    assert torch.equal(bits.unpack(packed, x), x > 0)
+    assert packed.shape == sign_bits.fake(x, kept=True).shape == ((x.numel() + 7) // 8 + 8,)
+    assert torch.equal(sign_bits.unpack(packed, x), x > 0)
 
 
 def test_bits_lie_as_the_values_do(x):
-    packed = bits.pack(x > 0, x)
+    packed = sign_bits.pack(x > 0, x)
     memory = torch.empty_like(x).copy_(x).as_strided((x.numel(),), (1,))
     for index, value in enumerate(memory.tolist()):
         assert bool(packed[index // 8] >> index % 8 & 1) == (value > 0)
