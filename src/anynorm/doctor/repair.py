@@ -185,8 +185,7 @@ def _momentum(target: nn.Module, finding: Finding, log: Log) -> nn.Module:
 
 
 def _absorb(target: nn.Module, finding: Finding, log: Log) -> nn.Module:
-    """Move a bias into the running mean after it, and set it to zero, so that weights still "
-    "load."""
+    """Move a bias into the running mean after it, and zero the bias: weights still load."""
     behind = str(finding.numbers["batch norm"])
     owner = target.get_submodule(finding.layer)
     bias, mean = (

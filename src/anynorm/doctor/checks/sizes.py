@@ -157,8 +157,7 @@ def _tried(case: Case, axis: int) -> float | None:
 
 
 def _alone(case: Case, axis: int) -> tuple[int, float, str]:
-    """The sample that differs most when it is alone, the difference, and the layer that causes "
-    "it."""
+    """The sample that differs most when it is alone, by how much, and the layer that causes it."""
     batch = part_of(case.example, 0, min(samples_of(case.example, axis), TOGETHER), axis)
     worst = _worst_alone(case, case.model, batch, axis)
     # In float32 rounding may change a choice, such as which boxes are the best.
