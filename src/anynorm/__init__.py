@@ -1,7 +1,7 @@
 """anynorm: choose, use and understand normalization in neural networks.
 
-Every normalizer is one formula, h = φ(γ · (x − μ) / σ + β); see :mod:`anynorm.spec`.  Where PyTorch
-is not installed, there are the formula, its catalogue and the NumPy reference alone.
+Every normalizer is one formula, h = φ(γ · (x − μ) / σ + β); see :mod:`anynorm.spec`.  Without
+PyTorch, only the formula, its catalogue and the NumPy reference are available.
 """
 
 from importlib import import_module
@@ -102,7 +102,7 @@ __all__ = [
     "tune_allocator",
 ]
 
-# What needs packages or time that the layers do not is imported at its first use.
+# Parts that need more packages or time than the layers are imported at their first use.
 _LATE = {
     "Diagnosis": ("anynorm.doctor", "Diagnosis"),
     "Study": ("anynorm.study.api", "Study"),

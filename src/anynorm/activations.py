@@ -21,13 +21,13 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation:
-    """All that is known of φ, with a forward and a backward that are differentiable.
+    """An activation φ and its properties; forward and backward are differentiable.
 
     Args:
         forward: φ(z).
         backward: The vector-Jacobian product ``backward(dy, z) = dy · φ'(z)``.
         module: Builds the layer of torch.nn that applies φ.
-        by_sign: True if φ' follows from the sign of z alone; backward then keeps one bit per value.
+        by_sign: True if φ' depends only on the sign of z; backward then needs one bit per value.
         jumps: Where φ' jumps.  There, rounding can change a gradient completely.
 
     Example:
@@ -44,7 +44,7 @@ class Activation:
 
     @cached_property
     def steepest(self) -> float:
-        """The largest |φ'|: how much of an error in z reaches φ(z) at most."""
+        """The largest |φ'|: an error in z grows at most by this factor in φ(z)."""
         z = torch.linspace(-10, 10, 2001, dtype=torch.float64)
         return self.backward(torch.ones_like(z), z).abs().max().item()
 
@@ -119,7 +119,7 @@ def activation(name: str) -> Activation:
         The activation.
 
     Raises:
-        UnknownNameError: There is no activation of that name; the nearest is suggested.
+        UnknownNameError: There is no activation of that name; the message suggests the nearest one.
 
     Example:
         >>> activation("relu").forward(torch.tensor([-1.0, 2.0]))

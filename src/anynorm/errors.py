@@ -40,9 +40,9 @@ class PatternError(AnynormError):
 
 
 class ShapeError(AnynormError, RuntimeError):
-    """An input whose shape does not fit the normalizer it was given to.
+    """An input whose shape does not fit the normalizer.
 
-    A `RuntimeError` too, because torch's own layers raise now one and now the other.
+    It is also a `RuntimeError`, because torch's layers raise either of the two.
 
     Example:
         >>> issubclass(ShapeError, (AnynormError, RuntimeError))
@@ -51,9 +51,9 @@ class ShapeError(AnynormError, RuntimeError):
 
 
 class CollectiveError(AnynormError, RuntimeError):
-    """A collective between processes that failed; the message names it and the layer.
+    """A collective between processes failed; the message names the collective and the layer.
 
-    A `RuntimeError` too, which is what torch raises of a rank that is gone.
+    It is also a `RuntimeError`, which torch raises if a rank is gone.
 
     Example:
         >>> issubclass(CollectiveError, (AnynormError, RuntimeError))
@@ -62,14 +62,14 @@ class CollectiveError(AnynormError, RuntimeError):
 
 
 class UnknownNameError(AnynormError):
-    """A name that is not in the table it was looked up in.
+    """A name that is not in its table.
 
     The message suggests the nearest.
 
     Args:
-        kind: what the table has, as in "activation".
+        kind: the kind of names in the table, such as "activation".
         name: the name.
-        names: the names that there are.
+        names: the known names.
 
     Example:
         >>> print(UnknownNameError("scale", "stdd", ["std", "rms"]))
@@ -83,11 +83,11 @@ class UnknownNameError(AnynormError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the question whether a known name was meant.
+    """Return a question that suggests the closest known name.
 
     Args:
-        name: the name that there is not.
-        names: the names that there are.
+        name: the unknown name.
+        names: the known names.
 
     Returns:
         ``' Did you mean "x"?'`` for the one closest to `name`, or ``''``.
@@ -101,11 +101,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[object], most: int = 6) -> str:
-    """Return names for a message, quoted; of many only the first, and the number of the others.
+    """Return quoted names for a message: the first ones, and the number of the others.
 
     Args:
         names: the names.
-        most: how many are written out.
+        most: the largest number of names to write out.
 
     Returns:
         The text.

@@ -1,4 +1,4 @@
-"""What anynorm runs on: versions, machine, kernels and allocator."""
+"""The environment of anynorm: versions, machine, kernels and allocator."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["Info", "info", "processor"]
 
 @dataclass(frozen=True)
 class Info:
-    """The surroundings of this process, each as a line for people to read.
+    """The environment of this process, each item as a line of text.
 
     Args:
         anynorm, python, torch, numpy: versions.
         system: the operating system, and the C library.
         cpu: the processor.
-        instruction_set: what our kernels use, and what torch's own use.
+        instruction_set: that of anynorm's kernels, and that of torch's.
         threads: the number of torch's threads.
         kernels: whether the compiled kernels run, or why not.
         gpu: the GPU, and whether it has kernels, or why not.
-        allocator: what is known of the allocator's setting.
-        huge_pages: whether the kernels ask for huge pages, and whether the system would listen.
+        allocator: the setting of the allocator.
+        huge_pages: whether the kernels request huge pages, and whether the system provides them.
 
     Example:
         >>> info().threads == str(torch.get_num_threads())
@@ -79,7 +79,7 @@ def info() -> Info:
 
 
 def processor() -> dict[str, str]:
-    """Return what Linux says of the first processor, such as its ``model name``; else nothing."""
+    """Return a field that Linux reports of the first processor, such as ``model name``, or ""."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.is_file() else ""
     lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
@@ -87,12 +87,12 @@ def processor() -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """Return the processor's name, which Python knows only on some systems."""
+    """Return the processor's name; Python itself knows it only on some systems."""
     return processor().get("model name") or platform.processor() or "unknown"
 
 
 def _instruction_set() -> str:
-    """Return what the kernels use and what torch's own use: an environment may lower either."""
+    """Return the instruction sets of our kernels and of torch's; variables can lower either."""
     torchs = torch.backends.cpu.get_cpu_capability()
     return f"{kernels.isa() or 'none of ours'} (torch: {torchs.lower()})"
 
@@ -112,7 +112,7 @@ def _gpu() -> str:
 
 
 def _huge_pages() -> str:
-    """Return whether the kernels ask for them, and whether the system would listen."""
+    """Return whether the kernels request huge pages, and whether the system provides them."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     asked = "asked for" if kernels.huge_pages() else "not asked for"
     if not setting.is_file():

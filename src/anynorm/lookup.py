@@ -20,7 +20,7 @@ from anynorm.errors import AnynormError, nearest
 
 __all__ = ["called", "digest", "ended_by", "is_path", "path_of", "resolve"]
 
-# Files of Python, of installed packages, and of the machinery of imports.
+# Files of Python, of installed packages, and of the import system.
 _INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 _NOT_THE_USERS = ("<frozen", str(Path(__file__).parent), *_INSTALLED)
 
@@ -32,7 +32,7 @@ def is_path(name: str) -> bool:
 
 
 def resolve(name: str, kind: str) -> Callable[..., Any]:
-    """Import what ``package.module:attribute`` names; the current directory is searched first.
+    """Import the object ``package.module:attribute``; the current directory is searched first.
 
     Raises `AnynormError` when the module cannot be imported, or has no such callable.
 
@@ -56,9 +56,9 @@ def resolve(name: str, kind: str) -> Callable[..., Any]:
 
 
 def called(name: str, kind: str, *values: Any, **arguments: Any) -> Any:
-    """Call what ``package.module:attribute`` names.
+    """Call the object ``package.module:attribute``.
 
-    Raises `AnynormError` when it takes other arguments, and for whatever it raises.
+    Raises `AnynormError` if the arguments do not fit, or if the call raises an error.
 
     >>> called("math:sqrt", "model", 4)
     2.0
@@ -68,7 +68,7 @@ def called(name: str, kind: str, *values: Any, **arguments: Any) -> Any:
     given = ", ".join(words) or "no arguments"
     _check_arguments(function, f"{kind} {name!r} cannot be called with {given}", values, arguments)
     try:
-        # Functions import modules, too.
+        # Functions can import modules, too.
         with _here_first():
             return function(*values, **arguments)
     except AnynormError:
@@ -93,7 +93,7 @@ def _check_arguments(
 
 
 def path_of(target: str | Callable[..., Any], kind: str) -> str:
-    """The name under which a spawned worker process can import `target`; names stay as they are.
+    """The name by which a spawned worker process can import `target`; a name is returned unchanged.
 
     >>> import math
     >>> path_of(math.sqrt, "model")
@@ -119,8 +119,8 @@ def path_of(target: str | Callable[..., Any], kind: str) -> str:
 def digest(**names: str) -> str:
     """Fingerprint of the source files behind the user's `names`, by kind; '' when there are none.
 
-    It is part of a cell's configuration, so that an edited model is never answered from the
-    records of its former self. Only the named module's own file is read, not what it imports.
+    It is part of a cell's configuration, so that the records of an old version of a model are never
+    used for an edited model. Only the file of the named module is read, not its imports.
     """
     files = [_source(name, kind) for kind, name in names.items() if is_path(name)]
     return hashlib.sha256(b"\0".join(files)).hexdigest()[:12] if files else ""
@@ -145,7 +145,7 @@ def _missing(error: ModuleNotFoundError, module_name: str) -> str:
 
 
 def ended_by(error: SystemExit) -> str:
-    """Say where a user's code called ``sys.exit``, and what to do instead."""
+    """Return where a user's code called ``sys.exit``, and what to do instead."""
     return (
         f"the program was ended by sys.exit({error.code!r}) in {_place(error)}. "
         "Remove that call, or raise another exception there."
@@ -153,7 +153,7 @@ def ended_by(error: SystemExit) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost place in the user's own files."""
+    """The innermost line of the traceback in the user's own files."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     frame = (own or frames)[-1]
@@ -162,9 +162,9 @@ def _place(error: BaseException) -> str:
 
 @contextmanager
 def _here_first() -> Iterator[None]:
-    """Search the current directory first, and afterwards no more than before.
+    """Search the current directory first, until the context ends.
 
-    If it stayed there, its modules would take the place of those that others import later.
+    If it stayed in ``sys.path``, its modules could hide others that are imported later.
     """
     here = os.getcwd()
     sys.path.insert(0, here)

@@ -1,4 +1,4 @@
-"""Packages that can be called like the function of their name."""
+"""Packages that can be called like their function of the same name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["make_callable"]
 
 
 def make_callable(name: str, function: Callable[..., Any]) -> None:
-    """Let the imported package called `name` be called as `function`.
+    """Make the imported package `name` callable: a call calls `function`.
 
-    Python binds a package's name to the module, which would hide a function of that name.
+    Python binds the package's name to the module, which hides a function of the same name.
 
     >>> make_callable("anynorm.packages", lambda x: x + 1)
     >>> sys.modules["anynorm.packages"](2)

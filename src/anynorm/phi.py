@@ -1,7 +1,7 @@
-"""The constant among the activations φ, which every backend must hold to.
+"""The constant of the activations φ, which must be equal in every backend.
 
 It imports nothing, so that the NumPy reference, the build of the C++ kernels and the Triton kernels
-can all read it.  The activations themselves stand in :mod:`anynorm.activations`.
+can all read it.  The activations themselves are in :mod:`anynorm.activations`.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "told"),
     [
         (["--only", "nothing like that"], "--list prints"),
-        (["--only", "*"], "is no regular expression"),
+        (["--only", "*"], "is not a regular expression"),
         (["--device", "tpu"], "there is no device 'tpu'"),
         (["--out", "."], "'.'"),
         (["--peers", "jax"], "no option '--peers'"),

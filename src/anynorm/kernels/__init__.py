@@ -1,13 +1,13 @@
-"""The kernels: those for the CPU are found and loaded here, once, when this room is imported.
+"""The kernels. Importing this package finds and loads those for the CPU, once.
 
-They register themselves with torch's dispatcher, as those for GPUs do, which Triton compiles at the
-first call (:mod:`anynorm.kernels.cuda`); without them the operators run their plain-PyTorch
-implementation.  The environment decides, before the import:
+The kernels register themselves with torch's dispatcher.  Those for GPUs do so as well; Triton
+compiles them at the first call (:mod:`anynorm.kernels.cuda`).  Without kernels the operators run
+their plain-PyTorch implementation.  These environment variables are read at import:
 
-- ``ANYNORM_KERNELS=0`` leaves all kernels out, ``=1`` makes the absence of the CPU's an error.
-- ``ANYNORM_ISA=baseline|avx2|avx512`` forces an instruction set; otherwise the CPU's best is used.
-- ``ANYNORM_HUGE_PAGES=0|1`` says whether huge pages are asked for on large outputs.
-- ``ANYNORM_LIBRARY`` names another library file, such as the one that ``make sanitize`` builds.
+- ``ANYNORM_KERNELS=0`` disables all kernels; ``=1`` raises an error if the CPU kernels are missing.
+- ``ANYNORM_ISA=baseline|avx2|avx512`` selects an instruction set; the default is the CPU's best.
+- ``ANYNORM_HUGE_PAGES=0|1`` says whether large outputs request huge pages.
+- ``ANYNORM_LIBRARY`` is the path of another library file, such as that of ``make sanitize``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def available() -> bool:
 
 
 def why_not() -> str | None:
-    """Return why the kernels are not loaded, and what would help; ``None`` where they are."""
+    """Return why the kernels are not loaded, and what to do; ``None`` if they are loaded."""
     return _why_not
 
 
@@ -57,13 +57,13 @@ def isa() -> str | None:
 
 
 def huge_pages() -> bool:
-    """Whether the kernels ask for huge pages on large outputs."""
+    """Whether the kernels request huge pages for large outputs."""
     wanted = switch("ANYNORM_HUGE_PAGES")
     return available() and (_HUGE_PAGES_BY_DEFAULT if wanted is None else wanted)
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
-    """Return the library, or why there is none."""
+    """Return the library (or ``None``), and the reason if there is none."""
     wanted = switch("ANYNORM_KERNELS")
     if wanted is False:
         return None, "ANYNORM_KERNELS=0 leaves them out"
@@ -74,7 +74,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def _open(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
-    """Load a library; one that torch or this machine cannot load is as good as none."""
+    """Load a library; return ``None`` and the reason if it cannot be loaded."""
     if not path.is_file():
         return None, _why_not_built(path)
     try:
@@ -94,7 +94,7 @@ def _why_not_built(path: Path) -> str:
 
 
 def _check_isa(wanted: str) -> None:
-    """Refuse an instruction set that is unknown, or that the CPU lacks."""
+    """Raise an error if the instruction set is unknown or the CPU lacks it."""
     if wanted and wanted not in _ISAS:
         raise UnknownNameError("instruction set (ANYNORM_ISA)", wanted, _ISAS)
     if wanted and isa() not in (None, wanted):

@@ -1,7 +1,8 @@
-"""The C library's allocator: let it keep large blocks instead of giving them back.
+"""The C library's allocator: a setting to keep freed memory instead of returning it.
 
-glibc takes every large block freshly from the system, which clears its pages, one fault each, when
-they are first written; on the CPU that takes longer than the normalization of what is in them.
+By default glibc requests every large block anew from the system.  At the first write to each page
+there is a page fault, and the system clears the page.  On the CPU this takes longer than to
+normalize the values in the block.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ _state = "as the system has it"
 
 
 def allocator_setting() -> str:
-    """Return what is known of the allocator's setting, for people to read."""
+    """Describe the setting of the allocator as text."""
     return _state
 
 
 def tune_allocator() -> bool:
     """Keep freed memory for the next tensor, from now on and in the whole process.
 
-    Only glibc's allocator, on Linux, can be told; elsewhere nothing is changed, and `anynorm.info`
-    says why. Call it once, before the first large tensor.
+    This works only with glibc's allocator, on Linux; elsewhere nothing is changed, and
+    `anynorm.info` says why. Call it once, before the first large tensor.
 
-    The price is memory: the process stays at its peak, and what small blocks divide cannot be used
-    for large ones. ``docs/install.md`` has figures.
+    The cost is memory: the process keeps its peak, and free memory that is fragmented by small
+    blocks cannot be used for large ones. ``docs/install.md`` has figures.
 
     Returns:
         Whether freed memory is kept.
@@ -45,20 +46,20 @@ def tune_allocator() -> bool:
 
 
 def _tune() -> str | None:
-    """Tell glibc; returns why it could not be told."""
+    """Change the setting of glibc; return the reason if that failed."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "gnu_get_libc_version"):
         return "only glibc on Linux can be told to keep memory"
     if not _allocates(libc):
         return "another allocator than glibc's is in use"
-    # No block is mapped for itself, and the top of the heap is never returned. (Raising
-    # M_MMAP_THRESHOLD instead is capped at 32 MiB in older versions of glibc.)
+    # Do not use mmap for single blocks, and never return the top of the heap. (The alternative,
+    # a larger M_MMAP_THRESHOLD, is capped at 32 MiB in older versions of glibc.)
     accepted = libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1)
     return None if accepted else "glibc refused"
 
 
 class _Use(ctypes.Structure):
-    """``struct mallinfo``: ten counts of what glibc's allocator holds and has handed out."""
+    """``struct mallinfo``: ten counts of memory that glibc's allocator holds or has allocated."""
 
     _fields_ = (("counts", ctypes.c_int * 10),)
 

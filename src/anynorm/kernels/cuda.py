@@ -1,7 +1,7 @@
-"""The GPU kernels: registered here with torch's dispatcher, loaded at the first call on a GPU.
+"""The GPU kernels: registered with torch's dispatcher here, loaded at the first call on a GPU.
 
-They are written in Triton, which comes with torch for CUDA and ROCm.  Where it is missing the
-operators run their plain-PyTorch implementation, as they do everywhere else.
+They are written in Triton, which comes with torch for CUDA and ROCm.  Without Triton
+the operators run their plain-PyTorch implementation.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ OPERATORS = (
     "track_",
 )
 
-# Kept, because what it registers is gone when it is.
+# Keep this object: deleting it removes the registrations.
 _library = torch.library.Library("anynorm", "IMPL", "CUDA")  # type: ignore[no-untyped-call]
 
 
 @functools.cache
 def why_not() -> str | None:
-    """Return why no GPU has kernels, and what would help; ``None`` where one has."""
+    """Return why there are no GPU kernels, and what to do; ``None`` if there are."""
     if switch("ANYNORM_KERNELS") is False:
         return "ANYNORM_KERNELS=0 leaves them out"
     if torch.version.cuda is None and torch.version.hip is None:
@@ -44,12 +44,12 @@ def why_not() -> str | None:
 
 
 def available() -> bool:
-    """Whether tensors on a GPU have kernels."""
+    """Whether there are kernels for tensors on a GPU."""
     return why_not() is None
 
 
 def register() -> None:
-    """Register the kernels; Triton is not imported."""
+    """Register the kernels without importing Triton."""
     for name in OPERATORS:
         _library.impl(name, _at_first_call(name))  # type: ignore[no-untyped-call]
 

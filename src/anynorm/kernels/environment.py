@@ -1,4 +1,4 @@
-"""What the environment says of kernels."""
+"""The environment variables about kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["switch"]
 
 
 def switch(name: str) -> bool | None:
-    """Return what an environment variable of 0 or 1 says; ``None`` where it is not set."""
+    """Return an environment variable of value 0 or 1 as a bool; ``None`` if it is not set."""
     value = os.environ.get(name, "")
     if value not in ("", "0", "1"):
         raise AnynormError(f"{name} is {value!r}, but must be 0 or 1, or not set.")

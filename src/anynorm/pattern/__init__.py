@@ -1,4 +1,4 @@
-"""Bracket patterns: the axes of an input by name, in brackets those that share one μ and σ.
+"""Bracket patterns: the names of an input's axes; those in brackets share one μ and σ.
 
 ``[n] c [...]`` reads: samples, channels, any further axes; one μ and σ for each channel, taken over
 samples and positions.  Parentheses split an axis, as in einops: ``n (g [c]) [...]`` takes the

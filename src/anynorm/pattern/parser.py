@@ -19,13 +19,13 @@ def read(text: str) -> Axes:
 
 
 class _Reader:
-    """Reads one pattern from left to right, remembering which bracket and parenthesis are open."""
+    """Reads one pattern from left to right; it keeps track of open brackets and parentheses."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.bracket: int | None = None
         self.paren: int | None = None
-        self.filled = False  # whether the open bracket or parenthesis holds an axis yet
+        self.filled = False  # whether the open bracket or parenthesis has an axis already
         self.done: list[tuple[Part, ...]] = []
         self.split: list[Part] = []
         self.seen: set[str] = set()

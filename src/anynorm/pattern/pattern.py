@@ -40,13 +40,13 @@ class Pattern:
         """Read a pattern.
 
         Args:
-            text: the axes, in brackets those that share one μ and σ, such as ``"[n] c [...]"``.
+            text: the axes, such as ``"[n] c [...]"``; those in brackets share one μ and σ.
 
         Returns:
             The pattern.
 
         Raises:
-            PatternError: It cannot be read; the message has a caret under the fault.
+            PatternError: The text is not a valid pattern; the message has a caret under the fault.
         """
         if not isinstance(text, str):
             raise PatternError(
@@ -75,7 +75,7 @@ class Pattern:
             rank: the number of axes.
 
         Returns:
-            The plan, which is kept.
+            The plan; plans are cached.
 
         Raises:
             ShapeError: No input of this rank fits the pattern.

@@ -29,8 +29,8 @@ class ResolvedPattern:
         first: the axis of the input where γ and β (and running statistics) start.
         splits: whether the split view differs from the input.
         takes_batch: whether samples share statistics.
-        names_channels: whether the pattern names the channels, where γ then starts; else γ lives on
-            every axis without brackets.
+        names_channels: whether the pattern names the channels; if so, γ starts there, otherwise γ
+            covers every axis without brackets.
 
     Example:
         >>> from anynorm.pattern import Pattern
@@ -53,9 +53,9 @@ class ResolvedPattern:
 
     @property
     def matrix_order(self) -> tuple[list[int], int]:
-        """The order of the split view's axes as matrices (groups, c, values), and where c is then.
+        """The order of the split view's axes as matrices (groups, c, values), and c's position.
 
-        For whitening: the axes left outside the brackets come first, g the last of them.
+        It is for whitening.  The axes outside the brackets come first; g is the last of them.
         """
         names = [part.name for axis in self.axes for part in axis]
         kept = [axis for axis in range(self.width) if axis not in self.dims and names[axis] != "c"]
@@ -67,7 +67,8 @@ class ResolvedPattern:
 
         Args:
             shape: the shape of the input.
-            sizes: the parts of split axes, all but one of each, e.g. ``{"g": 8}``.
+            sizes: the sizes of the parts of split axes, such as ``{"g": 8}``; one part of each axis
+                can be left out.
 
         Returns:
             One size for each part.
@@ -164,7 +165,7 @@ def resolve(pattern: Pattern, rank: int) -> ResolvedPattern:
 
 
 def _expand(pattern: Pattern, rank: int) -> Axes:
-    """Replace the ellipsis by as many axes as an input of `rank` leaves for it."""
+    """Replace the ellipsis by the axes that remain in an input of `rank` axes."""
     named = [axis for axis in pattern.axes if axis[0].name != ELLIPSIS]
     free = rank - len(named)
     if free < 0 or (free and len(named) == len(pattern.axes)):
@@ -180,9 +181,9 @@ def _expand(pattern: Pattern, rank: int) -> Axes:
 
 
 def _first(axes: Axes) -> int:
-    """The axis where γ starts: channels, output units, or the first without brackets but samples.
+    """The axis where γ starts: channels, output units, or the first other axis without brackets.
 
-    Behind the last axis, where γ is a scalar, if there is none.
+    The samples do not count. Without such an axis γ is a scalar, and the result is the rank.
     """
     for name in CHANNELS:
         for index, parts in enumerate(axes):

@@ -1,8 +1,8 @@
-// The activations: a row is a name, whether φ' follows from the sign of z alone, φ(z), and the
+// The activations.  A row has the name, whether φ' depends only on the sign of z, φ(z), and the
 // gradient dy · φ'(z).
 //
-// Formulas are read in phi.h alone, with its functions: z and dy are blocks of the type B, with
-// values of the type C.  Other files take the names.
+// Only phi.h uses the formulas, with its functions: z and dy are blocks of the type B, with values
+// of the type C.  Other files use only the names.
 #pragma once
 
 #define ANYNORM_ACTIVATIONS(row)                                                               \

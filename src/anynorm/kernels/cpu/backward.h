@@ -1,4 +1,4 @@
-// The backward on strips of values: dz, sums for the gradients, and dx.
+// The backward pass on strips of values: dz, sums for the gradients, and dx.
 #pragma once
 
 #include "forward.h"
@@ -6,15 +6,15 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Where loops have dz from.
+// Where loops get dz from.
 enum class Dz : int {
   given,  // it is dy
   gate,   // dy through ReLU, by the sign of z, computed again
-  bits,   // dy through ReLU, by the bits that the forward kept
-  made,   // an earlier loop made it
+  bits,   // dy through ReLU, by the bits that the forward pass wrote
+  made,   // an earlier loop computed it
 };
 
-// What loops need of a strip.
+// What loops need to know about a strip.
 template <class T>
 struct Strip {
   const T *x, *dy;
@@ -35,7 +35,7 @@ ANYNORM_INLINE Block<Compute<T>> dz_of(const Of& of, int64_t k, const Strip<T>& 
   return part.get(s.dy + i);
 }
 
-// Sums of a run, of which `Pulled` is made.
+// Sums of a run, from which `Pulled` is computed.
 struct Reduced {
   double dz = 0, product = 0;  // Σ w·dz, Σ w·dz·(x − high), with w = γ in a row and 1 elsewhere
   double signs = 0, largest = 0;
@@ -58,8 +58,8 @@ ANYNORM_LOOP void reduce(const Of& given, int64_t k, const Strip<T>& strip, int6
   out.product += products.all();
 }
 
-// dx of a block, with q of `Gradient` being x − high or, for L1 and L∞, what `signs_of` made; and
-// the residual's gradient, where no loop before made it.
+// dx of a block, where q of `Gradient` is x − high or, for L1 and L∞, the result of `signs_of`; also
+// the residual's gradient, unless an earlier loop wrote it.
 template <Dz from, bool signs, class T, class Of, class P>
 ANYNORM_INLINE void put_dx(const Of& of, int64_t k, const Strip<T>& s, int64_t i,
                            Block<Compute<T>> dz, Block<Compute<T>> centred, P part, bool through) {
@@ -145,7 +145,7 @@ class Back {
     from_ == Dz::made ? f(Is<Dz::made>{}) : f(Is<Dz::given>{});
   }
 
-  // `at`: number of the first value; `k`: that of its coefficients.
+  // `at`: index of the first value; `k`: index of its coefficients.
   template <class Of>
   Strip<T> strip(const Of& of, int64_t k, int64_t at, int64_t n, Rooms<C>& rooms) const {
     Strip<T> s{values<T>(p_.x, at), values<T>(p_.dy, at), rooms.dz.values, rooms.q.values,
@@ -157,7 +157,7 @@ class Back {
     return s;
   }
 
-  // Writes the residual's gradient, where there is one and the loops did not.
+  // Writes the residual's gradient, if there is one and the loops did not write it.
   void finish(const Strip<T>& s, int64_t n, bool through) const {
     if (s.dresidual && from_ == Dz::made) copy_strip(s.dz, n, s.dresidual, through);
   }
@@ -195,7 +195,7 @@ class Back {
     });
   }
 
-  // dz that was made has the type of dy, and can take its place.
+  // The computed dz has the type of dy, and can replace it.
   static constexpr bool kSame = sizeof(T) == sizeof(C);
 
   static Dz from(const Params& p) {

@@ -1,5 +1,5 @@
-// One bit for each value, set where z > 0 or not a number: how the backward of add + ReLU knows
-// what the forward let through.
+// One bit for each value, set if z > 0 or z is NaN.  From it the backward pass of add + ReLU knows
+// which values the forward pass kept.
 #pragma once
 
 #include "loops.h"
@@ -7,8 +7,8 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Bits of neighbours share a byte: unless the strip has its bytes for itself, they are set by an
-// atomic or, for another thread may do the same.
+// Adjacent bits share a byte.  Unless the strip has its bytes for itself, the bits are set by an
+// atomic or, since another thread may write to the same byte.
 inline void set_shared(uint8_t* bits, int64_t at, uint32_t block) {
   const uint32_t moved = block << (at & 7);
   for (int k = 0; k < 3; ++k) {
@@ -17,7 +17,7 @@ inline void set_shared(uint8_t* bits, int64_t at, uint32_t block) {
   }
 }
 
-// Puts the bits of a block that starts a byte; its last byte may go on with another thread's values.
+// Writes the bits of a block that starts a byte; its last byte may also have another thread's bits.
 ANYNORM_INLINE void put_bits(uint8_t* bits, int64_t at, uint32_t block, Full) {
   write(bits + (at >> 3), uint16_t(block));
 }
@@ -25,10 +25,10 @@ ANYNORM_INLINE void put_bits(uint8_t* bits, int64_t at, uint32_t block, Part par
   set_shared(bits, at, block & ((1u << part.count) - 1));
 }
 
-// How many of `n` values come before the first byte that is all their own.
+// The number of the `n` values before the first byte that has only bits of this strip.
 inline int64_t before_byte(int64_t at, int64_t n) { return smaller(n, -at & 7); }
 
-// Keeps the bits of `n` values, of which the first is number `at` of the tensor.
+// Writes the bits of `n` values; the first has index `at` in the tensor.
 template <class C>
 ANYNORM_LOOP void keep_bits(const C* z, int64_t n, uint8_t* bits, int64_t at) {
   const int64_t head = before_byte(at, n);
@@ -39,12 +39,12 @@ ANYNORM_LOOP void keep_bits(const C* z, int64_t n, uint8_t* bits, int64_t at) {
   });
 }
 
-// The bits of a block whose first value is number `at`.
+// The bits of a block whose first value has index `at`.
 ANYNORM_INLINE uint32_t bits_at(const uint8_t* bits, int64_t at) {
   return (read<uint32_t>(bits + (at >> 3)) >> (at & 7)) & 0xffff;
 }
 
-// The lanes whose bit is set, and zero elsewhere, even where that is infinite.
+// The lanes whose bit is set; other lanes are zero, even if their value is infinite.
 template <class C>
 ANYNORM_INLINE Block<C> keep_set(uint32_t bits, Block<C> value) {
 #if defined(__AVX512F__)
@@ -56,7 +56,7 @@ ANYNORM_INLINE Block<C> keep_set(uint32_t bits, Block<C> value) {
   return choose(unpack<C>(bits), value, Block<C>(0));
 }
 
-// Numbers of the signs that the bits tell: 1 where one is set, and 0 elsewhere.
+// The bits as numbers: 1 for a bit that is set, 0 otherwise.
 template <class C>
 ANYNORM_LOOP void signs_by_bits(const uint8_t* bits, int64_t at, int64_t n, C* z) {
   each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {

@@ -1,4 +1,4 @@
-// Sixteen lanes of float or double, whatever the width of the machine's registers.
+// Sixteen lanes of float or double, independent of the width of the machine's registers.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct Float16 {
   uint16_t bits;
 };
 
-// The type that values of a storage type are computed in.
+// The type for computations with values of a storage type.
 template <class T>
 struct ComputeOf {
   using type = float;
@@ -121,7 +121,7 @@ ANYNORM_INLINE Block<C> absolute(Block<C> a) {
   return choose(a < Block<C>(0), Block<C>(0) - a, a);
 }
 
-// Minimum and maximum that a lane which is not a number spoils for good.
+// Minimum and maximum; a lane that was NaN stays NaN.
 template <class C>
 ANYNORM_INLINE Block<C> least(Block<C> seen, Block<C> a) {
   return choose(seen <= a, seen, choose(a < seen, a, seen + a));
@@ -152,7 +152,7 @@ ANYNORM_INLINE void write(void* to, V value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
-// Past the caches; `to` is aligned to the size of a register.
+// Bypasses the caches; `to` is aligned to the size of a register.
 template <class V>
 ANYNORM_INLINE void write_through(void* to, V value) {
 #if defined(__AVX512F__)
@@ -312,7 +312,7 @@ ANYNORM_INLINE void store_first(T* to, Block<Compute<T>> value, int64_t count) {
   std::memcpy(to, padded, count * sizeof(T));
 }
 
-// The number of each lane.
+// The index of each lane.
 template <class C>
 ANYNORM_INLINE Block<C> numbers() {
   Block<C> out;
@@ -350,7 +350,7 @@ ANYNORM_INLINE double sum(Block<C> value) {
 inline double least(double a, double b) { return a < b || a != a ? a : b; }
 inline double most(double a, double b) { return a > b || a != a ? a : b; }
 
-// All lanes taken together by `least` or `most`.
+// The reduction of all lanes by `least` or `most`.
 template <class C>
 inline double fold(Block<C> value, double (*together)(double, double)) {
   C lanes[kLanes];
@@ -399,13 +399,13 @@ ANYNORM_INLINE Lanes<C> unpack(uint32_t bits) {
 
 ANYNORM_INLINE void fence() {
 #if defined(__x86_64__)
-  _mm_sfence();  // what was written past the caches becomes visible to other threads
+  _mm_sfence();  // makes writes that bypassed the caches visible to other threads
 #endif
 }
 
 // ---- small helpers --------------------------------------------------------------------------
 
-// A value that is known when compiling, as an argument.
+// A compile-time constant as an argument.
 template <auto v>
 struct Is {
   static constexpr auto value = v;

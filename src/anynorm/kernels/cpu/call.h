@@ -1,4 +1,4 @@
-// One call of the kernels: its parameters, and what has to live as long.
+// One call of the kernels: its parameters, and the memory that must live as long as the call.
 #pragma once
 
 #include "cpu_dispatch.h"
@@ -13,8 +13,8 @@
 
 namespace anynorm {
 
-constexpr int64_t kHugeFrom = 4 << 20;     // bytes of an output from which huge pages pay
-constexpr int64_t kStreamFrom = 16 << 20;  // and from which it will not stay in the caches
+constexpr int64_t kHugeFrom = 4 << 20;     // bytes of an output: huge pages are faster
+constexpr int64_t kStreamFrom = 16 << 20;  // bytes: it does not stay in the caches
 
 // Fewer page faults, which take longer than the kernels.
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
@@ -48,8 +48,8 @@ class Call {
 
   void set(const Statistic& statistic) { params_.statistic = statistic; }
 
-  // What the kernels can be asked for; false is for the formula.  The order matters: the pattern
-  // comes last, as it may take a new tensor.
+  // Whether the kernels support this call; if false, the formula runs.  The order matters: the
+  // pattern is last, since it may allocate a tensor.
   bool takes_values() {
     const auto type = type_of(of_x_.dtype);
     params_.type = type.value_or(Type::float32);
@@ -63,7 +63,7 @@ class Call {
   bool takes_type_of_x(const Optional& tensor) const {
     return !tensor || Meta(*tensor).dtype == of_x_.dtype;
   }
-  // Arithmetic is single precision for 16 bits, so γ and β may be.
+  // For 16-bit types arithmetic is in single precision, so γ and β may have it, too.
   bool takes_parameter(const Optional& tensor) const {
     if (!tensor || takes_type_of_x(tensor)) return true;
     return bytes_of(params_.type) == 2 && Meta(*tensor).dtype == codes.float32;
@@ -182,7 +182,7 @@ class Call {
 
   const Tensor& x_;
   const Meta of_x_;
-  Meta layout_;  // of the outputs: what empty_like(x) has
+  Meta layout_;  // of the outputs: that of empty_like(x)
   const int64_t values_;
   Params params_{};
   Order order_;

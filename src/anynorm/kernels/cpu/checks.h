@@ -1,4 +1,4 @@
-// Refusals of tensors that do not fit together: the kernels trust what passes.
+// Checks that tensors fit together; the kernels themselves do not check.
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>

@@ -1,5 +1,5 @@
-// Where the coefficients of a value come from: one for all values of a run, one for each column, or
-// μ and σ of the row with γ and β of each value.  Loops take any of the three.
+// Three sources for the coefficients of a value: one for all values of a run, one for each column,
+// or μ and σ of the row with γ and β of each value.  Loops accept any of them.
 #pragma once
 
 #include "block.h"
@@ -33,7 +33,7 @@ struct OfRun {
   }
 };
 
-// In tables, each with room to load a whole block at its end.
+// In tables, each with padding, so that a whole block can be loaded at its end.
 template <class C>
 struct OfColumn {
   const C *high_, *low_, *scale_, *shift_, *slope_, *constant_, *threshold_;

@@ -1,6 +1,6 @@
 // Sets of columns of several rows, with a γ for each column: batch norm on (N, C) and on
 // channels_last inputs, group and instance norm on channels_last inputs, and batch norm on small
-// planes, where the positions of a channel are neighbouring columns.
+// planes, where the positions of a channel are adjacent columns.
 #pragma once
 
 #include "backward.h"
@@ -12,8 +12,8 @@ namespace ANYNORM_ISA {
 
 inline int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
 
-// Cells are some columns of all rows of an outer index; `length` columns make one set.  A chunk is
-// some rows of a cell.
+// A cell is a range of columns, in all rows of an outer index; `length` columns make one set.  A
+// chunk is a range of rows of a cell.
 template <class T>
 class Columns {
  protected:
@@ -36,9 +36,9 @@ class Columns {
 
  protected:
   static constexpr int64_t kTile = 2048;   // columns whose sums stay in the first cache
-  static constexpr int64_t kChunks = 32;   // at most, so that sums of chunks stay few
+  static constexpr int64_t kChunks = 32;   // at most: more chunks need more partial sums
   static constexpr int64_t kChunkBytes = 128 << 10;
-  static constexpr int64_t kFlush = 256;   // rows that single precision adds up
+  static constexpr int64_t kFlush = 256;   // rows that are added in single precision
 
   struct Span {
     int64_t begin, end;
@@ -51,8 +51,8 @@ class Columns {
     return kTile / whole * whole;
   }
 
-  // Chunks do not depend on the number of threads, so that sums do not; a multiple of four shares
-  // them out evenly.
+  // Chunks, and so the sums, do not depend on the number of threads; a multiple of four divides
+  // evenly among threads.
   int64_t rows_of_chunk() const {
     const int64_t chunks = smaller(kChunks, pieces(g_.runs * row_bytes(), kChunkBytes));
     return larger(kRows, pieces(g_.runs, chunks > 1 ? pieces(chunks, 4) * 4 : 1));
@@ -92,7 +92,7 @@ class Columns {
       f(j, outer(cell) * g_.sets + set, affine + set * g_.affine_set);
     }
   }
-  // γ's index goes on with the columns of a set, or is the same for all of them.
+  // γ's index increases with the columns of a set, or is the same for all of them.
   bool one_gamma() const { return g_.affine_repeat > 1 || g_.length == 1; }
 
   // Fills the tables of a cell that every output needs.
@@ -179,7 +179,7 @@ class ColumnsForward : public Columns<T> {
 
   int rounds() const { return forward_rounds(p_.statistic); }
 
-  // The point that sums are seen from is the same for a whole set: they can be added.
+  // Sums are relative to one point for a whole set, so they can be added.
   void begin(int64_t cell) {
     if (!rounds()) return;
     C* points = &points_[cell * stride_];
@@ -258,7 +258,7 @@ class ColumnsForward : public Columns<T> {
     });
   }
 
-  // In place of the squares, which L1 has no use for.
+  // Replaces the squares, which L1 does not need.
   void collect_absolutes(int64_t cell, int64_t chunk) {
     double* total = part(cell, chunk, kSecond);
     set_zero(part(cell, chunk, kFirst), 2 * stride_);
@@ -270,7 +270,7 @@ class ColumnsForward : public Columns<T> {
     each_value(cell, chunk, [&](int64_t j, C x) { total[j] += std::fabs(x - about[j]); });
   }
 
-  // The first chunk takes in the others.
+  // Adds the sums of the other chunks to the first.
   void take_together(int64_t cell) {
     add_tables(part(cell, 0, kFirst), chunks_, tables_ * stride_, 2 * stride_);
     if (!largest()) return;
@@ -339,7 +339,8 @@ class ColumnsBackward : public Columns<T> {
     });
   }
 
-  // The first chunk takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.
+  // Adds the sums of the other chunks to the first, and turns Σ dz·(x − high) into
+  // Σ dz·(x − μ)/σ.
   void settle(int64_t cell, int) {
     add_tables(part(cell, 0, kDz), chunks_, tables_ * stride_, tables_ * stride_);
     double *dz = part(cell, 0, kDz), *product = part(cell, 0, kProduct);

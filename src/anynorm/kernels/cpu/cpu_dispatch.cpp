@@ -23,7 +23,7 @@ bool says(const char* variable, const char* value) {
   return set && std::strcmp(set, value) == 0;
 }
 
-// Python tells of a name that is unknown, or that this machine lacks.
+// Python reports a name that is unknown, or that this machine lacks.
 const Kernels* choose() {
 #ifdef ANYNORM_X86
   __builtin_cpu_init();

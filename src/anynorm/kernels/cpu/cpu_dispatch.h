@@ -1,4 +1,4 @@
-// What is chosen once, when the library is loaded.
+// Choices that are made once, when the library is loaded.
 #pragma once
 
 #include "params.h"
@@ -8,7 +8,7 @@ namespace anynorm {
 // The kernels for the machine's best instruction set, or for the one that ANYNORM_ISA names.
 const Kernels& kernels();
 
-// Whether ANYNORM_HUGE_PAGES lets us ask for huge pages.
+// Whether ANYNORM_HUGE_PAGES allows huge pages.
 bool huge_pages();
 
 }  // namespace anynorm

@@ -1,4 +1,4 @@
-// How the work is cut up and in which order it is done, for every access pattern.
+// How the work is divided and in which order it is done, for every access pattern.
 #pragma once
 
 #include "block.h"
@@ -14,7 +14,7 @@ void each_task(const Threads& threads, int64_t tasks, F f) {
   threads.run(tasks, [](void* context, int64_t task) { (*static_cast<F*>(context))(task); }, &f);
 }
 
-// Small cells are taken several at a time, as long as there are tasks to share out.
+// Small cells are grouped into one task, as long as there are enough tasks for all threads.
 inline int64_t cells_of_task(int64_t cells, int64_t cell_bytes, int threads) {
   constexpr int64_t kTaskBytes = 64 << 10, kTasksOfThread = 8;
   return larger(1, smaller(kTaskBytes / larger(1, cell_bytes), cells / (kTasksOfThread * threads)));
@@ -32,17 +32,17 @@ void whole_cell(Work& work, int64_t cell) {
   for (int64_t chunk = chunks; chunk-- > 0;) work.emit(cell, chunk);
 }
 
-// Runs work that falls into cells, which have statistics of their own, and those into chunks.
+// Runs work that is divided into cells, each with its own statistics, and cells into chunks.
 //
-//   begin(cell)                  makes what collecting needs
+//   begin(cell)                  prepares for collecting
 //   collect(cell, chunk, round)  adds up a chunk
-//   settle(cell, round)          takes a cell's chunks together
-//   prepare(cell)                makes the coefficients
+//   settle(cell, round)          combines a cell's chunks
+//   prepare(cell)                computes the coefficients
 //   emit(cell, chunk)            writes a chunk
 //
-// Where there are cells for all threads and a cell stays in the cache, a thread does all of it for
-// one cell after the other, the last chunk first on the way back while it is still hot.  Else all
-// threads do one step after the other.  The sums are the same to the last bit either way.
+// If there are enough cells for all threads and a cell fits in the cache, each thread does all steps
+// for one cell after the other; it writes the chunks in reverse order, since the last is still in
+// the cache.  Otherwise all threads do one step after the other.  Sums are bitwise equal either way.
 template <class Work>
 void drive(Work& work, const Threads& threads, int64_t cell_bytes) {
   constexpr int64_t kHot = 8 << 20;
@@ -72,13 +72,13 @@ void drive(Work& work, const Threads& threads, int64_t cell_bytes) {
 
 // ---- what the patterns share ----------------------------------------------------------------
 
-// Rounds over the values before statistics are known: L1 needs the mean first.
+// The number of passes over the values for the statistics: L1 needs the mean first.
 inline int forward_rounds(const Statistic& s) {
   if (s.given) return 0;
   return s.power == Power::absolute ? 2 : 1;
 }
 
-// The backward adds up for the statistics, or for γ and β alone.
+// The number of passes for sums in the backward pass: for the statistics, or only for γ and β.
 inline int backward_rounds(const Params& p) {
   return p.statistic.given && !p.gamma && !p.beta ? 0 : 1;
 }
@@ -88,7 +88,7 @@ inline int64_t affine_index(const Geometry& g, int64_t outer, int64_t run, int64
   return (outer % g.affine_period) * g.affine_outer + run * g.affine_run + set * g.affine_set;
 }
 
-// Clears dγ and dβ; says whether there are any.
+// Clears dγ and dβ; returns whether there are any.
 inline bool clear_affine(const Params& p) {
   for (double* gradient : {p.dgamma, p.dbeta}) {
     if (gradient) set_zero(gradient, p.geometry.affine);

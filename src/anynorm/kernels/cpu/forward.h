@@ -1,4 +1,4 @@
-// The forward on strips of values: sums for the statistics, and the output.
+// The forward pass on strips of values: sums for the statistics, and the output.
 #pragma once
 
 #include "bits.h"
@@ -46,7 +46,7 @@ ANYNORM_LOOP double collect_absolute_piece(const T* x, int64_t n,
   return total.all();
 }
 
-// Adds `length` values to `sums`, seen from `point`; their extremes where these are the scale.
+// Adds `length` values, relative to `point`, to `sums`; also their extremes if the scale needs them.
 template <class T>
 void collect(const T* x, int64_t length, Compute<T> point, Power power, Sums& sums) {
   each_step(length, kPiece, [&](int64_t begin, int64_t n) {
@@ -67,11 +67,11 @@ double collect_absolute(const T* x, int64_t length, const Standard<Compute<T>>& 
 
 // ---- output ---------------------------------------------------------------------------------
 
-// y = z, or ReLU of it, for the coefficients from number `k` on.
+// y = z, or ReLU of it, for the coefficients from index `k` on.
 template <bool gate, bool added, class T, class Y, class Of>
 ANYNORM_LOOP void linear(const Of& given, int64_t k, const T* x, const T* residual, int64_t n, Y* y,
                          bool through) {
-  const Of of = given;  // where no output can overwrite it
+  const Of of = given;  // a copy, which no output can overwrite
   each_block(n, [&](int64_t i, auto part) __attribute__((always_inline)) {
     auto z = of.z(k + i, of.centred(k + i, part.get(x + i)));
     if constexpr (added) z = z + part.get(residual + i);
@@ -87,7 +87,7 @@ ANYNORM_INLINE void z_of(const Of& of, int64_t k, const T* x, const T* residual,
            : linear<false, false>(of, k, x, residual, n, z, through);
 }
 
-// The same for ReLU behind a residual; keeps the bits from number `at` on, which starts a byte.
+// The same for ReLU after a residual; writes the bits from index `at` on, which starts a byte.
 template <class T, class Of>
 ANYNORM_LOOP void added_relu(const Of& given, int64_t k, const T* x, const T* residual, int64_t n,
                              T* y, bool through, uint8_t* bits, int64_t at) {
@@ -99,13 +99,13 @@ ANYNORM_LOOP void added_relu(const Of& given, int64_t k, const T* x, const T* re
   });
 }
 
-// Writes the output of values that lie one behind the other.
+// Writes the output of contiguous values.
 template <class T>
 class Emit {
  public:
   explicit Emit(const Params& p) : p_(p) {}
 
-  // `at`: number of the first value; `k`: that of its coefficients.
+  // `at`: index of the first value; `k`: index of its coefficients.
   template <class Of>
   void operator()(const Of& of, int64_t k, int64_t at, int64_t n) const {
     from_aligned(p_.stream, values<T>(p_.y, at), n, [&](int64_t begin, int64_t size) {

@@ -3,12 +3,12 @@
 namespace anynorm {
 namespace {
 
-constexpr int64_t kSmallRun = 128;            // shorter runs are taken together
+constexpr int64_t kSmallRun = 128;            // shorter runs are merged
 constexpr int64_t kLargestTable = 64 << 10;   // values of γ that rows repeat for their positions
 constexpr int64_t kLargestRepeat = 64 << 10;  // values of γ that are repeated for its index
 constexpr int64_t kShortestPlane = 16;        // shorter ones are slower than the plain formula
 
-// Some neighbouring dims, as places in the order.
+// Adjacent dims, as positions in the order.
 struct Part {
   int begin, end;
   bool empty() const { return begin == end; }
@@ -46,7 +46,7 @@ class Finder {
     next_ = part.end;
     return part;
   }
-  // Every value is a set of its own.  They are columns from the first dim of γ on.
+  // Every value is a set of its own.  The dims from the first one of γ on are columns.
   void split_kept() {
     const int first = first_affine(outer_);
     sets_ = {first == outer_.end ? outer_.begin : first, outer_.end};
@@ -61,14 +61,14 @@ class Finder {
     sets_ = {length_.begin, length_.begin};
   }
 
-  // γ's index grows evenly with the number of an outer, a run, a set and a value only if it does so
-  // for every dim of theirs, or for the last dims of outer and the first ones of length.
+  // γ's index is linear in those of outer, run, set and value only if it is so for every dim of
+  // theirs, or for the last dims of outer and the first ones of length.
   void spread() {
     repeat({first_affine(outer_), outer_.end});
     if (has_affine(runs_)) repeat(runs_);
     if (has_affine(sets_)) repeat(sets_);
     repeat({length_.begin, behind_affine(length_)});
-    // Columns know one γ for each value of a set, or one for all.
+    // The columns pattern supports one γ for each value of a set, or one for all.
     if (!is_row() && has_affine(length_)) repeat(length_);
   }
   void repeat(Part part) {
@@ -97,7 +97,7 @@ class Finder {
     g.pattern = small ? Pattern::columns : Pattern::planes;
     return true;
   }
-  // Rows repeat a γ for all of its values; where those are many, each γ has a run of its own.
+  // The rows pattern repeats a γ for all of its values; if these are many, each γ has its own run.
   static void choose_row(Geometry& g) {
     const bool several = g.affine_repeat < g.length || g.affine == 1;
     const bool few = g.affine_repeat < kSmallRun && g.affine_period * g.length <= kLargestTable;
@@ -108,7 +108,7 @@ class Finder {
     g.affine_run = g.runs > 1 ? 1 : 0;
     if (g.runs == 1) choose_sets(g);
   }
-  // Neighbouring runs of sets of their own: a kernel takes several at a time.
+  // Adjacent runs that are separate sets: a kernel processes several at a time.
   static void choose_sets(Geometry& g) {
     g.sets = g.affine_period > 1 ? g.affine_period : g.outer;
     g.outer /= g.sets;

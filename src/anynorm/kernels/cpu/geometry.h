@@ -1,4 +1,4 @@
-// From the strides of a tensor to the pattern in which the kernels see it.  Plain C++.
+// Turns the strides of a tensor into the access pattern of the kernels.  Plain C++.
 #pragma once
 
 #include <cstdint>
@@ -7,14 +7,14 @@
 
 namespace anynorm {
 
-constexpr int kMaxRank = 12;  // of what the kernels take
+constexpr int kMaxRank = 12;  // the most dims that kernels support
 
 // A set of dims, one bit for each.
 using Dims = uint32_t;
 
 constexpr Dims dim_bit(int64_t dim) { return Dims(1) << dim; }
 
-// The dims of more than one value, in the order in which a dense tensor has them in memory.
+// The dims of size above one, in the order of a dense tensor's memory.
 struct Order {
   int count = 0;
   int dims[kMaxRank];
@@ -26,8 +26,8 @@ Order memory_order(int rank, const int64_t* sizes, const int64_t* strides);
 // Whether a tensor fills one block of memory without gaps or overlaps.
 bool is_dense(const Order& order, const int64_t* strides);
 
-// Finds the pattern for statistics over `reduced` with γ along `affine`; says whether there is one.
-// Adds dims to `affine` along which γ has to be repeated for its index to be that of `Geometry`.
+// Finds the pattern for statistics over `reduced` with γ along `affine`; returns whether there is
+// one.  Adds to `affine` the dims along which γ must be repeated to have the index of `Geometry`.
 bool find_geometry(const Order& order, Dims reduced, Dims& affine, Geometry& geometry);
 
 }  // namespace anynorm

@@ -1,5 +1,5 @@
-// Small tensors beside the large ones, as the kernels read and write them: doubles, in the order of
-// the large one's memory.
+// Small tensors such as γ, as the kernels read and write them: doubles, in the order of the large
+// tensor's memory.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -13,7 +13,7 @@
 
 namespace anynorm {
 
-// A way through a tensor along some dims of the large one; along those that it lacks, it stays.
+// Steps through a tensor along some dims of the large one; dims that it lacks have stride zero.
 struct Walk {
   Walk(const Order& order, Dims dims, const Meta& t) {
     for (int i = 0; i < order.count; ++i) {
@@ -32,7 +32,7 @@ struct Walk {
   }
   bool is_straight() const { return rank == 1 && strides[0] == 1; }
 
-  // Calls f(number of the step, place in the tensor).
+  // Calls f(index of the step, offset in the tensor).
   template <class F>
   void each(F f) const {
     int64_t index[kMaxRank] = {}, at = 0;
@@ -61,8 +61,8 @@ void with_values(Type type, const void* data, F f) {
   }
 }
 
-// A tensor's values along some dims as doubles in the order of memory.  They are the tensor's own
-// memory where it is like that.
+// A tensor's values along some dims as doubles in the order of memory.  If the tensor already has
+// this form, its own memory is used.
 class InOrder {
  public:
   InOrder() = default;
@@ -87,7 +87,7 @@ class InOrder {
     buffer_.reset(new double[walk.count]);
     return buffer_.get();
   }
-  // Where several of the kernel's values belong to one of the tensor's, it is their sum.
+  // If several of the kernel's values belong to one value of the tensor, it gets their sum.
   void finish(const Tensor& t, const Order& order, Dims dims) const {
     if (!buffer_) return;
     const Meta meta(t);

@@ -1,4 +1,4 @@
-// Loops over values that lie one behind the other, a block at a time.
+// Loops over contiguous values, a block at a time.
 #pragma once
 
 #include "block.h"
@@ -6,10 +6,10 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Not copied into each of its callers: these are the loops themselves, one call for many values.
+// Not inlined: a call runs a loop over many values, so its cost does not matter.
 #define ANYNORM_LOOP __attribute__((noinline))
 
-// Values that are summed up in one lane at most, before the sum is widened to double precision.
+// The most values that one lane sums before the sum is added in double precision.
 constexpr int64_t kPiece = 4096;
 
 struct Full {
@@ -38,7 +38,7 @@ struct Part {
   ANYNORM_INLINE void put(T* to, Block<Compute<T>> value, bool) const {
     store_first(to, value, count);
   }
-  // The lanes that there are, and `rest` in the others.
+  // The valid lanes, and `rest` in the others.
   template <class C>
   ANYNORM_INLINE Block<C> keep(Block<C> value, C rest = 0) const {
     return first(value, count, rest);
@@ -53,12 +53,12 @@ ANYNORM_INLINE void each_block(int64_t length, F f) {
   if (i < length) f(i, Part{length - i});
 }
 
-// Accumulators that additions need in order not to wait for each other: a block of several
-// registers has some of its own.
+// The number of accumulators, so that additions do not wait for each other; a block of several
+// registers needs fewer.
 template <class C>
 constexpr int kChains = Block<C>::kParts >= 4 ? 1 : 4 / Block<C>::kParts;
 
-// The same with the number of the accumulator to use.
+// The same, also with the index of the accumulator to use.
 template <class C, class F>
 ANYNORM_INLINE void each_chained(int64_t length, F f) {
   constexpr int64_t kStep = kChains<C> * kLanes;

@@ -1,5 +1,5 @@
-// What a kernel is told: plain data, without torch and without the standard library's templates,
-// whose instances the linker would share between instruction sets.
+// The parameters of a kernel: plain data, without torch and without templates of the standard
+// library, because the linker would share their instances between instruction sets.
 #pragma once
 
 #include <cstdint>
@@ -35,12 +35,12 @@ struct Geometry {
 
 struct Statistic {
   bool center, about_mean;
-  bool given;  // μ and s² are input (evaluation), and constants for the backward
+  bool given;  // μ and s² are inputs (eval mode), and constants in the backward pass
   Power power;
   double factor, eps;
 };
 
-// Runs f(context, task) for all tasks; on several threads where there are.
+// Runs f(context, task) for all tasks, on several threads if there are any.
 struct Threads {
   int count;
   void (*run)(int64_t tasks, void (*f)(void* context, int64_t task), void* context);
@@ -52,13 +52,13 @@ struct Params {
   Phi phi;
   Type type;
   Threads threads;
-  bool stream;  // write past the caches
+  bool stream;  // bypass the caches when writing
   const void *x, *dy, *residual;
   void *y, *dx, *dresidual;
-  uint8_t* bits;             // z > 0: written by the forward, read by the backward
+  uint8_t* bits;             // z > 0: written by the forward pass, read by the backward pass
   double *mean, *square;     // one for each set
   const double *gamma, *beta;  // `affine` values each, or null
-  double *dgamma, *dbeta;      // the same, written by the backward
+  double *dgamma, *dbeta;      // the same, written by the backward pass
 };
 
 // One for each instruction set.

@@ -43,7 +43,7 @@ struct Series {
 template <class C>
 constexpr Series<C> kSeries{};
 
-// Not a number is passed on.
+// NaN stays NaN.
 template <class C>
 ANYNORM_INLINE Block<C> clip(Block<C> x, Block<C> low, Block<C> high) {
   return choose(x < low, low, choose(x > high, high, x));
@@ -99,7 +99,7 @@ ANYNORM_INLINE Block<C> hyperbolic_tangent(Block<C> z) {
   return choose(size >= Block<C>(C(0.625)), signed_far, tangent_near_zero(z));
 }
 
-// The Gaussian distribution function, with e^(−z²/2) given.
+// The Gaussian cumulative distribution function, with e^(−z²/2) given.
 ANYNORM_INLINE Block<float> gaussian_cdf(Block<float> z, Block<float> bell) {
   // Abramowitz & Stegun 7.1.26, error below 1.5e-7.
   const Block<float> one(1), half(0.5f);
@@ -128,7 +128,7 @@ constexpr double kLeak = ANYNORM_LEAK;  // setup.py reads it from anynorm/phi.py
 
 // ---- what the rows of activations.h call -----------------------------------------------------
 
-// Loops know ReLU themselves.  Its derivative is zero where z <= 0, whatever dy is.
+// Loops have their own code for ReLU.  Its derivative is zero where z <= 0, whatever dy is.
 template <class C>
 ANYNORM_INLINE Block<C> relu_backward(Block<C> dy, Block<C> z) {
   return choose(z <= Block<C>(0), Block<C>(0), dy);
@@ -191,7 +191,7 @@ ANYNORM_INLINE Block<C> gelu_slope(Block<C> z) {
 }
 
 // z · tanh(log(1 + e^z)) is z · n / (n + 2) with n = e^z (e^z + 2).  From z = 30 on it is z, and far
-// below zero it is zero: there e^z and its square could leave the type.
+// below zero it is zero: there e^z and its square could overflow or underflow.
 template <class C>
 class Mish {
   using B = Block<C>;
@@ -227,7 +227,7 @@ ANYNORM_INLINE Block<C> gelu_tanh_gate(Block<C> z) {
 
 template <class C>
 ANYNORM_INLINE Block<C> gelu_tanh_slope(Block<C> z) {
-  const Block<C> w = clip(z, Block<C>(-10), Block<C>(10));  // beyond it is 0 or 1
+  const Block<C> w = clip(z, Block<C>(-10), Block<C>(10));  // beyond these bounds it is 0 or 1
   // With 1 − s = e^(−2t) · s, which does not cancel.
   const Block<C> power = exponential((Block<C>(0) - w) * gelu_tanh_polynomial(w, C(1)));
   const Block<C> one(1), s = one / (one + power);

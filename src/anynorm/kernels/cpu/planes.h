@@ -9,8 +9,8 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Cells are neighbouring sets, so that what is read in one go is long enough to be streamed.
-// A chunk is some runs of a set, or a piece of one long run.
+// A cell is several adjacent sets, so that contiguous reads are long enough to be streamed.
+// A chunk is several runs of a set, or a piece of one long run.
 template <class T>
 class Planes {
  protected:
@@ -76,7 +76,7 @@ class Planes {
     return {standard(index), C(gamma_at(p_, affine)), C(beta_at(p_, affine)), pull, limit};
   }
 
-  // Calls f(set, its number among all) for the sets of a cell.
+  // Calls f(set, its index among all sets) for the sets of a cell.
   template <class F>
   void each_set(int64_t cell, F f) const {
     const Span sets = this->sets(cell);
@@ -95,7 +95,7 @@ class Planes {
     }
   }
 
-  // The same for statistics, to which the runs of a lone set, one behind the other, are one.
+  // The same for statistics; if there is only one set, its contiguous runs count as one.
   template <class F>
   void each_stretch(int64_t cell, int64_t chunk, F f) const {
     if (g_.sets > 1) {
@@ -211,7 +211,8 @@ class PlanesBackward : public Planes<T> {
     });
   }
 
-  // The first piece of a run takes in the others, and Σ dz·(x − high) becomes Σ dz·(x − μ)/σ.
+  // Adds the sums of the other pieces of a run to the first, and turns Σ dz·(x − high) into
+  // Σ dz·(x − μ)/σ.
   void settle(int64_t cell, int) {
     Base::each_set(cell, [&](int64_t set, int64_t index) {
       const ToUnit<C> unit(p_.mean[index], p_.square[index], p_.statistic.eps);
@@ -235,7 +236,7 @@ class PlanesBackward : public Planes<T> {
     });
   }
 
-  // dγ and dβ, added up in the order of memory.
+  // dγ and dβ, summed in the order of memory.
   void finish() const {
     if (!clear_affine(p_)) return;
     for (int64_t cell = 0; cell < Base::cells(); ++cell) {

@@ -1,4 +1,4 @@
-// The operators for the CPU.  Each hands what the kernels do not serve to its plain-PyTorch twin.
+// The operators for the CPU.  If no kernel fits, each calls its plain-PyTorch implementation.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -15,7 +15,7 @@ using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 bool too_deep(const Tensor& x) { return x.dim() > kMaxRank; }
 
-// ---- what the kernels serve -----------------------------------------------------------------
+// ---- what the kernels support ---------------------------------------------------------------
 
 std::optional<Power> power_of(double p) {
   if (p == 2) return Power::square;
@@ -24,8 +24,8 @@ std::optional<Power> power_of(double p) {
   return std::nullopt;
 }
 
-// Deviations are from the mean that is subtracted, or for p = 2 from zero.  To torch, no dims are
-// all dims.
+// Deviations are from the mean that is subtracted, or for p = 2 from zero.  In torch, empty dims
+// mean all dims.
 std::optional<Statistic> statistic_of(const std::vector<int64_t>& dims, bool center,
                                       bool about_mean, double p, double factor, double eps) {
   const auto power = power_of(p);
@@ -50,7 +50,7 @@ bool takes_forward(Call& call, const Optional& residual, const Optional& weight,
 
 bool is_vector(const Tensor& sign_mask) { return sign_mask.numel() < 2 || sign_mask.stride(0) == 1; }
 
-// The forward leaves bits to φ that go by the sign, and the residual to others.
+// For φ whose derivative depends on the sign the backward pass gets bits, for others the residual.
 bool takes_saved(const Call& call, const Optional& residual, const Tensor& sign_mask) {
   const bool bits = sign_mask.numel() > 0, by_sign = is_by_sign(call.phi());
   if (call.phi() == Phi::identity) return true;
@@ -66,13 +66,13 @@ bool takes_backward(Call& call, const Tensor& dy, const Optional& residual, cons
          takes_saved(call, residual, sign_mask);
 }
 
-// Statistics may be given in any type that γ may have.
+// Given statistics may have any type that γ may have.
 bool takes_given(const Tensor& mean, const Tensor& square) {
   const Meta of_mean(mean), of_square(square);
   return of_mean.has_shape_of(of_square) && type_of(of_mean.dtype) && type_of(of_square.dtype);
 }
 
-// ---- what they are told ---------------------------------------------------------------------
+// ---- their arguments ------------------------------------------------------------------------
 
 void check_forward(const Meta& x, const Optional& residual, const Optional& weight,
                    const Optional& bias) {
@@ -88,7 +88,7 @@ void check_backward(const Meta& x, const Tensor& dy, const Optional& residual, c
   check_forward(x, residual, weight, bias);
 }
 
-// The dims that given statistics do not have.
+// The dims over which the given statistics are reduced.
 Dims reduced_by(const Meta& x, const Tensor& mean) {
   const Meta of_mean(mean);
   Dims reduced = 0;

@@ -9,8 +9,8 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Row i has the γ of number i % period.  A stripe is some rows of the same γ; dγ is added up for
-// every stripe, so that it does not depend on the number of threads.
+// Row i has the γ of index i % period.  A stripe is a group of rows with the same γ; dγ is summed
+// for every stripe, so that it does not depend on the number of threads.
 template <class T>
 class Rows {
  protected:
@@ -107,7 +107,7 @@ class RowsForward : public Rows<T> {
   const Emit<T> emit_;
 };
 
-// dx of `rows` rows; Σ dz·(x − μ)/σ and Σ dz go to the columns' sums.
+// dx of `rows` rows; adds Σ dz·(x − μ)/σ and Σ dz to the sums of the columns.
 template <Dz from, bool signs, int rows, class T>
 ANYNORM_LOOP void pull_rows(const OfRow<Compute<T>>* given, int64_t k, const Strip<T>* strips,
                             int64_t n, bool through, Compute<T>* unit_sums, Compute<T>* dz_sums) {
@@ -162,7 +162,7 @@ class RowsBackward : public Rows<T> {
   }
 
  private:
-  static constexpr int64_t kFlush = 64;  // groups of four rows that single precision adds up
+  static constexpr int64_t kFlush = 64;  // groups of four rows that are added in single precision
 
   void fold(double* out, int64_t number, const double* columns) const {
     if (!out) return;
@@ -192,9 +192,9 @@ class RowsBackward : public Rows<T> {
     emit<count>(of, row, sums);
   }
 
-  // Several rows at once, so that the sums for dγ and dβ are read and written once for all; one
-  // after the other where each has another place from which it can be written past the caches,
-  // unless there is more to compute than to write.
+  // Several rows at once, so that the sums for dγ and dβ are read and written once for all of them.
+  // One row after the other if rows differ in alignment for writes that bypass the caches, unless
+  // computing takes longer than writing, as for 16-bit types.
   template <int count>
   void emit(const OfRow<C>* of, int64_t row, C* sums) const {
     if (p_.stream && count > 1 && sizeof(T) >= sizeof(float) && !all_through<count>(row)) {

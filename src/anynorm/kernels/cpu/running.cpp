@@ -1,4 +1,4 @@
-// Running statistics: one call for what Python would do in ten small operators.
+// Running statistics: one call instead of ten small operators in Python.
 #include <cmath>
 #include <optional>
 
@@ -7,7 +7,7 @@
 namespace anynorm {
 namespace {
 
-// What is there to move, one number for each channel.
+// The running statistics and those of the batch, one number for each channel.
 template <class T>
 struct Channels {
   T *mean, *var;
@@ -15,20 +15,20 @@ struct Channels {
   int64_t count;
 };
 
-// From `start` towards `end` by `weight`. The difference is taken from the nearer end, since one
-// that is much smaller than the other would cancel.
+// From `start` towards `end` by `weight`, computed from the nearer end: otherwise a result that is
+// much smaller than the other end would cancel.
 template <class T>
 T between(T start, T end, T weight) {
   const T away = end - start;
   return weight < T(0.5) ? start + weight * away : end - (T(1) - weight) * away;
 }
 
-// Moves the statistics of channels whose batch is finite; says whether there is one.
+// Moves the statistics of channels whose batch statistics are finite; returns whether there are any.
 template <class T>
 bool move(const Channels<T>& c, T momentum, double correction) {
   bool any = false;
   for (int64_t i = 0; i < c.count; ++i) {
-    // A finite number may be too large for the running statistics: converted, it shows.
+    // A finite number may overflow in the type of the running statistics; so convert it first.
     const T mean = T(c.batch_mean[i]), var = T(c.batch_var[i] * correction);
     if (!std::isfinite(mean) || !std::isfinite(var)) continue;
     c.mean[i] = between(c.mean[i], mean, momentum);
@@ -49,7 +49,7 @@ bool move(const Tensor& mean, const Tensor& var, const Tensor& batch_mean, const
   return move(channels, T(momentum), correction);
 }
 
-// Vectors of channels, however many dims of one value there are beside.
+// Vectors of channels, with any number of other dims of size one.
 bool fits(const Tensor& tensor, int64_t count, int32_t dtype) {
   const Meta meta(tensor);
   return meta.device == codes.cpu && meta.dtype == dtype && meta.values() == count &&

@@ -1,5 +1,5 @@
-// The formula for one set of values, in double precision: from sums to μ and s², from those to the
-// coefficients of the output, and from the sums of the backward to those of the gradient.
+// The formula for one set of values, in double precision: from sums to μ and s², from these to the
+// coefficients of the output, and from the sums of the backward pass to those of the gradient.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Sums over values, taken from a point near their mean so that no digits cancel.
+// Sums over values relative to a point near their mean, so that no digits cancel.
 struct Sums {
   double count, first, second;  // Σ(x − K), Σ(x − K)²
   double low, high;
@@ -29,7 +29,7 @@ inline Moments moments(const Sums& sums, double point) {
   out.count = sums.count;
   out.mean = point + sums.first / sums.count;
   out.squares = sums.second - sums.first * (sums.first / sums.count);
-  if (out.squares < 0) out.squares = 0;  // by rounding; what is not a number stays
+  if (out.squares < 0) out.squares = 0;  // negative by rounding; NaN stays NaN
   out.low = sums.low;
   out.high = sums.high;
   return out;
@@ -48,7 +48,7 @@ inline void merge(Moments& all, const Moments& part) {
   all.absolute += part.absolute;
 }
 
-// μ in two parts: the nearest number that the inputs' type has, and the rest.
+// μ in two parts: the nearest number in the inputs' type, and the remainder.
 template <class C>
 struct Standard {
   C high, low, inverse;
@@ -56,7 +56,7 @@ struct Standard {
       : high(C(mean)), low(C(mean - double(high))), inverse(C(1 / std::sqrt(square + eps))) {}
 };
 
-// s², once Σ|x − origin| is known where it is asked for.
+// s²; if it is computed from Σ|x − origin|, that must be known.
 template <class C>
 double square_of(const Moments& m, const Statistic& s) {
   const double scale = s.factor * s.factor;
@@ -68,7 +68,7 @@ double square_of(const Moments& m, const Statistic& s) {
     case Power::absolute:
       return scale * (m.absolute / m.count) * (m.absolute / m.count);
     default: {
-      // In the arithmetic of the elements, so that the backward finds the largest again.
+      // In the arithmetic of the elements, so that the backward pass finds the same largest values.
       const Standard<C> about(s.about_mean ? m.mean : 0, 1, 0);
       const double above = C(C(C(m.high) - about.high) - about.low);
       const double below = -double(C(C(C(m.low) - about.high) - about.low));
@@ -78,7 +78,7 @@ double square_of(const Moments& m, const Statistic& s) {
   }
 }
 
-// Sums over a set that the backward needs.  g is γ · dz.
+// Sums over a set for the backward pass.  g is γ · dz.
 struct Pulled {
   double g = 0, unit = 0;         // Σg, Σ g·(x − μ)/σ
   double signs = 0, largest = 0;  // Σ sign(d) and how many, over the values that count for s
@@ -116,7 +116,7 @@ inline Gradient gradient(const Pulled& sums, const Statistic& s, double count, d
   return out;
 }
 
-// The least |d| of a value that is the largest of its set.
+// The least |d| that counts as the largest of its set.
 template <class C>
 C threshold(double square, const Statistic& s) {
   if (s.power != Power::largest) return 0;

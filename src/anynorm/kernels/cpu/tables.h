@@ -1,4 +1,4 @@
-// Tables of numbers, and how they are added up.
+// Tables of numbers, and their sums.
 #pragma once
 
 #include "block.h"
@@ -6,7 +6,7 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// Uninitialised memory for plain numbers, with room to load a whole block at its end.
+// Uninitialised memory for plain numbers, with padding to load a whole block at its end.
 template <class C>
 class Array {
  public:
@@ -38,7 +38,7 @@ inline void add_to(A* total, const B* values, int64_t n) {
   for (int64_t j = 0; j < n; ++j) total[j] += values[j];
 }
 
-// Sums in the type of the values, which are flushed to double precision now and then.
+// Sums in the type of the values, which are regularly added to sums in double precision.
 template <class C>
 class Flushed {
  public:
@@ -58,7 +58,7 @@ class Flushed {
   Array<C> sums_;
 };
 
-// The sum of a few numbers; loops of blocks are for many.
+// The sum of a few numbers; for many there are loops over blocks.
 inline double sum_table(const double* table, int64_t size) {
   double sum = 0;
   for (int64_t i = 0; i < size; ++i) sum += table[i];
@@ -72,11 +72,11 @@ inline void add_tables(double* total, int64_t tables, int64_t stride, int64_t si
   }
 }
 
-// Several neighbouring rows are taken at a time, so that sums for their columns are read and written
-// once for all.
+// Several adjacent rows are processed at a time, so that the sums of their columns are read and
+// written once for all of them.
 constexpr int kRows = 4;
 
-// Calls f(row, Is<how many>) for rows in fours, and then for those left over one by one.
+// Calls f(row, Is<how many>) for groups of four rows, then for each remaining row.
 template <class F>
 ANYNORM_INLINE void four_rows(int64_t begin, int64_t end, F f) {
   for (; begin + kRows <= end; begin += kRows) f(begin, Is<kRows>{});

@@ -1,4 +1,4 @@
-// Tensors of the stable ABI: what they say of themselves, new ones, and calls of other operators.
+// Tensors of the stable ABI: their metadata, new tensors, and calls of other operators.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -17,7 +17,7 @@ namespace anynorm {
 using torch::stable::Tensor;
 using Optional = std::optional<Tensor>;
 
-// What a tensor says of itself, asked once.  Valid as long as the tensor.
+// The metadata of a tensor, read once.  Valid as long as the tensor.
 struct Meta {
   explicit Meta(const Tensor& t) {
     int64_t *of_sizes, *of_strides;
@@ -36,7 +36,7 @@ struct Meta {
   bool has_shape_of(const Meta& other) const {
     return rank == other.rank && std::equal(sizes, sizes + rank, other.sizes);
   }
-  // The strides of dims of one value do not count.
+  // The strides of dims of size one do not matter.
   bool lies_like(const Meta& other) const {
     for (int64_t dim = 0; dim < rank; ++dim) {
       if (sizes[dim] != 1 && strides[dim] != other.strides[dim]) return false;
@@ -49,7 +49,7 @@ struct Meta {
   int32_t dtype, device;
 };
 
-// Torch's numbers for what we know; they are not part of its ABI.
+// Torch's numbers of the supported types; they are not part of its ABI.
 struct Codes {
   const int32_t float32 = aoti_torch_dtype_float32(), float64 = aoti_torch_dtype_float64(),
                 bfloat16 = aoti_torch_dtype_bfloat16(), float16 = aoti_torch_dtype_float16(),
@@ -100,7 +100,7 @@ auto outputs_of(const StableIValue* stack, std::index_sequence<I...>) {
   return std::make_tuple(((void)I, torch::stable::detail::to<Tensor>(stack[I]))...);
 }
 
-// Calls an operator that returns so many tensors.
+// Calls an operator that returns this number of tensors.
 template <size_t outputs, class... Args>
 auto call_operator(const char* name, const Args&... args) {
   StableIValue stack[std::max(outputs, sizeof...(Args))] = {torch::stable::detail::from(args)...};

@@ -9,8 +9,8 @@
 namespace anynorm {
 namespace {
 
-constexpr int64_t kAlone = 32 << 10;  // fewer values are done before another thread has woken up
-constexpr int64_t kCached = 8 << 20;  // bytes in the caches: each thread gets the same part again
+constexpr int64_t kAlone = 32 << 10;  // fewer values are finished before another thread wakes up
+constexpr int64_t kCached = 8 << 20;  // bytes that fit in the caches: threads keep their parts
 
 using Task = void (*)(void* context, int64_t task);
 
@@ -42,7 +42,7 @@ void run_alone(int64_t tasks, Task f, void* context) {
   for (int64_t task = 0; task < tasks; ++task) f(context, task);
 }
 
-// Neighbouring tasks, equally many for each thread.
+// Adjacent tasks, the same number for each thread.
 void run_parts(int64_t count, Task f, void* context) {
   if (count == 1) return f(context, 0);
   Tasks tasks(f, context);

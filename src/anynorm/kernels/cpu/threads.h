@@ -7,7 +7,7 @@
 
 namespace anynorm {
 
-// The way to run tasks on a tensor of so many values and bytes.
+// Returns how to run tasks on a tensor with this number of values and bytes.
 Threads threads_for(int64_t values, int64_t bytes);
 
 }  // namespace anynorm

@@ -1,4 +1,4 @@
-// A tensor's memory, and the strips of it that are worked on.
+// A tensor's memory, and the strips in which it is processed.
 #pragma once
 
 #include "loops.h"
@@ -7,7 +7,7 @@
 namespace anynorm {
 namespace ANYNORM_ISA {
 
-// What takes several passes goes strip by strip through rooms, which fit into the first cache.
+// Work in several passes is done strip by strip in buffers that fit into the first cache.
 constexpr int64_t kStrip = 512;
 
 template <class C>
@@ -20,10 +20,10 @@ ANYNORM_INLINE T* values(const void* tensor, int64_t at) {
   return tensor ? static_cast<T*>(const_cast<void*>(tensor)) + at : nullptr;
 }
 
-// Whether whole registers can be written past the caches from here on.
+// Whether writes of whole registers from here on can bypass the caches.
 inline bool aligned(const void* to) { return reinterpret_cast<uintptr_t>(to) % 64 == 0; }
 
-// Calls f(begin, size) for the values before the first such place, and for the others.
+// Calls f(begin, size) for the values before the first such address, and for the others.
 template <class T, class F>
 ANYNORM_INLINE void from_aligned(bool wanted, const T* to, int64_t n, F f) {
   const int64_t past = reinterpret_cast<uintptr_t>(to) % 64;
@@ -43,7 +43,7 @@ inline double value_of(T value) {
   }
 }
 
-// Of a few numbers one that occurs twice, or else `otherwise`.
+// One of a few numbers that occurs twice; if there is none, `otherwise`.
 template <int count>
 double repeated(const double (&found)[count], double otherwise) {
   for (int k = 1; k < count; ++k) {

@@ -1,8 +1,8 @@
-"""Kernels of the backward, which recompute what they need from x.
+"""Kernels of the backward pass, which recompute intermediate values from x.
 
-`whole` has all values of a set in registers.  Otherwise `reduce` leaves parts of the sums over each
-set, `conclude` adds them in a fixed order, and `apply` takes them.  Both leave parts of the
-gradients of γ and β, of which the rows are to be added.
+`whole` keeps all values of a set in registers.  For larger sets, `reduce` writes partial sums of
+each set, `conclude` adds them in a fixed order, and `apply` computes dx from the sums.  `whole` and
+`apply` also write partial gradients of γ and β in rows; the gradient is the sum of the rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anynorm.kernels.triton.statistics import STAGES, given, inverse_of, over
 
 __all__ = ["apply", "conclude", "reduce", "whole"]
 
-# Two loads of the same values stay two where they differ in this.
+# The compiler does not merge two loads of the same values if their eviction policies differ.
 FIRST = tl.constexpr("evict_last")
 AGAIN = tl.constexpr("evict_first")
 
@@ -57,7 +57,7 @@ def whole(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Sets whose values all lie in one tile; a program has every `columns`-th tile of B."""
+    """Process sets that fit in one tile; each program processes every `columns`-th tile of B."""
     A, B, C = extents(sizes)
     first = tl.program_id(0) % columns
     p = (tl.program_id(0) // columns).to(tl.int64)
@@ -76,7 +76,7 @@ def whole(
         along, number = slope(d if ABOUT else values, cover(inside), POWER)
         factor_of_set = pull(over(g * unit) / count, inverse, s, factor, count / number, POWER)
         plain, level = over(g) / count, over(along) / count
-        # Again, from the nearest cache: what is not held meanwhile leaves room for more programs.
+        # Load again, from the nearest cache: fewer registers are in use, so more programs fit.
         values, d, unit = standard(x, (high, low, inverse), at, inside, AGAIN)
         g = through_phi(dy, residual, sign_mask, weight, bias, unit, at, inside, PHI, AGAIN)
         _keep(dresidual, at, inside, g)
@@ -118,9 +118,9 @@ def reduce(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Leave the sums of g, of g · (x − μ)/σ and (p = 1) of the slope, for each split of A and set.
+    """Write the sums of g, of g · (x − μ)/σ and (p = 1) of the slope, for each split of A and set.
 
-    γ is in g where it differs `INSIDE` a set.
+    g includes γ if γ varies `INSIDE` a set.
     """
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
@@ -151,7 +151,7 @@ def reduce(
 
 @triton.jit
 def conclude(left, sums, splits, sets, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """Write one field of `sums` from what was left of it; a row of programs has each."""
+    """Add the partial sums of one field into `sums`; each field has its own row of programs."""
     blocks = tl.cdiv(sets, BLOCK)
     field = tl.program_id(0) // blocks
     index, inside = line(tl.program_id(0) % blocks * BLOCK, sets, BLOCK, False)
@@ -190,12 +190,12 @@ def apply(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Return the gradients, by the sums over sets; without them, μ and σ are constants.
+    """Write the gradients, from the sums over sets; without sums, μ and σ are constants.
 
-    Backwards: what was read last is the likeliest to be in the cache still.
+    Tiles are processed in reverse order, since those read last are most likely still in the cache.
     """
     A, B, C = extents(sizes)
-    OWN: tl.constexpr = INSIDE or sums is None  # else the sums are the gradients of γ and β
+    OWN: tl.constexpr = INSIDE or sums is None  # otherwise the sums are the gradients of γ and β
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     rows = tl.cdiv(A, BA)
     block_a, first = program % rows, program // rows % columns

@@ -1,4 +1,4 @@
-"""One bit for each value: whether φ let it through, in the layout of `anynorm.ops.sign_bits`."""
+"""Bits: whether each input of φ is positive or NaN, in the layout of `anynorm.ops.sign_bits`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SPARE = 8
 
 
 def form(x: Form, wanted: bool) -> Form:
-    """Return the form of the bits of the values of `x`; an empty one where they are not wanted."""
+    """Return the form of the bits of the values of `x`; it is empty if `wanted` is false."""
     return x.like([(x.numel + 7) // 8 + _SPARE if wanted else 0], torch.uint8)
 
 
 def axis(axes: Axes, tile: Tile, index: int) -> int | None:
-    """Return along which of (A, B, C) a tile has whole bytes; None if along none.
+    """Return the axis of (A, B, C) along which a tile has whole bytes; None if there is none.
 
-    `index` is that of the strides of y, which fills its memory.
+    `index` is the index of the strides of y, which is contiguous in memory.
     """
     for place, (along, block) in enumerate(zip(axes[1:], tile[:3], strict=True)):
         if along.strides[index] == 1 and along.size % 8 == 0 and block % 8 == 0:
@@ -34,7 +34,7 @@ def axis(axes: Axes, tile: Tile, index: int) -> int | None:
 
 
 def fill(plan: LaunchPlan, size: int) -> None:
-    """Write the bits of y, which are those of what φ was applied to, where it goes by the sign."""
+    """Write the bits from y, whose signs are those of the input of φ (φ is `by_sign`)."""
     plan.launch(
         _fill, triton.cdiv(size, 8 * _BLOCK), Slot("y"), Slot("sign_mask"), size, BLOCK=_BLOCK
     )

@@ -1,4 +1,4 @@
-"""The tensors of a call, and the axes in which kernels see them."""
+"""The tensors of a call, and the axes by which kernels address them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Forms = Mapping[str, Form | None]
 
 @dataclass(frozen=True)
 class KernelCall:
-    """Forms of tensors by name, `x` first, and the axes in which they are seen.
+    """Forms of tensors by name, `x` first, and the axes by which they are addressed.
 
-    `copies`: those that have to be laid out anew for that.
+    `copies`: the tensors that must be copied to another memory layout first.
     """
 
     forms: Forms
@@ -34,13 +34,13 @@ class KernelCall:
     copies: dict[str, Form]
 
     def operand(self, name: str, data: str = "") -> Operand | None:
-        """Return the tensor of that name as kernels see it, or another that lies as it does."""
+        """Return the operand of the tensor `name`, or of `data` with the same strides."""
         if self.forms[name] is None:
             return None
         return Operand.of(Slot(data or name), self.axes.steps(self.index(name)))
 
     def operands(self, *names: str) -> list[Operand | None]:
-        """Return several."""
+        """Return the operands of several tensors."""
         return [self.operand(name) for name in names]
 
     def seen(self, axes: Axes) -> KernelCall:
@@ -48,7 +48,7 @@ class KernelCall:
         return replace(self, axes=axes)
 
     def index(self, name: str) -> int:
-        """The place of a tensor's strides in the axes."""
+        """The index of a tensor's strides in each axis."""
         return list(self.forms).index(name)
 
     @property
@@ -58,7 +58,7 @@ class KernelCall:
 
     @cached_property
     def wide(self) -> bool:
-        """Whether places do not fit in 32 bits."""
+        """Whether offsets do not fit in 32 bits."""
         return any(each is not None and each.reach >= _FAR for each in self.forms.values())
 
     @cached_property
@@ -70,7 +70,7 @@ class KernelCall:
 
     @property
     def affine(self) -> int | None:
-        """The place of γ's strides, or β's; None without both."""
+        """The index of γ's strides, or of β's if there is no γ; None without both."""
         for name in ("weight", "bias"):
             if self.forms.get(name) is not None:
                 return self.index(name)
@@ -84,14 +84,14 @@ class KernelCall:
 
     @property
     def differs_inside(self) -> bool:
-        """Whether γ differs between the values of a statistic."""
+        """Whether γ varies within a set, the values of one statistic."""
         if self.affine is None:
             return False
         return any(axis.strides[self.affine] is not None for axis in (self.axes.a, self.axes.c))
 
     @property
     def sizes(self) -> tuple[Extent, ...]:
-        """Those of A, B and C."""
+        """The sizes of A, B and C."""
         return tuple(Extent.of(axis.size) for axis in self.axes[1:])
 
 
@@ -103,14 +103,14 @@ def x_of(forms: Forms) -> Form:
 
 
 def call(dims: Sequence[int], forms: Forms) -> KernelCall | None:
-    """Return the call for tensors that broadcast against x, the first; None if there are no axes.
+    """Return the call for tensors that broadcast against x; None if kernels cannot take them.
 
-    Statistics are over `dims`.  Four axes do not do for some sliced tensors: then copies do.
+    Statistics are over `dims`.  Some sliced tensors need more than four axes; they are copied.
     """
     x = x_of(forms)
     if x.numel < 2 or not _takes(forms, x):
         return None
-    # The gradients of γ and β are numbered as these lie.
+    # The gradients of γ and β have the memory layout of these copies.
     copies = {
         name: own.like(own.shape, own.dtype)
         for name in ("weight", "bias")
@@ -126,7 +126,7 @@ def call(dims: Sequence[int], forms: Forms) -> KernelCall | None:
 
 
 def _takes(forms: Forms, x: Form) -> bool:
-    """Whether kernels take these types and shapes; what is wrong has its message in the formula."""
+    """Whether kernels take these types and shapes; if not, the formula runs or raises the error."""
     weight, bias = forms.get("weight"), forms.get("bias")
     together = weight is None or bias is None or weight.shape == bias.shape
     there = {name: own for name, own in forms.items() if own is not None}

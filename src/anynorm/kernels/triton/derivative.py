@@ -1,4 +1,4 @@
-"""Parts of kernels: the derivatives of φ and of the statistics."""
+"""Functions for kernels: the derivatives of φ and of the statistics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def through_phi(
     PHI: tl.constexpr,
     KEEP: tl.constexpr = NO_HINT,
 ):
-    """Return the gradient of what φ was applied to."""
+    """Return the gradient with respect to the input of φ."""
     g = load_whole(dy, at, inside, KEEP)
     if PHI == "identity":
         return g
@@ -49,7 +49,7 @@ def through_phi(
 
 @triton.jit
 def slope(d, inside, POWER: tl.constexpr):
-    """Return s · ∂s/∂d up to a factor of the set, and the number of values that share it."""
+    """Return s · ∂s/∂d up to a factor per set, and the number of values that share it."""
     one = tl.full((1, d.shape[1], 1), 1.0, tl.float32)
     sign = tl.where(d > 0, 1.0, tl.where(d < 0, -1.0, 0.0))
     if POWER == "square":
@@ -63,9 +63,10 @@ def slope(d, inside, POWER: tl.constexpr):
 
 @triton.jit
 def pull(pulled, inverse, square, factor, share, POWER: tl.constexpr):
-    """Return what the slope is multiplied by.
+    """Return the factor of the slope.
 
-    `pulled` is the mean of g · (x − μ)/σ; `share` the number of values for each of the largest.
+    `pulled` is the mean of g · (x − μ)/σ; `share` is the size of a set divided by the number of its
+    largest values.
     """
     both = -pulled * inverse * inverse * factor
     if POWER == "square":

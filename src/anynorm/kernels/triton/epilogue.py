@@ -1,4 +1,4 @@
-"""Parts of kernels: γ and β, their gradients, and the residual.  None where there is none."""
+"""Functions for kernels: γ, β, their gradients, and the residual.  An absent operand is None."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plus(values, operand, at, inside, KEEP: tl.constexpr = NO_HINT):
 
 @triton.jit
 def zeros_like(operand, BA: tl.constexpr, BB: tl.constexpr, BC: tl.constexpr):
-    """Return where the gradient of an operand is added up."""
+    """Return zeros, the accumulator of an operand's gradient."""
     a: tl.constexpr = 1 if operand is None or not operand.has & A else BA
     b: tl.constexpr = 1 if operand is None or not operand.has & B else BB
     c: tl.constexpr = 1 if operand is None or not operand.has & C else BC
@@ -40,7 +40,7 @@ def zeros_like(operand, BA: tl.constexpr, BB: tl.constexpr, BC: tl.constexpr):
 
 @triton.jit
 def added(total, values, operand):
-    """Return the total with the sum of `values` over the axes that the operand does not have."""
+    """Add to the total the sum of `values` over the axes that the operand does not have."""
     if operand is None:
         return total
     else:
@@ -55,10 +55,10 @@ def added(total, values, operand):
 
 @triton.jit
 def leave_part(operand, numel, at, inside, part, values):
-    """Write this program's part of a gradient of `numel` values.
+    """Write this program's partial gradient of `numel` values, as one row.
 
-    Parts are numbered along the axes that the operand does not have: `part` says this program's
-    number of A among how many, and of B.
+    Rows are numbered along the axes that the operand does not have.  `part` is this program's index
+    along A, the number of programs along A, and the same two for B.
     """
     if operand is not None:
         block_a, rows, block_b, columns = part

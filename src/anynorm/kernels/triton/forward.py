@@ -1,8 +1,8 @@
-"""Kernels of the forward: h = φ(γ · (x − μ) / σ + β + residual).
+"""Kernels of the forward pass: h = φ(γ · (x − μ) / σ + β + residual).
 
-`whole` has all values of a set in registers: one read, one write.  Where a set is too large for
-that, or sets too few to fill the device, `moments` leaves parts of the statistics, `conclude`
-merges them, and `normalize` takes them as given.
+`whole` keeps all values of a set in registers: one read, one write.  If a set is too large for
+that, or there are too few sets to fill the device, `moments` writes partial statistics, `conclude`
+merges them, and `normalize` uses the result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["conclude", "moments", "normalize", "spread", "whole"]
 def finish(
     unit, residual, weight, bias, y, sign_mask, at, inside, PHI: tl.constexpr, AXIS: tl.constexpr
 ):
-    """Do what follows the unit values; `AXIS` is the one that bits lie along."""
+    """Apply γ, β, the residual and φ, and write y; bits are packed along `AXIS`."""
     z = plus(times(unit, weight, at, inside), bias, at, inside)
     z = plus(z, residual, at, inside)
     if sign_mask is not None:
@@ -95,7 +95,7 @@ def whole(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Sets whose values all lie in one tile; a program has some of B at one place of P."""
+    """Process sets that fit in one tile; each program processes one tile of B at one index of P."""
     A, B, C = extents(sizes)
     blocks = tl.cdiv(B, BB)
     p = (tl.program_id(0) // blocks).to(tl.int64)
@@ -130,7 +130,7 @@ def moments(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Leave number, mean and spread of x for each split of A and each set."""
+    """Write the count, mean and sum of squared deviations of x for each split of A and each set."""
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
     at, inside = of_set(p, b, inside_b, WIDE)
@@ -142,7 +142,7 @@ def moments(
 
 @triton.jit
 def _shift(x, at, inside, SHIFT: tl.constexpr):
-    """Return the first value of each set, so that digits are spent on what differs."""
+    """Return the first value of each set; subtracting it first keeps digits for the differences."""
     if SHIFT:
         return load(x, at, inside)
     else:
@@ -163,7 +163,7 @@ def spread(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Leave the sum of |x − μ| for each split and set, for p = 1."""
+    """Write the sum of |x − μ| for each split and set, for p = 1."""
     A, B, C = extents(sizes)
     part, p, b, inside_b, first, last = share(A, B, splits, BA, BB, WIDE)
     at, inside = of_set(p, b, inside_b, WIDE)
@@ -197,7 +197,7 @@ def conclude(
     BB: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Write μ and s² from what was left; for p = 1, s² alone from the sums of :func:`spread`."""
+    """Write μ and s² from the partial results; for p = 1 only s², from :func:`spread`."""
     A, B, C = extents(sizes)
     blocks = tl.cdiv(B, BB)
     p = (tl.program_id(0) // blocks).to(tl.int64)
@@ -240,7 +240,7 @@ def normalize(
 ):
     """Normalize by `mean` and `square`.
 
-    Backwards: what was read last is the likeliest to be in the cache still.
+    Tiles are processed in reverse order, since those read last are most likely still in the cache.
     """
     A, B, C = extents(sizes)
     program = tl.num_programs(0) - 1 - tl.program_id(0)

@@ -1,7 +1,7 @@
-"""From the strides of tensors to the four axes (P, A, B, C) in which kernels see them.
+"""Turn the strides of tensors into the four axes (P, A, B, C) by which kernels address them.
 
-Statistics are over A and C, one for each (p, b).  A is the axis that is walked along and split
-between programs, C the one beside it; no order in memory is asked of the four.
+Statistics are over A and C, one for each (p, b).  Kernels loop over A and split it between
+programs; C is the second reduced axis.  The four axes may have any order in memory.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["Axes", "Axis", "find"]
 
 
 class Axis(NamedTuple):
-    """Neighbouring dims of one kind taken together: their size, and each tensor's stride.
+    """Adjacent dims of one kind, merged: their size, and each tensor's stride.
 
-    A stride is None where the tensor does not change along them.
+    A stride is None if the tensor does not vary along them.
     """
 
     size: int
@@ -32,23 +32,23 @@ class Axes(NamedTuple):
 
     @property
     def sets(self) -> int:
-        """How many statistics there are."""
+        """The number of statistics."""
         return self.p.size * self.b.size
 
     @property
     def length(self) -> int:
-        """How many values a statistic is of."""
+        """The number of values in a set, those of one statistic."""
         return self.a.size * self.c.size
 
     def steps(self, index: int) -> tuple[int | None, ...]:
-        """The strides of the tensor of that index."""
+        """The strides of the tensor with this index."""
         return tuple(axis.strides[index] for axis in self)
 
 
 def find(
     shape: Sequence[int], reduced: Sequence[int], strides: Sequence[Sequence[int | None]]
 ) -> Axes | None:
-    """Return the axes for tensors of these strides, the input's first; None if four do not do."""
+    """Return the axes for tensors of these strides, the input first; None if four are too few."""
     order = sorted(
         (dim for dim, size in enumerate(shape) if size > 1),
         key=lambda dim: strides[0][dim] or 0,
@@ -80,7 +80,7 @@ def _merge(axes: Sequence[tuple[bool, Axis]]) -> list[tuple[bool, Axis]]:
 
 
 def _follow(outer: Axis, inner: Axis) -> bool:
-    """Whether a step along `outer` is for every tensor one past the end of `inner`."""
+    """Whether, for every tensor, a step along `outer` is a step past the end of `inner`."""
     return all(
         (far is None and near is None)
         or (far is not None and near is not None and far == near * inner.size)

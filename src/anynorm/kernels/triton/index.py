@@ -1,7 +1,7 @@
-"""Parts of kernels: where a tile lies, and how its values come and go.
+"""Functions for kernels: the offsets of a tile, and its loads and stores.
 
-A tile has the axes (A, B, C) at one place of P.  `at` are the places (p, a, b, c) and `inside` says
-which of (a, b, c) there are.
+A tile has the axes (A, B, C) at one index of P.  `at` are the indices (p, a, b, c); `inside` are
+the masks of (a, b, c).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = [
     "store",
 ]
 
-# Wrapped: Triton 3.6 takes no plain text as a default.
+# A constexpr, because Triton 3.6 does not accept a plain string as a default.
 NO_HINT = tl.constexpr("")
 
 
 @triton.jit
 def line(first, size, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """Return `BLOCK` places from the `first` on, and which are below `size`."""
+    """Return `BLOCK` indices starting at `first`, and the mask of those below `size`."""
     place = first + tl.arange(0, BLOCK)
     inside = place < size
     if WIDE:
@@ -49,7 +49,7 @@ def of_set(p, b, inside_b, WIDE: tl.constexpr):
 
 @triton.jit
 def length(A, C):
-    """Return how many values a set has, as a number that the compiler may fold or not."""
+    """Return the number of values in a set as a float32; A and C may be constants or not."""
     return tl.full((), 1.0, tl.float32) * A * C
 
 
@@ -68,7 +68,7 @@ def extents(sizes):
 
 @triton.jit
 def offset(operand, at):
-    """Return the places of a tile in memory, with size 1 along axes that the operand lacks."""
+    """Return the offsets of a tile in memory, with size 1 along axes that the operand lacks."""
     place = tl.zeros((1, 1, 1), tl.int32)
     if operand.has & P:
         place = place + at[0] * operand.p * operand.unit
@@ -89,7 +89,7 @@ def offset(operand, at):
 
 @triton.jit
 def accept(operand, inside):
-    """Return which of these places may be used."""
+    """Return the mask of these offsets."""
     mask = tl.full((1, 1, 1), True, tl.int1)
     if operand.has & A:
         mask = mask & inside[0][:, None, None]
@@ -110,7 +110,7 @@ def load(operand, at, inside, KEEP: tl.constexpr = NO_HINT):
 
 @triton.jit
 def load_whole(operand, at, inside, KEEP: tl.constexpr = NO_HINT):
-    """Return a tile as :func:`load` does, in its whole size also where the tensor is expanded."""
+    """Return a tile as :func:`load` does, but in full size even if the tensor is expanded."""
     values = load(operand, at, inside, KEEP)
     mask = cover(inside)
     if values.shape == mask.shape:
@@ -121,14 +121,14 @@ def load_whole(operand, at, inside, KEEP: tl.constexpr = NO_HINT):
 
 @triton.jit
 def store(operand, at, inside, values, first=0):
-    """Write a tile in the type of the operand, whose memory begins at `first`."""
+    """Write a tile in the type of the operand, from the offset `first` on."""
     pointer = operand.data + first + offset(operand, at)
     tl.store(pointer, values, mask=accept(operand, inside))
 
 
 @triton.jit
 def load_bits(operand, at, inside):
-    """Return which bits are set, of those that lie as the operand's strides say."""
+    """Return which bits are set; the operand's strides locate them."""
     place = offset(operand, at)
     byte = tl.load(operand.data + (place >> 3), mask=accept(operand, inside), other=0)
     return ((byte.to(tl.int32) >> (place & 7).to(tl.int32)) & 1) != 0
@@ -136,7 +136,7 @@ def load_bits(operand, at, inside):
 
 @triton.jit
 def pack(bits, AXIS: tl.constexpr):
-    """Return a tile of bytes, of each 8 values along an axis."""
+    """Return a tile of bytes, each made of 8 values along an axis."""
     a: tl.constexpr = bits.shape[0]
     b: tl.constexpr = bits.shape[1]
     c: tl.constexpr = bits.shape[2]

@@ -1,7 +1,7 @@
-"""Plans: what is launched for tensors of certain forms, found once and run again and again.
+"""Plans: the launches for tensors of certain forms, computed once and reused.
 
-A call has some two hundred microseconds of questions before its first launch; a plan has the
-answers, so that what is left is memory for the outputs and the launches themselves.
+Choosing kernels, grids and arguments takes about two hundred microseconds per call.  A plan stores
+the result, so that a call only allocates the outputs and launches the kernels.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Launch", "LaunchPlan", "Slot", "on_device_of", "planned"]
 
-_MOST = 4096  # plans that are kept
+_MOST = 4096  # the number of plans in the cache
 _plans: dict[Any, LaunchPlan | None] = {}
 
 
 class Slot(NamedTuple):
-    """Stands for the tensor of that name in the arguments of a kernel."""
+    """A placeholder for the tensor `name` in the arguments of a kernel."""
 
     name: str
 
@@ -40,25 +40,25 @@ class Launch:
         names = kernel.arg_names
         given = dict(zip(names, args, strict=False)) | options
         self.args = [given.pop(name) for name in names]
-        self.options = given  # what is the compiler's: warps
+        self.options = given  # options of the compiler: warps
         self.slots = [(i, *_slot(arg)) for i, arg in enumerate(self.args) if _slot(arg)[0]]
         self._compiled: Any = None
 
     def run(self, tensors: Mapping[str, Tensor]) -> None:
-        """Launch it on the tensors, compiled at the first time."""
+        """Launch the kernel on the tensors; the first launch compiles it."""
         args = list(self.args)
         for index, name, steps in self.slots:
             args[index] = Operand(tensors[name], *steps) if steps else tensors[name]
         if self._compiled is None:
             compiled = self.kernel[self.grid](*args, **self.options)
-            # The interpreter compiles nothing.
+            # The interpreter does not compile.
             self._compiled = None if compiled is None else compiled[self.grid]
         else:
             self._compiled(*args)
 
 
 def _slot(arg: Any) -> tuple[str, tuple[Any, ...]]:
-    """The name of the tensor that an argument waits for, and an operand's strides."""
+    """The name of the tensor that replaces an argument, and the strides of an operand."""
     if isinstance(arg, Operand):
         return arg.data.name, arg[1:]
     return (arg.name if isinstance(arg, Slot) else "", ())
@@ -66,9 +66,9 @@ def _slot(arg: Any) -> tuple[str, tuple[Any, ...]]:
 
 @dataclass
 class LaunchPlan:
-    """The launches for a call, and the tensors that they need beside those that are given.
+    """The launches for a call, and the tensors that they need in addition to the inputs.
 
-    `copies` are given tensors that are laid out anew before: their forms by name.
+    `copies`: inputs that are copied to another memory layout first, as forms by name.
     """
 
     x: Form
@@ -78,17 +78,17 @@ class LaunchPlan:
 
     @classmethod
     def of(cls, call: KernelCall, outputs: Iterable[str]) -> LaunchPlan:
-        """Begin a plan of a call that makes these of its tensors."""
+        """Return a plan without launches for a call with these outputs."""
         forms = {name: own for name in outputs if (own := call.forms[name]) is not None}
         return cls(call.x, forms, call.copies)
 
     def buffer(self, name: str, shape: Sequence[int]) -> Slot:
-        """Add memory for float32 values of that shape."""
+        """Add a buffer of float32 values of this shape."""
         self.buffers[name] = self.x.like(shape, torch.float32)
         return Slot(name)
 
     def launch(self, kernel: Any, programs: int, *args: Any, **options: Any) -> None:
-        """Add the launch of a kernel."""
+        """Add a launch of a kernel."""
         self.launches.append(Launch(kernel, programs, *args, **options))
 
     def run(self, given: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class LaunchPlan:
 
 
 def on_device_of(device: torch.device) -> Any:
-    """Triton launches on the current device, whatever the tensors'."""
+    """Make the device of the tensors current, because Triton launches on the current device."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(device)
@@ -116,7 +116,7 @@ def planned(
     given: Mapping[str, Tensor | None],
     rest: Sequence[Any],
 ) -> LaunchPlan | None:
-    """Return what `planner` makes of the forms and the `rest`, remembered; None if nothing."""
+    """Return the plan that `planner` makes from the forms and the `rest`, cached; or None."""
     forms = {name: form(tensor) for name, tensor in given.items()}
     rest = [tuple(each) if isinstance(each, list) else each for each in rest]
     key = (planner, *forms.values(), *rest)

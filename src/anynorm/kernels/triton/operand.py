@@ -1,4 +1,4 @@
-"""How a kernel sees a tensor: memory, and a step along each of the four axes (P, A, B, C)."""
+"""A tensor as a kernel addresses it: memory, and a stride for each of the axes (P, A, B, C)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["A", "B", "C", "Extent", "Operand", "P"]
 
 P, A, B, C = (tl.constexpr(1 << axis) for axis in range(4))
 
-_WHOLE = 16  # values; no read is wider
+_WHOLE = 16  # values; the widest read
 _NONE = 3  # of the axes A, B and C
 
 
 class Extent(NamedTuple):
     """A size as units · unit.
 
-    The compiler learns from a `unit` that it knows how many values one read may take.
+    `unit` is a compile-time constant; from it the compiler knows how wide a read may be.
     """
 
     units: int
@@ -35,9 +35,10 @@ class Extent(NamedTuple):
 class Operand(NamedTuple):
     """A tensor, or its address in a kernel, with its strides.
 
-    `has` names the axes along which it changes, by the bits of :data:`P`, :data:`A`, :data:`B` and
-    :data:`C`: equal values need not be loaded.  Along the axis `near` of (A, B, C) neighbours are
-    neighbours in memory (3 for none); all other strides are multiples of `unit`, and counted in it.
+    `has` is the set of axes along which the tensor varies, by the bits :data:`P`, :data:`A`,
+    :data:`B` and :data:`C`; along other axes values are loaded once.  `near` is the axis of
+    (A, B, C) with stride 1 (3 if there is none); all other strides are given as multiples of
+    `unit`.
     """
 
     data: Any

@@ -1,4 +1,4 @@
-"""The operators for CUDA.  Each hands what the kernels do not serve to its plain-PyTorch twin."""
+"""The operators for CUDA.  If no kernel fits, each calls its plain-PyTorch implementation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _or_formula(kernel: Callable[..., Found | None]) -> Callable[..., Found]:
-    """What a kernel returns; where that is None, what the plain formula does."""
+    """Return the result of the kernels; if it is None, that of the plain formula."""
     formula = getattr(torch.ops.anynorm, f"{kernel.__name__}_formula").default
 
     @functools.wraps(kernel)
@@ -108,7 +108,7 @@ def _backward(
 
 
 def _summed(found: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """The gradient of γ or β from its rows; empty where there is none."""
+    """The gradient of γ or β, the sum of its rows; empty if there is no γ or β."""
     if name not in found:
         return x.new_empty(0)
     rows, parameter = found[f"d{name}"], found[name]
@@ -138,6 +138,6 @@ def track_(
 def _run(
     planner: Planner, given: Mapping[str, Tensor | None], rest: Sequence[Any]
 ) -> dict[str, Tensor] | None:
-    """All tensors after the launches; None where there are no kernels for these."""
+    """All tensors after the launches; None if no kernels fit."""
     plan = planned(planner, given, rest)
     return None if plan is None else plan.run(given)

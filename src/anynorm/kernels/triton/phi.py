@@ -1,6 +1,6 @@
-"""φ and its derivative.  The name is a compile-time constant, so one branch is left of the table.
+"""φ and its derivative.  The name is a compile-time constant, so only one branch is compiled.
 
-A name without a branch fails to compile: it must never be taken for the identity.
+A name without a branch fails to compile, so it cannot be mistaken for the identity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SQRT_HALF = tl.constexpr(0.7071067811865476)
 _GAUSSIAN = tl.constexpr(0.3989422804014327)  # 1/√(2π)
 _STEEP = tl.constexpr(1.5957691216057308)  # √(8/π), and the factor of z³, of gelu_tanh
 _CUBIC = tl.constexpr(0.044715)
-_SERIES = tl.constexpr(0.1)  # below it tanh is its series, where the quotient would cancel
+_SERIES = tl.constexpr(0.1)  # below it tanh uses its series, because the quotient would cancel
 
 
 @triton.jit
@@ -41,13 +41,13 @@ def tanh(z):
 
 @triton.jit
 def clip(z, low, high):
-    """Return z between two bounds."""
+    """Return z clamped to two bounds."""
     return tl.where(z < low, low, tl.where(z > high, high, z))
 
 
 @triton.jit
 def mish(z):
-    """Return tanh(log(1 + e^z)), which z is multiplied by, and the derivative of the product."""
+    """Return tanh(log(1 + e^z)), the factor of z in mish, and the derivative of the product."""
     w = tl.where(z > 30, 30.0, z)  # e^z squared stays finite; beyond, both are 1
     e = tl.exp(w)
     n = e * (e + 2.0)
@@ -67,9 +67,9 @@ def gelu_tanh(z):
 
 @triton.jit
 def table(z, dy, PHI: tl.constexpr):  # noqa: C901 - one branch for each φ
-    """Return φ(z) and dy · φ'(z).  The compiler drops the one that is not used.
+    """Return φ(z) and dy · φ'(z).  The compiler drops the unused one.
 
-    Not a number is passed on.
+    NaN stays NaN.
     """
     if PHI == "identity":
         return z, dy
@@ -113,13 +113,13 @@ PHIS = tuple(re.findall(r'PHI == "(\w+)"', inspect.getsource(table.fn)))
 
 @triton.jit
 def activate(z, PHI: tl.constexpr):
-    """Return φ(z); a name that the table lacks fails its static_assert."""
+    """Return φ(z); an unknown name fails a static_assert."""
     value, _ = table(z, z, PHI)
     return value
 
 
 @triton.jit
 def descend(dy, z, PHI: tl.constexpr):
-    """Return dy · φ'(z); a name that the table lacks fails its static_assert."""
+    """Return dy · φ'(z); an unknown name fails a static_assert."""
     _, gradient = table(z, dy, PHI)
     return gradient

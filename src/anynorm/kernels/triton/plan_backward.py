@@ -1,4 +1,4 @@
-"""Plans of the backward, from forms to launches."""
+"""Plans of the backward pass, from forms to launches."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from anynorm.kernels.triton.tiles import (
 
 __all__ = ["normalize", "standardize"]
 
-_MOST = 1 << 14  # values of a set that a program keeps in registers, beside as many of dy
+_MOST = 1 << 14  # most values of a set that a program keeps in registers, plus as many of dy
 _PER_THREAD = 32
 
 
 def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
-    """Plan dx, dresidual and the rows that add up to the gradients of γ and β."""
+    """Plan dx, dresidual and the rows whose sums are the gradients of γ and β."""
     *statistic, phi = rest
     return _planned(forms, dims, Scale.of(dims, *statistic), phi)
 
@@ -58,7 +58,7 @@ def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -
 
 @dataclass(frozen=True)
 class _Backward:
-    """What launches of a call have in common.  `bits`: whether φ's derivative follows from some."""
+    """The common arguments of the launches.  `bits`: whether φ's derivative is read from bits."""
 
     plan: LaunchPlan
     call: KernelCall
@@ -67,7 +67,7 @@ class _Backward:
     phi: str
 
     def add(self) -> bool:
-        """Add the launches to the plan; say whether there are kernels for them."""
+        """Add the launches to the plan; return whether there are kernels for them."""
         found = self.call
         tile = resident(found.axes, _MOST, _PER_THREAD, found.units)
         if tile is not None and not self.scale.constant:
@@ -99,7 +99,7 @@ class _Backward:
         )
 
     def _in_parts(self) -> None:
-        """Sums first, unless statistics are constants, then dx."""
+        """Launch the sums first, unless statistics are constants, then dx."""
         axes, inside = self.call.axes, self.call.differs_inside
         tile = streaming(axes, self.call.affine)
         sums = None if self.scale.constant else self._sums(tile)
@@ -125,7 +125,7 @@ class _Backward:
         )
 
     def _sums(self, tile: Tile) -> Slot:
-        """Those over each set, of g, of g · (x − μ)/σ, and for p = 1 of the slope."""
+        """The sums over each set of g, of g · (x − μ)/σ, and for p = 1 of the slope."""
         axes = self.call.axes
         parts, fields = splits(axes, tile, self.call.units), 2 + (self.scale.power == "absolute")
         left = self.plan.buffer("left", (fields, parts, axes.sets))
@@ -157,14 +157,14 @@ class _Backward:
         return [*self.call.operands("dy", "x", "residual"), bits, *self.call.operands(*names)]
 
     def _columns(self, tile: Tile, others: int) -> int:
-        """By how many programs B is walked: by few where they add up γ's gradient over it."""
+        """The number of programs along B; it is small if they sum γ's gradient over B."""
         axes, affine = self.call.axes, self.call.affine
         if affine is None or axes.b.strides[affine] is not None:
             return tile.blocks(axes)
         return columns(axes, tile, axes.p.size * others, self.call.units)
 
     def _rows(self, rows: int, width: int) -> list[Operand | None]:
-        """Buffers of which the rows add up to the gradients of γ and β."""
+        """Buffers of rows whose sums are the gradients of γ and β."""
         return [self._rows_of(name, rows, width) for name in ("weight", "bias")]
 
     def _rows_of(self, name: str, rows: int, width: int) -> Operand | None:

@@ -1,4 +1,4 @@
-"""Plans of the forward, from forms to launches."""
+"""Plans of the forward pass, from forms to launches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from anynorm.kernels.triton.tiles import (
 
 __all__ = ["moments", "normalize", "reduced", "standardize"]
 
-_MOST = 1 << 16  # values of a set that a program keeps in registers
+_MOST = 1 << 16  # most values of a set that a program keeps in registers
 _PER_THREAD = 16
 
 
@@ -43,7 +43,7 @@ def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | N
 
 
 def normalize(forms: Forms, eps: float, phi: str) -> LaunchPlan | None:
-    """Plan y and sign_mask, for the statistics that are there."""
+    """Plan y and sign_mask, with given statistics."""
     found = call(reduced(forms), {**forms, "y": x_of(forms).dense()})
     if found is None:
         return None
@@ -52,7 +52,7 @@ def normalize(forms: Forms, eps: float, phi: str) -> LaunchPlan | None:
 
 
 def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
-    """Plan mean and square alone."""
+    """Plan only mean and square."""
     statistic: tuple[Any, ...] = (*rest, 0.0)
     scale = Scale.of(dims, *statistic)
     found = call(dims, {**forms, **_statistics(forms, dims)})
@@ -65,7 +65,7 @@ def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
 
 
 def reduced(forms: Forms) -> list[int]:
-    """The dims that given statistics do not have."""
+    """The dims over which the given statistics are reduced."""
     mean = forms["mean"]
     assert mean is not None
     pairs = enumerate(zip(x_of(forms).shape, mean.shape, strict=True))
@@ -80,7 +80,7 @@ def _statistics(forms: Forms, dims: Sequence[int]) -> dict[str, Form]:
 
 @dataclass(frozen=True)
 class _Forward:
-    """What launches of a call have in common."""
+    """The common arguments of the launches."""
 
     plan: LaunchPlan
     call: KernelCall
@@ -94,7 +94,7 @@ class _Forward:
         return cls(plan, found, scale, phi)
 
     def add(self) -> bool:
-        """Add the launches to the plan; say whether there are kernels for them."""
+        """Add the launches to the plan; return whether there are kernels for them."""
         tile = resident(self.call.axes, _MOST, _PER_THREAD, self.call.units)
         if tile is not None and not self.scale.constant:
             self._whole(tile)
@@ -177,14 +177,14 @@ class _Forward:
         self._finish(tile)
 
     def _operands(self, tile: Tile) -> list[Operand | None]:
-        """Those of kernels that write y; with it the bits, where bytes lie inside tiles."""
+        """The operands of kernels that write y; also the bits, if no byte crosses a tile."""
         together = self._keeps and self._axis(tile) is not None
         sign_mask = self.call.operand("y", "sign_mask") if together else None
         names = ("x", "residual", "weight", "bias", "y", "mean", "square")
         return [*self.call.operands(*names), sign_mask]
 
     def _finish(self, tile: Tile) -> None:
-        """Write the bits where they are not written with y."""
+        """Write the bits in a launch of their own, if they are not written with y."""
         if self._keeps and self._axis(tile) is None:
             bits.fill(self.plan, self.call.x.numel)
 

@@ -1,4 +1,4 @@
-"""Running statistics: one launch for a layer, which never takes in what is not finite."""
+"""Running statistics: one launch for a layer; NaN and infinite statistics are left out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def track(
     momentum: float | None,
     correction: float,
 ) -> None:
-    """Move the running statistics towards those of a batch, of which all have one shape.
+    """Move the running statistics towards those of a batch; all tensors have the same shape.
 
-    Without a `momentum`, by one over the `count`, which a batch with anything finite raises by one.
+    Without a `momentum` the weight is 1 / `count`.  The count increases by one if any statistic of
+    the batch is finite.
     """
     block = min(_BLOCK, triton.next_power_of_2(max(1, mean.numel())))
     tensors = (mean, var, batch_mean, batch_var, count)
@@ -35,11 +36,11 @@ def track(
 
 @triton.jit
 def _batch(mean, var, batch_mean, batch_var, correction, place, inside):
-    """Return the statistics of the batch, rounded as the running ones, and which are finite."""
+    """Return the statistics of the batch in the type of the running ones, and which are finite."""
     m = _rounded(tl.load(batch_mean + place, mask=inside, other=0), mean)
     v = tl.load(batch_var + place, mask=inside, other=0).to(tl.float64) * correction
     v = _rounded(v, var)
-    # A difference from itself is zero for what is finite, and for nothing else.
+    # x − x is zero if and only if x is finite.
     return m, v, inside & (m - m == 0) & (v - v == 0)
 
 
@@ -50,7 +51,7 @@ def _rounded(values, pointer):
 
 @triton.jit
 def _wide(values, pointer):
-    """Return values in the type that is computed in: 16-bit arithmetic would lose their digits."""
+    """Return values in the type of the computation: 16-bit arithmetic would lose digits."""
     return values.to(tl.float64 if pointer.dtype.element_ty == tl.float64 else tl.float32)
 
 
@@ -66,7 +67,7 @@ def _track(
         _, _, usable = _batch(mean, var, batch_mean, batch_var, correction, place, place < size)
         seen = seen | usable.to(tl.int32)
     if count is not None:
-        batches = tl.maximum(batches, 0) + tl.max(seen, 0)  # below 0 it is no count
+        batches = tl.maximum(batches, 0) + tl.max(seen, 0)  # a negative count is invalid
         tl.store(count, batches)
     weight = 1.0 / batches.to(tl.float64) if momentum is None else momentum
     for start in range(0, size, BLOCK):
@@ -79,7 +80,7 @@ def _track(
 @triton.jit
 def _move(pointer, batch, usable, weight):
     old = _wide(tl.load(pointer, mask=usable, other=0), pointer)
-    # The difference is taken from the nearer end: one that is much smaller would cancel.
+    # Start from the nearer end: otherwise a result that is much smaller would cancel.
     away, weight = batch - old, _wide(weight + tl.zeros_like(batch), pointer)
     moved = tl.where(weight < 0.5, old + weight * away, batch - (1.0 - weight) * away)
     tl.store(pointer, moved, mask=usable)

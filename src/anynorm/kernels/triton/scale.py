@@ -1,4 +1,4 @@
-"""Which σ the kernels know."""
+"""The scales σ that kernels support."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POWERS = {1.0: "absolute", 2.0: "square", math.inf: "largest"}
 
 
 class Scale(NamedTuple):
-    """The statistic of an operator, as kernels are told.
+    """The statistic of an operator, as arguments of kernels.
 
     `constant`: μ and σ are given, and do not depend on x.
     """
@@ -34,9 +34,9 @@ class Scale(NamedTuple):
         factor: float,
         eps: float,
     ) -> Scale | None:
-        """Return the scale; None for powers and origins that kernels do not know.
+        """Return the scale; None if kernels do not support it.
 
-        Nor do they know that no dims are all dims to the formula.
+        They do not support empty dims either, which mean all dims in the formula.
         """
         power = _POWERS.get(p)
         if power is None or not dims or (about_mean and not center):
@@ -47,5 +47,5 @@ class Scale(NamedTuple):
 
     @classmethod
     def given(cls, eps: float) -> Scale:
-        """Return that of statistics that are given."""
+        """Return the scale for given statistics."""
         return cls(True, True, "square", 1.0, eps, True)

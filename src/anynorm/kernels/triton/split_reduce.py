@@ -1,8 +1,8 @@
-"""Parts of kernels: A is split between programs, which leave what they found side by side.
+"""Functions for kernels: A is split between programs, which write partial results side by side.
 
-It is taken together in a fixed order, so that nothing depends on which program comes first.  What
-is left lies in rows of one value for each set: a row for each split, of the first field, then of
-the second, and so on.
+The parts are added in a fixed order, so the result does not depend on the order of the programs.
+Each row of parts has one value for each set.  There is one row for each split: first those of the
+first field, then those of the second, and so on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["alone", "leave", "merged", "share", "total"]
 
 @triton.jit
 def share(A, B, splits, BA: tl.constexpr, BB: tl.constexpr, WIDE: tl.constexpr):
-    """Return what this program has: the split, p, some of B, and A from the first to the last."""
+    """Return the share of this program: its split, p, a tile of B, and its range of A."""
     part, group = tl.program_id(0) % splits, tl.program_id(0) // splits
     blocks = tl.cdiv(B, BB)
     b, inside_b = line(group % blocks * BB, B, BB, WIDE)
@@ -36,7 +36,7 @@ def leave(rows, row, sets, index, inside, values):
 
 @triton.jit
 def alone(values):
-    """Return the value of a tile of one as a scalar, which every layout has for nothing."""
+    """Return the value of a one-element tile as a scalar, which needs no conversion of layouts."""
     if values.shape[1] == 1:
         return tl.sum(values)
     else:
@@ -59,7 +59,7 @@ def total(rows, field, splits, sets, index, inside, SPLITS: tl.constexpr):
 
 @triton.jit
 def merged(rows, splits, sets, index, inside, SPLITS: tl.constexpr):
-    """Return the mean and the mean squared deviation from it, of number, mean and spread."""
+    """Return the mean and the mean squared deviation, from the counts, means and spreads."""
     number = _taken(rows, 0, splits, sets, index, inside, SPLITS)
     mean = _taken(rows, 1, splits, sets, index, inside, SPLITS)
     spread = _taken(rows, 2, splits, sets, index, inside, SPLITS)

@@ -1,8 +1,8 @@
-"""Parts of kernels: μ and s² of tiles.
+"""Functions for kernels: μ and s² of tiles.
 
-Nothing is a difference of large sums: a tile that is there at once is centred first; over many
-tiles each lane follows Welford 1962, about a value of the set, and lanes are merged as parts of one
-sample (Chan, Golub & LeVeque 1983).
+No result is a difference of large sums.  A set in one tile is centred first.  Over many tiles each
+lane uses Welford 1962, relative to a value of the set; the lanes are merged as parts of one sample
+(Chan, Golub & LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["centred", "given", "inverse_of", "joined", "measured", "over", "spli
 
 @triton.jit
 def over(values):
-    """Return the sum over A and C, which stay with size 1."""
+    """Return the sum over A and C; both keep size 1."""
     if values.shape[2] > 1:
         values = tl.sum(values, 2, keep_dims=True)
     if values.shape[0] > 1:
@@ -27,7 +27,7 @@ def over(values):
 
 @triton.jit
 def largest(values):
-    """Return the largest over A and C, which stay with size 1."""
+    """Return the largest over A and C; both keep size 1."""
     if values.shape[2] > 1:
         values = tl.max(values, 2, keep_dims=True)
     if values.shape[0] > 1:
@@ -37,7 +37,7 @@ def largest(values):
 
 @triton.jit
 def centred(x, mask, count):
-    """Return the mean in two parts, and x less it: the second round takes the first's rounding."""
+    """Return the mean in two parts, and x − mean; the second part corrects the first's rounding."""
     high = over(x) / count
     away = tl.where(mask, x - high, 0.0)
     low = over(away) / count
@@ -46,13 +46,13 @@ def centred(x, mask, count):
 
 @triton.jit
 def measured(d, count, POWER: tl.constexpr):
-    """Return s² for C = 1, of deviations that are zero outside."""
+    """Return s² for C = 1; deviations are zero outside the mask."""
     if POWER == "square":
         return over(d * d) / count
     elif POWER == "absolute":
         mean = over(tl.abs(d)) / count
         return mean * mean
-    else:  # the largest of numbers leaves out what is none
+    else:  # the maximum ignores NaN
         top = largest(tl.abs(d)) + over(tl.where(d != d, d, 0.0))
         return top * top
 
@@ -65,21 +65,21 @@ def inverse_of(square, eps):
 
 @triton.jit
 def split(mean):
-    """Return a mean of more digits as its nearest float32 and the rest."""
+    """Return a float64 mean as its nearest float32 and the remainder."""
     high = mean.to(tl.float32)
     return high, (mean.to(tl.float64) - high.to(tl.float64)).to(tl.float32)
 
 
 @triton.jit
 def given(mean, square, at, inside):
-    """Return the parts of μ, and s², of statistics in memory."""
+    """Load the statistics: the two parts of μ, and s²."""
     there = inside[1][None, :, None]
     high, low = split(tl.load(mean.data + offset(mean, at), mask=there, other=0))
     s = tl.load(square.data + offset(square, at), mask=there, other=1).to(tl.float32)
     return high, low, s
 
 
-# Tiles on their way from memory while one is worked on.
+# The number of tiles loaded ahead while one is processed.
 STAGES = tl.constexpr(3)
 
 
@@ -97,11 +97,11 @@ def welford(
     BC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Return number, mean and squared deviations of x − shift, for a from `first` to `last`.
+    """Return count, mean and squared deviations of x − shift, for a from `first` to `last`.
 
-    A lane has a value at each step, or at each but the last ones.  Only where the walk along A ends
-    in the midst of a tile, and begins anew for the next block of C, has it none in between: such
-    `TAILS` are kept apart.
+    Usually a lane has a value at every step, except for the last ones.  But if the loop over A ends
+    inside a tile and starts again for the next block of C, some lanes have no value in the middle.
+    With `TAILS`, each block of C is therefore computed separately and merged.
     """
     p, b = at
     shape: tl.constexpr = (BA, b.shape[0], BC)
@@ -127,7 +127,7 @@ def welford(
         blocks = tl.maximum(C - tl.arange(0, BC) + BC - 1, 0) // BC
         number = (rows[:, None, None] * blocks[None, None, :]).to(tl.float32) + zeros
         mean, spread = m, s
-    # Known without looking: a sum of numbers would be taken in a layout of its own.
+    # Computed from the sizes: a sum over `number` would need another layout.
     total = tl.full((1, b.shape[0], 1), 1.0, tl.float32) * (last - first) * C
     middle = over(number * mean) / tl.maximum(total, 1.0)
     away = mean - middle
@@ -136,7 +136,7 @@ def welford(
 
 @triton.jit
 def joined(number, mean, spread, other, m, s):
-    """Return number, mean and squared deviations of two samples taken together."""
+    """Return count, mean and squared deviations of two samples merged."""
     share = other / tl.maximum(number + other, 1.0)
     away = m - mean
     return number + other, mean + away * share, spread + s + away * away * number * share

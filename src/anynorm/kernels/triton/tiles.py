@@ -1,7 +1,7 @@
-"""How the work is cut: a small rule from shape and device, in place of an autotuner.
+"""How work is divided into tiles: simple rules from shape and device, instead of an autotuner.
 
-Blocks are powers of two.  The axis nearest in memory comes first, so that a warp reads whole lines;
-a set that fits in the registers of a program is kept there.
+Blocks are powers of two.  The axis with the least stride is filled first, so that a warp reads
+whole cache lines.  A set that fits in the registers of a program is kept there.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ __all__ = [
     "streaming",
 ]
 
-_LINE = 128  # values side by side that make a read efficient
-_TOGETHER = 4  # neighbours in one read
-_SECTOR = 32  # fewer of them waste what is read
-_STREAMED = 4096  # values of a tile that is walked along
-_UNCUT = 256  # at most as many of C where it may not be cut
-_SIDE = 1024  # at most as many of the axis that is not walked along
-_LEAST = 2048  # values of a resident tile, where there are as many sets
+_LINE = 128  # adjacent values that make a read efficient
+_TOGETHER = 4  # adjacent values in one read
+_SECTOR = 32  # fewer adjacent values waste memory bandwidth
+_STREAMED = 4096  # values of a streaming tile
+_UNCUT = 256  # the largest C if it may not be cut
+_SIDE = 1024  # the most values of the axis that is not looped over
+_LEAST = 2048  # least values of a resident tile, if there are enough sets
 _MOST_WARPS = 32 if torch.version.hip is None else 16  # of 64 threads there
-_WALKING = 8  # warps of a multiprocessor, whose registers hold what they add up
+_WALKING = 8  # warps of a multiprocessor whose registers hold their sums
 _PROGRAMS_PER_UNIT = 4
 _MOST_SPLITS = 512
-_MERGED = 4096  # parts of statistics that a program takes together
-_SMALL = 1 << 20  # values that one launch handles best, however few its programs
+_MERGED = 4096  # partial statistics that one program merges
+_SMALL = 1 << 20  # values for which one launch is best, even with few programs
 
 
 class Tile(NamedTuple):
-    """Values along A, B and C, and the warps that share them."""
+    """A tile: its sizes along A, B and C, and its number of warps."""
 
     a: int
     b: int
@@ -49,37 +49,37 @@ class Tile(NamedTuple):
 
     @classmethod
     def of(cls, a: int, b: int, c: int, per_thread: int) -> Tile:
-        """Return the tile with warps enough that each thread has so many values."""
+        """Return the tile with enough warps for `per_thread` values in each thread."""
         warps = a * b * c // (32 * per_thread)
         return cls(a, b, c, max(1, min(_MOST_WARPS, warps)))
 
     def options(self, wide: bool) -> dict[str, int | bool]:
-        """Return what a launch is told; `wide` where places do not fit in 32 bits."""
+        """Return the options of a launch; `wide`: offsets do not fit in 32 bits."""
         return {"BA": self.a, "BB": self.b, "BC": self.c, "WIDE": wide, "num_warps": self.warps}
 
     def blocks(self, axes: Axes) -> int:
-        """How many tiles B is cut in."""
+        """The number of tiles along B."""
         return -(-axes.b.size // self.b)
 
     def tails(self, axes: Axes) -> bool:
-        """Whether lanes are empty in the midst of a walk: at the end of A, for each block of C."""
+        """Whether lanes are empty amid the loops: at the end of A, for each block of C."""
         return axes.a.size % self.a != 0 and axes.c.size > self.c
 
     def rows(self, axes: Axes) -> int:
-        """How many tiles A is cut in."""
+        """The number of tiles along A."""
         return -(-axes.a.size // self.a)
 
 
 def power_of_two(size: int) -> int:
-    """Return the least power of two that is not less."""
+    """Return the least power of two that is not less than `size`."""
     return 1 << (size - 1).bit_length()
 
 
 def oriented(axes: Axes, affine: int | None = None) -> Axes | None:
-    """Return the axes with that as A which has more tiles.
+    """Return the axes, with A and C exchanged if C has more tiles.
 
-    C may not be cut where γ, whose strides have the index `affine`, differs along it and its
-    gradient is added up.  None where that would be so for both.
+    C may not be cut if γ varies along it and the gradient of γ is summed (`affine` is the index of
+    γ's strides).  The result is None if neither axis may be cut.
     """
     along_a = affine is not None and axes.a.strides[affine] is not None
     along_c = affine is not None and axes.c.strides[affine] is not None
@@ -92,7 +92,7 @@ def oriented(axes: Axes, affine: int | None = None) -> Axes | None:
 
 
 def resident(axes: Axes, most: int, per_thread: int, units: int) -> Tile | None:
-    """Return a tile of whole sets, of at most `most` values; None where that does not pay."""
+    """Return a tile of whole sets, with at most `most` values; None if that is not faster."""
     a, c = power_of_two(axes.a.size), power_of_two(axes.c.size)
     b = power_of_two(axes.b.size)
     near = _near(axes)
@@ -106,9 +106,9 @@ def resident(axes: Axes, most: int, per_thread: int, units: int) -> Tile | None:
 
 
 def streaming(axes: Axes, affine: int | None = None, per_thread: int = 16) -> Tile:
-    """Return a tile that is walked along A, and along C where that is longer.
+    """Return a tile for loops over A, and over C if C is longer than the tile.
 
-    C is not cut where γ, whose strides have the index `affine`, differs along it.
+    C is not cut if γ varies along it (`affine` is the index of γ's strides).
     """
     c = _side(axes.c.size)
     near = _near(axes)
@@ -126,35 +126,35 @@ def streaming(axes: Axes, affine: int | None = None, per_thread: int = 16) -> Ti
 
 
 def splits(axes: Axes, tile: Tile, units: int) -> int:
-    """Return into how many parts A is cut, so that the device has work everywhere."""
+    """Return the number of parts of A that gives all multiprocessors work."""
     programs = axes.p.size * tile.blocks(axes)
     wanted = -(-units * _PROGRAMS_PER_UNIT // programs)
     return max(1, min(wanted, tile.rows(axes), _MOST_SPLITS))
 
 
 def merging(parts: int) -> int:
-    """Return of how many sets a program takes so many parts together."""
+    """Return the number of sets whose `parts` partial results one program merges."""
     return max(1, _MERGED // power_of_two(parts))
 
 
 def columns(axes: Axes, tile: Tile, others: int, units: int) -> int:
-    """Return by how many programs B is walked, where each adds up what it has on its way.
+    """Return the number of programs that loop over B, each with its own partial gradient.
 
-    `others`: programs for each of them.
+    `others`: the number of programs along the other axes.
     """
     programs = units * max(1, _WALKING // tile.warps)
     return max(1, min(tile.blocks(axes), -(-programs // others)))
 
 
 def _is_aligned(axes: Axes) -> bool:
-    """Whether neighbours can be read together; if not each value takes registers of its own."""
+    """Whether adjacent values can be read together; otherwise each takes its own registers."""
     near = _near(axes)
     steps = (step for axis in axes if (step := axis.strides[0]) is not None and axis is not near)
     return math.gcd(near.size, *steps) % _TOGETHER == 0
 
 
 def _near(axes: Axes) -> Axis:
-    """The axis along which x has the least stride."""
+    """The axis along which x has the smallest stride."""
     steps = [(axis.strides[0], axis) for axis in (axes.a, axes.b, axes.c)]
     found = ((step, axis) for step, axis in steps if step is not None)
     return min(found, key=lambda s: s[0], default=(0, axes.c))[1]

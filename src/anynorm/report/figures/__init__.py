@@ -17,11 +17,11 @@ KINDS = {"series": series, "dots": dots, "heat": heat, "intervals": intervals}
 
 
 def draw(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Return plotly's ``data`` and ``layout``; `labels` decides which colour each name has.
+    """Return plotly's ``data`` and ``layout``; `labels` determines the colour of each name.
 
     Colours are references such as ``"@3"`` (third normalizer) or ``"@ink"``: the page replaces
     them by the palette of its light or dark theme.
     """
-    # No screen shows more digits, and fewer halve the page's data.
+    # Screens do not show more digits, and fewer digits halve the size of the page's data.
     drawn: dict[str, Any] = rounded(KINDS[figure["kind"]](figure, labels), digits=5)
     return drawn

@@ -15,7 +15,7 @@ ROW = 30
 
 
 def dots(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Return a figure of rows; several values of one normalizer stand below each other."""
+    """Return a figure of rows; several values of one normalizer are below each other."""
     panels = figure["panels"]
     data = [
         trace
@@ -63,7 +63,7 @@ def _traces(
         "x": values,
         "y": [position] * len(values),
         "marker": {"color": f"{look['color']}/0.45", "size": 6},
-        # The median often lies on a seed; its own text has all the seeds.
+        # The median often covers the dot of a seed; so its text names all seeds.
         "hoverinfo": "x" if row["median"] is None else "skip",
     }
     found = [{**common, **seeds}]
@@ -106,7 +106,7 @@ def _median(
 
 
 def _symbol(panel: Mapping[str, Any], row: Mapping[str, Any], look: Style) -> str:
-    """Return a symbol for each of several values of a normalizer, or the normalizer's own."""
+    """Return a symbol for each of several values of a normalizer; for one value, its own."""
     marks = _marks(panel)
     return MARKS[marks.index(row["mark"]) % len(MARKS)] if len(marks) > 1 else str(look["symbol"])
 

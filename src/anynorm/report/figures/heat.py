@@ -12,7 +12,7 @@ from anynorm.report.text import plot, wrapped
 __all__ = ["heat"]
 
 ROW = 34
-# Where every seed trains at all, and, drawn over it, where every seed trains well.
+# The region where every seed trains, and, drawn over it, that where every seed trains well.
 OUTLINES = {
     "trains": {"color": "@muted", "width": 1.5, "dash": "dot"},
     "holds": {"color": "@accent", "width": 2.5},
@@ -37,7 +37,7 @@ def heat(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _columns(figure: Mapping[str, Any]) -> list[float]:
-    """Return the values that nearly all normalizers have, not those that bisect a few edges."""
+    """Return the values of nearly all normalizers, without those from the bisection of an edge."""
     rows = [[point["value"] for point in row["points"]] for row in figure["rows"].values()]
     values = sorted({value for row in rows for value in row})
     return [value for value in values if 4 * sum(value in row for row in rows) > 3 * len(rows)]

@@ -19,7 +19,7 @@ Ends = tuple[float, float]
 
 
 def intervals(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Return a figure of intervals, a panel for each normalizer that others are compared with.
+    """Return a figure of intervals, with a panel for each reference of comparisons.
 
     An interval without a limit ends in an arrow at the edge of the panel.
     """
@@ -44,7 +44,7 @@ def intervals(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any
 
 
 def _span(panel: Mapping[str, Any]) -> Ends:
-    """Return the ends of the axis: all that is known, zero, and the band of the margin."""
+    """Return the ends of the axis, which has all known numbers, zero, and the margin's band."""
     known = [row[key] for row in panel["rows"] for key in ("value", "low", "high")]
     values = [0.0, *(sign * 1.5 * panel["margin"] for sign in (-1, 1))]
     values += [value for value in known if value is not None]
@@ -121,7 +121,7 @@ def _arrow(end: float, place: int, symbol: str, color: str) -> dict[str, Any]:
 
 
 def _shapes(panel: Mapping[str, Any], index: int) -> list[dict[str, Any]]:
-    """Return the band of differences that are called equivalent, and the line at zero."""
+    """Return the band of equivalent differences, and the line at zero."""
     suffix = str(index + 1) if index else ""
     place = {"xref": f"x{suffix}", "yref": f"y{suffix} domain", "y0": 0, "y1": 1, "layer": "below"}
     margin = panel["margin"]
@@ -131,7 +131,7 @@ def _shapes(panel: Mapping[str, Any], index: int) -> list[dict[str, Any]]:
 
 
 def _words(rows: Sequence[Row], index: int) -> Iterator[dict[str, Any]]:
-    """Return every row's answer at the right, and what is said in place of a missing number."""
+    """Return the answers at the right of the rows, and the text for missing numbers."""
     suffix = str(index + 1) if index else ""
     for place, row in enumerate(rows):
         common = {"y": place, "yref": f"y{suffix}", "showarrow": False, "font": {"size": 12}}

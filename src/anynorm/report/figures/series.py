@@ -37,7 +37,7 @@ def series(figure: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _level(panel: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Return a level that curves are compared with, as a dashed line over all their steps."""
+    """Return a reference level as a dashed line over all steps of the curves."""
     suffix = str(index + 1) if index else ""
     steps = [x for curve in panel["series"].values() for x in curve["x"]]
     at, words = panel["line"]["at"], panel["line"]["words"]
@@ -117,7 +117,7 @@ def _line(curve: Mapping[str, Any], look: Style, figure: Mapping[str, Any]) -> d
 
 
 def _place(x: float, axis: Mapping[str, Any]) -> str:
-    """Return where a point lies in words: the name of its layer, or the value on the axis.
+    """Return the position of a point as text: the name of its layer, or the value on the axis.
 
     >>> _place(2, {"title": "layer, input to output", "names": ["conv 1", "linear 1"]})
     'linear 1'

@@ -1,4 +1,4 @@
-"""What all figures share: one style for each normalizer, stacked panels, readable axes."""
+"""The common parts of figures: one style for each normalizer, stacked panels, readable axes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Style = Mapping[str, Any]
 HUES = 8  # colours of the page's palette; the first is for the model without normalization
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-# What a normalizer's name carries when something was added to it or left out of it.
+# Suffixes of a normalizer's name: something was added or left out.
 VARIANT = re.compile(
     r" \+ noise$|,? (with )?no γ.*$| without γ.*$|\(affine=False\)$|, affine=False"
 )
@@ -30,9 +30,9 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, 
 def style(label: str, labels: Sequence[str]) -> Style:
     """Return colour, dash and symbol of a normalizer: the same in every figure of a page.
 
-    The first colour is kept for the model without normalization. A normalizer with noise, or
-    without γ and β, has the colour of the normalizer itself. Names that share a colour, also
-    because there are more of them than colours, differ in dash and symbol.
+    The first colour is only for the model without normalization. A normalizer with noise, or
+    without γ and β, has the colour of the normalizer itself. Names with the same
+    colour (there may be more names than colours) differ in dash and symbol.
 
     >>> style("batch + noise", ["none", "batch", "batch + noise"])["color"]
     '@1'
@@ -47,7 +47,7 @@ def style(label: str, labels: Sequence[str]) -> Style:
 
 @lru_cache(maxsize=8)
 def _looks(labels: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """Return every name's colour, and how many names before it have the same."""
+    """Return every name's colour, and the number of earlier names with the same colour."""
     families = [name for name in dict.fromkeys(map(_family, labels)) if name != "none"]
     looks: dict[str, tuple[int, int]] = {}
     for label in labels:
@@ -76,7 +76,7 @@ def axis_name(letter: str, index: int) -> str:
 
 
 def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
-    """Return a logarithmic axis, with the ticks 1, 2, 5 where `values` span little.
+    """Return a logarithmic axis; if `values` span little, it has the ticks 1, 2 and 5.
 
     >>> log_axis([0.1, 0.4])["ticktext"][:3]
     ['0.1', '0.2', '0.5']
@@ -92,7 +92,7 @@ def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
 
 
 def _tick(value: float, low: int, high: int) -> str:
-    """Return 0.01 or 100 as such while they are short, and a power of ten where they are not."""
+    """Return a tick as a decimal such as 0.01 if it is short, otherwise as a power of ten."""
     if low >= -4 and high < 5:
         return f"{value:g}"
     power = math.floor(math.log10(value) + 1e-9)
@@ -101,7 +101,7 @@ def _tick(value: float, low: int, high: int) -> str:
 
 
 def _title(text: str, top: float) -> dict[str, Any]:
-    """Return the title above the left end of a panel: it takes no width, as a rotated one would."""
+    """Return the title above the left end of a panel; a rotated title would take width."""
     return {
         "text": wrapped(text, LINE),
         "align": "left",
@@ -118,7 +118,7 @@ def _title(text: str, top: float) -> dict[str, Any]:
 
 
 def _title_height(panels: Sequence[Mapping[str, Any]]) -> int:
-    """Return the room for titles, which a long one needs more of."""
+    """Return the space for titles; long titles need more."""
     long = any("<br>" in wrapped(panel["title"], LINE) for panel in panels)
     return TITLE_HEIGHT + (16 if long else 0)
 
