@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from anynorm import kernels
 from anynorm.ops import formula, whitening
-from anynorm.ops.backends.fused import served
 from anynorm.ops.merge import merge
 from anynorm.ops.moments import measure
 from anynorm.ops.normalize import gradients, keeping, normalize
@@ -108,7 +108,7 @@ def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> MergedStati
 
 
 def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
-    if x.is_cpu and served(x):  # one pass over x and a copy, where the formula takes many
+    if x.is_cpu and kernels.served(x):  # one pass over x and a copy, where the formula takes many
         return standardize(x, Affine(), statistic)[1:]
     return measure(x, statistic)
 

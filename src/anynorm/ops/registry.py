@@ -35,8 +35,6 @@ __all__ = [
     "readable",
 ]
 
-_ON_CPU, _ON_GPU = kernels.available(), kernels.cuda.available()
-
 LIBRARY = torch.library.Library("anynorm", "FRAGMENT")
 peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
 
@@ -100,7 +98,8 @@ def _needs_no_operator(x: Tensor) -> bool:
     """Whether the operator would run its fallback on `x`, and no mode or tracer waits for it."""
     return (
         type(x) is Tensor
-        and not (_ON_CPU if x.is_cpu else _ON_GPU or x.is_meta)
+        and not kernels.on_device_of(x)
+        and not x.is_meta
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
         and forward_ad._current_level < 0
