@@ -60,7 +60,7 @@ def _operator(x: Tensor, call: NormCall) -> Backend | None:
     last = x.dim() - 1
     only_last = plan.dims == (last,) and plan.first == last and not plan.splits
     if spec.is_standard:
-        return _STANDARD.get(_LAST if only_last else plan.pattern.text)
+        return _STANDARD.get(_LAST if only_last else plan.pattern)
     if spec.is_root_mean_square:
         return torch_operators.rms_of_last if only_last and bias is None else None
     return torch_operators.weight if torch_operators.takes_weight(x, call) else None

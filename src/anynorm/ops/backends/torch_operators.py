@@ -184,7 +184,7 @@ def takes_weight(w: Tensor, call: NormCall) -> bool:
     gain, bias = call.affine
     return (
         call.spec.is_norm
-        and call.plan.pattern.text == "o [i ...]"
+        and call.plan.pattern == "o [i ...]"
         and call.eps == 0
         and call.epilogue is PLAIN
         and gain is not None
