@@ -12,7 +12,7 @@ from anynorm import cli
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
 COMMANDS = ["doctor", "recalibrate", "fold", "freeze", "convert", "prune"]
 SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## "))
-COMMON = re.findall(r"^\| `(--[\w-]+)", SECTIONS["What all of them take"], re.MULTILINE)
+COMMON = re.findall(r"^\| `(--[\w-]+)", SECTIONS["Common options"], re.MULTILINE)
 
 
 def options_of(command: str) -> set[str]:

@@ -163,7 +163,7 @@ def test_a_generator_that_ran_dry():
 
 def test_one_iterator_for_two_purposes_is_refused():
     data = iter(batches())
-    with pytest.raises(anynorm.AnynormError, match="each its own"):
+    with pytest.raises(anynorm.AnynormError, match="give two iterators"):
         doctor(MODEL, data, target=data)
 
 
@@ -324,7 +324,7 @@ def test_findings_come_by_severity_and_causes_before_consequences():
     assert means[0].layer == "bn1"
     second = next(f for f in found if f.check in (1, 2) and f.layer == "bn2")
     assert second.numbers["first off"] == "bn1"
-    assert "'bn1' before it" in second.message
+    assert "the earlier layer 'bn1'" in second.message
 
 
 def test_the_result_is_plain_values():

@@ -100,7 +100,7 @@ def test_data_that_cannot_tell_say_so_and_what_they_could_have_shown():
     assert few.to_dict()["undecided"][0]["check"] == 1
     assert found(model, torch.randn(256, 32), 128, 128).undecided == ()
     [one, _] = found(model, torch.randn(2, 32)).undecided
-    assert one.message == "2 samples in 1 batch: no shift can be told from noise here"
+    assert one.message == "2 samples in 1 batch: no shift can be distinguished from noise here"
     assert found(model, torch.randn(16, 32), checks=[3]).undecided == ()
 
 

@@ -103,11 +103,11 @@ def test_a_last_batch_of_one_sample_has_one_of_each_rank_that_shares(name, found
         if name in ALONE:
             assert (severity, values) == ("error", 1)
             assert message.endswith(
-                "one sample, so that a channel has 1 value: training raises an error"
+                "one sample, so each channel has 1 value: training raises an error"
             )
         else:
             assert (severity, values) == ("warning", SIZE)
-            assert "one sample on each of 2 ranks, so that a channel has 2 values" in message
+            assert "one sample on each of 2 ranks, so each channel has 2 values" in message
 
 
 @pytest.mark.parametrize("made", [anynorm.SyncBatchNorm, nn.SyncBatchNorm])

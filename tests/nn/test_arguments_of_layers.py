@@ -63,14 +63,14 @@ def test_a_subclass_has_its_own_signature() -> None:
 
 
 BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
-    ("BatchNorm2d", (0,), {}, "num_features=0; num_features is a whole number from 1 on"),
+    ("BatchNorm2d", (0,), {}, "num_features=0; num_features must be an integer, 1 or more"),
     ("BatchNorm2d", (-3,), {}, "num_features=-3"),
     ("BatchNorm2d", ("64",), {}, "num_features='64'"),
     ("BatchNorm2d", (2.5,), {}, "num_features=2.5"),
     ("BatchNorm2d", (4,), {"eps": -1}, "eps=-1; eps must be positive or 0"),
     ("BatchNorm2d", (4,), {"eps": "1e-5"}, "eps='1e-5'"),
     ("BatchNorm2d", (4,), {"eps": float("nan")}, "eps=nan"),
-    ("BatchNorm2d", (4, 1e-5, 2.0), {}, "momentum=2.0; momentum is the weight of the newest"),
+    ("BatchNorm2d", (4, 1e-5, 2.0), {}, "momentum=2.0; momentum must be the weight of the newest"),
     ("BatchNorm2d", (4,), {"momentum": -0.1}, "momentum=-0.1"),
     ("SyncBatchNorm", (4,), {"momentum": 1.5}, "momentum=1.5"),
     ("LazyBatchNorm2d", (), {"eps": -1.0}, "eps=-1.0"),

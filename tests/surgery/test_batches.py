@@ -50,12 +50,14 @@ def test_outputs_of_every_form() -> None:
     output = {"logits": logits, "more": [hidden, None, torch.zeros(1, dtype=torch.int64)]}
     assert [len(t) for t in tensors_of(output)] == [2, 3]
     assert tensors_of(SimpleNamespace(hidden=hidden))[0] is hidden
-    with pytest.raises(AnynormError, match="the model returned str, which holds no tensor"):
+    with pytest.raises(
+        AnynormError, match="the model returned str, which has no floating-point tensor"
+    ):
         tensors_of("nothing")
 
 
 def test_batches_that_cannot_be_gone_through() -> None:
     with pytest.raises(AnynormError, match=r"batches is a int.*A single batch goes into a list"):
         list(each(5))  # type: ignore[arg-type]
-    with pytest.raises(AnynormError, match="make it anew"):
+    with pytest.raises(AnynormError, match="or a new generator"):
         list(each(iter([])))

@@ -95,7 +95,7 @@ def test_named_ones() -> None:
 
 def test_doubts_are_told() -> None:
     scaled, lazy = normalizers(nn.Sequential(Scaled(3), nn.LazyBatchNorm2d()))
-    assert scaled.doubt == "a Scaled may do more than BatchNorm2d, which it is a subclass of"
+    assert scaled.doubt == "a Scaled is a subclass of BatchNorm2d and may do more"
     assert lazy.doubt == "a LazyBatchNorm2d has no channels before the model is called once"
 
 

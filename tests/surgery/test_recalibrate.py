@@ -332,7 +332,7 @@ def test_what_does_not_settle_is_said() -> None:
     torch.manual_seed(0)
     data = [torch.randn(16, 4, 4) for _ in range(2)]
     facts = recalibrate(Steps(10.0), data).receipt.facts
-    assert "do not settle" in facts["note"]
+    assert "did not converge" in facts["note"]
     assert "differ" not in facts["note"]
     assert facts["last_change"] > 0.1
     assert facts["passes"] < 60
@@ -348,7 +348,7 @@ def test_noise_in_eval_mode_does_not_settle() -> None:
 
     model = nn.Sequential(nn.BatchNorm1d(3), Noise(), nn.BatchNorm1d(3))
     facts = recalibrate(model, [torch.randn(32, 3) for _ in range(3)]).receipt.facts
-    assert "do not settle" in facts["note"]
+    assert "did not converge" in facts["note"]
 
 
 def test_another_order_of_the_same_samples_is_no_other_data() -> None:

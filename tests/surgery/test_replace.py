@@ -101,5 +101,5 @@ def test_subclasses_are_refused_by_name() -> None:
     class BatchNormAct(nn.BatchNorm1d):
         pass
 
-    with pytest.raises(AnynormError, match="'0' is not replaced: a BatchNormAct may do more"):
+    with pytest.raises(AnynormError, match="'0' cannot be replaced: a BatchNormAct is"):
         replace_norms(nn.Sequential(BatchNormAct(3)), recorded([]))

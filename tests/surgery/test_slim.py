@@ -102,5 +102,5 @@ def test_what_cannot_be_penalized_is_an_error() -> None:
         slim(net, torch.optim.SGD([net[0].weight], lr=0.1))
     with pytest.raises(AnynormError, match=r"penalty='l2'; give one of l1, polarization"):
         Slim(net, 0.1, penalty="l2")
-    with pytest.raises(AnynormError, match="λ is 0 or more"):
+    with pytest.raises(AnynormError, match="must be 0 or more"):
         Slim(net, -1.0)

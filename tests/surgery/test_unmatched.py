@@ -109,7 +109,7 @@ def test_why_nothing_is_frozen_or_recalibrated() -> None:
     for part in ("('0'): each sample has", "('1'): no running statistics", "('2'): a covariance"):
         assert part in text
     text = said(anynorm.recalibrate(nn.GroupNorm(1, 3), [X]).receipt)
-    assert "1 GroupNorm (''): no running statistics are kept" in text
+    assert "1 GroupNorm (''): it has no running statistics" in text
 
 
 def test_layers_that_are_not_meant_are_not_refused() -> None:

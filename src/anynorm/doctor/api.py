@@ -1,4 +1,4 @@
-"""The doctor: measure a model on its own data, test, advise."""
+"""`anynorm.doctor`: measure a model on its own data, test, and advise."""
 
 from __future__ import annotations
 
@@ -57,41 +57,40 @@ def doctor(
     batch_axis: int | None = None,
     origin: str = "",
 ) -> Diagnosis:
-    """Say what is wrong with a trained model's normalization, by evidence from its own data.
+    """Find what is wrong with a trained model's normalization, by evidence from its own data.
 
-    The causes of what is found are in `Diagnosis.causes`; their repairs are tried on a copy, on
-    the first batches.  The model, its gradients, its modes and all random states are afterwards as
-    they were.
+    `Diagnosis.causes` has the causes of the findings; their repairs are tried on a copy, with the
+    first batches.  The model, its gradients, its modes and all random states are not changed.
 
     Args:
         model: the trained model, in any mode.
-        batches: those of training, as the loader gives them (see :mod:`anynorm.surgery.batches`);
-            they are gone through once.  Without them only the checks that need the modules alone
-            run.
-        target: batches of the data that the model will be used on.
-        optimizer: of the training; its parameter groups are looked at.
-        loss: a function of the output and the batch.  By default cross entropy for targets that
-            are whole numbers, else the mean squared error; the target is the second item of a
-            tuple, or the key "labels" of a dict.
+        batches: the batches of training, as the loader gives them (see
+            :mod:`anynorm.surgery.batches`).  They are iterated once.  Without batches only the
+            checks run that need only the modules.
+        target: batches of the data on which the model will be used.
+        optimizer: the optimizer of the training; its parameter groups are examined.
+        loss: a function of the output and the batch.  By default cross entropy for integer
+            targets, otherwise the mean squared error; the target is the second item of a tuple, or
+            the key "labels" of a dict.
         forward: a function of the model and a batch, if the model is called in another way.
         averaged: the model with averaged weights.
         source: the model that this one was converted from.
-        accumulation: the batches behind one step of the optimizer.
+        accumulation: the number of batches per step of the optimizer.
         steps: how many steps were trained.
-        loader: says how large the last batch is, if `batches` is no DataLoader.
+        loader: the DataLoader, which says how large the last batch is, if `batches` is not one.
         checks: the numbers of the checks to run, all by default; see :mod:`anynorm.doctor.table`.
         group: the process group over which moments are pooled.
         batch_axis: the axis of the input that has the samples.  By default 0, unless the labels or
             the outputs show that it is 1.
         origin: where the weights come from, such as the name of their file and the key in it: a
-            word such as "ema" or "swa" speaks for averaged weights.
+            word such as "ema" or "swa" is evidence of averaged weights.
 
     Returns:
         The diagnosis: causes, findings, what was examined and what was not.
 
     Raises:
-        AnynormError: The model cannot be called on the batches, there are none, or lazy layers have
-            seen no input.
+        AnynormError: The model cannot be called on the batches, there are no batches, or lazy
+            layers have seen no input.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)).eval()
@@ -150,7 +149,7 @@ def doctor(
 
 @contextmanager
 def _kept(*models: nn.Module | None) -> Iterator[None]:
-    """Everything about the models, and the random states, is as before at the end of the block."""
+    """Restore the models and the random states at the end of the block."""
     with ExitStack() as stack:
         for model in models:
             if model is not None:
@@ -202,17 +201,17 @@ def _check_arguments(
     ]
     if lazy:
         raise AnynormError(
-            f"{lazy[0]!r} and {len(lazy) - 1} more have no shape yet: lazy layers get theirs from "
-            "the first input. Call the model once, model(x), then examine it."
+            f"{lazy[0]!r} and {len(lazy) - 1} more have no shape yet: lazy layers get their shape "
+            "from the first input. Call the model once, model(x), then examine it."
         )
     if accumulation < 1 or (steps is not None and steps < 1):
         raise AnynormError(f"accumulation={accumulation}, steps={steps}; give 1 or more.")
     if batches is not None and target is batches and once(batches):
-        raise AnynormError("batches and target are one iterator; give each its own.")
+        raise AnynormError("batches and target are the same iterator; give two iterators.")
 
 
 def _cut(batches: object) -> Loader | None:
-    """How a DataLoader makes batches; None for other iterables, whose batches are counted."""
+    """How a DataLoader splits samples into batches; None for other iterables."""
     if not isinstance(batches, DataLoader) or batches.batch_size is None:
         return None
     try:

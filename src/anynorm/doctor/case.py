@@ -1,4 +1,4 @@
-"""Everything that a check may look at."""
+"""Everything that a check can use."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Numbers = dict[str, float | int | str]
 
 
 class Found(NamedTuple):
-    """What a check found at a layer: `effect` is the measured number over its threshold."""
+    """A fault at a layer; `effect` is the measured number divided by its threshold."""
 
     layer: str
     message: str
     numbers: Numbers
     effect: float
-    severity: str = ""  # where it is not the check's own
+    severity: str = ""  # if it is not the check's default
     fix: str = ""  # likewise
 
 
@@ -45,7 +45,7 @@ class CannotRunError(AnynormError):
 
 
 class Loader(NamedTuple):
-    """How a loader cuts its samples into batches, as it says itself."""
+    """How a loader splits its samples into batches, by its attributes."""
 
     samples: int
     batch: int
@@ -54,7 +54,7 @@ class Loader(NamedTuple):
 
 @dataclass
 class Case:
-    """A model, what was measured on it, and what its user said about it."""
+    """A model, the measurements on it, and what its user said about it."""
 
     model: nn.Module
     survey: Survey | None = None
@@ -66,7 +66,7 @@ class Case:
     group: dist.ProcessGroup | None = None
     accumulation: int = 1
     steps: int | None = None
-    axis: int | None = None  # that of samples, if it was said or the labels show it
+    axis: int | None = None  # the axis of samples, if it was given or the labels show it
     origin: str = ""  # where the weights come from, in words
     norms: list[Normalizer] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ class Case:
 
     @property
     def measured(self) -> Survey:
-        """The survey, for checks that are run only where there is one."""
+        """The survey; raises `CannotRunError` if there is none."""
         if self.survey is None:
             raise CannotRunError("batches")
         return self.survey
@@ -87,12 +87,12 @@ class Case:
 
     @property
     def batch_axis(self) -> int:
-        """The axis of a batch that has the samples; the first, unless something else is known."""
+        """The axis of a batch that has the samples; the first if it is not known."""
         return self.axis or 0
 
     @cached_property
     def tracking(self) -> list[Normalizer]:
-        """The layers that normalize in eval mode by statistics of the batches of training."""
+        """The layers that use running statistics in eval mode."""
         return [norm for norm in self.norms if norm.tracks]
 
     @cached_property
@@ -117,9 +117,9 @@ class Case:
 
     @cached_property
     def undecided(self) -> list[Undecided]:
-        """The layers of which the data cannot say whether their statistics are right.
+        """The layers with too few data to say whether their statistics are right.
 
-        The names of the checks are left to the table.
+        The table adds the names of the checks.
         """
         found: list[Undecided] = []
         for drift in self.drifts if self.survey is not None else []:
@@ -139,7 +139,7 @@ class Case:
 
     @cached_property
     def graph(self) -> Graph:
-        """The model's operators; raises `CannotRunError` where it cannot be traced."""
+        """The model's operators; raises `CannotRunError` if it cannot be traced."""
         try:
             return capture(self.model, self.example, self.forward)
         except AnynormError as error:
@@ -147,7 +147,7 @@ class Case:
 
 
 def _undecided(drift: Drift, *numbers: int) -> list[Undecided]:
-    """What the data cannot show of a layer in which nothing is off."""
+    """Return which deviations the data cannot show in a layer that is not off."""
     if bool(drift.off.any()):
         return []
     name, words = drift.record.norm.name, zip(numbers, unseen(drift), strict=True)

@@ -1,4 +1,4 @@
-"""One check: what it measures, and the advice that goes with what it finds."""
+"""One check: what it measures, and the advice for its findings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anynorm.doctor.diagnosis import Finding
 
 __all__ = ["Check"]
 
-# What may be missing, by the word for it.
+# What a check may need, by name, and whether it was given.
 _GIVEN: dict[str, Callable[[Case], bool]] = {
     "batches": lambda case: case.survey is not None,
     "batches or steps=": lambda case: case.survey is not None or case.steps is not None,
@@ -27,8 +27,8 @@ class Check:
     """A row of the table.
 
     `measures`, `threshold`, `why` and `citation` are sentences for readers; `fix` is a line of
-    code in which ``{layer}`` stands for the layer's name, quoted.  `severity` is that of a finding
-    which has none of its own; `severities` says so where there are several.  `run` finds.
+    code in which ``{layer}`` stands for the layer's quoted name.  `severity` is the default of a
+    finding; if there are several, `severities` describes them.  `run` yields the findings.
     """
 
     number: int
@@ -44,13 +44,13 @@ class Check:
     severities: str = ""
 
     def missing(self, case: Case) -> list[str]:
-        """What the check needs and the case has not."""
+        """What the check needs but the case does not have."""
         return [need for need in self.needs if not _GIVEN[need](case)]
 
     def findings(self, case: Case) -> Iterator[Finding]:
-        """Run the check, and put the advice beside what it finds.
+        """Run the check, and add the advice to its findings.
 
-        Raises `CannotRunError` where something is missing.
+        Raises `CannotRunError` if something is missing.
         """
         if missing := self.missing(case):
             raise CannotRunError(" and ".join(missing))

@@ -1,4 +1,4 @@
-"""How far one statistic of a layer is off, in all channels, and what could have been seen."""
+"""How far one statistic of a layer is off in all channels, and which deviation could be found."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from anynorm.doctor.units import Units
 
 __all__ = ["LEVEL", "Deviation", "Q", "off"]
 
-Q = 0.01  # the share of healthy models in which a test finds something, at most
-LEVEL = Q / 4  # for mean and variance, by channel and together
-SURE = 0.1  # of that for an error
+Q = 0.01  # at most this share of healthy models has a finding
+LEVEL = Q / 4  # there are four tests: of mean and variance, by channel and together
+SURE = 0.1  # the part of the level for an error
 
-LEAST = 4  # units; with fewer there is no telling how much they vary
-_INSIDE = 0.05  # the false discovery rate of the channels of one that is off
+LEAST = 4  # units; with fewer, their variance is too uncertain
+_INSIDE = 0.05  # the false discovery rate of channels in a layer that is off
 _LIKELY = 0.3  # p of one standard error
-_CARRIED = 0.45  # the share of one unit in the noise from which on nothing can be told
-_POWER = 1.645  # standard normal deviations that are exceeded in 95%
+_CARRIED = 0.45  # if one unit has a larger share of the noise, nothing can be concluded
+_POWER = 1.645  # the standard normal quantile for 95%
 
 
 @dataclass(frozen=True)
 class Deviation:
     """A difference in every channel, its noise, and how many channels are independent.
 
-    The differences are bounded: they are beside the larger of the two that are compared, or their
-    root mean square.  So neither data nor running statistics that happened to miss rare large
-    values make a small difference look sure.
+    The differences are bounded, because they are divided by the larger of the two compared values,
+    or by their root mean square.  So if the data or the running statistics missed rare large
+    values, a small difference does not look significant.
     """
 
     difference: Tensor
@@ -49,9 +49,9 @@ class Deviation:
         Args:
             difference: of each channel.
             influence: of each unit on it, of shape (units, channels).
-            more: the noise that comes to that of the data, as a multiple of it.
-            least: no channel is taken to be less noisy than the average: the noise of a variance
-                rests on few large values, which a channel may have missed.
+            more: additional noise, as a multiple of that of the data.
+            least: whether each channel has at least the average noise: the noise of a variance
+                comes from few large values, which a channel may have missed.
 
         Returns:
             The difference with its noise.
@@ -72,17 +72,17 @@ class Deviation:
         if least:
             noise = noise.clamp(min=middle) * _for_the_unseen(carried)
         noise = noise.where(noise > 0, middle)
-        # A channel of which a mask left no values differs from nothing.
+        # A channel that is masked completely has no difference.
         difference = difference.nan_to_num(nan=0.0)
         error = noise * (Units.clustering(influence) + more)
         return cls(difference, error, independent(influence), units - 1, carried)
 
     @property
     def p(self) -> Tensor:
-        """For each channel.
+        """p for each channel.
 
-        Its noise is known as well as from so many units as carry it: with the tails of Student's t
-        for 7 of 64 samples where a few large values make the noise of a variance.
+        The degrees of freedom are the number of units from which the noise of a channel comes: if a
+        few large values make the noise of a variance, it may be 7 of 64 samples.
         """
         if self.freedom < LEAST - 1:
             return torch.ones_like(self.difference)
@@ -90,7 +90,7 @@ class Deviation:
 
     @property
     def together(self) -> float:
-        """p for all channels together: one of them, or all of them a little, may be off."""
+        """p for all channels together, which is small if one is off, or all are slightly off."""
         differs = self.difference != 0
         if self.freedom < LEAST - 1 or not bool(differs.any()):
             return 1.0
@@ -98,7 +98,7 @@ class Deviation:
         return f_tail(squares, self.channels, self.freedom) if math.isfinite(squares) else 0.0
 
     def seen(self, level: float) -> float:
-        """The difference in all channels that would be found at this level in 95%."""
+        """The difference in all channels that would be found at this level in 95% of cases."""
         if self.freedom < LEAST - 1:
             return math.inf
         bound = f_bound(level, self.channels, self.freedom)
@@ -117,22 +117,22 @@ class Deviation:
 
 
 def _for_the_unseen(share: float) -> float:
-    """By how much noise is larger than it looks, if so large a share of it rests on one unit.
+    """The factor by which noise is larger than it looks, if one unit has such a share of it.
 
-    The share falls as 1 / n for values with a fourth moment, and hardly at all for those whose
-    rare large values the next sample may have or not. The form was chosen by simulation: next to
-    nothing for ReLU on 64 samples, 2 and more for log-normal values on any number.
+    The share falls as 1 / n for values with a fourth moment, and hardly at all for values with rare
+    large ones that the next sample may or may not have. The form was chosen by simulation: it is
+    close to 1 for ReLU on 64 samples, and 2 or more for log-normal values on any number of samples.
     """
     closeness = (share / _CARRIED) ** 6
     return 1 / (1 - closeness) if closeness < 1 else math.inf
 
 
 def off(found: Sequence[Deviation]) -> list[tuple[Tensor, Tensor]]:
-    """Which channels of each are off, and which with the certainty of an error.
+    """Which channels of each deviation are off, and which with the certainty of an error.
 
     All deviations are one family: if none is real, one is found with probability `Q` / 2 at most.
-    One is off if its channels are off together, each perhaps by little, or if a single channel is
-    off beyond doubt.
+    A deviation is off if its channels together are off, even if each is by little, or if a single
+    channel is clearly off.
     """
     if not found:
         return []
@@ -153,6 +153,6 @@ def off(found: Sequence[Deviation]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _inside(p: Tensor) -> Tensor:
-    """Which channels of a real deviation are off; there may be none that stands out."""
+    """Which channels of a real deviation are off, even if no channel stands out."""
     found = discoveries(p, _INSIDE)
     return found if bool(found.any()) else p <= _LIKELY

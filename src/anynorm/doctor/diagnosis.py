@@ -1,4 +1,4 @@
-"""What a diagnosis says: causes, findings, what was healthy, what could not be checked."""
+"""The result of the doctor: causes, findings, and the checks that could not run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["SEVERITIES", "Diagnosis", "Finding", "Skipped", "arranged"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a check found, with evidence and advice.
+    """A fault that a check found, with evidence and advice.
 
     Args:
         check: the number of the check.
@@ -39,7 +39,7 @@ class Finding:
         why: why it matters.
         fix: a line of code that repairs it.
         citation: the source.
-        effect: the measured number over its threshold.
+        effect: the measured number divided by its threshold.
         order: the place in the forward pass.
 
     Example:
@@ -64,7 +64,7 @@ class Finding:
     order: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON has: what is not finite becomes text."""
+        """Plain values for JSON; numbers that are not finite become text."""
         plain = {**vars(self), "numbers": {k: _plain(v) for k, v in self.numbers.items()}}
         return {**plain, "effect": _plain(self.effect)}
 
@@ -89,9 +89,9 @@ class Skipped:
 
     @property
     def asked(self) -> bool:
-        """Whether it lacks something that was meant to be there, and not another experiment.
+        """Whether it lacks something that a user would normally give, such as labels.
 
-        Such is `source=`, which nobody has who has not converted a model.
+        Arguments for special situations do not count, such as `source=` for a converted model.
         """
         return not any(word in self.needs for word in _OTHERS)
 
@@ -99,7 +99,7 @@ class Skipped:
         return f"{self.check} ({self.name}) needs {self.needs}"
 
 
-# What belongs to a situation that most models are not in.
+# Arguments for situations that most models are not in.
 _OTHERS = ("averaged=", "target=", "source=", "optimizer=", "accumulation=", "process group")
 
 
@@ -108,9 +108,9 @@ def _plain(value: float | int | str) -> float | int | str:
 
 
 def arranged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """By severity, then the check with the largest effect first, each in the order of layers.
+    """Sort by severity, then by the largest effect of a check, then by the order of layers.
 
-    A layer behind a broken one gets other inputs, so the first one of a check is the cause.
+    A broken layer changes the inputs of later layers, so the first finding of a check is its cause.
     """
     every = list(findings)
     largest: dict[tuple[str, int], float] = {}
@@ -135,17 +135,17 @@ class Diagnosis:
     """The result of :func:`anynorm.doctor`.
 
     Args:
-        findings: by severity ("error", "warning", "info"), those of one check in the order of the
-            forward pass.
-        skipped: checks that lacked something.
+        findings: sorted by severity ("error", "warning", "info"); findings of one check are in the
+            order of the forward pass.
+        skipped: checks that could not run.
         facts: what was examined, in numbers.
         checks: the checks that were asked for.
         patient: the model, and how it is called.
         causes: what explains the findings, the worst first; see `anynorm.doctor.Cause`.
         examined: the names of the layers that were examined.
         not_examined: the names of the others, each with the reason.
-        undecided: where the data are too few to tell.
-        hidden: True if a fault may hide in what was not examined.
+        undecided: layers with too few data for a check.
+        hidden: True if layers that were not examined may have a fault.
 
     Example:
         >>> from torch import nn
@@ -176,21 +176,21 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether the model was examined and nothing but information was found."""
+        """Whether the model was examined and has no errors or warnings."""
         return self.status == 0
 
     def fix(self, inplace: bool = False, *, accept_data: bool = False) -> Result:
-        """Apply the repairs that are safe, and list the others as refused with their advice.
+        """Apply the safe repairs, and list the others as refused with their advice.
 
-        Safe is what restores the function that was trained, or does not change it: running
-        statistics recomputed (checks 1 to 4, 9 and 14) where that was tried and did no harm, ε,
-        the momentum (7 and 12), layers frozen (8) and idle biases folded into the running mean
-        (16).  Recomputing needs batches that can be gone through again.
+        A repair is safe if it restores the function that was trained, or does not change it.  These
+        are: recompute running statistics (checks 1 to 4, 9 and 14) if the trial did no harm, set ε,
+        set the momentum (7 and 12), freeze layers (8), and fold biases into the running mean (16).
+        To recompute statistics, the batches must be usable again: a list or a loader.
 
         Args:
             inplace: change the model itself and not a copy.
-            accept_data: recompute statistics although the data look wrong and not the model, or
-                nothing tells which of them is.
+            accept_data: recompute statistics even if the data look wrong and not the model, or if
+                it is unknown which of them is wrong.
 
         Returns:
             The repaired model, and one receipt with the difference of the outputs on the first

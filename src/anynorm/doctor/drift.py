@@ -1,4 +1,4 @@
-"""Running statistics against those of what reaches the layers: the tests 1 and 2."""
+"""Running statistics against the statistics of the layers' inputs: the tests 1 and 2."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = [
 MEAN = 0.1  # in σ
 VARIANCE = math.log(1.25)
 ERROR = 5  # times the threshold is an error
-SHIFT, FACTOR = 0.5, 2.0  # what must be found, or the layer is undecided
+SHIFT, FACTOR = 0.5, 2.0  # if such deviations could not be found, the layer is undecided
 _OUTSIDE = 0.22  # of two variances with the ratio 1.25, beside their root mean square
-_ERRORS = 3.5  # standard errors from the threshold, so that an error is one in every sample
-_BATCH = 8  # the fewest samples that a batch of training is taken to have had
-_MOMENTUM = 0.1  # of frozen layers, which have none
+_ERRORS = 3.5  # an error must be this many standard errors beyond the threshold
+_BATCH = 8  # the assumed batch size of training; larger batches have less noise
+_MOMENTUM = 0.1  # the assumed momentum of frozen layers, which have none
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Drift:
     variance: Tensor  # log of the ratio running / population
     mean_off: Tensor
     variance_off: Tensor
-    mean_sure: Tensor  # which of those are off by so much that it is an error
+    mean_sure: Tensor  # which of these channels are off so far that it is an error
     variance_sure: Tensor
-    shift: float  # the smallest of all means that is found, in σ
-    factor: float  # the smallest of all variances that is found
+    shift: float  # the smallest shift of all means that would be found, in σ
+    factor: float  # the smallest factor of all variances that would be found
 
     @property
     def off(self) -> Tensor:
@@ -66,12 +66,12 @@ class Drift:
 
 
 def measurable(records: Sequence[Record]) -> list[Record]:
-    """The layers with running statistics that finite values reached."""
+    """The layers with running statistics and finite inputs."""
     return [r for r in records if tested(r) and r.seen and r.finite and _has_finite(r)]
 
 
 def tested(record: Record) -> bool:
-    """Whether the layer has the mean and the variance of its input, moving or frozen."""
+    """Whether the layer has a running mean and variance of its input, moving or frozen."""
     norm = record.norm
     return norm.fixed and norm.spec.estimates_population and norm.module.running_mean.dim() == 1
 
@@ -96,7 +96,7 @@ def drifts(records: Sequence[Record]) -> list[Drift]:
 
 @dataclass(frozen=True)
 class _Measured:
-    """The differences of one layer, as they are said and as they are tested."""
+    """The differences of one layer, for messages and for the tests."""
 
     record: Record
     mean: Tensor  # in σ
@@ -114,8 +114,8 @@ class _Measured:
         of_mean, of_variance = inputs.units.influences()
         more = inputs.units.samples / _behind(record)
         away = running[0] - mean
-        # The noise is relative to the data's own σ, without ε: where rare large values are
-        # missing, both are too small.
+        # The noise is relative to the data's own σ, without ε: if rare large values are missing,
+        # both are too small.
         alone = inputs.values.variance
         by_mean = Deviation.of(away / larger.sqrt(), relative(of_mean, alone.sqrt()), more)
         middle = ((variance.square() + running[1].square()) / 2).sqrt()
@@ -128,23 +128,23 @@ class _Measured:
 
 
 def relative(influence: Tensor, scale: Tensor) -> Tensor:
-    """`influence` beside the `scale` of each channel; 0 where that is 0."""
+    """`influence` divided by the `scale` of each channel; 0 where the scale is 0."""
     return torch.where(scale > 0, influence / scale, 0.0)
 
 
 def epsilon(module: nn.Module) -> float:
-    """Some frozen layers keep their ε to themselves; it is always torch's default."""
+    """The ε of a layer. Some frozen layers do not expose it; it is then torch's default."""
     return float(getattr(module, "eps", 1e-5))
 
 
 def _behind(record: Record) -> float:
-    """How many samples the running statistics stand for, at least.
+    """The smallest number of samples that the running statistics may represent.
 
-    The weights of an exponential average are as good as (2 - m) / m batches.  How large these were
-    nobody says, and the batches at hand may be cut otherwise: 8 samples is on the safe side.
+    An exponential average is as accurate as (2 - m) / m batches.  The batch size of training is
+    unknown, and may differ from that of the given batches: 8 samples is on the safe side.
     """
     norm = record.norm
-    # Statistics that do not move any more came about in ways that the layer does not tell.
+    # If statistics do not move any more, the layer does not say how they were computed.
     momentum = norm.module.momentum if norm.moves else _MOMENTUM
     if momentum is None:
         return _BATCH * max(norm.batches, 1)
@@ -169,7 +169,7 @@ def _drift(
 
 
 def _factor(difference: float) -> float:
-    """The ratio of two variances that differ by so much beside their root mean square."""
+    """The ratio of two variances, from their difference divided by their root mean square."""
     square = difference**2
     return (2 + difference * math.sqrt(4 - square)) / (2 - square) if square < 2 else math.inf
 
@@ -180,7 +180,7 @@ def _beyond(found: Deviation, threshold: float) -> Tensor:
 
 
 def unseen(drift: Drift) -> tuple[str, str]:
-    """What of mean and variance the data cannot show in this layer, in words; "" where they can."""
+    """Which deviations of mean and of variance the data cannot show, in words; "" for none."""
     record = drift.record
     samples, batches = record.inputs.units.samples, record.forwards
     given = f"{samples} sample{'s' * (samples > 1)} in {batches} batch{'es' * (batches > 1)}"
@@ -189,8 +189,8 @@ def unseen(drift: Drift) -> tuple[str, str]:
         if least <= wanted:
             return ""
         if math.isinf(least):
-            return f"{given}: no {kind} can be told from noise here"
-        return f"{given}: {kind}s below {shown} in all channels cannot be seen here"
+            return f"{given}: no {kind} can be distinguished from noise here"
+        return f"{given}: {kind}s below {shown} in all channels cannot be detected here"
 
     return (
         words("shift", drift.shift, f"{drift.shift:.2g} σ", SHIFT),

@@ -1,4 +1,4 @@
-"""Which layers were examined, and which were not and why."""
+"""Which layers were examined, and which were not, with the reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["tally"]
 def tally(
     case: Case, undecided: Iterable[Undecided]
 ) -> tuple[tuple[str, ...], dict[str, str], bool]:
-    """Name the layers that were examined, and those that were not with the reason.
+    """Name the layers that were examined, and the others with the reason.
 
-    The bool says whether one of the latter may hide a fault: a layer that no batch reaches has no
-    part in the predictions, so it does not.
+    The bool says whether one of the others may hide a fault. A layer that no batch reaches does
+    not count, because it has no effect on the predictions.
     """
     hidden = dict(not_understood(case.model))
-    hidden |= {one.layer: f"too little data: {one.message}" for one in undecided}
+    hidden |= {one.layer: f"too few data: {one.message}" for one in undecided}
     reached = None
     if case.survey is not None:
         reached = {record.norm.name for record in case.survey.records}

@@ -1,4 +1,4 @@
-"""Batches kept aside while they are gone through, to try repairs on."""
+"""The first batches of an iterable, kept to try repairs on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BYTES = 512 * 2**20
 
 
 class Kept:
-    """An iterable of batches that keeps the first ones, so that nothing is gone through twice.
+    """An iterable of batches that keeps the first ones, so that no source is iterated twice.
 
     Example:
         >>> kept = Kept([1, 2])

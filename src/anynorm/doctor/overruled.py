@@ -1,4 +1,4 @@
-"""With labels the loss decides: what does it no harm is information, not an error."""
+"""With labels the loss decides: a fault that does not raise it is information, not an error."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from anynorm.doctor.diagnosis import Finding
 
 __all__ = ["OVERRULED", "judged"]
 
-OVERRULED = "overruled by"  # the key of a number of such a finding
+OVERRULED = "overruled by"  # the key in the numbers of such a finding
 _CHECKS = (1, 2, 4)
 _LOSS = 3
 
 
 def judged(findings: Sequence[Finding], case: Case, ward: Ward, ran: set[int]) -> list[Finding]:
-    """Make information of what checks 1, 2 and 4 found, where the loss shows no harm.
+    """Turn findings of checks 1, 2 and 4 into information if the loss shows no harm.
 
-    It shows none if check 3 ran and found nothing, recomputing the statistics does not lower the
-    loss on samples that they were not recomputed from, and no change of the input does.
+    It shows no harm if check 3 ran and found nothing, recomputed statistics do not lower the loss
+    on other samples than those they are from, and no change of the input lowers it.
     """
     severe = [one for one in findings if one.check in _CHECKS and one.severity != "info"]
     losses = None if case.survey is None else case.survey.losses
@@ -31,11 +31,11 @@ def judged(findings: Sequence[Finding], case: Case, ward: Ward, ran: set[int]) -
     if any(one.check == _LOSS for one in findings):
         return list(findings)
     if ward.recalibrated().works or preprocessing(ward) is not None:
-        return list(findings)  # something lowers the loss after all
+        return list(findings)  # a repair lowers the loss
     running, batch = statistics.fmean(losses.running), statistics.fmean(losses.batch)
     words = (
-        f"; the loss shows no harm: {running:.3g} by the running statistics, {batch:.3g} by those "
-        "of each batch"
+        f"; the loss shows no harm: {running:.3g} with the running statistics, {batch:.3g} with "
+        "those of each batch"
     )
     return [_lowered(one, words) if any(one is f for f in severe) else one for one in findings]
 

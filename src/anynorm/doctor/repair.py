@@ -1,4 +1,4 @@
-"""The repairs that are safe: they restore what the model was trained to be, or change nothing."""
+"""The safe repairs: they restore the function that was trained, or do not change the function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anynorm.surgery.transaction import Trial, perform
 
 __all__ = ["Patient", "repaired"]
 
-ACCEPT = "accept_data=True (--accept-data) recomputes the statistics nevertheless"
+ACCEPT = "accept_data=True (--accept-data) recomputes the statistics anyway"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def repaired(
     inplace: bool,
     accept_data: bool,
 ) -> Result:
-    """Apply what is safe for each finding, and recompute the statistics if any of them asks."""
+    """Apply the safe repair of each finding; recompute the statistics if a finding needs it."""
     kept = _kept_from(findings, causes, accept_data=accept_data)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
@@ -74,7 +74,7 @@ def repaired(
 def _kept_from(
     findings: Sequence[Finding], causes: Sequence[Cause], *, accept_data: bool
 ) -> dict[int, str]:
-    """Why a finding is not repaired, by its identity; "" where ε of its cause repairs it."""
+    """Return why findings are not repaired, by their identity."""
     by_cause = {id(one): cause for cause in causes for one in cause.findings}
     wrong = next((cause for cause in causes if cause.data), None) if not accept_data else None
     reasons = {}
@@ -94,19 +94,19 @@ def _why_stale(
     if wrong is not None:
         return (
             f"the data look wrong and not the model ({wrong.name}): {wrong.evidence}. "
-            f"{wrong.fix or ACCEPT}. If the data are as they should be, {ACCEPT}"
+            f"{wrong.fix or ACCEPT}. If the data are right, {ACCEPT}"
         )
     if OVERRULED in finding.numbers:
         return "the loss shows no harm, so there is nothing to repair"
     if cause is None and finding.severity == "info":
-        return "it is information, and nothing to repair"
+        return "it is information, so there is nothing to repair"
     if cause is None or (cause.data and accept_data):
         return ""
     if cause.refused:
         return f"{cause.name}: {cause.refused}"
     if cause.unproven and not accept_data:
         why = f"{cause.name}: {cause.unproven}"
-        return f"{why}. Give labels; or, if these are data of training, {ACCEPT}"
+        return f"{why}. Give labels; or, if these are the data of training, {ACCEPT}"
     return cause.fix if cause.repair == "none" else ""
 
 
@@ -166,7 +166,7 @@ def _why_not(patient: Patient) -> str:
     if patient.batches is None:
         return "there are no batches to recompute the statistics from"
     if once(patient.batches):
-        return "the batches can be gone through only once; give a list or a loader"
+        return "the batches can be iterated only once; give a list or a loader"
     broken = [n for n, p in patient.model.named_parameters() if not bool(p.isfinite().all())]
     return f"the parameter {broken[0]!r} is not finite" if broken else ""
 
@@ -185,7 +185,7 @@ def _momentum(target: nn.Module, finding: Finding, log: Log) -> nn.Module:
 
 
 def _absorb(target: nn.Module, finding: Finding, log: Log) -> nn.Module:
-    """Move a bias into the running mean behind it; it stays as zeros, so that weights still fit."""
+    """Move a bias into the running mean after it, and zero the bias: weights still load."""
     behind = str(finding.numbers["batch norm"])
     owner = target.get_submodule(finding.layer)
     bias, mean = (
@@ -209,11 +209,11 @@ def _freeze(target: nn.Module, finding: Finding, log: Log) -> nn.Module:
 _NOT_FINITE, _TWICE = 9, 12
 _STALE = {1, 2, 3, 4, _NOT_FINITE, 14}  # recomputing the statistics repairs these
 _BEFORE: dict[int, _Repair] = {7: _momentum, _TWICE: _momentum, 16: _absorb}
-_AFTER: dict[int, _Repair] = {8: _freeze}  # frozen layers keep the statistics that they have then
+_AFTER: dict[int, _Repair] = {8: _freeze}  # last, since frozen layers keep their statistics
 
 
 def _safe(finding: Finding) -> bool:
-    """Whether there is a repair for what was found, and it applies."""
+    """Whether a finding has a repair that applies."""
     if "frozen" in finding.numbers:  # its weights may have been trained with these statistics
         return False
     if finding.check == _TWICE:

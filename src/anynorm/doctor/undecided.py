@@ -1,4 +1,4 @@
-"""What the data could not show: a layer that a check looked at and cannot call healthy."""
+"""A layer that a check examined, but for which it has too few data to call it healthy."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["Undecided"]
 
 @dataclass(frozen=True)
 class Undecided:
-    """A layer whose data are too few for a check, with what could have been seen there.
+    """A layer with too few data for a check, and the deviations that could not be found.
 
     Args:
         check: the number of the check.
         name: its name.
         layer: the name of the layer.
-        message: what could have been seen.
+        message: which deviations could not be found.
 
     Example:
-        >>> print(Undecided(1, "running mean", "bn1", "8 samples: shifts below 2 σ are not seen"))
-        1 (running mean) cannot tell at 'bn1': 8 samples: shifts below 2 σ are not seen
+        >>> print(Undecided(1, "running mean", "bn1", "8 samples: shifts below 2 σ are not found"))
+        1 (running mean) cannot tell at 'bn1': 8 samples: shifts below 2 σ are not found
     """
 
     check: int

@@ -1,4 +1,4 @@
-"""What follows γ and β: a residual, and φ as the layers take it: a name, a function or nothing."""
+"""The epilogue after γ and β: a residual, and φ as a name, a function or None."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
 
     Args:
         y: the tensor.
-        activation: the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function, or None
-            for the identity.
+        activation: a name in :data:`anynorm.activations.ACTIVATIONS`, a function, or None for the
+            identity.
 
     Shape:
         - y: any
@@ -41,8 +41,8 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
         φ(y).
 
     Raises:
-        AnynormError: `y` is no tensor.
-        UnknownNameError: There is no activation of that name.
+        AnynormError: `y` is not a tensor.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> activate(torch.tensor([-1.0, 2.0]), "relu")
@@ -58,10 +58,10 @@ def activate(y: Tensor, activation: Activation) -> Tensor:
 def following(
     x: Tensor, residual: Tensor | None, activation: Activation
 ) -> tuple[Epilogue, Function | None]:
-    """Return what an operator on `x` does after γ and β, and a φ that it does not know.
+    """Return the epilogue of an operator on `x`, and φ if it is a function to call afterwards.
 
-    The first is `PLAIN` itself where it is nothing.  Raises for a residual that does not fit `x`,
-    and for what is no activation.
+    An empty epilogue is `PLAIN` itself.  Raises an error if the residual does not fit `x`, or if
+    the activation is not valid.
     """
     if residual is not None:
         check_residual(x, residual)
@@ -74,14 +74,14 @@ def following(
 
 
 def check_activation(activation: Activation) -> None:
-    """Raise an error if a value is no activation.
+    """Raise an error if a value is not an activation.
 
     Args:
-        activation: the value: the name of one in :data:`anynorm.activations.ACTIVATIONS`, a
-            function and None pass.
+        activation: the value.  A name in :data:`anynorm.activations.ACTIVATIONS`, a function and
+            None are valid.
 
     Raises:
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
         AnynormError: The value is neither a name nor a function, or is a class.
 
     Example:
@@ -93,7 +93,7 @@ def check_activation(activation: Activation) -> None:
     """
     if isinstance(activation, str):
         named_activation(activation)
-    elif isinstance(activation, type):  # which would be built of the output, not applied to it
+    elif isinstance(activation, type):  # calling it would build a layer, not apply one
         name = activation.__name__
         raise AnynormError(
             f"activation={name} is a class; φ is a function. Give an instance: {name}()."
@@ -105,20 +105,20 @@ def check_activation(activation: Activation) -> None:
 
 
 def activation_name(activation: Activation) -> str:
-    """Return how `repr` shows an activation.
+    """Return the text of an activation in `repr`.
 
     Args:
-        activation: the name of one, a function or None.
+        activation: a name, a function or None.
 
     Returns:
-        The quoted name, or the name of the function; empty for None and for a module, which shows
-        itself.
+        The quoted name, or the name of the function; empty for None, and for a module, which
+        `repr` shows anyway.
 
     Example:
         >>> activation_name("relu"), activation_name(torch.relu), activation_name(None)
         ("'relu'", 'relu', '')
     """
-    if activation is None or isinstance(activation, torch.nn.Module):  # a module shows itself
+    if activation is None or isinstance(activation, torch.nn.Module):  # `repr` shows modules
         return ""
     return repr(activation) if isinstance(activation, str) else _function_name(activation)
 

@@ -1,6 +1,6 @@
-"""Rules for arguments, one for each name, shared by layers and functions.
+"""Rules for arguments by name, shared by layers and functions.
 
-Functions check the rules only after a call has failed, so that correct calls do not pay for them.
+Functions check the rules only after a call has failed, so that correct calls are not slower.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ __all__ = ["check_arguments", "explain", "need_tensor"]
 
 
 class _Rule(NamedTuple):
-    """What a value must be, and the sentence that says so."""
+    """A test of a value, and the rule as text."""
 
     fits: Callable[[Any], bool]
     text: str
 
 
 def check_arguments(owner: str, given: Mapping[str, Any]) -> None:
-    """Raise an error for a value that breaks the rule of its name.
+    """Raise an error if a value breaks the rule of its argument.
 
-    Names without a rule pass.
+    Arguments without a rule are not checked.
 
     Args:
-        owner: what the error calls the layer or the function.
+        owner: the name of the layer or function in the error.
         given: the values by the names of the arguments.
 
     Raises:
@@ -48,12 +48,12 @@ def check_arguments(owner: str, given: Mapping[str, Any]) -> None:
 
 
 def explain(function: str, /, **given: Any) -> None:
-    """Raise an error if the arguments of a call that failed are the reason.
+    """Raise an error if the arguments are the reason why a call failed.
 
-    If they are not, it returns, and the caller raises what failed.
+    If they are not, it returns, and the caller raises the original error.
 
     Args:
-        function: what the error calls the function.
+        function: the name of the function in the error.
         given: the arguments by name, the input first.
 
     Raises:
@@ -80,25 +80,25 @@ def explain(function: str, /, **given: Any) -> None:
 
 
 def need_tensor(owner: str, name: str, value: Any, *, optional: bool = False) -> None:
-    """Raise an error for a value that is no tensor, with the way to make one of it.
+    """Raise an error if a value is not a tensor; the message says how to make one.
 
-    What stands for a tensor, as a class with ``__torch_function__`` does, passes.
+    Classes with ``__torch_function__``, which act as tensors, are accepted.
 
     Args:
-        owner: what the error calls the layer or the function.
+        owner: the name of the layer or function in the error.
         name: the name of the argument.
         value: the value.
-        optional: whether None passes.
+        optional: whether None is accepted.
 
     Raises:
-        AnynormError: The value is no tensor.
+        AnynormError: The value is not a tensor.
 
     Example:
         >>> need_tensor("BatchNorm1d", "input", torch.zeros(2))
     """
     if isinstance(value, Tensor) or (value is None and optional):
         return
-    if hasattr(type(value), "__torch_function__"):  # what stands for a tensor
+    if hasattr(type(value), "__torch_function__"):  # it acts as a tensor
         return
     rule = f"{name} must be a torch.Tensor" + (" or None" if optional else "")
     raise AnynormError(f"{owner}: {name} is {_described(value)}; {rule}. {_fix(name, value)}")
@@ -115,7 +115,7 @@ def _described(value: Any) -> str:
 
 def _fix(name: str, value: Any) -> str:
     if value is None:
-        return "Where a module or function made it, let that return its result."
+        return "If a module or function made it, that must return its result."
     if isinstance(value, Mapping) or hasattr(value, "to_tuple"):
         return f"Give one of the tensors in it, such as {name}['key']."
     if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
@@ -128,14 +128,14 @@ def _fix(name: str, value: Any) -> str:
 def _need_alike(function: str, x: Tensor, name: str, value: Tensor) -> None:
     if value.device != x.device:
         raise AnynormError(
-            f"{function}: {name} is on {value.device}, the input on {x.device}; they must be on "
-            f"one device. Move one of them with .to({str(x.device)!r})."
+            f"{function}: {name} is on {value.device}, but the input is on {x.device}; they must "
+            f"be on the same device. Move one of them with .to({str(x.device)!r})."
         )
     wide = value.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)
     if value.dtype != x.dtype and not wide:
         raise AnynormError(
-            f"{function}: {name} is {value.dtype}, the input {x.dtype}; they must be of one type "
-            "(float32 goes with 16-bit inputs). Convert the input with "
+            f"{function}: {name} is {value.dtype}, but the input is {x.dtype}; they must have the "
+            "same type (for 16-bit inputs also float32). Convert the input with "
             f"x.to({value.dtype}), or the layer with layer.to({x.dtype})."
         )
 
@@ -152,7 +152,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_shape(value: Any) -> bool:
-    """One size or several."""
+    """Whether a value is a size or a sequence of sizes."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return all(map(_is_count, value))
     return _is_count(value)
@@ -176,7 +176,7 @@ _INPUTS = ("input", "x")
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 _TENSORS = {*_INPUTS, *_PARAMETERS, "num_batches_tracked"}
 
-_COUNT = _Rule(_is_count, "is a whole number from 1 on")
+_COUNT = _Rule(_is_count, "must be an integer, 1 or more")
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(
         (
@@ -192,11 +192,11 @@ _RULES: dict[str, _Rule] = {
     ),
     "activation": _Rule(
         lambda value: value is None or isinstance(value, str) or callable(value),
-        "is the name of one in anynorm.activations.ACTIVATIONS, a function or None",
+        "must be a name in anynorm.activations.ACTIVATIONS, a function or None",
     ),
-    "channels": _Rule(_is_shape, "is a whole number from 1 on, or a sequence of such"),
+    "channels": _Rule(_is_shape, "must be an integer, 1 or more, or a sequence of such integers"),
     "normalized_shape": _Rule(
-        _is_filled_shape, "is the size of the last axis or a sequence of those of the last axes"
+        _is_filled_shape, "must be the size of the last axis, or the sizes of the last axes"
     ),
     "eps": _Rule(
         lambda value: _is_number(value, 0.0, math.inf),
@@ -204,6 +204,6 @@ _RULES: dict[str, _Rule] = {
     ),
     "momentum": _Rule(
         lambda value: value is None or _is_number(value, 0.0, 1.0),
-        "is the weight of the newest batch, from 0 to 1, or None for the average of all",
+        "must be the weight of the newest batch, from 0 to 1, or None for the average of all",
     ),
 }

@@ -1,4 +1,4 @@
-"""`normalize`: any specification on any input that fits it."""
+"""`normalize`: apply any specification to an input that fits its pattern."""
 
 from __future__ import annotations
 
@@ -46,23 +46,22 @@ def normalize(
         weight, bias: γ and β, which start at the pattern's channel axis; None for 1 and 0.
         running: the running statistics.  They are updated in place in training, and used in
             evaluation.
-        training: whether the statistics are those of this input.  Without `running` they always
-            are.
+        training: whether to use the statistics of this input.  Without `running` they are always
+            used.
         eps: ε in σ = √(s² + ε), 0 or above.
         sizes: the sizes of the parts of split axes, by their names in the pattern.
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
         residual: a tensor of the shape and type of `x`, which is added before φ.
         sync: whose values the statistics of a batch are taken over in training: True for all
             processes, a process group, one dimension of a device mesh, or a number of consecutive
             ranks.
-        layer: what errors of a synchronised call name it.
+        layer: the name of the layer in errors of a synchronised call.
         mask: a padding mask, a bool tensor: True for the values that count.  All others, whatever
             they are, have no part in statistics and gradients, and h is 0 there.  With a mask there
             is no second derivative.
 
     Shape:
-        - x, residual: any that fits the pattern
+        - x, residual: any shape that fits the pattern
         - mask: that of `x`, with 1 for any axis, or that of `x` without the channels
         - output: that of `x`
 

@@ -62,8 +62,7 @@ def batch_norm(
             over all batches and needs `num_batches_tracked`.
         eps: ε in σ = √(s² + ε), above 0.
         num_batches_tracked: the number of batches so far, as a tensor.  It is increased in place.
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
         residual: a tensor of the input's shape and type, which is added before φ.
         mask: a padding mask, a bool tensor: True for the values that count.  All others have no
             part in statistics and gradients, and become 0.  With a mask there is no second

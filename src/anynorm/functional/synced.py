@@ -1,4 +1,4 @@
-"""Which normalizers can share statistics, and with which processes."""
+"""Check which normalizers can share statistics between processes, and find the processes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["check_synced", "together"]
 
 
 def check_synced(spec: Spec) -> None:
-    """Raise an error for a specification that has no statistics of the whole batch.
+    """Raise an error if a specification has no statistics of the whole batch.
 
-    Such statistics cannot be shared between processes.
+    Only statistics of the whole batch can be shared between processes.
 
     Args:
         spec: the specification.
@@ -29,19 +29,19 @@ def check_synced(spec: Spec) -> None:
     """
     if not spec.uses_batch:
         raise AnynormError(
-            f"sync= shares the statistics of a batch, and pattern '{spec.pattern}' takes none over "
-            "samples: each process has all it needs. Leave sync= out."
+            f"sync= shares the statistics of a batch, but pattern '{spec.pattern}' has no "
+            "statistics over samples, so there is nothing to share. Leave sync= out."
         )
     if any("n" in [part.name for part in axis] and len(axis) > 1 for axis in spec.pattern.axes):
         raise AnynormError(
-            f"sync= makes one batch of those of all processes, and pattern '{spec.pattern}' splits "
-            "the batch into parts on purpose. Use '[n] c [...]' with sync=, a smaller group of "
-            "ranks for smaller batches, or leave sync= out."
+            f"sync= joins the batches of all processes, but pattern '{spec.pattern}' splits the "
+            "batch into parts on purpose. Use '[n] c [...]' with sync=, a smaller group of ranks "
+            "for smaller batches, or leave sync= out."
         )
 
 
 def together(spec: Spec, plan: ResolvedPattern, sync: Sync, layer: str, x: Tensor) -> Ranks | None:
-    """Return the processes to share statistics with; None where this one is alone."""
+    """Return the processes that share statistics; None if this process is alone."""
     check_synced(spec)
     name = layer or f"normalize('{plan.pattern}')"
     ranks: Ranks | None = ranks_of(sync, name, x.device.type)

@@ -1,4 +1,4 @@
-"""Layers: `Norm` for any pattern, the twins of torch.nn, and normalizers of weights."""
+"""Layers: `Norm` for any pattern, the layers of torch.nn, and weight normalizers."""
 
 from anynorm.nn.frozen import FrozenBatchNorm
 from anynorm.nn.norm import Norm, create

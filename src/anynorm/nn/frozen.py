@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are constants: frozen whatever `train()` says later."""
+"""Batch norm with constant statistics, which stay frozen after `train()`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ __all__ = ["FrozenBatchNorm"]
 class FrozenBatchNorm(Unscripted):
     """Batch norm of (N, C, *) with given statistics, the same in train and eval mode.
 
-    The statistics are buffers that nothing updates; γ and β are buffers too, or parameters where
-    `trainable`.  The names of the state are those of :class:`torch.nn.BatchNorm2d`, whose state
-    dict loads (its count of batches is dropped).  It is no subclass of torch's batch norm, so that
-    what resets or updates the statistics of those passes it by.
+    The statistics are buffers that nothing updates; γ and β are buffers too, or parameters if
+    `trainable`.  The names of the state are those of :class:`torch.nn.BatchNorm2d`, so its state
+    dict can be loaded (the count of batches is dropped).  It is not a subclass of torch's batch
+    norm, so code that resets or updates the statistics of those does not affect it.
 
     Args:
         num_features: the number of channels, C.
         eps: ε in σ = √(s² + ε).
         affine: whether there are γ and β.
-        trainable: whether γ and β are parameters, if there are any.
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        device, dtype: those of the state.
+        trainable: whether γ and β are parameters, if they exist.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        device, dtype: the device and type of the state.
 
     Shape:
         - x: (N, C, *)
@@ -41,9 +40,10 @@ class FrozenBatchNorm(Unscripted):
         - output: that of `x`
 
     Raises:
-        ShapeError: The input has other channels, or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of channels, or the residual or the mask does not
+            fit it.
         AnynormError: An argument has a wrong type or value.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> layer = FrozenBatchNorm(3)
@@ -124,7 +124,7 @@ class FrozenBatchNorm(Unscripted):
         super()._load_from_state_dict(state, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """Return the channels and whatever differs from the defaults."""
+        """Return the channels, and the arguments that differ from the defaults."""
         phi = F.activation_name(self.activation)
         shown = [str(self.num_features), f"eps={self.eps}"]
         shown += ["affine=False"] if not self.affine else []

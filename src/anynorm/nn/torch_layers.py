@@ -1,10 +1,10 @@
-"""Drop-in twins of torch.nn's normalization layers.
+"""Drop-in replacements of torch.nn's normalization layers.
 
-Each is a subclass of its torch twin, so that `isinstance` checks, weight-decay filters and
-`torch.optim.swa_utils.update_bn` see what they expect; constructor, state dict and `repr` are
-torch's own.  Added are `activation=`, a residual and (but for layer and RMS norm) a mask of what
-counts as further arguments of the call, errors that name the shape, the rule and the fix, and
-running statistics that do not bite (see :mod:`anynorm.ops.running`).
+Each is a subclass of torch's layer, so `isinstance` checks, weight-decay filters and
+`torch.optim.swa_utils.update_bn` work as before; constructor, state dict and `repr` are torch's
+own.  The layers add `activation=`; a residual and (except in layer and RMS norm) a padding mask as
+arguments of the call; errors that name the shape, the rule and the fix; and robust running
+statistics (see :mod:`anynorm.ops.running`).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _Device = torch.device | str | int | None
 
 
 class _Activated(Unscripted):
-    """Takes `activation=` beside the torch twin's own arguments, and shows it in `repr`."""
+    """Adds `activation=` to the arguments of torch's layer, and shows it in `repr`."""
 
     activation: Activation
     __signature__: ClassVar[Signature]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # Subclasses may have arguments of their own; what this file's bases pass on is torch's.
+        # A subclass may have its own arguments; arguments that these bases pass on are torch's.
         owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
         whole = signature(vars(owner)["__init__"])
         passed_on = any(p.kind is p.VAR_POSITIONAL for p in whole.parameters.values())
@@ -76,7 +76,7 @@ class _Activated(Unscripted):
             self.activation = None
 
     def extra_repr(self) -> str:
-        """Return torch's line, with the activation behind it where there is one."""
+        """Return torch's line, followed by the activation if there is one."""
         shown = F.activation_name(self.activation)
         return super().extra_repr() + (f", activation={shown}" if shown else "")
 
@@ -122,7 +122,7 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
     ) -> Tensor:
         """Normalize `input`, see the class for its shape; add `residual` before φ.
 
-        Values where `mask` is False have no part in it, and become 0.
+        Values where `mask` is False are ignored, and become 0.
         """
         if type(input) is not Tensor or residual is not None or mask is not None:
             recorded: Tensor | None = entered(self, input, residual, mask)
@@ -169,7 +169,7 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
         training: bool,
         mask: Tensor | None,
     ) -> Tensor:
-        """Statistics of several processes, or of the values that count."""
+        """Normalize with statistics of several processes, or with a padding mask."""
         running = None
         if mean is not None and var is not None:
             running = F.Running(mean, var, self.num_batches_tracked, self.momentum)
@@ -190,7 +190,7 @@ class _BatchNorm(_Activated, Sharing, torch.nn.modules.batchnorm._BatchNorm):
         )
 
     def extra_repr(self) -> str:
-        """Return torch's line, and the activation and the ranks where there are any."""
+        """Return torch's line, with the activation and the ranks if there are any."""
         return super().extra_repr() + shown(self.sync)
 
 
@@ -216,31 +216,30 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """Batch norm of (N, C) or (N, C, L).
 
     Each channel has one μ and one σ, over samples and positions.  It is a subclass of
-    :class:`torch.nn.BatchNorm1d` and has its arguments and its state.  Added are the activation,
-    synchronised statistics, and the residual and the mask of the call.  Running statistics never
-    take in values that are not finite.
+    :class:`torch.nn.BatchNorm1d` and has its arguments and its state.  It adds the activation,
+    synchronised statistics, and a residual and a mask in the call.  Running statistics are never
+    updated with values that are not finite.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        sync: over whose batches statistics are taken in training: True for all processes, a process
-            group, one dimension of a device mesh, or a number of consecutive ranks.
-        The others, and the state: as for :class:`torch.nn.BatchNorm1d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        sync: the processes that share statistics in training: True for all, a process group, one
+            dimension of a device mesh, or a number of consecutive ranks.
+        The other arguments, and the state: as for :class:`torch.nn.BatchNorm1d`.
 
     Shape:
         - input: (N, C) or (N, C, L)
         - residual: the input's shape and type; it is added before φ
         - mask: (N,) for (N, C), (N, L) for (N, C, L), or the input's shape with 1 for any axis;
-          bool, True for the values that count; all others (padding) have no part in statistics and
+          bool, True for the values that count; all others (padding) are ignored in statistics and
           gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> BatchNorm1d(3, activation="relu")(torch.randn(8, 3)).min() >= 0
@@ -261,30 +260,29 @@ class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     """Batch norm of (N, C, H, W).
 
     Each channel has one μ and one σ, over samples and positions.  It is a subclass of
-    :class:`torch.nn.BatchNorm2d` and has its arguments and its state.  Added are the activation,
-    synchronised statistics, and the residual and the mask of the call.  Running statistics never
-    take in values that are not finite.
+    :class:`torch.nn.BatchNorm2d` and has its arguments and its state.  It adds the activation,
+    synchronised statistics, and a residual and a mask in the call.  Running statistics are never
+    updated with values that are not finite.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        sync: over whose batches statistics are taken in training: True for all processes, a process
-            group, one dimension of a device mesh, or a number of consecutive ranks.
-        The others, and the state: as for :class:`torch.nn.BatchNorm2d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        sync: the processes that share statistics in training: True for all, a process group, one
+            dimension of a device mesh, or a number of consecutive ranks.
+        The other arguments, and the state: as for :class:`torch.nn.BatchNorm2d`.
 
     Shape:
         - input: (N, C, H, W)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, H, W), or the input's shape with 1 for any axis; bool, True for the values that
-          count; all others (padding) have no part in statistics and gradients, and become 0
+          count; all others (padding) are ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> BatchNorm2d(3)(torch.randn(8, 3, 4, 4)).shape
@@ -302,30 +300,29 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     """Batch norm of (N, C, D, H, W).
 
     Each channel has one μ and one σ, over samples and positions.  It is a subclass of
-    :class:`torch.nn.BatchNorm3d` and has its arguments and its state.  Added are the activation,
-    synchronised statistics, and the residual and the mask of the call.  Running statistics never
-    take in values that are not finite.
+    :class:`torch.nn.BatchNorm3d` and has its arguments and its state.  It adds the activation,
+    synchronised statistics, and a residual and a mask in the call.  Running statistics are never
+    updated with values that are not finite.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        sync: over whose batches statistics are taken in training: True for all processes, a process
-            group, one dimension of a device mesh, or a number of consecutive ranks.
-        The others, and the state: as for :class:`torch.nn.BatchNorm3d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        sync: the processes that share statistics in training: True for all, a process group, one
+            dimension of a device mesh, or a number of consecutive ranks.
+        The other arguments, and the state: as for :class:`torch.nn.BatchNorm3d`.
 
     Shape:
         - input: (N, C, D, H, W)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, D, H, W), or the input's shape with 1 for any axis; bool, True for the values
-          that count; all others (padding) have no part in statistics and gradients, and become 0
+          that count; all others (padding) are ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> BatchNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
@@ -340,31 +337,30 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch norm of (N, C, *) by the statistics of several processes, on CPUs and GPUs.
+    """Batch norm of (N, C, *) with statistics over several processes, on CPUs and GPUs.
 
-    It is no subclass of torch's, which `DistributedDataParallel` refuses on CPUs.
+    It is not a subclass of torch's layer, because `DistributedDataParallel` refuses those on CPUs.
 
     Args:
         process_group: the processes, in any form that `sync` of :class:`BatchNorm1d` takes; None
             for the default group.
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
         bias: whether there is β, if there is γ.
-        The others, and the state: as for :class:`torch.nn.SyncBatchNorm`.
+        The other arguments, and the state: as for :class:`torch.nn.SyncBatchNorm`.
 
     Shape:
         - input: (N, C, *)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, *), or the input's shape with 1 for any axis; bool, True for the values that
-          count; all others (padding) have no part in statistics and gradients, and become 0
+          count; all others (padding) are ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> SyncBatchNorm(3, activation="relu").eval()(torch.randn(8, 3)).min() >= 0
@@ -393,22 +389,22 @@ class SyncBatchNorm(_BatchNorm):
     ) -> None:
         args = (num_features, eps, momentum, affine, track_running_stats, device, dtype)
         group = True if process_group is None else process_group
-        # Older torch knows no layers without β.
+        # Older versions of torch have no layers without β.
         without: dict[str, Any] = {} if bias else {"bias": False}
         super().__init__(*args, sync=group, activation=activation, **without)
 
     @property
     def process_group(self) -> Sync:
-        """The group as it was given; None for the default one."""
+        """The group that was given; None for the default group."""
         return None if self.sync is True else self.sync
 
     def extra_repr(self) -> str:
-        """Return torch's line; the ranks where these are not all."""
+        """Return torch's line, with the ranks if they are not all."""
         return super().extra_repr().replace(", sync=True", "")
 
 
 class _LazyBatchNorm(_BatchNorm):
-    """The part that lazy layers of all ranks share."""
+    """The common base of the lazy layers."""
 
     if TYPE_CHECKING:
 
@@ -432,41 +428,40 @@ class _LazyBatchNorm(_BatchNorm):
         residual: Tensor | None = None,  # noqa: ARG002 - torch passes on what the layer is called with
         mask: Tensor | None = None,  # noqa: ARG002
     ) -> None:
-        """Take the channels from the first input, or from a state that was loaded before it."""
+        """Set the number of channels by the first input, or by a state that was loaded before."""
         F.need_tensor(type(self).__name__, "input", input)
         super().initialize_parameters(input)  # type: ignore[misc]
-        if self.num_features == 0:  # torch leaves this to be found where a state was loaded
+        if self.num_features == 0:  # torch does not set it if a state was loaded
             state = self.running_mean if self.running_mean is not None else self.weight
             self.num_features = (input.shape[1:] if state is None else state.shape)[0]
 
 
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
-    """A :class:`BatchNorm1d` that takes its channels from the first input.
+    """A :class:`BatchNorm1d` that gets its number of channels from the first input.
 
-    The first call makes it a :class:`BatchNorm1d`.  A state dict that is loaded before gives the
-    channels as well.
+    The first call makes it a :class:`BatchNorm1d`.  A state dict that is loaded before it also sets
+    the number of channels.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        sync: over whose batches statistics are taken in training: True for all processes, a process
-            group, one dimension of a device mesh, or a number of consecutive ranks.
-        The others, and the state: as for :class:`torch.nn.LazyBatchNorm1d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        sync: the processes that share statistics in training: True for all, a process group, one
+            dimension of a device mesh, or a number of consecutive ranks.
+        The other arguments, and the state: as for :class:`torch.nn.LazyBatchNorm1d`.
 
     Shape:
         - input: (N, C) or (N, C, L)
         - residual: the input's shape and type; it is added before φ
         - mask: (N,) for (N, C), (N, L) for (N, C, L), or the input's shape with 1 for any axis;
-          bool, True for the values that count; all others (padding) have no part in statistics and
+          bool, True for the values that count; all others (padding) are ignored in statistics and
           gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> LazyBatchNorm1d()(torch.randn(8, 3)).shape
@@ -482,31 +477,30 @@ class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
 
 
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
-    """A :class:`BatchNorm2d` that takes its channels from the first input.
+    """A :class:`BatchNorm2d` that gets its number of channels from the first input.
 
-    The first call makes it a :class:`BatchNorm2d`.  A state dict that is loaded before gives the
-    channels as well.
+    The first call makes it a :class:`BatchNorm2d`.  A state dict that is loaded before it also sets
+    the number of channels.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        sync: over whose batches statistics are taken in training: True for all processes, a process
-            group, one dimension of a device mesh, or a number of consecutive ranks.
-        The others, and the state: as for :class:`torch.nn.LazyBatchNorm2d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        sync: the processes that share statistics in training: True for all, a process group, one
+            dimension of a device mesh, or a number of consecutive ranks.
+        The other arguments, and the state: as for :class:`torch.nn.LazyBatchNorm2d`.
 
     Shape:
         - input: (N, C, H, W)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, H, W), or the input's shape with 1 for any axis; bool, True for the values that
-          count; all others (padding) have no part in statistics and gradients, and become 0
+          count; all others (padding) are ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> layer = LazyBatchNorm2d()
@@ -523,31 +517,30 @@ class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
 
 
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
-    """A :class:`BatchNorm3d` that takes its channels from the first input.
+    """A :class:`BatchNorm3d` that gets its number of channels from the first input.
 
-    The first call makes it a :class:`BatchNorm3d`.  A state dict that is loaded before gives the
-    channels as well.
+    The first call makes it a :class:`BatchNorm3d`.  A state dict that is loaded before it also sets
+    the number of channels.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        sync: over whose batches statistics are taken in training: True for all processes, a process
-            group, one dimension of a device mesh, or a number of consecutive ranks.
-        The others, and the state: as for :class:`torch.nn.LazyBatchNorm3d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        sync: the processes that share statistics in training: True for all, a process group, one
+            dimension of a device mesh, or a number of consecutive ranks.
+        The other arguments, and the state: as for :class:`torch.nn.LazyBatchNorm3d`.
 
     Shape:
         - input: (N, C, D, H, W)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, D, H, W), or the input's shape with 1 for any axis; bool, True for the values
-          that count; all others (padding) have no part in statistics and gradients, and become 0
+          that count; all others (padding) are ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, other channels, or in training one value
-            per channel; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes or channels, or in training one value per
+            channel; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
-        CollectiveError: A process that shares statistics is gone.
+        UnknownNameError: There is no activation with this name.
+        CollectiveError: A process that shares statistics has ended.
 
     Example:
         >>> LazyBatchNorm3d()(torch.randn(2, 3, 4, 4, 4)).shape
@@ -592,7 +585,7 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
     ) -> Tensor:
         """Normalize `input`, see the class for its shape; add `residual` before φ.
 
-        Values where `mask` is False have no part in it, and become 0.
+        Values where `mask` is False are ignored, and become 0.
         """
         if type(input) is not Tensor or residual is not None or mask is not None:
             recorded: Tensor | None = entered(self, input, residual, mask)
@@ -602,7 +595,7 @@ class _InstanceNorm(_Activated, torch.nn.modules.instancenorm._InstanceNorm):
             raise _wrong_rank(self, input)
         batched = input.dim() == self.ranks[-1]
         axis = 1 if batched else 0
-        sized = self.affine or self.track_running_stats  # else any number of channels will do
+        sized = self.affine or self.track_running_stats  # otherwise any number of channels fits
         if sized and input.shape[axis] != self.num_features:
             raise _wrong_channels(self, input, axis)
         if batched:
@@ -636,23 +629,22 @@ class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
     :class:`torch.nn.InstanceNorm1d` and has its arguments and its state.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        The others, and the state: as for :class:`torch.nn.InstanceNorm1d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        The other arguments, and the state: as for :class:`torch.nn.InstanceNorm1d`.
 
     Shape:
         - input: (N, C, L) or (C, L)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, L) for (N, C, L), (L,) for (C, L), or the input's shape with 1 for any axis;
-          bool, True for the values that count; all others (padding) have no part in statistics and
+          bool, True for the values that count; all others (padding) are ignored in statistics and
           gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, a single position, or other channels where
-            the layer has γ or running statistics; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes, a single position, or a wrong number of
+            channels for γ or running statistics; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> InstanceNorm1d(3)(torch.randn(8, 3, 5)).shape
@@ -673,23 +665,22 @@ class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
     :class:`torch.nn.InstanceNorm2d` and has its arguments and its state.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        The others, and the state: as for :class:`torch.nn.InstanceNorm2d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        The other arguments, and the state: as for :class:`torch.nn.InstanceNorm2d`.
 
     Shape:
         - input: (N, C, H, W) or (C, H, W)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, H, W) for (N, C, H, W), (H, W) for (C, H, W), or the input's shape with 1 for
-          any axis; bool, True for the values that count; all others (padding) have no part in
+          any axis; bool, True for the values that count; all others (padding) are ignored in
           statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, a single position, or other channels where
-            the layer has γ or running statistics; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes, a single position, or a wrong number of
+            channels for γ or running statistics; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> InstanceNorm2d(3)(torch.randn(3, 5, 5)).shape
@@ -710,23 +701,22 @@ class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
     :class:`torch.nn.InstanceNorm3d` and has its arguments and its state.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        The others, and the state: as for :class:`torch.nn.InstanceNorm3d`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        The other arguments, and the state: as for :class:`torch.nn.InstanceNorm3d`.
 
     Shape:
         - input: (N, C, D, H, W) or (C, D, H, W)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, D, H, W) for (N, C, D, H, W), (D, H, W) for (C, D, H, W), or the input's shape
-          with 1 for any axis; bool, True for the values that count; all others (padding) have no
-          part in statistics and gradients, and become 0
+          with 1 for any axis; bool, True for the values that count; all others (padding) are
+          ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The input has another number of axes, a single position, or other channels where
-            the layer has γ or running statistics; or the residual or the mask does not fit it.
+        ShapeError: The input has a wrong number of axes, a single position, or a wrong number of
+            channels for γ or running statistics; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> InstanceNorm3d(3)(torch.randn(2, 3, 4, 4, 4)).shape
@@ -747,9 +737,8 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
     :class:`torch.nn.LayerNorm` and has its arguments and its state.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        The others, and the state: as for :class:`torch.nn.LayerNorm`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        The other arguments, and the state: as for :class:`torch.nn.LayerNorm`.
 
     Shape:
         - input: (*, normalized_shape)
@@ -759,7 +748,7 @@ class LayerNorm(_Activated, torch.nn.LayerNorm):
     Raises:
         ShapeError: The input does not end in `normalized_shape`, or the residual does not fit it.
         AnynormError: An argument has a wrong type or value.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> LayerNorm(10)(torch.randn(2, 7, 10)).shape
@@ -814,9 +803,8 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
     :class:`torch.nn.RMSNorm` and has its arguments and its state.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        The others, and the state: as for :class:`torch.nn.RMSNorm`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        The other arguments, and the state: as for :class:`torch.nn.RMSNorm`.
 
     Shape:
         - x: (*, normalized_shape)
@@ -826,7 +814,7 @@ class RMSNorm(_Activated, torch.nn.RMSNorm):
     Raises:
         ShapeError: The input does not end in `normalized_shape`, or the residual does not fit it.
         AnynormError: An argument has a wrong type or value.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> RMSNorm(10)(torch.randn(2, 7, 10)).shape
@@ -875,22 +863,21 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
     is a subclass of :class:`torch.nn.GroupNorm` and has its arguments and its state.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
-        The others, and the state: as for :class:`torch.nn.GroupNorm`.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
+        The other arguments, and the state: as for :class:`torch.nn.GroupNorm`.
 
     Shape:
         - input: (N, C, *)
         - residual: the input's shape and type; it is added before φ
         - mask: (N, *), or the input's shape with 1 for any axis; bool, True for the values that
-          count; all others (padding) have no part in statistics and gradients, and become 0
+          count; all others (padding) are ignored in statistics and gradients, and become 0
         - output: the input's shape
 
     Raises:
-        ShapeError: The groups do not divide the channels, with the numbers that do; the input has
-            other channels; or the residual or the mask does not fit it.
+        ShapeError: The groups do not divide the channels (the message has the numbers that do); the
+            input has a wrong number of channels; or the residual or the mask does not fit it.
         AnynormError: An argument has a wrong type or value, such as a mask that is not bool.
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
 
     Example:
         >>> GroupNorm(3, 6)(torch.randn(2, 6, 5)).shape
@@ -923,7 +910,7 @@ class GroupNorm(_Activated, torch.nn.GroupNorm):
     ) -> Tensor:
         """Normalize `input` (N, C, *); add `residual` before φ.
 
-        Values where `mask` is False have no part in it, and become 0.
+        Values where `mask` is False are ignored, and become 0.
         """
         if type(input) is not Tensor or residual is not None or mask is not None:
             recorded: Tensor | None = entered(self, input, residual, mask)

@@ -1,4 +1,4 @@
-"""Normalizers of weights, and `normalized`: a layer together with any normalizer."""
+"""Weight normalizers, and `normalized`: a layer together with any normalizer."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class NormalizedWeight(Unscripted):
     """The weight γ · (w − μ) / σ of each output unit, as a parametrization of `weight`.
 
     Register it with :func:`torch.nn.utils.parametrize.register_parametrization`, or use
-    :func:`normalized`.  γ, one for each unit, starts at σ of the weight at hand, so that weight
-    norm changes nothing at first and weight standardization only takes away the mean.
+    :func:`normalized`.  γ, one for each unit, starts at σ of the present weight.  So weight norm
+    does not change the weight at first, and weight standardization only subtracts the mean.
 
     Args:
-        spec: the specification, of a normalizer of weights.
-        weight: the weight at hand.
+        spec: the specification of a weight normalizer.
+        weight: the present weight.
         eps: ε in σ = √(s² + ε).
 
     Shape:
@@ -70,7 +70,7 @@ class NormalizedWeight(Unscripted):
         __call__ = forward
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Take a new weight in: γ is set to its σ."""
+        """Accept a new weight: γ is set to its σ."""
         with torch.no_grad():
             self.weight.copy_(self._measure(weight.detach()))
         return weight
@@ -80,10 +80,10 @@ class NormalizedWeight(Unscripted):
 
 
 class _Cosine(Unscripted):
-    """A layer that puts out γ · cos(w, x) + β, for the receptive field x of each output.
+    """A layer that computes γ · cos(w, x) + β, for the receptive field x of each output.
 
-    γ, one for each unit, starts at ‖w‖ times the root of the number of inputs: on inputs of root
-    mean square 1 the layer then puts out what it did without normalization.
+    γ, one for each unit, starts at ‖w‖ times the root of the number of inputs: so for inputs with
+    root mean square 1 the output is about that without normalization.
     """
 
     weight: Tensor
@@ -96,24 +96,24 @@ class _Cosine(Unscripted):
         self.adopt()
 
     def adopt(self) -> None:
-        """Give the weight at hand its γ."""
+        """Create γ for the present weight."""
         self.gain = torch.nn.Parameter(self.weight.detach().flatten(1)[:, 0].clone())
         self.reset_gain()
 
     def reset_parameters(self) -> None:
-        """Draw a new weight, as the layer without normalization does, and set γ from it."""
+        """Draw a new weight, as the layer without normalization does, and set γ by it."""
         super().reset_parameters()  # type: ignore[misc]
         if "gain" in self._parameters:
             self.reset_gain()
 
     @torch.no_grad()
     def reset_gain(self) -> None:
-        """Set γ from the weight at hand."""
+        """Set γ by the present weight."""
         inputs = math.prod(self.weight.shape[1:])
         self.gain.copy_(self.weight.flatten(1).norm(dim=1) * math.sqrt(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return γ · cos(w, x) + β, in the shape that the layer without normalization has."""
+        """Return γ · cos(w, x) + β, with the output shape of the layer without normalization."""
         try:
             unit = F.normalize(self.weight, entry("weight").spec, self.gain, eps=self.eps)
             return self._shift(self._apply_layer(x, unit) / self._length(x))
@@ -125,9 +125,9 @@ class _Cosine(Unscripted):
         __call__ = forward
 
     def _length(self, x: Tensor) -> Tensor:
-        """The norm of each receptive field, one for each group: the layer's own sum of x²."""
+        """The norm of each receptive field, one for each group: the layer sums x² itself."""
         squares = self._apply_layer(x * x, torch.ones_like(self.weight[: self.groups]))
-        # An ε that is not lost in 16 bits: half a float's smallest step is 3e-8.
+        # Use an ε that does not vanish in 16 bits: float16 rounds values below 3e-8 to 0.
         return torch.sqrt(squares + max(self.eps, torch.finfo(squares.dtype).tiny))
 
     def _apply_layer(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -138,14 +138,13 @@ class _Cosine(Unscripted):
 
 
 class CosineLinear(_Cosine, torch.nn.Linear):
-    """A linear layer that puts out γ · cos(w, x) + β.
+    """A linear layer that computes γ · cos(w, x) + β.
 
     γ, one for each unit, is the parameter `gain`.  It starts at ‖w‖ times the root of the number of
-    inputs: on inputs of root mean square 1 the layer then puts out what it did without
-    normalization.
+    inputs: so for inputs with root mean square 1 the output is about that without normalization.
 
     Args:
-        All of them: as for :class:`torch.nn.Linear`.
+        All arguments: as for :class:`torch.nn.Linear`.
 
     Shape:
         - x: (*, in_features)
@@ -172,7 +171,7 @@ class CosineLinear(_Cosine, torch.nn.Linear):
 
 
 class _CosineConv(_Cosine):
-    """The part that convolutions of all ranks share."""
+    """The common base of the convolutions."""
 
     out_channels: int
     bias: Tensor | None
@@ -182,7 +181,7 @@ class _CosineConv(_Cosine):
         return y
 
     def _length(self, x: Tensor) -> Tensor:
-        """The norm of its group's field for each output."""
+        """For each output, the norm of its group's receptive field."""
         axis = 1 - self.weight.dim()
         return super()._length(x).repeat_interleave(self.out_channels // self.groups, axis)
 
@@ -193,12 +192,12 @@ class _CosineConv(_Cosine):
 
 
 class CosineConv1d(_CosineConv, torch.nn.Conv1d):
-    """A convolution that puts out γ · cos(w, patch) + β.
+    """A convolution that computes γ · cos(w, patch) + β.
 
-    A patch is what the convolution looks at for one output.  γ is as for :class:`CosineLinear`.
+    A patch is the receptive field of one output.  γ is as for :class:`CosineLinear`.
 
     Args:
-        All of them: as for :class:`torch.nn.Conv1d`.
+        All arguments: as for :class:`torch.nn.Conv1d`.
 
     Shape:
         - x: (N, C, L) or (C, L)
@@ -217,12 +216,12 @@ class CosineConv1d(_CosineConv, torch.nn.Conv1d):
 
 
 class CosineConv2d(_CosineConv, torch.nn.Conv2d):
-    """A convolution that puts out γ · cos(w, patch) + β.
+    """A convolution that computes γ · cos(w, patch) + β.
 
-    A patch is what the convolution looks at for one output.  γ is as for :class:`CosineLinear`.
+    A patch is the receptive field of one output.  γ is as for :class:`CosineLinear`.
 
     Args:
-        All of them: as for :class:`torch.nn.Conv2d`.
+        All arguments: as for :class:`torch.nn.Conv2d`.
 
     Shape:
         - x: (N, C, H, W) or (C, H, W)
@@ -241,12 +240,12 @@ class CosineConv2d(_CosineConv, torch.nn.Conv2d):
 
 
 class CosineConv3d(_CosineConv, torch.nn.Conv3d):
-    """A convolution that puts out γ · cos(w, patch) + β.
+    """A convolution that computes γ · cos(w, patch) + β.
 
-    A patch is what the convolution looks at for one output.  γ is as for :class:`CosineLinear`.
+    A patch is the receptive field of one output.  γ is as for :class:`CosineLinear`.
 
     Args:
-        All of them: as for :class:`torch.nn.Conv3d`.
+        All arguments: as for :class:`torch.nn.Conv3d`.
 
     Shape:
         - x: (N, C, D, H, W) or (C, D, H, W)
@@ -277,19 +276,18 @@ def normalized(
 ) -> torch.nn.Module:
     """Return a linear layer or a convolution together with a normalizer.
 
-    A normalizer of activations follows the layer in a `Sequential`; one of weights is registered as
-    a parametrization of the layer, which is edited in place; cosine returns a layer of its own with
-    the same weight.
+    A normalizer of activations follows the layer in a `Sequential`.  A weight normalizer is
+    registered as a parametrization of the layer, which is changed in place.  Cosine returns a new
+    layer with the same weight.
 
     Args:
         layer: the layer.
         name: the normalizer's name in :data:`anynorm.catalogue`.
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
         options: as for :func:`anynorm.create`.
 
     Returns:
-        The module of both.
+        The module with the layer and the normalizer.
 
     Raises:
         UnknownNameError: There is no normalizer, option or activation of that name.
@@ -304,7 +302,7 @@ def normalized(
     if not isinstance(layer, tuple(_COSINE)):
         raise AnynormError(
             f"normalized() takes a linear layer or a convolution, got {type(layer).__name__}. "
-            "Give it the layer itself, or put anynorm.create(…) behind the module."
+            "Give it the layer itself, or put anynorm.create(…) after the module."
         )
     if row.spec.on == "input":
         return _followed(layer, name, activation, options)
@@ -315,11 +313,10 @@ def normalized(
 
 
 class Activate(Unscripted):
-    """φ as a layer: what is left of a layer whose normalization was folded away.
+    """φ as a layer, such as the rest of a normalizer that was folded.
 
     Args:
-        activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
-            None.
+        activation: φ, a name in :data:`anynorm.activations.ACTIVATIONS`, a function or None.
 
     Shape:
         - x: any
@@ -327,7 +324,7 @@ class Activate(Unscripted):
         - output: that of `x`, if the function keeps it
 
     Raises:
-        UnknownNameError: There is no activation of that name.
+        UnknownNameError: There is no activation with this name.
         AnynormError: The activation is neither a name nor a function, or the residual is of another
             type than `x`.
         ShapeError: The residual has another shape than `x`.

@@ -1,4 +1,4 @@
-"""Numbers as the study's sentences write them: always a median with the range of its seeds."""
+"""Numbers as text for the study's sentences, usually a median with its range over seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; a missing number is a diverged run.
+    """A number with three significant digits; None stands for a run that diverged.
 
     >>> number(0.012345), number(1162.0), number(None)
     ('0.0123', '1,162', 'diverged')
@@ -47,7 +47,7 @@ def percent(value: float | None) -> str:
 
 
 def spread_text(seeds: Spread, unit: str = "", *, lost: str = "diverged") -> str:
-    """A median with its range; `lost` is what happened to a run without a value.
+    """A median with its range; `lost` is the text for a run without a value.
 
     >>> spread_text({"n": 3, "median": 2.0, "low": 1.5, "high": 2.5}, "points")
     '2 points [1.5, 2.5]'
@@ -73,9 +73,9 @@ def _bracketed(texts: Sequence[str], unit: str, n: int, lost: str = "diverged") 
 
 
 def difference_text(difference: float, unit: str, words: tuple[str, str]) -> str:
-    """A difference in its unit or, without one, a ratio given as its logarithm.
+    """A difference in its unit; without a unit, `difference` is the logarithm of a ratio.
 
-    `words` are those for a positive and for a negative difference.
+    `words` are the words for a positive and for a negative difference.
 
     >>> difference_text(-7.24, "points", ("higher", "lower"))
     '7.2 points lower'
@@ -87,7 +87,7 @@ def difference_text(difference: float, unit: str, words: tuple[str, str]) -> str
 
 
 def interval_text(low: float, high: float, unit: str, words: tuple[str, str]) -> str:
-    """An interval of differences; both sides are named where it holds zero.
+    """An interval of differences; if it contains zero, both directions are named.
 
     >>> interval_text(1.06, 1.44, "", ("smaller", "larger"))
     '2.9 to 4.2 times'
@@ -140,7 +140,7 @@ def signed(value: float) -> str:
 
 
 def change_size(difference: float, score: Score) -> str:
-    """The size of a difference between scores, which is one as `Score.shown` gives it.
+    """The size of a difference between scores, in the unit of `Score.shown`.
 
     >>> from anynorm.study.spread import ACCURACY, LOSS
     >>> change_size(-1.06, ACCURACY), change_size(1.5, LOSS), change_size(99.0, LOSS)
@@ -153,7 +153,7 @@ def change_size(difference: float, score: Score) -> str:
 
 
 def _change(difference: float, score: Score) -> str:
-    """A difference between scores with its direction; what is better in a loss is lower."""
+    """A difference between scores with its direction; a lower loss is better."""
     if score.higher_is_better:
         return f"{signed(difference)} points"
     return f"{change_size(difference, score)} {'lower' if difference >= 0 else 'higher'}"
@@ -180,7 +180,7 @@ def comparison_text(found: Comparison, score: Score) -> str:
     'a loss 2.0 times lower'
     """
     if found.difference is None:
-        return "no difference that is a number, since runs diverged"
+        return "no numeric difference, because runs diverged"
     text = ("" if score.higher_is_better else "a loss ") + _change(found.difference, score)
     if found.low is None or found.high is None:
         return text
@@ -197,7 +197,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def join(names: Sequence[str], most: int | None = None) -> str:
-    """Names as a sentence lists them; those beyond `most` are counted.
+    """Names as a list in a sentence; names beyond `most` are only counted.
 
     >>> join(["batch", "group", "layer"]), join(["batch", "group", "layer"], most=1)
     ('batch, group and layer', 'batch and 2 others')

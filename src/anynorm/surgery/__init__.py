@@ -1,4 +1,4 @@
-"""Changes to a model's modules that keep ties, hooks and modes."""
+"""Functions that change the normalization of a model, and keep ties, hooks and modes."""
 
 from anynorm.surgery.convert import convert
 from anynorm.surgery.fold import fold

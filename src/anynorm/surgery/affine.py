@@ -1,4 +1,4 @@
-"""The map that a normalizer with kept statistics is: a · x + b for each channel."""
+"""A normalizer with running statistics as a map a · x + b for each channel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Affine:
 
 
 def affine_of(norm: Normalizer) -> Affine:
-    """What a `fixed` normalizer does to each channel before its activation.
+    """The map of each channel in a `fixed` normalizer, before its activation.
 
     >>> from anynorm.surgery.normalizers import normalizers
     >>> layer = torch.nn.BatchNorm1d(1, eps=0.0)
@@ -49,7 +49,7 @@ def affine_of(norm: Normalizer) -> Affine:
 
 
 def eps_of(norm: Normalizer) -> float:
-    """The ε of a `fixed` normalizer; raises `Refused` where it is hidden and not the usual one.
+    """The ε of a `fixed` normalizer; raises `Refused` if it is hidden and not the default.
 
     Our layers need one above 0: the smallest is lost beside any variance but 0.
     """
@@ -63,12 +63,12 @@ def eps_of(norm: Normalizer) -> float:
 
 
 def _eps(norm: Normalizer) -> float:
-    """The ε beside the kept variance; a specification without a scale has none."""
+    """The ε that is added to the running variance; a specification without a scale has none."""
     return float(getattr(norm.module, "eps", _USUAL_EPS)) if norm.spec.scale else 0.0
 
 
 def _foreign(norm: Normalizer) -> bool:
-    """Whether this is somebody else's frozen batch norm, which may keep its ε out of sight."""
+    """Whether this is a frozen batch norm of another library, which may hide its ε."""
     return norm.constant and not isinstance(norm.module, own.FrozenBatchNorm)
 
 
@@ -83,7 +83,7 @@ def _by_formula(norm: Normalizer, eps: float) -> Affine:
 
 @torch.no_grad()
 def _probed(norm: Normalizer) -> Affine:
-    """Ask the layer itself, at 0 and at 1."""
+    """Compute ε from the layer's outputs at 0 and at 1."""
     module, device = copy.deepcopy(norm.module).cpu().double(), norm.module.running_mean.device
     zeros = torch.zeros(1, norm.channels, 1, 1, dtype=torch.float64)
     at_zero = module(zeros).double().flatten()

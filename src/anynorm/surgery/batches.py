@@ -1,4 +1,4 @@
-"""What loaders give, and how a model is called on it."""
+"""The items of a loader, and how a model is called on them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def call(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
 
 
 def applied(model: nn.Module, batch: Batch, forward: Forward | None = None) -> Any:
-    """Run `model` on a batch as :func:`call` does, with whatever error comes."""
+    """Run `model` on a batch as :func:`call` does, without converting errors."""
     if forward is not None:
         return forward(model, batch)
     arguments, keywords = _arguments(batch)
@@ -81,7 +81,7 @@ def moved(batch: Batch, device: torch.device | None) -> Batch:
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """The device of the model's first parameter or buffer; None where it has neither."""
+    """The device of the model's first parameter or buffer; None if it has neither."""
     first = next(chain(model.parameters(), model.buffers()), None)
     return None if first is None else first.device
 
@@ -97,8 +97,8 @@ def tensors_of(output: Any) -> list[Tensor]:
     found = [t for t in leaves_of(output) if isinstance(t, Tensor) and t.is_floating_point()]
     if not found:
         raise AnynormError(
-            f"the model returned {described(output)}, which holds no tensor of floating-point "
-            "numbers. Give forward=lambda model, batch: ... that returns what matters."
+            f"the model returned {described(output)}, which has no floating-point tensor. Give "
+            "forward=lambda model, batch: ... that returns the output to compare."
         )
     return found
 
@@ -132,7 +132,7 @@ def described(value: Any) -> str:
 
 
 def each(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Go through `batches`; raises `AnynormError` if there is none or they cannot be gone through.
+    """Iterate over `batches`; raises `AnynormError` if there is none or they are not iterable.
 
     >>> list(each([1, 2]))
     [1, 2]
@@ -150,13 +150,13 @@ def each(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield batch
     if empty:
         raise AnynormError(
-            "there are no batches to measure on; give at least one. A generator that was gone "
-            "through before is empty: give a list, a DataLoader, or make it anew."
+            "there are no batches to measure on; give at least one. A generator that was already "
+            "used is empty: give a list, a DataLoader, or a new generator."
         )
 
 
 def once(batches: Iterable[Batch]) -> bool:
-    """Whether `batches` is an iterator, which a first pass leaves empty.
+    """Whether `batches` is an iterator, which is empty after one pass.
 
     >>> once([1, 2]), once(iter([1, 2]))
     (False, True)

@@ -1,4 +1,4 @@
-"""What a normalization layer is called with."""
+"""The arguments of a call of a normalization layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def mask_of(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Which values count in a call of a layer of ours, with as many axes as the input.
+    """The mask in a call of one of our layers, with as many axes as the input.
 
     >>> valid = torch.arange(5) < torch.tensor([[3], [5]])
     >>> mask_of(own.BatchNorm1d(3), (torch.zeros(2, 3, 5),), {"mask": valid}).shape

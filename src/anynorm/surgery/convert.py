@@ -1,4 +1,4 @@
-"""Normalizers of one kind become normalizers of another."""
+"""Convert normalizers to other normalizers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from anynorm.surgery.walk import put
 __all__ = ["convert"]
 
 _LIBRARIES = {"torch": to_torch, "anynorm": to_anynorm}
-_EQUAL = 1e-4  # rounding alone comes to 4e-5 in deep detection models
+_EQUAL = 1e-4  # rounding alone reaches 4e-5 in deep detection models
 
 
 def convert(
@@ -39,35 +39,34 @@ def convert(
     tolerance: float | None = None,
     **options: Any,
 ) -> Result[Model]:
-    """Turn normalizers of a model into others.
+    """Convert normalizers of a model to other normalizers.
 
-    γ, β, activations, hooks, modes and names stay; running statistics stay where the new layer
-    evaluates by the same ones.  The receipt says what has no place, and why a layer was not
-    converted.
+    γ, β, activations, hooks, modes and names stay.  Running statistics stay if the new layer uses
+    the same ones in eval mode.  The receipt says what was lost, and why a layer was not converted.
 
     Args:
         model: the model.
-        to: "torch" or "anynorm", for the same layers of torch.nn or of ours: all of them, with
-            their statistics.  Or the kind to turn the batch family into: "sync", "frozen", or a
-            name of :data:`anynorm.catalogue`.
-        example: an input, as a loader gives it.  It shows how many axes the inputs have and which
-            layers take a residual, which decides between torch's classes; without one, layers that
-            only the example could tell apart are refused or general.
+        to: "torch" or "anynorm", for the same layers of torch.nn or anynorm: all normalizers are
+            converted, with their statistics.  Or the new kind of the batch family: "sync",
+            "frozen", or a name of :data:`anynorm.catalogue`.
+        example: an input, as a loader gives it.  It shows the number of axes of the inputs and
+            which layers take a residual, which decides between torch's classes.  Without an
+            example, layers for which this is unknown are refused or become general layers.
         source: other families to convert, by name.
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
-        inplace: whether the model itself is changed, and not a copy.
+        inplace: whether to change the model itself instead of a copy.
         tolerance: the largest relative difference of the outputs on the example; above it
-            everything is undone.  None stands for 1e-4 for "torch", "anynorm" and "frozen", and for
-            any difference otherwise.
-        options: those of the kind (``groups=8``).
+            everything is undone.  None means 1e-4 for "torch", "anynorm" and "frozen", and any
+            difference otherwise.
+        options: the options of the kind (``groups=8``).
 
     Returns:
         The model and the receipt.
 
     Raises:
         UnknownNameError: There is no target, source or option of that name.
-        AnynormError: Groups do not divide the channels, with the numbers that do for all layers; or
-            the model cannot be copied, or called on the example.
+        AnynormError: Groups do not divide the channels (the message has the numbers that divide the
+            channels of all layers), or the model cannot be copied, or called on the example.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
@@ -106,7 +105,7 @@ def _checked(source: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _meant(norm: Normalizer, to: str, sources: Sequence[str] | None) -> bool:
-    """Whether a layer is to be converted: of the `sources`; all to a library, else the batch's."""
+    """Whether to convert a layer: if in `sources`; by default all to a library, else batch-like."""
     if sources is not None:
         return norm.family in sources
     return to in _LIBRARIES or norm.constant or norm.spec.uses_batch

@@ -1,4 +1,4 @@
-"""Normalizers with kept statistics become part of the layers around them."""
+"""Fold normalizers with running statistics into the layers around them."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def fold(
 ) -> Result[Model]:
     """Put the normalizers of a model in eval mode into the layers around them.
 
-    A normalizer with kept statistics is a · x + b for each channel.  It disappears into the
-    convolution (of any rank, transposed or grouped) or linear layer in front of it, or into the one
-    behind where no padding lies between; a bias is added where there is none, and an activation or
-    a residual stays.  The operators are found with :func:`torch.export.export` on the example, and
-    a layer that is used in any other way stays as it is: the receipt names every normalizer that
-    does and says why.  New weights are computed in float64 and rounded once.
+    A normalizer with running statistics is a · x + b for each channel.  It is folded into the
+    convolution (of any rank, transposed or grouped) or linear layer before it, or into the layer
+    after it if there is no padding between the two.  A bias is added if there is none; an
+    activation or a residual stays.  The operators are found with :func:`torch.export.export` on the
+    example.  If a layer is also used in another way, its normalizer is not folded; the receipt
+    names every normalizer that is not folded, with the reason.  New weights are computed in float64
+    and rounded once.
 
-    A folded model is for inference: it can no longer update statistics.
+    Use a folded model only for inference: it can no longer update statistics.
 
     Args:
         model: the model, in eval mode.
         example: an input, as a loader gives it.
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
-        inplace: whether the model itself is changed, and not a copy.
+        inplace: whether to change the model itself instead of a copy.
         tolerance: the largest difference of the outputs on the example, relative to their largest
-            value; above it everything is undone.  None allows any.  Weights of 16 bits need one of
-            about 0.05.
+            value; above it everything is undone.  None allows any.  16-bit weights need about 0.05.
 
     Returns:
         The model and the receipt.
@@ -88,8 +88,8 @@ def _check_mode(model: nn.Module) -> None:
     if model.training or training:
         which = f"its normalizers {training[:3]} are" if training else "the model is"
         raise AnynormError(
-            f"{which} in train mode, where batches are normalized by their own statistics and not "
-            "by the kept ones that fold() puts into the weights. Call model.eval() first."
+            f"{which} in train mode, which uses the statistics of each batch; fold() needs the "
+            "running statistics of eval mode. Call model.eval() first."
         )
 
 
@@ -131,7 +131,7 @@ def _carried_out(plan: FoldPlan, log: Log) -> bool:
 
 
 def _lend_biases(model: nn.Module) -> list[Any]:
-    """Give layers without a bias one of zeros: the graph then shows whether they would use it."""
+    """Give layers without a bias a zero bias, so that the graph shows whether they would use it."""
     layers = [layer for layer in model.modules() if _lacks_bias(layer)]
     for layer in layers:
         add_bias(layer)

@@ -1,4 +1,4 @@
-"""Batch norms with running statistics become batch norms of constants."""
+"""Freeze batch norms: their running statistics become constants."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def freeze(
 ) -> Result[Model]:
     """Turn the batch norms of a model into :class:`anynorm.FrozenBatchNorm` with their statistics.
 
-    They then do in training what they do in eval mode, whatever ``train()`` says.  Names in the
-    state dict, activations and hooks stay.
+    They then use running statistics in training as in eval mode, also after ``train()``.  Names in
+    the state dict, activations and hooks stay.
 
     Args:
         model: the model.
         example: an input, as a loader gives it, on which the outputs in eval mode are compared.
-        affine: whether γ and β are frozen too; otherwise they stay the parameters that they are.
+        affine: whether γ and β are frozen too; otherwise they stay the same parameters.
         layers: the layers to freeze: names, modules that contain them, or patterns (see
             :mod:`anynorm.surgery.names`); None for all.
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
-        inplace: whether the model itself is changed, and not a copy.
+        inplace: whether to change the model itself instead of a copy.
         tolerance: the largest relative difference of the outputs on the example; above it
             everything is undone.  None allows any.
 
@@ -50,8 +50,8 @@ def freeze(
         The model and the receipt.
 
     Raises:
-        AnynormError: One of `layers` means no such layer, or the model cannot be copied, or called
-            on the example.
+        AnynormError: An entry of `layers` names no such layer, or the model cannot be copied, or
+            called on the example.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -80,12 +80,12 @@ def freeze(
 
 
 def _frozen_ones(model: nn.Module) -> list[Normalizer]:
-    """The layers that are batch norms of constants in eval mode, and not in training."""
+    """The layers that can be frozen: statistics are constant in eval mode but not in training."""
     return [norm for norm in normalizers(model) if not _why_not(norm)]
 
 
 def _why_not(norm: Normalizer) -> str:
-    """Why a layer is not frozen; "" for one that can be."""
+    """Why a layer cannot be frozen; "" if it can."""
     if norm.constant:
         return "frozen already"
     if not norm.keeps:

@@ -1,4 +1,4 @@
-"""The |γ| of a model's layers, and the natural gap between those that matter and the others."""
+"""The |γ| of a model's layers, and the natural gap between large and small ones."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ class Gammas:
             The |γ|, layer by layer.
 
         Raises:
-            AnynormError: One of `layers` means no layer with a γ for each channel.
+            AnynormError: An entry of `layers` names no layer with a γ for each channel.
         """
         found = scales_of(model, layers)
         return cls({name: tuple(g.detach().abs().flatten().tolist()) for name, g in found.items()})
 
     @cached_property
     def gap(self) -> tuple[float, float] | None:
-        """The values on both sides of the natural gap; None where there is none."""
+        """The values on both sides of the natural gap; None if there is no gap."""
         return gap_of([value for layer in self.values.values() for value in layer])
 
     @property
     def below(self) -> float:
-        """The share of the channels that lie below the gap."""
+        """The share of the channels below the gap."""
         values = [value for layer in self.values.values() for value in layer]
         return sum(value < self.gap[1] for value in values) / len(values) if self.gap else 0.0
 
@@ -71,7 +71,7 @@ class Gammas:
         if not self.values:
             raise AnynormError(
                 "there is no γ to draw: no layer of the model has a γ for each channel. "
-                "Gammas.of(model) reads those of batch and instance norms."
+                "Gammas.of(model) reads the γ of batch and instance norms."
             )
         write_whole(path, picture(self.values, self.gap))
 
@@ -79,7 +79,7 @@ class Gammas:
 def scales_of(model: nn.Module, layers: Layers | None = None) -> dict[str, Tensor]:
     """The γ that scale single channels, by the names of their layers.
 
-    Raises `AnynormError` if one of `layers` means no layer with such a γ.
+    Raises `AnynormError` if an entry of `layers` names no layer with such a γ.
 
     >>> list(scales_of(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
     ['0']
@@ -95,19 +95,19 @@ SEARCH = Search("layers with a γ for each channel", lambda norm: _why_not(norm)
 
 
 def _why_not(norm: Normalizer) -> str:
-    """Why the γ of a layer says nothing of single channels; "" where it does."""
+    """Why the γ of a layer does not scale single channels; "" if it does."""
     gamma = norm.affine[0]
     if gamma is None:
         return "no γ"
     if not norm.spec.scales_channels or gamma.dim() != 1:
-        return "statistics are taken over channels, so that γ says nothing of single ones"
+        return "statistics are taken over channels, so γ says nothing about single channels"
     return ""
 
 
 def gap_of(values: Sequence[float]) -> tuple[float, float] | None:
-    """The values on both sides of the widest gap, as a ratio; None if none is twice the other.
+    """The values on both sides of the gap with the largest ratio; None if no ratio is 2 or more.
 
-    What is below a thousandth of the largest counts as that.
+    Values below a thousandth of the largest count as a thousandth of it.
 
     >>> gap_of([0.5, 0.002, 0.001, 0.4]), gap_of([0.5, 0.4])
     ((0.002, 0.4), None)

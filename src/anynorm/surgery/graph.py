@@ -1,4 +1,4 @@
-"""What a model computes on an example: the operators, whose state they use, in which module."""
+"""The operators that a model runs on an example, with their modules, parameters and buffers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MODEL = "model"  # the wrapper's name for the model, which export puts before e
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One call of a module: its operators, the data that goes in, and what others use of it."""
+    """One call of a module: its operators, its input data, and the outputs that others use."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -40,7 +40,7 @@ class ModuleCall:
 class Graph:
     """The operators of a model in eval mode, as :func:`torch.export.export` finds them.
 
-    The names of parameters, buffers and modules are the model's own; what is tied has its first.
+    The names of parameters, buffers and modules are the model's own; tied ones have the first name.
     """
 
     program: ExportedProgram
@@ -49,7 +49,7 @@ class Graph:
 
     @property
     def nodes(self) -> FxGraph:
-        """The operators in the order they run."""
+        """The operators in order of execution."""
         graph: FxGraph = self.program.graph
         return graph
 
@@ -69,7 +69,7 @@ class Graph:
 
     @cached_property
     def constants(self) -> frozenset[str]:
-        """The placeholders that hold no data of the example."""
+        """The placeholders that are not data of the example."""
         lifted = self.program.graph_signature.inputs_to_lifted_tensor_constants
         return frozenset(self.names) | frozenset(lifted)
 
@@ -88,7 +88,7 @@ class Graph:
 
     @cached_property
     def calls(self) -> dict[str, list[ModuleCall]]:
-        """The calls of every module, in the order they happen."""
+        """The calls of every module, in order of execution."""
         groups: dict[tuple[str, str], list[Node]] = {}
         for node in self.nodes.nodes:
             for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
@@ -107,7 +107,7 @@ class Graph:
 
 
 class _Called(nn.Module):
-    """A model called on a batch, for export to trace; every tensor of its output counts."""
+    """A wrapper that calls a model on a batch, for export; it returns every output tensor."""
 
     def __init__(self, model: nn.Module, forward: Forward | None) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Called(nn.Module):
 
 
 def capture(model: nn.Module, example: Batch, forward: Forward | None = None) -> Graph:
-    """Trace `model` in eval mode on `example`; raises `AnynormError` where that is not possible.
+    """Trace `model` in eval mode on `example`; raises `AnynormError` if that is not possible.
 
     >>> graph = capture(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(4, 3))
     >>> list(graph.calls)
@@ -131,19 +131,19 @@ def capture(model: nn.Module, example: Batch, forward: Forward | None = None) ->
     if (name := next(scripted, None)) is not None:
         part = f"the layer {name!r}" if name else "the model"
         raise AnynormError(
-            f"{part} is in TorchScript, which torch.export cannot trace. Give the model that it was"
-            " made from."
+            f"{part} is in TorchScript, which torch.export cannot trace. Give the model from which "
+            "it was made."
         )
     batch = moved(example, device_of(model))
     with evaluating(model), _quiet():
-        call(model, batch, forward)  # whose errors say more of the batch than export's
+        call(model, batch, forward)  # its errors say more about the batch than those of export
         try:
             program = torch.export.export(_Called(model, forward).eval(), (batch,))
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             raise AnynormError(
                 f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: "
-                f"{reason}. What the model computes must not depend on values of its input."
+                f"{reason}. The operators that run must not depend on values of the input."
             ) from error
     return Graph(program, batch, first_names(model))
 
@@ -163,7 +163,7 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Models warn while they are traced, and torch prints the graphs that it gives up on."""
+    """Silence warnings of models during tracing, and graphs that torch prints when it fails."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""Whether what a verb was given is a model; the one check that all verbs share."""
+"""The check that all verbs share: whether their argument is a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check_model"]
 
 
 def check_model(verb: str, model: object, name: str = "model") -> None:
-    """Raise `AnynormError` if `model` is no module, with the way from what it is to one.
+    """Raise `AnynormError` if `model` is not a module; the message says how to get one.
 
     >>> check_model("fold", nn.Linear(2, 2))
     """
@@ -47,12 +47,12 @@ def _are_modules(given: Any) -> bool:
 _FIXES: tuple[tuple[Callable[[Any], bool], Callable[[Any], str]], ...] = (
     (
         lambda given: given is None,
-        lambda _: "Where a function made it, let that function return the model.",
+        lambda _: "If a function made it, that function must return the model.",
     ),
     (
         lambda given: isinstance(given, (str, PurePath)),
         lambda _: (
-            "Build the model that this names and give that; the command line alone takes "
+            "Build the model of this name and give the model; only the command line takes "
             "package.module:factory."
         ),
     ),

@@ -1,4 +1,4 @@
-"""A model in eval mode for a while, and layers that ask no other process."""
+"""Context managers: eval mode, no gradients, and no synchronisation between processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["alone", "evaluating", "without_gradients"]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put every module into eval mode without gradients, and each back into its own mode.
+    """Put every module into eval mode without gradients; restore each mode at the end.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(model):
@@ -35,7 +35,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def without_gradients(*models: nn.Module | None) -> AbstractContextManager[object]:
-    """No gradients in the block; inference mode for tensors that can be written in that alone.
+    """No gradients in the block; inference mode if the models have tensors that need it.
 
     >>> with without_gradients(nn.Linear(2, 2)):
     ...     torch.is_grad_enabled(), torch.is_inference_mode_enabled()
@@ -53,7 +53,7 @@ def without_gradients(*models: nn.Module | None) -> AbstractContextManager[objec
 
 @contextmanager
 def alone(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let synchronised layers take the statistics of this process, whatever the others do.
+    """Let synchronised layers use only the statistics of this process.
 
     >>> from anynorm import SyncBatchNorm
     >>> norm = SyncBatchNorm(3)

@@ -1,4 +1,4 @@
-"""Which layers a user means: by name, by the module that contains them, or by a pattern."""
+"""Select layers by name, by the module that contains them, or by a pattern."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Layers = str | Sequence[str]
 
 
 def matching(names: Collection[str], layers: Layers | None, what: str) -> set[str]:
-    """Return those of `names` that `layers` means, all where it is None.
+    """Return those of `names` that `layers` selects, or all for None.
 
     Args:
-        names: the names of the layers that there are.
+        names: the names of all layers.
         layers: one or several of: the name of a layer; the name of a module that contains layers,
             such as "encoder" for "encoder.0.norm"; a pattern such as "*.norm1", in which a star
             stands for any characters.
         what: what the layers do, to complete "layers ... do not" in the error.
 
     Raises:
-        AnynormError: One of `layers` means none of the names.
+        AnynormError: An entry of `layers` selects no name.
 
     Example:
         >>> names = ["encoder.0.norm", "encoder.1.norm", "encoders", "head.norm"]
@@ -47,18 +47,18 @@ def matching(names: Collection[str], layers: Layers | None, what: str) -> set[st
 
 
 def means(layer: str, name: str) -> bool:
-    """Whether one entry of `layers` means the layer with this name; "" is the whole model."""
+    """Whether an entry of `layers` selects the layer with this name; "" is the whole model."""
     part = f"{layer.removesuffix('.')}."
     return not layer or name == layer or name.startswith(part) or fnmatchcase(name, layer)
 
 
 def listed(layers: Layers) -> list[str]:
-    """Return what a user gave as a list of names; raises `AnynormError` for what is no name.
+    """Return `layers` as a list of names; raises `AnynormError` if an entry is not a name.
 
     >>> listed("encoder"), listed(("a", "b"))
     (['encoder'], ['a', 'b'])
     """
-    # A string is a sequence of its letters, which nobody means.
+    # A string is one name, not a sequence of letters.
     single = isinstance(layers, str) or not isinstance(layers, Iterable)
     wanted: list[Any] = [layers] if single else list(layers)
     if wrong := [one for one in wanted if not isinstance(one, str)]:

@@ -1,4 +1,4 @@
-"""Which modules of a model normalize, and what there is to know of each."""
+"""Find the modules of a model that normalize, and describe each of them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Normalizer:
     """A normalization layer of a model.
 
     `family` is a name of the catalogue, or "frozen" for batch norm with constant statistics.
-    `fused` holds the modules that the layer applies after normalizing, as the fused batch norm and
-    activation of image model collections does.  A layer that is not `known` is a subclass that may
-    do more than normalize.
+    `fused` has the modules that the layer applies after normalizing, as in the fused batch norm and
+    activation of image model collections.  If `known` is False, the layer is a subclass that may do
+    more than normalize.
     """
 
     place: Place
@@ -73,7 +73,7 @@ class Normalizer:
 
     @property
     def activation(self) -> F.Activation:
-        """φ: by name or as a function; the fused modules where there are any."""
+        """φ: by name or as a function; the fused modules if there are any."""
         if self.fused:
             applied = [child for child in self.fused if type(child) is not nn.Identity]
             return nn.Sequential(*applied) if len(applied) > 1 else next(iter(applied), None)
@@ -82,7 +82,7 @@ class Normalizer:
 
     @property
     def channels(self) -> int:
-        """The number of channels that the layer was made for."""
+        """The number of channels of the layer."""
         for name in ("num_features", "num_channels"):
             if hasattr(self.module, name):
                 return int(getattr(self.module, name))
@@ -109,37 +109,37 @@ class Normalizer:
         return last and (free or len(pattern.axes) != 2)
 
     def channel_axis(self, rank: int) -> int:
-        """The axis of an input of `rank` axes where γ and the kept statistics start."""
+        """The first axis of γ and the running statistics in an input with `rank` axes."""
         if isinstance(self.module, own.Norm):
             return self.spec.pattern.plan(rank).first
         return rank - 1 if self.takes_last_axis else 1
 
     @property
     def constant(self) -> bool:
-        """Whether the statistics are constants, in training too."""
+        """Whether the statistics are constant, also in training."""
         return self.family == "frozen"
 
     @property
     def keeps(self) -> bool:
-        """Whether the layer normalizes in eval mode by statistics that it keeps."""
+        """Whether the layer uses stored statistics in eval mode."""
         spread = (getattr(self.module, name, None) for name in ("running_var", "running_cov"))
         if getattr(self.module, "running_mean", None) is None or all(s is None for s in spread):
             return False
-        # torch's batch norms, and ours of the same names, look at the buffers alone in eval mode.
+        # In eval mode torch's batch norms, and ours of the same names, only look at the buffers.
         by_buffers = isinstance(self.module, nn.modules.batchnorm._BatchNorm)
         return self.constant or by_buffers or bool(self.module.track_running_stats)
 
     @property
     def tracks(self) -> bool:
-        """Whether the layer normalizes in eval mode by statistics of the batches of training."""
+        """Whether the layer uses running statistics of the training batches in eval mode."""
         return self.keeps and not self.constant
 
     @property
     def moves(self) -> bool:
-        """Whether training moves the statistics of a layer that `tracks`.
+        """Whether training updates the statistics of a layer that `tracks`.
 
-        A momentum of 0 does not move them.  A momentum of None, the cumulative average, needs the
-        count of batches, which torch's instance norm never increases.
+        With momentum 0 they do not change.  With momentum None, the cumulative average, they need
+        the count of batches, which torch's instance norm never increases.
         """
         if not self.tracks or not self.module.track_running_stats:
             return False
@@ -155,7 +155,7 @@ class Normalizer:
 
     @property
     def batches(self) -> int:
-        """How many batches the layer counted: 0 where it has no count, or a negative one."""
+        """How many batches the layer counted; 0 if it has no count, or a negative one."""
         if not self.counts:
             return 0
         count = float(self.module.num_batches_tracked)  # averaged copies of a model have fractions
@@ -163,7 +163,7 @@ class Normalizer:
 
     @property
     def fixed(self) -> bool:
-        """Whether the layer is, in eval mode, γ · (x − mean) / √(var + ε) + β with kept numbers."""
+        """Whether eval mode computes γ · (x − mean) / √(var + ε) + β with stored statistics."""
         return self.keeps and getattr(self.module, "running_var", None) is not None
 
     @property
@@ -173,17 +173,17 @@ class Normalizer:
 
     @property
     def base(self) -> type[nn.Module]:
-        """The layer of torch.nn or ours that this one is, or is a subclass of."""
+        """The class of torch.nn or anynorm of which this layer is an instance."""
         kinds = type(self.module).__mro__
         return next((kind for kind in kinds if kind in NORMALIZERS), kinds[1])
 
     @property
     def doubt(self) -> str:
-        """Why a layer that is not `known` is left alone."""
+        """Why a layer that is not `known` is not changed."""
         kind = type(self.module).__name__
         if any(map(is_lazy, self.module.parameters())):
             return f"a {kind} has no channels before the model is called once"
-        return f"a {kind} may do more than {self.base.__name__}, which it is a subclass of"
+        return f"a {kind} is a subclass of {self.base.__name__} and may do more"
 
 
 def normalizers(model: nn.Module) -> list[Normalizer]:
@@ -198,7 +198,7 @@ def normalizers(model: nn.Module) -> list[Normalizer]:
 
 
 def families() -> tuple[str, ...]:
-    """Every family that a normalizer of known type can have, but those of patterns without a name.
+    """Every family that a normalizer of known type can have, except patterns without a name.
 
     >>> {"batch", "frozen", "layer", "zca"} <= set(families())
     True
@@ -207,9 +207,9 @@ def families() -> tuple[str, ...]:
 
 
 def named(found: Sequence[Normalizer], layers: Layers | None, what: str) -> list[Normalizer]:
-    """Those of `found` that `layers` means, all where it is None; see `anynorm.surgery.names`.
+    """Return those of `found` that `layers` names, or all for None; see `anynorm.surgery.names`.
 
-    Raises `AnynormError` that says `what` they do if one of `layers` means none.
+    Raises `AnynormError` if an entry of `layers` names no layer; `what` completes its message.
 
     >>> [norm.name for norm in named(normalizers(nn.BatchNorm1d(3)), None, "normalize")]
     ['']
@@ -221,7 +221,7 @@ def named(found: Sequence[Normalizer], layers: Layers | None, what: str) -> list
 
 
 def normalizer(place: Place) -> Normalizer | None:
-    """What the module at `place` normalizes by; None if it does not."""
+    """Describe the module at `place` if it normalizes; None if it does not."""
     kind = type(place.module)
     if kind in _EXACT:
         return Normalizer(place, _EXACT[kind])
@@ -237,7 +237,7 @@ def normalizer(place: Place) -> Normalizer | None:
 
 
 def _entry(norm: Any) -> str:
-    """The entry of the catalogue that a general layer has, or its pattern."""
+    """The name of a general layer in the catalogue, or its pattern."""
     for row in catalogue.values():
         if norm.spec in (row.spec, row.channels_first):
             return row.name
@@ -245,7 +245,7 @@ def _entry(norm: Any) -> str:
 
 
 def _is_frozen(module: nn.Module) -> bool:
-    """Whether this is a batch norm of constants, as detection models carry one of their own."""
+    """Whether this is a frozen batch norm class, as detection models define it."""
     names = {name for name, _ in module.named_buffers(recurse=False)}
     return names == _FROZEN_STATE and not module._parameters and not module._modules
 

@@ -1,4 +1,4 @@
-"""Running statistics computed anew: those of the population that the layers see in eval mode."""
+"""Recompute running statistics: those of all inputs that the layers get in eval mode."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ __all__ = ["recalibrate", "recompute", "start_anew"]
 # layers behind count with the largest ρ before them.  Twice that is for the arithmetic of the
 # layers.
 _ROUNDINGS = 4
-# Passes beyond those that settle one layer after the other, for models that call a layer several
-# times: its inputs may depend on its own statistics, so that a fixed point is sought.
+# Additional passes for models that call a layer several times: its inputs may depend on its own
+# statistics, so a fixed point is sought.
 _FIXED_POINT = 100
-_PATIENCE = 20  # passes in a row that bring a fixed point no nearer
+_PATIENCE = 20  # passes without progress towards a fixed point
 
 
 def recalibrate(
@@ -52,35 +52,35 @@ def recalibrate(
     """Recompute the running statistics of a model from batches, whatever their sizes.
 
     Batch norm gets the mean and the unbiased variance of all values that reach it, pooled in
-    float64 over batches, positions, calls and, where a process group runs, ranks; values that a
-    mask leaves out, which the model passes to the layer, have no part in them.  Everything is in
-    eval mode, dropout too, so that a batch of one is as good as any.  The first pass normalizes by
-    what was pooled up to each batch; in deep models the inputs of later layers depend on that, so
-    further passes follow until the statistics stay: then they are those of one pass over the whole
-    data set in one batch, however it is split.  Statistics other than mean and variance (whitening,
-    L1, ghost, ...) are averaged over the batches, weighted by their sizes.
+    float64 over batches, positions, calls and, if a process group runs, ranks.  If the model passes
+    a mask to the layer, masked values do not count.  The model is in eval mode, dropout too, so
+    batches may have any size, even one.  The first pass normalizes by the statistics pooled so far.
+    The inputs of later layers depend on these, so passes are repeated until the statistics do not
+    change.  The result is then the same as for the whole data set in one batch, however it is
+    split.  Statistics other than mean and variance (whitening, L1, ghost, ...) are averaged over
+    the batches, weighted by their sizes.
 
-    On batches of another domain this is AdaBN.  Modes, momentum and random state stay.
+    On batches of another domain this is AdaBN.  Modes, momentum and random state do not change.
 
     Args:
         model: the model, in any mode.
-        batches: inputs, as a loader gives them.  An iterator that can be gone through only once
-            gets a single pass.
-        passes: the most passes; None to go on until the statistics stay.  One pass is the usual
-            estimate.
+        batches: inputs, as a loader gives them.  For an iterator that can be used only once there
+            is a single pass.
+        passes: the largest number of passes; None to continue until the statistics do not change.
+            One pass is the usual estimate.
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
         layers: the layers to recalibrate: names, modules that contain them, or patterns (see
             :mod:`anynorm.surgery.names`); None for all.
         group: the process group whose ranks are pooled; None for the default group.
-        inplace: whether the model itself is changed, and not a copy.
+        inplace: whether to change the model itself instead of a copy.
 
     Returns:
         The model and the receipt.
 
     Raises:
-        AnynormError: There are no batches, the model cannot be called on them, statistics come out
-            that are not finite, or one of `layers` means no layer with statistics.  Then nothing
-            has changed.
+        AnynormError: There are no batches, the model cannot be called on them, new statistics are
+            not finite, or an entry of `layers` names no layer with statistics.  The model is then
+            not changed.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0], [6.0]])
@@ -93,7 +93,9 @@ def recalibrate(
     """
     check_model("recalibrate", model)
     if passes is not None and passes < 1:
-        raise AnynormError(f"passes={passes}; give 1 or more, or None to go on until they stay.")
+        raise AnynormError(
+            f"passes={passes}; give 1 or more, or None to continue until nothing changes."
+        )
 
     def change(target: nn.Module, log: Log) -> nn.Module:
         log.search = Search("layers with running statistics", _why_not, may_keep(layers))
@@ -130,7 +132,7 @@ def recompute(
         settled = _settled(found.layers, moves, len(settled))
         differs, last = last is not None and found.differs(last), found
         if differs:
-            log.facts["note"] = "the batches differ from pass to pass; those of the last count"
+            log.facts["note"] = "the batches differ from pass to pass; the last pass counts"
             break
     else:
         if not stay and bound is None:
@@ -142,20 +144,20 @@ def recompute(
         if layer.seen:
             log.change(norm.name, f"statistics of {layer.seen} batches")
         else:
-            log.refuse(norm.name, "no batch reached it; its statistics are as they were")
+            log.refuse(norm.name, "no batch reached it; its statistics did not change")
 
 
 def _why_not(norm: Normalizer) -> str:
-    """Why a layer has no statistics to recompute; "" for one that has."""
+    """Why a layer has no statistics to recompute; "" if it has."""
     if norm.constant:
-        return "the statistics are constants: freeze them after recalibrating"
-    return "" if norm.keeps else "no running statistics are kept"
+        return "its statistics are frozen: recalibrate before freezing"
+    return "" if norm.keeps else "it has no running statistics"
 
 
 def _most(last: _Pass | None, layers: int, nearest: int) -> int:
-    """How many passes settle the layers one by one, with some to spare, or find a fixed point.
+    """The largest number of passes: enough to settle all layers one by one, or for a fixed point.
 
-    `nearest` is the pass that moved the statistics least.
+    `nearest` is the pass with the smallest change of the statistics.
     """
     one_by_one = 2 * layers + 1
     if last is None or not last.repeats:
@@ -165,14 +167,14 @@ def _most(last: _Pass | None, layers: int, nearest: int) -> int:
 
 def _unsettled(passes: int, moved: float) -> str:
     return (
-        f"the statistics do not settle: the last of {passes} passes over the same batches moved "
-        f"them by {moved:.2g} σ. That happens where the inputs of a layer depend on its own "
+        f"the statistics did not converge: the last of {passes} passes over the same batches "
+        f"changed them by {moved:.2g} σ. This happens if the inputs of a layer depend on its own "
         "statistics, as in recurrent models, or are random in eval mode. passes= sets the number"
     )
 
 
 def _written(layers: list[_Layer], group: dist.ProcessGroup | None, *, first: bool) -> list[float]:
-    """Write the new statistics; returns how far each layer's moved, infinitely in the `first`."""
+    """Write the new statistics; return each layer's change, which is infinite in the `first`."""
     moves, magnitude = [0.0] * len(layers), 1.0
     for layer in layers:
         layer.write(group)
@@ -190,12 +192,12 @@ def _in_order(layers: list[_Layer]) -> list[int]:
 
 
 def _settled(measured: list[_Layer], moves: list[float], before: int) -> frozenset[int]:
-    """The layers, from the first that runs on, that normalize by what is kept in the next pass.
+    """The first layers in order of execution, which use their stored statistics in the next pass.
 
-    Once all before it keep their statistics, a layer gets its final ones in one pass: so each pass
-    settles one more, and those that did not move are taken for settled until one of them does.
-    Those behind normalize by what the pass has pooled so far, since statistics of the last pass do
-    not fit what changed layers give them, and in deep models such errors multiply.
+    If the statistics of all earlier layers are final, a layer gets its final ones in one pass. So
+    each pass settles one more layer, and layers that did not change count as settled until one of
+    them changes. Later layers use the statistics pooled so far in the pass: statistics of the last
+    pass do not fit the changed inputs, and in deep models such errors multiply.
     """
     order = _in_order(measured)
     moving = (place for place, index in enumerate(order) if moves[index])
@@ -204,7 +206,7 @@ def _settled(measured: list[_Layer], moves: list[float], before: int) -> frozens
 
 
 class _Pass:
-    """One pass over the batches: what its layers see, and what reaches the first of them."""
+    """One pass over the batches: the statistics of its layers, and a check of the first input."""
 
     def __init__(self) -> None:
         self.layers: list[_Layer] = []

@@ -1,4 +1,4 @@
-"""What a verb did to a model: changes, refusals with reasons, and the measured difference."""
+"""The receipt of a verb: changes, refusals with reasons, and the measured difference."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Model = TypeVar("Model", bound=nn.Module, default=nn.Module)
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two outputs are apart.
+    """The difference of two outputs.
 
-    Where one output is not finite and the other is not the same, both numbers are infinite.
+    If a value is not finite in one output and different in the other, both numbers are infinite.
 
     Args:
         absolute: the largest absolute difference.
-        relative: that over the largest value.
-        compared: False where no output had a finite value before: then nothing was compared.
+        relative: the absolute difference divided by the largest value.
+        compared: False if no output had a finite value before, so that nothing was compared.
 
     Example:
         >>> Difference.between([torch.tensor([1.0, -4.0])], [torch.tensor([1.0, -3.0])])
@@ -45,7 +45,7 @@ class Difference:
 
     @classmethod
     def between(cls, before: Sequence[Tensor], after: Sequence[Tensor]) -> Difference:
-        """Compare tensors pairwise; shapes that differ count as infinitely far apart."""
+        """Compare tensors pairwise; if shapes differ, the difference is infinite."""
         shapes = [[tensor.shape for tensor in tensors] for tensors in (before, after)]
         if shapes[0] != shapes[1]:
             return cls(float("inf"), float("inf"))
@@ -68,7 +68,7 @@ def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Note:
-    """What was done to one layer, or why nothing was.
+    """The change of one layer, or why it was not changed.
 
     Args:
         layer: the name of the layer in the model.
@@ -85,19 +85,19 @@ class Note:
 
 @dataclass
 class Log:
-    """What a verb writes down while it works; it becomes the receipt."""
+    """The notes of a verb while it works; they become the receipt."""
 
     changed: list[Note] = field(default_factory=list)
     refused: list[Note] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    search: Search | None = None  # what the verb looks for, to be told where there is none of it
+    search: Search | None = None  # the layers that the verb searches, for the message if none match
 
     def change(self, layer: str, text: str) -> None:
-        """Write down that something was done."""
+        """Note that a layer was changed."""
         self.changed.append(Note(layer, text))
 
     def refuse(self, layer: str, reason: str) -> None:
-        """Write down that nothing was done, and why."""
+        """Note that a layer was not changed, and why."""
         self.refused.append(Note(layer, reason))
 
 
@@ -107,12 +107,12 @@ class Receipt:
 
     Args:
         verb: the verb, as in "convert to group".
-        changed: what was done, layer by layer.
-        refused: the layers that were left alone, with the reasons.
+        changed: the changed layers, with the change.
+        refused: the layers that were not changed, with the reasons.
         facts: further facts, by name.
-        difference: how far the outputs moved on the example; None where no example was given.
+        difference: the difference of the outputs on the example; None without an example.
         tolerance: the largest relative difference that was allowed; None for any.
-        rolled_back: whether it was exceeded: then the model is as it was.
+        rolled_back: whether the difference was larger, so that the change was undone.
 
     Example:
         >>> receipt = Receipt("freeze", (Note("bn", "frozen"),), (), {})
@@ -134,7 +134,7 @@ class Receipt:
         return asdict(self)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the receipt as JSON; the file is complete or absent at any moment."""
+        """Write the receipt as JSON; the file is always complete or absent."""
         write_json(path, self.to_dict())
 
     def __str__(self) -> str:
@@ -151,7 +151,7 @@ class Receipt:
                     "the change; repair the model first (anynorm.doctor), or give tolerance=None"
                 )
         if self.rolled_back:
-            lines.append("  rolled back: the model is as it was")
+            lines.append("  rolled back: the change was undone")
         return "\n".join(map(visible, lines))
 
 
@@ -161,10 +161,10 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Result(Generic[Model]):
-    """The model that a verb made, and its receipt.
+    """The model that a verb returns, and its receipt.
 
-    To checkers of types the model is of the type that the verb was given; it is another where the
-    model itself was a normalizer and was replaced.
+    For type checkers, the model has the type of the verb's argument. The type is wrong if the model
+    itself was a normalizer and was replaced.
 
     Args:
         model: the model.
@@ -179,14 +179,14 @@ class Result(Generic[Model]):
     receipt: Receipt
 
     def sure(self) -> Model:
-        """Return the model, if the change was not rolled back.
+        """Return the model if the change was not undone.
 
         Returns:
             The model.
 
         Raises:
-            AnynormError: It was rolled back; the message has the receipt.
+            AnynormError: The change was undone; the message has the receipt.
         """
         if self.receipt.rolled_back:
-            raise AnynormError(f"the change was taken back.\n{self.receipt}")
+            raise AnynormError(f"the change was undone.\n{self.receipt}")
         return self.model

@@ -1,4 +1,4 @@
-"""Why a verb leaves a layer as it is."""
+"""The exception for a layer that a verb does not change."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["Refused"]
 
 
 class Refused(Exception):  # noqa: N818 - a decision about one layer, not an error
-    """Raised with the reason, which goes into the receipt."""
+    """A layer is not changed; the message is the reason for the receipt."""

@@ -19,8 +19,8 @@ __all__ = ["Rows", "leave_fast_path", "replace_norms"]
 def replace_norms(model: nn.Module, make: Callable[[int], nn.Module]) -> tuple[nn.Module, int]:
     """Put a module of your own in place of each normalization layer.
 
-    Layers are recognised by their exact type: a subclass may do more than normalize (an activation,
-    say), which would be lost without a word, so it is an error.  Hooks, modes, devices and ties
+    Layers are recognised by their exact type.  A subclass is an error, because it may do more than
+    normalize (such as an activation), which would be lost silently.  Hooks, modes, devices and ties
     stay.
 
     Args:
@@ -53,7 +53,7 @@ def replace_norms(model: nn.Module, make: Callable[[int], nn.Module]) -> tuple[n
 def _check_known(norm: Normalizer) -> None:
     if not norm.known:
         raise AnynormError(
-            f"the layer {norm.name!r} is not replaced: {norm.doubt}. "
+            f"the layer {norm.name!r} cannot be replaced: {norm.doubt}. "
             "Use the plain layer, or give the factory a norm= argument."
         )
 
@@ -76,14 +76,14 @@ class Rows(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Shapes: (..., C) gives (..., C); a residual goes to the module as well."""
+        """Shapes: (..., C) gives (..., C); a residual is passed to the module."""
         given = (x,) if residual is None else (x, residual)
         rows: Tensor = self.inner(*(one.reshape(-1, x.shape[-1]) for one in given))
         return rows.reshape(x.shape)
 
 
 def leave_fast_path(model: nn.Module) -> None:
-    """In eval mode torch's transformer layers read the weights of their LayerNorms themselves."""
+    """Turn off torch's fast path, which reads the weights of LayerNorms in transformer layers."""
     for layer in model.modules():
         plain = isinstance(getattr(layer, "norm1", None), nn.LayerNorm)
         if isinstance(layer, nn.TransformerEncoderLayer) and not plain:

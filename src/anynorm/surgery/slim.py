@@ -1,4 +1,4 @@
-"""Training for pruning: a penalty on γ that brings the γ of channels that do little to zero."""
+"""Training for pruning: a penalty that drives γ of unimportant channels to zero."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PENALTIES = ("l1", "polarization")
 
 
 class Slim:
-    """The γ of a model's batch and instance norms, and a penalty on them of a given strength.
+    """A penalty on the γ of a model's batch and instance norms.
 
     Use it as a term of the loss, or in its proximal form with any optimizer: see :func:`slim`.
-    Polarization parts the γ into small and large ones.
+    Polarization separates the γ into small and large ones.
 
     Args:
         model: the model.
@@ -59,7 +59,7 @@ class Slim:
         if penalty not in _PENALTIES:
             raise AnynormError(f"penalty={penalty!r}; give one of {', '.join(_PENALTIES)}.")
         if not strength >= 0:
-            raise AnynormError(f"strength={strength}; λ is 0 or more.")
+            raise AnynormError(f"strength={strength}; it must be 0 or more.")
         self.strength, self.penalty, self.t = strength, penalty, t
         self.scales: dict[str, nn.Parameter] = _scales(model, layers)
         if not self.scales:
@@ -81,10 +81,10 @@ class Slim:
         return self.strength * (self.t * values - (values - values.mean()).abs()).sum()
 
     def step(self, lr: float) -> None:
-        """Take the penalty's proximal step, behind an optimizer's step with learning rate `lr`.
+        """Take the penalty's proximal step, after an optimizer's step with learning rate `lr`.
 
-        For L1 that is soft thresholding, γ ← sign(γ) · max(|γ| − lr·λ, 0), which makes zeros where
-        a subgradient only goes back and forth about them.  Polarization moves each |γ| by its
+        For L1 this is soft thresholding, γ ← sign(γ) · max(|γ| − lr·λ, 0), which gives exact zeros;
+        a subgradient would only oscillate around zero.  Polarization moves each |γ| by its
         subgradient and stops it at zero.
         """
         self._shrink({id(scale): lr for scale in self.scales.values()})
@@ -92,25 +92,25 @@ class Slim:
     def attach(self, optimizer: Optimizer) -> RemovableHandle:
         """Take the proximal step after each step of an optimizer.
 
-        The step has the learning rates of the optimizer's groups, times 1 / (1 − momentum), as
-        momentum does with a term of the loss.
+        The step uses the learning rates of the optimizer's groups, times 1 / (1 − momentum), which
+        is the effect of momentum on a term of the loss.
 
         Args:
             optimizer: the optimizer that trains the model.
 
         Returns:
-            The handle that ends it.
+            The handle; its `remove()` ends the steps.
 
         Raises:
-            AnynormError: The optimizer has no γ of these.
+            AnynormError: The optimizer trains none of these γ.
         """
         if not hasattr(optimizer, "param_groups"):
             raise AnynormError(
                 f"optimizer is of type {type(optimizer).__name__}; it must be a "
-                "torch.optim.Optimizer, which trains the model. Give that."
+                "torch.optim.Optimizer. Give the one that trains the model."
             )
         if not _rates(optimizer).keys() & {id(scale) for scale in self.scales.values()}:
-            raise AnynormError("the optimizer trains none of the model's γ; give it those, too.")
+            raise AnynormError("the optimizer trains none of the model's γ; add them to it.")
         return optimizer.register_step_post_hook(lambda *_: self._shrink(_rates(optimizer)))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Everything a measurement may disturb, kept aside and put back bit for bit."""
+"""Save and restore all state that a measurement may change, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _PLAIN = (dict, OrderedDict)
 class Snapshot:
     """The state of a model, of its optimizer and of the random generators at one moment.
 
-    Kept: parameters, whether they are trained, their ``.grad`` (which tensor, or ``None``, and its
-    values), buffers, the attributes of every module (modes, counters, tensors kept outside
-    buffers), the optimizer's state and options, and the random state of torch (CUDA too, once in
-    use), NumPy and Python.
-    Not kept: the state of objects that a module's attributes refer to.
+    Saved are parameters, their ``requires_grad`` and ``.grad`` (the tensor object or ``None``, and
+    its values), buffers, the attributes of every module (modes, counters, tensors outside of
+    buffers), the optimizer's state and options, and the random state of torch (CUDA too, if it is
+    in use), NumPy and Python. The state of objects to which attributes refer is not saved.
 
-    `restore` may be called any number of times. That is how stochastic layers are frozen: every
-    evaluation of one measurement starts from the same restored state, so it draws the same masks.
+    `restore` may be called any number of times. So stochastic layers can be repeated: every
+    evaluation of a measurement starts from the same state and draws the same masks.
 
     >>> model = nn.Linear(2, 1)
     >>> before = model.weight.detach().clone()
@@ -43,7 +42,7 @@ class Snapshot:
 
     def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
         parameters = _parameters(model, optimizer)
-        leaves = [p for p in parameters if p.is_leaf]  # the copy of a scripted model has none
+        leaves = [p for p in parameters if p.is_leaf]  # the copy of a scripted model has no leaves
         tensors = [*parameters, *(p.grad for p in leaves if p.grad is not None)]
         self._restores = [
             *(_attributes(module) for module in model.modules()),
@@ -54,14 +53,14 @@ class Snapshot:
         ]
 
     def restore(self) -> None:
-        """Put everything back as it was when the snapshot was taken."""
+        """Restore the state of the snapshot."""
         for restore in self._restores:
             restore()
 
 
 @contextmanager
 def preserved(model: nn.Module, optimizer: Optimizer | None = None) -> Iterator[Snapshot]:
-    """Take a snapshot, and restore it at the end of the block, whatever happens inside.
+    """Take a snapshot, and restore it at the end of the block, also after an error.
 
     >>> model = nn.BatchNorm1d(3)
     >>> with preserved(model):
@@ -83,7 +82,7 @@ def _parameters(model: nn.Module, optimizer: Optimizer | None) -> list[Tensor]:
 
 
 def _values(tensors: list[Tensor]) -> Restore:
-    # Tensors made in inference mode can be written in that mode alone.
+    # Tensors made in inference mode can only be written in inference mode.
     modes = ((True, torch.inference_mode), (False, torch.no_grad))
     groups = [(mode, [t for t in tensors if t.is_inference() is own]) for own, mode in modes]
     kept = [(mode, group, [t.detach().clone() for t in group]) for mode, group in groups if group]
@@ -109,10 +108,10 @@ def _gradients(parameters: list[Tensor]) -> Restore:
 
 
 def _attributes(owner: object) -> Restore:
-    """Keep an object's attributes, and the entries of those that are dictionaries, one level deep.
+    """Save an object's attributes, and one level of the entries of attributes that are dicts.
 
-    One level is what it takes to notice a buffer that a forward pass replaces by a new tensor.
-    Dictionaries of other classes are left alone: they may forbid to be written to.
+    One level is enough to restore a buffer that a forward pass replaced by a new tensor.
+    Dictionaries of other classes are not saved, because they may not be writable.
     """
     attributes = vars(owner)
     kept = dict(attributes)

@@ -1,4 +1,4 @@
-"""Mean and variance of values that arrive in parts, exact whatever the parts."""
+"""Exact mean and variance of values that arrive in parts."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Pooled:
 
     @property
     def count(self) -> int:
-        """How many values of a channel there are; of that which has most."""
+        """The number of values per channel; the largest if they differ."""
         return int(self.counts.max())
 
     def merge(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Add `x`, of shape (N, C, ...); of that, where `mask` is True, which broadcasts to it."""
+        """Add `x`, of shape (N, C, ...), or its values where `mask` is True, which broadcasts."""
         if not x.numel():
             return
         if mask is None:
@@ -60,11 +60,11 @@ class Pooled:
 
     @property
     def variance(self) -> Tensor:
-        """The unbiased variance, as running statistics keep it; nan of a single value."""
+        """The unbiased variance, as in running statistics; nan for a single value."""
         return torch.where(self.counts > 1, self._squares / (self.counts - 1), torch.nan)
 
     def beside(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance; those given for channels of which there are too few values."""
+        """Mean and variance; channels with too few values get those given."""
         own = (self.counts, self.mean, self.variance)
         counts, own_mean, own_variance = (t.to(mean.device) for t in own)
         found = torch.where(counts > 0, own_mean, mean)
@@ -104,7 +104,7 @@ def centred(x: Tensor, axes: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of each sample of (samples, positions, channels).
+    """Mean and sum of squared deviations of each sample of (samples, positions, channels).
 
     >>> [tuple(part.shape) for part in by_sample(torch.zeros(5, 4, 3))]
     [(5, 3), (5, 3)]
@@ -124,12 +124,12 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def in_group() -> bool:
-    """Whether processes of torch.distributed work together."""
+    """Whether a process group of torch.distributed is initialized."""
     return dist.is_available() and dist.is_initialized()
 
 
 def anyone(here: bool, group: dist.ProcessGroup | None) -> bool:
-    """Whether something holds on any process of `group`; here alone where none work together.
+    """Whether a condition holds on any process of `group`; without a group, on this one.
 
     >>> anyone(True, None)
     True
@@ -142,7 +142,7 @@ def anyone(here: bool, group: dist.ProcessGroup | None) -> bool:
 
 
 def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tensor:
-    """The average of `x` over the processes of `group`, each with its weight; the same on all.
+    """The weighted average of `x` over the processes of `group`, equal on all of them.
 
     Where no process has weight, `x` itself.
     """
@@ -159,11 +159,11 @@ def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tenso
 
 
 def double(x: Tensor) -> Tensor:
-    """Return `x` in float64, without its gradient; Apple's GPUs have none, so there on the CPU."""
+    """Return `x` in float64, detached; on the CPU for Apple's GPUs, which have no float64."""
     return x.detach().cpu().double() if x.device.type == "mps" else x.detach().double()
 
 
 def _device(group: dist.ProcessGroup | None) -> torch.device:
-    """Where the group's tensors must lie."""
+    """The device for the group's tensors."""
     on_gpu = dist.get_backend(group) == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""One way for every verb to change a model: on a copy or in place, measured, and undone if off."""
+"""Change a model on a copy or in place, measure the outputs, and undo the change if they differ."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Trial:
     def __post_init__(self) -> None:
         if self.tolerance is not None and not self.tolerance >= 0:
             raise AnynormError(
-                f"tolerance={self.tolerance} is below 0 or not a number, and a relative difference "
-                "is at least 0. Give the largest that is allowed, such as 1e-4, or None for any."
+                f"tolerance={self.tolerance} must be 0 or more. Give the largest relative "
+                "difference that is allowed, such as 1e-4, or None for any."
             )
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
-        """What the model puts out for the example; whatever it does meanwhile is undone."""
+        """The outputs of the model on the example; the state of the model does not change."""
         with preserved(model), evaluating(model):
             return [t.clone() for t in tensors_of(call(model, self.example, self.forward))]
 
@@ -49,7 +49,7 @@ class Trial:
 def perform(
     verb: str, model: Model, change: Change, trial: Trial | None, *, inplace: bool = False
 ) -> Result[Model]:
-    """Apply `change` to a copy of `model` (or to itself), measure it, and undo it if it is off.
+    """Apply `change` to `model` or a copy, measure it, and undo it if the outputs differ too much.
 
     Whatever is raised meanwhile leaves `model` as it was.
     """
@@ -76,7 +76,7 @@ def perform(
 
 
 def _tell_the_rest(model: nn.Module, log: Log) -> None:
-    """Refuse what nothing is known of, and say what was looked for where nothing was found."""
+    """Log layers of unknown classes as refused, and say what was searched if nothing matched."""
     if log.search is None:
         return
     if not (log.changed or log.refused):

@@ -1,4 +1,4 @@
-"""A module in another one's place: it takes over the hooks and the mode."""
+"""Transfer the hooks and the mode of a module to the module that replaces it."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Search:
 
 
 def not_understood(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Layers that seem to normalize but that nothing is known of, with the reason.
+    """Layers that seem to normalize but are of an unknown class, with the reason.
 
     Example:
         >>> class MyNorm(nn.Module):
@@ -75,7 +75,7 @@ def not_understood(model: nn.Module) -> Iterator[tuple[str, str]]:
     for name, module in norms or scripted[:1]:
         yield name, f"a {kind_of(module)} in TorchScript; give the model that it was made from"
     inside = {id(module) for _, module in scripted}
-    # What normalizes the weights of a layer is no layer.
+    # A normalizer of a layer's weights is not a layer.
     weights = (m for m in model.modules() if isinstance(m, parametrize.ParametrizationList))
     inside |= {id(part) for module in weights for part in module.modules()}
     for name, module in model.named_modules():
@@ -97,7 +97,7 @@ def may_keep(layers: Layers | None) -> Callable[[str, nn.Module], bool]:
 
 
 def _told(model: nn.Module) -> list[str]:
-    """Why layers are not understood, each reason with the layers that it is of."""
+    """Why layers are not understood: each reason with its layers."""
     groups: dict[str, list[str]] = {}
     for name, reason in not_understood(model):
         groups.setdefault(reason, []).append(name)
@@ -105,7 +105,7 @@ def _told(model: nn.Module) -> list[str]:
 
 
 def contents(model: nn.Module) -> str:
-    """What there is in a model without any known normalizer.
+    """Describe the layers of a model without any known normalizer.
 
     >>> contents(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))
     'there is no layer of torch.nn or anynorm that normalizes, but 2 Linear, 1 ReLU'
@@ -118,12 +118,12 @@ def contents(model: nn.Module) -> str:
 
 
 def kind_of(module: nn.Module) -> str:
-    """The name of a module's class, of that which a scripted one was made of."""
+    """The name of a module's class; for a scripted module, that of the original class."""
     return str(getattr(module, "original_name", type(module).__name__))
 
 
 def _looks_like_one(module: nn.Module) -> bool:
-    """By running statistics, or by its name and vectors; without layers in it."""
+    """Whether a module without children has running statistics, or a name and vectors of a norm."""
     tensors = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
     vectors = any(tensor.dim() == 1 and len(tensor) > 1 for tensor in tensors.values())
     called = re.search(r"norm|(?-i:BN(?![a-z]))", type(module).__name__, re.IGNORECASE)

@@ -13,11 +13,11 @@ __all__ = ["Place", "put", "walk"]
 
 @dataclass(frozen=True)
 class Place:
-    """A module with every name under which the model holds it.
+    """A module with all its names in the model.
 
     Args:
         module: the module.
-        names: its names, several when it is tied; "" for the model itself.
+        names: its names, several if it is tied; "" for the model itself.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
@@ -39,7 +39,7 @@ def walk(model: nn.Module) -> list[Place]:
         The modules, each with all its names.
 
     Raises:
-        AnynormError: The model is no module.
+        AnynormError: The model is not a module.
 
     Example:
         >>> shared = nn.BatchNorm1d(3)
@@ -62,7 +62,7 @@ def put(model: nn.Module, place: Place, module: nn.Module) -> nn.Module:
         module: the new module.
 
     Returns:
-        The model, which is `module` where the place is the model itself.
+        The model; it is `module` if the place is the model itself.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(3))

@@ -54,7 +54,11 @@ def test_a_curve_has_few_points_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("accuracy", "words"),
-    [(0.80, "Something is lost"), (0.999, "Nothing is lost"), (0.975, "Nothing is lost")],
+    [
+        (0.80, "The result is worse"),
+        (0.999, "The result is better"),
+        (0.975, "The result is equivalent"),
+    ],
 )
 def test_what_is_lost_is_judged(accuracy: float, words: str) -> None:
     records = [record(seed=s, final={"test_accuracy": 0.977 - 0.001 * s}) for s in SEEDS]

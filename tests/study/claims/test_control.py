@@ -72,7 +72,7 @@ def test_an_old_study_has_its_control_at_the_base_rate() -> None:
 
 def test_without_none_there_is_no_judgement() -> None:
     records = [r for r in [*base(), *control_arms()] if r["cell"]["norm"] != "none"]
-    assert claim(records)["sentence"].startswith("The control cannot tell: a model without")
+    assert claim(records)["sentence"].startswith("The control cannot tell: no model without")
 
 
 def test_fixed_gamma_and_beta_are_no_control_of_noise() -> None:

@@ -105,9 +105,11 @@ def test_the_sentence_names_the_cause() -> None:
     assert "from running statistics that lag" in lag
     assert "no noise in training" in lag
     noise = {"test_accuracy": 0.8, "test_accuracy_recalibrated": 0.8}
-    assert "more than group loses: noise" in claim([*sweep("batch", noise), *steady])["sentence"]
+    assert (
+        "more than group, so there is noise" in claim([*sweep("batch", noise), *steady])["sentence"]
+    )
     late = claim([*sweep("batch", {"test_accuracy": 0.99}), *steady])["sentence"]
-    assert "since running statistics lag less" in late
+    assert "because running statistics lag less" in late
     nothing = {**noise, "test_accuracy": 0.1, "test_accuracy_train_mode": 0.2}
     nothing["test_accuracy_recalibrated"] = 0.2
     assert "does not train at all" in claim([*sweep("batch", nothing), *steady])["sentence"]
@@ -121,7 +123,7 @@ def test_where_nothing_trains_nothing_is_shown() -> None:
         for key in ("test_accuracy", "test_accuracy_train_mode", "test_accuracy_recalibrated"):
             r["final"][key] = (guess if small else 0.97) + 0.001 * r["cell"]["seed"]
     found = claim(records)
-    assert "too small to tell" in found["sentence"]
+    assert "runs are too short" in found["sentence"]
     assert found["status"] == "cannot tell"
     assert found["comparisons"][0]["answer"] == "harmful"
 

@@ -42,7 +42,7 @@ def test_one_norm_that_is_worse_contradicts_it() -> None:
 
 def test_without_such_norms_the_option_is_named() -> None:
     reason = study(runs({"none": BATCH, "batch": BATCH}))[
-        "Do L1 and L∞ norms work as well as the deviation?"
+        "Do L1 and L∞ norms work as well as the standard deviation?"
     ]
     assert "--norms batch l1-batch linf-batch" in reason
 

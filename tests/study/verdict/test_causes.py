@@ -71,7 +71,7 @@ def test_a_rate_at_the_edge_of_the_grid() -> None:
     cause = causes(verdict(records))["learning rate at the edge of the grid"]
     assert cause["normalizers"] == ["none", "batch"]
     assert "none at 0.1 and batch at 1" in cause["sentence"]
-    assert cause["action"] == "Add rates beyond: --lrs 0.033 0.1 0.3 1 3."
+    assert cause["action"] == "Try a wider range: --lrs 0.033 0.1 0.3 1 3."
 
 
 def test_divergence_is_counted() -> None:

@@ -73,7 +73,7 @@ def test_the_bias_that_a_layer_gets_may_be_cut(tmp_path: Path) -> None:
 def test_files_that_are_no_plans(text: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(text)
-    with pytest.raises(AnynormError, match="is no plan of pruning"):
+    with pytest.raises(AnynormError, match="is not a plan of pruning"):
         Plan.read(file)
 
 

@@ -151,7 +151,7 @@ def test_values_that_are_not_finite(value: float, tmp_path: Path) -> None:
     state = {name: tensor.clone() for name, tensor in model().state_dict().items()}
     state["2.bias"][0] = value
     file = written(state, tmp_path)
-    assert "hold NaN or infinite values in 1: '2.bias'." in refusal(model(), file)
+    assert "have NaN or infinite values in 1: '2.bias'." in refusal(model(), file)
     one = model()
     load_into(one, file, finite=False)
     assert not one[2].bias.isfinite().all()

@@ -99,5 +99,5 @@ def test_state_that_is_no_tensor(tmp_path: Path) -> None:
         def set_extra_state(self, state: dict[str, int]) -> None:
             pass
 
-    with pytest.raises(AnynormError, match="'_extra_state' of the model are no tensors"):
+    with pytest.raises(AnynormError, match="'_extra_state' of the model are not tensors"):
         save_state(Extra(1, 1), tmp_path / "a.safetensors")

@@ -1,4 +1,4 @@
-"""Causes: findings that one thing explains, with the repair and what it did when it was tried."""
+"""Causes: each explains several findings, and has a repair and the effect of its trial."""
 
 from __future__ import annotations
 

@@ -23,15 +23,15 @@ class Cause:
         evidence: sentences with the measured numbers that speak for it.
         fix: a line of code that repairs it, or what to do; "" where no repair is offered.
         effect: what the repair did when it was tried on a copy.
-        sure: how sure that is: "certain", "likely", or the other causes that it may be.
-        repair: what :meth:`Diagnosis.fix` does about it: "statistics" are recomputed, "eps" is set,
-            "layer" is the repair of each finding, "none" is left to the user.
-        refused: why the repair is not offered; "" where it is.
-        data: True where the data look wrong and not the model.
-        unproven: why :meth:`Diagnosis.fix` leaves the repair to ``accept_data=True``: nothing tells
-            whether the model or the data are other than in training; "" else.
+        sure: how sure the diagnosis is: "certain", "likely", or the other possible causes.
+        repair: what :meth:`Diagnosis.fix` does: "statistics" recomputes statistics, "eps" sets ε,
+            "layer" applies the repair of each finding, "none" does nothing.
+        refused: why the repair is not offered; "" if it is offered.
+        data: True if the data look wrong and not the model.
+        unproven: why :meth:`Diagnosis.fix` needs ``accept_data=True`` for the repair: it is unknown
+            whether the model or the data differ from training. "" if it does not need it.
         edits: ε by layer, for the repair "eps".
-        layers: the layers whose statistics are recomputed; all of them if it is empty.
+        layers: the layers whose statistics are recomputed; empty for all layers.
 
     Example:
         >>> from torch import nn

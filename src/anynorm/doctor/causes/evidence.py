@@ -1,4 +1,4 @@
-"""What speaks for a cause: the findings that it explains, and its repair as it was tried."""
+"""The evidence for a cause: the findings that it explains, and the trial of its repair."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def counted(layers: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A cause in the making.
+    """The evidence from which a cause is made.
 
-    `name` replaces that of the row, `go_on` continues with the model or the data repaired, so that
-    a second cause is measured without the first.  `effect` is said where nothing can be tried.
+    `name` replaces the name of the row. `go_on` repairs the model or the data for the rest of the
+    search, so that a second cause is measured without the first. `effect` is used if no repair can
+    be tried.
     """
 
     findings: list[Finding]
@@ -46,7 +47,7 @@ class Evidence:
     go_on: Callable[[Ward], None] | None = None
 
     def cause(self, name: str) -> Cause:
-        """The cause, whose repair is not offered if it was refused."""
+        """Return the cause; a refused repair is not offered."""
         refused = self.refused or ("" if self.trial is None else self.trial.refusal)
         effect = self.effect or ("not tried" if self.trial is None else self.trial.said)
         return Cause(

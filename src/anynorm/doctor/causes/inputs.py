@@ -1,4 +1,4 @@
-"""Input preprocessing: which change of the input makes the first layer's statistics fit again."""
+"""Input preprocessing: find a change of the input with which the first layer's statistics fit."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from anynorm.surgery.batches import Batch
 __all__ = ["preprocessing"]
 
 FITTED_ON = 4  # batches
-FITS = 0.35  # of the first layer's distance is left at most
-EXACT = 0.1  # of it is left where a few numbers fit many channels: that is no chance
-SURE = 0.02  # of it is left where a usual mistake fits many channels, whatever else is wrong
-NEAR = 0.03  # σ, and share of the distance, by which fits are equally good
-LEAST = 0.1  # σ by which the first layer is off
+# The part of the first layer's distance that is left, at most:
+FITS = 0.35  # for any candidate
+EXACT = 0.1  # if a few numbers fit many channels, which is not chance
+SURE = 0.02  # if a usual mistake fits many channels, even if something else is wrong too
+NEAR = 0.03  # σ, and share of the distance: fits that differ by less are equally good
+LEAST = 0.1  # σ by which the first layer must be off
 SIZE = math.log(1.25)  # the smallest change of scale that is named
 MOVED = 0.1  # the smallest shift, in σ of the input
-ROUND = 0.12  # a factor within so much of a usual one is that
-ALIKE = 0.01  # usual factors that a fit does not tell apart: the more frequent one is meant
+ROUND = 0.12  # a factor this close to a usual one (in logarithm) is taken to be the usual one
+ALIKE = 0.01  # of usual factors that fit about equally well, the more frequent one is chosen
 TINY = 1e-30
-SEEN = 0.3  # σ of the means over channels, below which they say nothing about a scale
-CHANNELS = 3  # fewer numbers fit by chance
+SEEN = 0.3  # σ: if the means over channels are smaller, they do not determine a scale
+CHANNELS = 3  # with fewer channels a fit may be chance
 # Factors that come from 8-bit images, the more frequent first, and powers of two.
 USUAL = (255.0, 256.0, 127.5, 128.0, 100.0, 64.0, 32.0, 16.0, 10.0, 8.0, 4.0, 2.0)
-LARGE = 8  # so many of them are so large that no fit by chance gives them
+LARGE = 8  # the first 8 are so large that they do not fit by chance
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 _Change = Callable[[Tensor], Tensor]
@@ -52,8 +53,8 @@ class _Candidate:
     change: _Change
     words: str
     code: str
-    scales: bool = False  # nothing but a factor
-    usual: bool = False  # a mistake that is often made
+    scales: bool = False  # only a factor
+    usual: bool = False  # a frequent mistake
 
 
 def preprocessing(ward: Ward) -> Evidence | None:
@@ -69,7 +70,7 @@ def preprocessing(ward: Ward) -> Evidence | None:
 
 @dataclass(frozen=True)
 class _Search:
-    """The change of the input that fits, the batches changed so, and the trial on all of them."""
+    """The change of the input that fits, the changed batches, and the trial on all of them."""
 
     candidate: _Candidate
     batches: list[Batch]
@@ -88,7 +89,7 @@ def _search(ward: Ward, record: Record) -> _Search | None:
     batches = [_changed(batch, candidate.change) for batch in ward.batches]
     trial = Trial(ward.before, ward.score(ward.model, batches))
     now = next(after.off[layer] for one, after in tried if one is candidate)
-    # Behind a second fault the loss may stay as it was, but it must not rise.
+    # If there is a second fault the loss may stay the same, but it must not rise.
     sure = _is_sure(candidate, record, now, before) and not worse(trial.before, trial.after)
     if trial.before.loss is not None and not (sure or better(trial.before, trial.after)):
         return None
@@ -96,14 +97,14 @@ def _search(ward: Ward, record: Record) -> _Search | None:
 
 
 def _is_sure(candidate: _Candidate, record: Record, now: float, off: float) -> bool:
-    """Whether the first layer alone shows that a usual mistake was made."""
+    """Whether the first layer alone is enough evidence of a usual mistake."""
     return candidate.usual and now <= SURE * off and record.norm.channels > 2 * CHANNELS
 
 
 def _best(tried: Sequence[tuple[_Candidate, Score]], layer: str, off: float) -> _Candidate:
     """The candidate with the lowest loss or, without labels, the best fit of the first layer.
 
-    They are listed from the simplest on, of which the first wins among equals.
+    Candidates are in order, the simplest first; of equally good ones the first is chosen.
     """
     losses = [after for _, after in tried if after.loss is not None]
     if losses:
@@ -125,9 +126,10 @@ def _first(ward: Ward) -> tuple[Record, list[Finding]] | None:
 def _tried(
     ward: Ward, record: Record, batches: Sequence[Batch], off: float
 ) -> Iterator[tuple[_Candidate, Score]]:
-    """The candidates that make the statistics fit, where those of the first layer were `off`.
+    """Yield the candidates with which the statistics fit; the first layer's were `off`.
 
-    Most do not fit the first layer, which a part of the forward pass shows.
+    Most candidates do not fit the first layer, and only the start of the forward pass is needed to
+    see this.
     """
     before: Score | None = None
     for candidate in _candidates(ward, record, batches):
@@ -139,7 +141,7 @@ def _tried(
             after = ward.score(ward.model, [_changed(b, candidate.change) for b in batches])
         except AnynormError:
             continue
-        # What fits the first layer by chance leaves those behind it off.
+        # If a change fits the first layer by chance, the later layers stay off.
         exact = now <= EXACT * off and record.norm.channels > 2 * CHANNELS
         likely = (candidate.usual or exact) and after.mean_off < before.mean_off
         likely = likely or _is_sure(candidate, record, now, off)
@@ -148,7 +150,7 @@ def _tried(
 
 
 def _off(ward: Ward, record: Record, batches: Sequence[Batch], change: _Change) -> float:
-    """By how many σ the statistics of the first layer are off when the input is changed so."""
+    """By how many σ the statistics of the first layer are off with the changed input."""
     found = _first_record(ward, record, batches, change)
     return math.inf if found is None else distance(found)
 
@@ -159,7 +161,7 @@ def _all_restored(before: Score, after: Score) -> bool:
 
 
 def _beats_recomputing(ward: Ward, before: Score, after: Score) -> bool:
-    """Whether the loss falls, and further than by statistics that fit the input as it is."""
+    """Whether the loss falls, and falls further than by recomputing the statistics."""
     trial = ward.recalibrated()
     comparable = not (trial.reason or trial.refusal)
     return comparable and better(before, after) and better(trial.after, after)
@@ -182,7 +184,8 @@ def _orders() -> Iterator[_Candidate]:
     for order in orders:
         if order != (0, 1, 2):
             reverse = order == (2, 1, 0)
-            words = "has its channels in " + ("reverse order (RGB, BGR)" if reverse else "disorder")
+            words = "has its channels in "
+            words += "reverse order (RGB, BGR)" if reverse else "another order"
             index = torch.tensor(order)
             code = "x.flip(1)" if reverse else f"x[:, {list(order)}]"
             yield _Candidate(lambda x, i=index: x[:, i.to(x.device)], words, code, usual=reverse)  # type: ignore[misc]
@@ -191,8 +194,8 @@ def _orders() -> Iterator[_Candidate]:
 def _fitted(ward: Ward, record: Record, batches: Sequence[Batch]) -> Iterator[_Candidate]:
     """One factor, and one factor with one shift, that fit the first layer's mean and variance.
 
-    What lies before the first layer is mostly linear in the input: then its mean and variance for
-    any factor and shift follow from those for the input, for zeros and for ones.
+    The layers before it are mostly linear. Then its mean and variance for any factor and shift
+    follow from those for the input, for zeros and for ones.
     """
     found = [_first_record(ward, record, batches, change) for change in (_same, _zeros, _ones)]
     if any(one is None for one in found):
@@ -242,23 +245,23 @@ def _standardised(batches: Sequence[Batch]) -> _Candidate:
     code = f"(x - {_listed(mean)}) / {_listed(deviation)}"
     return _Candidate(
         lambda x: (x - _along(mean, x)) / _along(deviation, x),
-        "is not standardised: mean and deviation of each channel are missing",
+        "is not standardised by the mean and standard deviation of each channel",
         code,
     )
 
 
 def _imagenet() -> Iterator[_Candidate]:
     mean, deviation = map(torch.tensor, IMAGENET)
-    words = "the mean and deviation of ImageNet are"
+    words = "by the mean and standard deviation of ImageNet"
     numbers = f"{list(IMAGENET[0])}, {list(IMAGENET[1])}"
     yield _Candidate(
         lambda x: (x - _along(mean, x)) / _along(deviation, x),
-        f"is not standardised: {words} missing",
+        f"is not standardised {words}",
         f"torchvision.transforms.functional.normalize(x, {numbers})",
     )
     yield _Candidate(
         lambda x: x * _along(deviation, x) + _along(mean, x),
-        f"is standardised, but should not be: {words} in it",
+        f"is standardised {words}, but should not be",
         f"x * deviation + mean  # {numbers}",
     )
 
@@ -276,18 +279,18 @@ def _evidence(
     then, now = trial.before.off[layer], trial.after.off[layer]
     words = (
         f"The input {candidate.words}. With {candidate.code} the statistics of the first batch "
-        f"norm, {layer!r}, fit: off by {now:.2g} σ, not {then:.2g} σ, over {channels} channels"
+        f"norm, {layer!r}, fit: they are off by {now:.2g} σ instead of {then:.2g} σ, over "
+        f"{channels} channels"
     )
     rest = trial.after.mean_off, trial.before.mean_off
     more = len(trial.before.off) - 1
     if more:
-        words += f"; over all {more + 1} layers by {rest[0]:.2g} σ, not {rest[1]:.2g} σ"
+        words += f"; over all {more + 1} layers by {rest[0]:.2g} σ instead of {rest[1]:.2g} σ"
     undecided = candidate.scales and trial.before.loss is None and _means_say_nothing(ward, layer)
     sure = "likely"
     if undecided or channels < CHANNELS:
         sure = (
-            "likely this, or the running statistics of this layer are wrong: the numbers do not "
-            "tell them apart"
+            "likely this, but the numbers fit wrong running statistics of this layer equally well"
         )
     return Evidence(
         findings=explained or findings,
@@ -301,7 +304,7 @@ def _evidence(
 
 
 def _means_say_nothing(ward: Ward, layer: str) -> bool:
-    """Whether running means near zero leave the variances alone to tell a scale."""
+    """Whether running means are near zero, so that only the variances determine a scale."""
     module = ward.model.get_submodule(layer)
     mean, variance = double(module.running_mean), double(module.running_var)  # type: ignore[arg-type]
     return float((mean.square() / (variance + 1e-12)).mean().sqrt()) < SEEN
@@ -310,9 +313,9 @@ def _means_say_nothing(ward: Ward, layer: str) -> bool:
 def _first_record(
     ward: Ward, first: Record, batches: Sequence[Batch], change: _Change
 ) -> Record | None:
-    """What reaches the first layer when the input is changed so; None where it cannot be told.
+    """Measure the input of the first layer with the changed input; None if that is not possible.
 
-    The rest of the forward pass is left out, unless it calls the layer again.
+    The rest of the forward pass is skipped, unless it calls the layer again.
     """
     probe, layer = Probe(ward.model, ward.case.forward, brief=True), first.norm.name
     try:
@@ -341,7 +344,7 @@ def _ones(x: Tensor) -> Tensor:
 
 
 def _place(leaves: Sequence[object]) -> int | None:
-    """Which of a batch's leaves is the input: the first tensor of floating-point numbers."""
+    """The index of the input among a batch's leaves: the first floating-point tensor."""
     for index, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1:
             return index
@@ -384,7 +387,7 @@ def _deviation(batches: Sequence[Batch]) -> float:
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
-    """Values of channels in the shape that broadcasts along axis 1."""
+    """Reshape values of channels so that they broadcast along axis 1."""
     return values.to(x).view(1, -1, *[1] * (x.dim() - 2))
 
 

@@ -1,4 +1,4 @@
-"""How well a model does on batches: its loss, its predictions, the agreement of its statistics."""
+"""The score of a model on batches: its loss, its predictions, the agreement of its statistics."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from anynorm.surgery.batches import Batch, Forward, moved, tensors_of
 
 __all__ = ["Score", "better", "changed", "distance", "merged", "samples", "score", "worse"]
 
-MOST = 5.0  # σ of one channel that count, so that a dead channel does not hide the others
-GAIN = (0.01, 0.05)  # a loss is another one beyond this difference, and this share of it
+MOST = 5.0  # σ: the most that one channel counts, so that a dead channel does not hide the others
+GAIN = (0.01, 0.05)  # losses differ if the difference is larger than this plus this share of them
 
 
 @dataclass
 class Score:
-    """What was measured on batches; lists have one entry for each batch."""
+    """Measurements on batches; lists have one entry for each batch."""
 
     losses: list[float] = field(default_factory=list)
     predictions: list[Tensor] = field(default_factory=list)  # the class with the highest score
@@ -43,7 +43,7 @@ class Score:
 
     @property
     def mean_off(self) -> float:
-        """By how many σ the running statistics are off, in the mean over the layers."""
+        """By how many σ the running statistics are off, as the mean over layers."""
         return statistics.fmean(self.off.values()) if self.off else 0.0
 
 
@@ -116,12 +116,12 @@ def merged(parts: Sequence[Score]) -> Score:
 
 
 def better(before: Score, after: Score) -> bool:
-    """Whether the loss is lower by more than what means nothing."""
+    """Whether the loss is clearly lower."""
     return _lower(before.loss, after.loss)
 
 
 def worse(before: Score, after: Score) -> bool:
-    """Whether the loss is higher by more than what means nothing."""
+    """Whether the loss is clearly higher."""
     return _lower(after.loss, before.loss)
 
 
@@ -132,12 +132,12 @@ def _lower(high: float | None, low: float | None) -> bool:
 
 
 def changed(before: Score, after: Score) -> tuple[int, int]:
-    """How many predictions differ, and of how many."""
+    """The number of predictions that differ, and the number of predictions."""
     pairs = list(zip(before.predictions, after.predictions, strict=False))
     same = [(a, b) for a, b in pairs if a.shape == b.shape]
     return sum(int((a != b).sum()) for a, b in same), sum(a.numel() for a, _ in same)
 
 
 def samples(batches: Sequence[Batch]) -> int:
-    """How many samples there are in all."""
+    """The total number of samples."""
     return sum(map(samples_of, batches))

@@ -1,4 +1,4 @@
-"""Running statistics that do not belong to the weights, and why: count, momentum, average, lag."""
+"""Causes of running statistics that do not fit the weights: count, momentum, average, lag."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ from anynorm.doctor.geometry import double
 __all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]
 
 RECALIBRATE = "model = anynorm.surgery.recalibrate(model, batches).model"
-UNPROVEN = "without labels nothing tells whether the statistics are wrong or the data are others"
+UNPROVEN = (
+    "without labels it is unknown whether the statistics are wrong, or the data are not those of "
+    "training"
+)
 STALE = (1, 2, 3, 4)
-CONVENTION = 0.5  # a momentum from here on is one in the other convention
-SLOW = 1e-4  # a momentum below this moves the statistics of no usual training
+CONVENTION = 0.5  # a momentum of this or more is in the other convention
+SLOW = 1e-4  # with a smaller momentum, statistics hardly move in a usual training
 MOST = 0.8  # of the layers
-FITS = 0.1  # σ by which the statistics of a layer may be off and fit
-ACCOUNTS = 0.8  # of the distance is left at most where the initial statistics explain it
+FITS = 0.1  # σ: statistics of a layer that are off by less are said to fit
+ACCOUNTS = 0.8  # at most this part of the distance is left if the initial statistics explain it
 SHRUNK = 0.05  # log of the ratio of variances, running over data
-HALF = 0.5  # of the layers, where the weights are called an average by a name alone
+HALF = 0.5  # of the layers, if only a name says that the weights are an average
 _AVERAGED = {"averaged", "avg", "ema", "polyak", "swa"}  # words of names
 
 
 def few_batches(ward: Ward) -> Evidence | None:
-    """The count of batches says that the initial statistics are still in the running ones."""
+    """By the count of batches, the running statistics still contain the initial ones."""
     young = ward.of(4)
     if not young:
         return None
@@ -46,20 +49,21 @@ def few_batches(ward: Ward) -> Evidence | None:
     fewest = min(int(one.numbers["batches"]) for one in young)
     words = (
         f"{counted(one.layer for one in young)} counted {fewest} batch{'es' if fewest != 1 else ''}"
-        f" in training, which leave {left:.2g} of the initial mean 0 and variance 1"
+        f" in training, so a share of {left:.2g} of the statistics is still the initial mean 0 and "
+        "variance 1"
     )
     momenta = {_momentum(ward, one.layer) for one in young}
     name = ""
     if any(m is not None and m < SLOW for m in momenta):
         name = "momentum lost"
-        words += f": the momentum is {min(m for m in momenta if m is not None):g}"
+        words += f"; the momentum is {min(m for m in momenta if m is not None):g}"
     return _recalibrating(ward, young, words, "certain", name)
 
 
 def _accounts_for(ward: Ward, young: Finding) -> bool:
-    """Whether what is left of mean 0 and variance 1 explains how far a layer's statistics are off.
+    """Whether the share of the initial statistics explains how far a layer's statistics are off.
 
-    Else the count may be small and the fault still another one.
+    If not, the count may be small, but the fault is another one.
     """
     left = float(young.numbers["left over"])
     record = next(d.record for d in ward.case.drifts if d.record.norm.name == young.layer)
@@ -84,12 +88,12 @@ def momentum(ward: Ward) -> Evidence | None:
     value = max(float(one.numbers["momentum"]) for one in found)
     meant = float(found[0].numbers["momentum meant"])
     words = (
-        f"momentum {value:g} in {counted(one.layer for one in found)}; what other libraries call "
-        f"so is {meant:g} here"
+        f"momentum {value:g} in {counted(one.layer for one in found)}; in other libraries this is "
+        f"the weight of the old value, which is {meant:g} here"
     )
     if not ward.of(1, 2):
         return Evidence(
-            found, words, found[0].fix, repair="layer", effect="the outputs in eval mode stay"
+            found, words, found[0].fix, repair="layer", effect="outputs in eval mode stay the same"
         )
     made = _recalibrating(ward, found, words, "certain", keep=_from_on(ward, found))
     line = f"{found[0].fix}; {RECALIBRATE}"
@@ -97,20 +101,20 @@ def momentum(ward: Ward) -> Evidence | None:
 
 
 def _from_on(ward: Ward, found: Sequence[Finding]) -> set[str]:
-    """The first layer with a finding, and those behind it: what lies before has another cause."""
+    """The first layer with a finding and all later ones; earlier layers have another cause."""
     order, names = ward.before.order, {one.layer for one in found}
     start = min((order.index(name) for name in names if name in order), default=0)
     return {*order[start:], *names}
 
 
 def averaged(ward: Ward) -> Evidence | None:
-    """Statistics are off in all layers, as averaging of the weights leaves them."""
+    """Statistics are off in all layers, as they are after averaging weights."""
     if given := ward.of(13):
         words = (
             f"the statistics of the averaged model are off in {counted(one.layer for one in given)}"
         )
         line = "averaged = anynorm.surgery.recalibrate(averaged, batches).model"
-        return Evidence(given, words, line, effect="not tried: fix() changes the model alone")
+        return Evidence(given, words, line, effect="not tried: fix() changes only the model")
     off = _off(ward)
     if not off or not ward.of(1, 2):
         return None
@@ -123,13 +127,13 @@ def averaged(ward: Ward) -> Evidence | None:
         return None
     middle = statistics.median(ratios)
     words = (
-        f"statistics are off in {len(off)} of {layers} layers, from the first on; the running "
-        f"variance is {math.exp(middle):.2g} times that of the data in the median layer"
+        f"statistics are off in {len(off)} of {layers} layers; in the median layer the running "
+        f"variance is {math.exp(middle):.2g} times that of the data"
     )
-    words += ", as averaging weights leaves it" if shrunk else ""
-    words += f"; the model holds {named!r}" if named else ""
+    words += ", as after averaging weights" if shrunk else ""
+    words += f"; the name {named!r} in the model means averaged weights" if named else ""
     words += f"; the weights come from {ward.case.origin!r}" if told else ""
-    sure = "likely" if as_averaging else "likely, by the name of the weights alone"
+    sure = "likely" if as_averaging else "likely, only by the name of the weights"
     sure = "certain" if named else f"{sure}, or other weights were loaded without their statistics"
     return _recalibrating(ward, [], words, sure)
 
@@ -151,7 +155,7 @@ def dropout(ward: Ward) -> Evidence | None:
 
 
 def one_layer(ward: Ward) -> Evidence | None:
-    """One layer lost its statistics: those behind it fit again once it has its own."""
+    """One layer lost its statistics: those of later layers fit when its own are recomputed."""
     off = _off(ward)
     if not off or not ward.of(1, 2) or ward.reason:
         return None
@@ -161,18 +165,19 @@ def one_layer(ward: Ward) -> Evidence | None:
     if trial.reason or any(trial.after.off.get(name, 0.0) > FITS for name in behind):
         return None
     if len(ward.case.drifts) == 1:
-        return None  # no layer stands out
-    words = f"{layer!r} is the first of {len(ward.case.drifts)} layers with wrong statistics"
+        return None  # there is no other layer to compare with
+    words = f"of {len(ward.case.drifts)} layers, {layer!r} is the"
     if behind:
-        words += f"; with its own recomputed those of the other {len(behind)} fit again"
+        words += " first with wrong statistics; when they are recomputed, those of the other "
+        words += f"{len(behind)} fit again"
     else:
-        words += " and the only one"
+        words += " only one with wrong statistics"
     name = f"statistics of {layer} lost or changed"
     return _recalibrating(ward, [], words, "likely", name, (layer,))
 
 
 def lag(ward: Ward) -> Evidence | None:
-    """What remains: the statistics are those of other weights or other data."""
+    """No other cause fits: the statistics are those of other weights or other data."""
     off = _off(ward)
     if not ward.of(1, 2, 3):
         return None
@@ -182,14 +187,14 @@ def lag(ward: Ward) -> Evidence | None:
     elif off:
         words += f", first in {off[0].record.norm.name!r}"
     others = "averaged weights without statistics, or data that are not those of training"
-    sure = f"likely this, or {others}: the numbers do not tell them apart"
+    sure = f"likely this, but the numbers fit {others} equally well"
     sure = "certain" if slow else sure
     name = "momentum lost" if slow else ""
     if not off:
-        words = "the loss is higher by the running statistics, yet no test finds these off"
-        name, sure = "cause unknown", "nothing measured tells the cause"
+        words = "the loss is higher with running statistics, but no test finds them off"
+        name, sure = "cause unknown", "the measurements do not show the cause"
     made = _recalibrating(ward, [], words, sure, name)
-    # Nothing comes behind this row, so it has what no repair restored, too.
+    # This is the last row, so it also takes the findings that no repair restored.
     return replace(made, findings=[one for one in ward.findings if one in ward.of(*STALE)])
 
 
@@ -202,9 +207,10 @@ def _recalibrating(
     layers: tuple[str, ...] = (),
     keep: set[str] | None = None,
 ) -> Evidence:
-    """The evidence for a cause that recomputing the statistics, of all or some layers, repairs.
+    """Return the evidence for a cause that is repaired by recomputing statistics.
 
-    It explains findings on the layers in `keep` alone, where that is given.
+    Statistics are recomputed in `layers`, or in all layers. With `keep`, the cause explains only
+    findings on these layers.
     """
     trial = ward.recalibrated(layers=layers)
     every = ward.of(*STALE, 10)
@@ -239,7 +245,7 @@ def _recalibrating(
 
 
 def _judged(trial: Trial) -> bool:
-    """Whether a loss says what the repair does."""
+    """Whether the effect of the repair is measured by a loss."""
     return trial.before.loss is not None
 
 
@@ -266,15 +272,15 @@ def _momentum(ward: Ward, layer: str) -> float | None:
 
 
 def _slow(ward: Ward) -> float | None:
-    """The smallest momentum, where it moves nothing."""
+    """The smallest momentum, if it is too small to move the statistics."""
     found = [m for norm in ward.case.tracking if (m := _momentum(ward, norm.name)) is not None]
     return min(found) if found and min(found) < SLOW else None
 
 
 def _names_an_average(ward: Ward) -> str:
-    """The class or a buffer of the model itself that says that its weights are an average.
+    """The name of the model's class or of a buffer that says that the weights are an average.
 
-    Layers inside it are not asked: there is an attention that is called EMA.
+    Names of inner layers do not count: there is an attention layer that is called EMA.
     """
     names = [type(ward.case.model).__name__]
     names += [name for name, _ in ward.case.model.named_buffers(recurse=False)]

@@ -19,7 +19,7 @@ __all__ = ["broken", "epsilon", "frozen", "train_mode"]
 
 DEFAULT = 1e-5
 USUAL = (1e-5, 1e-3)  # ε of torch, and of TensorFlow and Keras
-LARGE = 0.1  # of the median running variance: from here on ε scales the channels
+LARGE = 0.1  # of the median running variance: a larger ε changes the scale of the channels
 
 
 def broken(ward: Ward) -> Evidence | None:
@@ -33,7 +33,7 @@ def broken(ward: Ward) -> Evidence | None:
     if len(statistics) < len(found):
         first = next(one for one in found if one not in statistics)
         data = "parameter" not in first.numbers
-        effect = "not tried: there is no value to put in its place"
+        effect = "not tried: the right value is unknown"
         return Evidence(found + behind, words, first.fix, effect=effect, data=data)
     layers = tuple(dict.fromkeys(one.layer for one in statistics))
     trial = ward.recalibrated(partial(_reset, layers=layers), layers)
@@ -58,7 +58,7 @@ def _reset(model: nn.Module, layers: Sequence[str]) -> nn.Module:
 
 
 def epsilon(ward: Ward) -> Evidence | None:
-    """ε is another one than in training."""
+    """ε differs from the ε of training."""
     suspects = list(_suspects(ward))
     if not suspects:
         return None
@@ -69,15 +69,15 @@ def epsilon(ward: Ward) -> Evidence | None:
     present = max(eps for _, eps in suspects)
     if not own and not trial.works and not better(trial.before, trial.after):
         return None
-    # A usual ε is no evidence against itself: another one must make the statistics fit as well.
+    # A usual ε is not suspicious in itself: another ε must make the statistics fit as well.
     if value == present or (not own and present in USUAL and not trial.fits):
         return None
     words = f"ε is {present:g} in {counted(names)}; the default is {DEFAULT:g}"
     words += f", and with {value:g} the model fits best" if trial.works else ""
     refused, effect = "", ""
     if not trial.reason and not trial.works:
-        effect = f"{trial.said}; no layer behind it and no label tells which ε was trained"
-        refused = "nothing measured tells which ε the model was trained with"
+        effect = f"{trial.said}; neither later layers nor labels show which ε was used in training"
+        refused = "the measurements do not show which ε was used in training"
     explained = [one for one in ward.of(1, 2, 3) if one.check == 3 or trial.restored(one.layer)]
     edits = tuple((name, value) for name in names)
     line = f"for name in {names!r}: model.get_submodule(name).eps = {value:g}"
@@ -96,14 +96,14 @@ def epsilon(ward: Ward) -> Evidence | None:
 
 
 def _with(ward: Ward, suspects: Sequence[tuple[str, float]], value: float) -> Trial:
-    """The model with that ε in some layers, which it may have already."""
+    """Try ε = `value` in the suspected layers; they may have it already."""
     if all(eps == value for _, eps in suspects) and not ward.reason:
         return Trial(ward.before, ward.before)
     return ward.trial(partial(_set, eps={name: value for name, _ in suspects}))
 
 
 def _suspects(ward: Ward) -> Iterator[tuple[str, float]]:
-    """The layers whose ε scales their channels, beside ε of a finding."""
+    """Yield the layers whose ε changes the scale of channels, or has a finding, with their ε."""
     told = {one.layer for one in ward.findings if _is_about_epsilon(one)}
     for norm in ward.case.norms:
         variance = getattr(norm.module, "running_var", None)
@@ -134,12 +134,12 @@ def _rank(trial: Trial) -> float:
 
 
 def frozen(ward: Ward) -> Evidence | None:
-    """γ and β are frozen, the running statistics are not."""
+    """γ and β are frozen, but the running statistics are not."""
     found = ward.of(8)
     if not found:
         return None
     words = f"γ and β have no gradients in {len(found)} layers, but running statistics move"
-    effect = "the outputs in eval mode stay as they are"
+    effect = "outputs in eval mode stay the same"
     return Evidence(found, words, found[0].fix, repair="layer", effect=effect)
 
 
@@ -162,7 +162,7 @@ def _in_train_mode(ward: Ward) -> str:
     except AnynormError as error:
         return f"not tried: {error}"
     if not before.predictions or after.dim() < 2:
-        return "in eval mode the output of a sample depends on that sample alone"
+        return "in eval mode the output of a sample depends only on that sample"
     predicted = after.argmax(1).cpu()
     differ = int((predicted != before.predictions[0]).sum())
-    return f"{differ} of {predicted.numel()} predictions of the first batch are others in eval mode"
+    return f"in eval mode {differ} of {predicted.numel()} predictions of the first batch change"

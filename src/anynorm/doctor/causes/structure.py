@@ -1,4 +1,4 @@
-"""Causes in how the model is put together or fed: shared layers, conversions, batches, domains."""
+"""Causes in the structure and use of a model: shared layers, conversions, batches, domains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["conversion", "domain", "shared", "small_batches"]
 
 
 class _PerCall(nn.Module):
-    """A layer for each call of a forward pass, in turn."""
+    """A container with one copy of a layer for each call in a forward pass."""
 
     def __init__(self, layer: nn.Module, calls: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def shared(ward: Ward) -> Evidence | None:
     calls = {one.layer: int(one.numbers["calls"]) for one in found}
 
     def apart(model: nn.Module) -> nn.Module:
-        """Give each call statistics of its own; those of the other layers stay."""
+        """Give each call its own statistics; those of the other layers stay."""
         for place in walk(model):
             if place.names[0] in calls:
                 own = _PerCall(place.module, calls[place.names[0]])
@@ -70,8 +70,8 @@ def conversion(ward: Ward) -> Evidence | None:
     if ward.batches:
         trial = Trial(ward.before, ward.score(ward.case.source, ward.batches))
     explained = [one for one in ward.of(1, 2, 3) if one.check == 3 or trial.restored(one.layer)]
-    # The source is what was trained, whatever its loss is.
-    effect = f"with the source in its place {trial.said}"
+    # The source is the trained model, even if its loss is higher.
+    effect = f"with the source model instead, {trial.said}"
     return Evidence(found + explained, words, found[0].fix, effect=effect)
 
 
@@ -84,17 +84,17 @@ def small_batches(ward: Ward) -> Evidence | None:
     first = (last or found)[0]
     words = f"{first.layer or 'the model'}: {first.message}"
     name = "last batch of one sample" if last else ""
-    effect = "not tried: it changes the training, no output in eval mode"
+    effect = "not tried: it changes training, but no output in eval mode"
     return Evidence(found, words, first.fix, effect=effect, name=name)
 
 
 def domain(ward: Ward) -> Evidence | None:
-    """The data of use are others than those of training."""
+    """The data in use are not those of training."""
     found = ward.of(23)
     if not found:
         return None
     first = found[0]
-    words = f"on the batches of target= {first.layer!r}: {first.message}"
-    words += f"; so in {len(found)} layers" if len(found) > 1 else ""
-    effect = "not tried: whether the model is to fit the new data is your choice"
+    words = f"on the batches of target=, in {first.layer!r}, {first.message}"
+    words += f"; {len(found)} layers are off in all" if len(found) > 1 else ""
+    effect = "not tried: decide yourself whether the model should fit the new data"
     return Evidence(found, words, first.fix, effect=effect, sure="likely")

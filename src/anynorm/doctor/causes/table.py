@@ -16,15 +16,16 @@ __all__ = ["CAUSES", "Row", "explained"]
 
 @dataclass(frozen=True)
 class Row:
-    """A cause, what tells it from the others, and the function that looks for that evidence."""
+    """A cause: its name, the function that looks for evidence, and the evidence in words."""
 
     name: str
     look: Callable[[Ward], Evidence | None]
     evidence: str
 
 
-# What is a fact of the model comes first, then what a trial tells from the others; what merely
-# remains is last.  Each takes the findings that it explains from those behind it.
+# Facts about the model come first, then causes that a trial distinguishes from others. The causes
+# that are assumed if nothing else fits are last. Each row removes the findings that it explains,
+# so later rows do not see them.
 CAUSES: tuple[Row, ...] = (
     Row("broken values", state.broken, "a value that is not finite, or a negative variance"),
     Row(
@@ -40,13 +41,14 @@ CAUSES: tuple[Row, ...] = (
     Row(
         "ε changed",
         state.epsilon,
-        "ε beside the running variances, in all layers that have it; tried with 1e-5 and 1e-3",
+        "ε compared with the running variances, in all layers that have this ε; tried with 1e-5 "
+        "and 1e-3",
     ),
     Row(
         "too few batches",
         stale.few_batches,
-        "what the count of batches and the momentum leave of the initial statistics; "
-        "below a momentum of 1e-4 it is called momentum lost",
+        "the share of the initial statistics that the count of batches and the momentum leave; "
+        "with a momentum below 1e-4 the cause is called momentum lost",
     ),
     Row(
         "dropout in front of batch norm", stale.dropout, "the statistics are right with dropout on"
@@ -66,24 +68,25 @@ CAUSES: tuple[Row, ...] = (
     Row(
         "averaged weights without statistics",
         stale.averaged,
-        "a model that is called an average; origin= that is, and statistics off in half of the "
-        "layers; or statistics off in 80% of them with running variances above the data's",
+        "the model has a name of averaged weights; or origin= has one, and statistics are off in "
+        "half of the layers; or statistics are off in 80% of the layers, with running variances "
+        "above the data's",
     ),
     Row(
         "statistics of one layer",
         stale.one_layer,
-        "with one layer's statistics recomputed all behind it fit",
+        "when one layer's statistics are recomputed, those of all later layers fit",
     ),
     Row(
         "running statistics that lag behind the weights",
         stale.lag,
-        "what is left: statistics of other weights or other data",
+        "no other cause explains the findings: the statistics are of other weights or other data",
     ),
     Row("another domain", structure.domain, "tests 1 and 2 on target="),
     Row(
         "small batches",
         structure.small_batches,
-        "few values behind a statistic; a last batch of one sample",
+        "few values for each statistic; a last batch of one sample",
     ),
     Row(
         "frozen layers whose statistics move",
@@ -97,8 +100,8 @@ CAUSES: tuple[Row, ...] = (
 def explained(ward: Ward) -> tuple[list[Finding], list[Cause]]:
     """Find the causes of a ward's findings, the worst first.
 
-    Returns the findings, with the fix of their cause in place of their own, and the causes.
-    Errors and warnings that no row explains are their own cause.
+    Returns the findings and the causes. The fix of a finding is replaced by that of its cause. An
+    error or warning that no row explains becomes a cause of its own.
     """
     every = list(ward.findings)
     causes: list[Cause] = []
@@ -121,7 +124,7 @@ def _among(finding: Finding, findings: Sequence[Finding]) -> bool:
 
 
 def _of_their_own(findings: Sequence[Finding]) -> list[Cause]:
-    """A cause for each check that found something which nothing else explains."""
+    """Return a cause for each check with findings that no row explains."""
     checks = dict.fromkeys(one.check for one in findings if one.severity != "info")
     found = []
     for check in checks:
@@ -137,7 +140,7 @@ def _of_their_own(findings: Sequence[Finding]) -> list[Cause]:
 def _with_fixes(
     findings: Sequence[Finding], causes: Sequence[Cause]
 ) -> tuple[list[Finding], list[Cause]]:
-    """What repairs the cause is the fix of each finding that it explains."""
+    """Replace the fix of each finding by that of the cause which explains it."""
     new: dict[int, Finding] = {}
     for cause in causes:
         for one in cause.findings:

@@ -1,4 +1,4 @@
-"""What the search for causes works on: the findings, a copy of the model, and batches to try on."""
+"""The state of the search for causes: open findings, a copy of the model, batches for trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from anynorm.surgery.streaming_stats import in_group
 __all__ = ["Edit", "Trial", "Ward"]
 
 PASSES = 2  # of recomputing in a trial: further ones change little, and each costs a pass
-LESS = 0.5  # of its distance is left where a repair explains that a layer is off
+LESS = 0.5  # at most this part of a layer's distance is left if a repair explains the finding
 
 Edit = Callable[[nn.Module], nn.Module]
 _T = TypeVar("_T")
@@ -40,13 +40,13 @@ class Trial:
 
     @property
     def refusal(self) -> str:
-        """Why the repair is not offered; "" where it is."""
+        """Why the repair is not offered; "" if it is."""
         if self.reason:
             return ""
         if worse(self.before, self.after):
             return f"it raises the loss from {self.before.loss:.3g} to {self.after.loss:.3g}"
         if self.after.loss is not None and math.isnan(self.after.loss):
-            return "the loss is not a number afterwards"
+            return "the loss is NaN afterwards"
         return ""
 
     @property
@@ -65,7 +65,7 @@ class Trial:
 
     @property
     def said(self) -> str:
-        """What the repair did, as a sentence with the numbers."""
+        """The effect of the repair as text, with the numbers."""
         if self.reason:
             return f"not tried: {self.reason}"
         parts = []
@@ -78,11 +78,11 @@ class Trial:
             parts.append(f"{found[0]} of {found[1]} predictions change")
         if self.before.off:
             now, then = self.after.mean_off, self.before.mean_off
-            parts.append(f"the running statistics are off by {now:.2g} σ, not {then:.2g} σ")
+            parts.append(f"the running statistics are off by {now:.2g} σ instead of {then:.2g} σ")
         return "; ".join(parts)
 
     def restored(self, layer: str) -> bool:
-        """Whether the statistics of a layer fit now, at least much better."""
+        """Whether the statistics of a layer now fit, or fit much better."""
         now, then = self.after.off.get(layer), self.before.off.get(layer)
         return then is not None and now is not None and now <= max(LESS * then, 0.05)
 
@@ -104,7 +104,7 @@ class Ward:
         if not self.batches:
             self.reason = "there are no batches"
         elif in_group():
-            self.reason = "repairs are tried in a single process"
+            self.reason = "repairs are only tried in a single process"
         elif any(one.severity != "info" for one in self.findings):  # else nothing is repaired
             try:
                 self.model = copy.deepcopy(self.case.model).eval()
@@ -119,7 +119,7 @@ class Ward:
         )
 
     def once(self, name: str, measure: Callable[[], _T]) -> _T:
-        """What was measured of this model on these batches under a name before, or is now."""
+        """Return the cached result of `measure` for this model and these batches."""
         if name not in self._known:
             self._known[name] = measure()
         found: _T = self._known[name]
@@ -130,12 +130,12 @@ class Ward:
         return score(model, batches, self.loss, self.case.forward)
 
     def of(self, *checks: int, severe: bool = True) -> list[Finding]:
-        """The open findings of some checks; information too unless `severe`."""
+        """The open findings of some checks; with `severe`, without information."""
         found = [one for one in self.findings if one.check in checks]
         return [one for one in found if one.severity != "info" or not severe]
 
     def trial(self, edit: Edit, batches: Sequence[Batch] | None = None) -> Trial:
-        """Try an edit on a copy of the model, or other batches."""
+        """Try an edit on a copy of the model, on its own or on other batches."""
         if self.reason:
             return Trial(Score(), Score(), self.reason)
         try:
@@ -147,9 +147,9 @@ class Ward:
     def recalibrated(self, prepare: Edit | None = None, layers: Sequence[str] = ()) -> Trial:
         """Recompute the statistics from one half of the batches, and measure on the other half.
 
-        Those of the named `layers`, or of all, after the edit `prepare`.
+        This is done both ways. Statistics of too few samples do not fit the other half.
 
-        Both ways, so that statistics of too few samples show: they do not fit the other half.
+        Statistics are recomputed in `layers`, or in all layers, after the edit `prepare`.
         """
         if self.reason:
             return Trial(Score(), Score(), self.reason)
@@ -177,25 +177,25 @@ class Ward:
         return self.score(self.model, batches)
 
     def too_few(self, trial: Trial) -> str:
-        """Why statistics of these batches are no repair: "" if they are one."""
+        """Why statistics of these batches are not a repair; "" if they are."""
         if trial.reason or not trial.before.off:
             return ""
         count, now, then = samples(self.batches), trial.after.mean_off, trial.before.mean_off
         if now <= then:
             return ""
         return (
-            f"{count} samples are too few for these layers: statistics of one half miss the other "
-            f"half's by {now:.2g} σ, the present ones by {then:.2g} σ"
+            f"{count} samples are too few for these layers: statistics of one half differ from the "
+            f"other half by {now:.2g} σ, the present ones by {then:.2g} σ"
         )
 
     def repaired(self, edit: Edit) -> None:
-        """Go on with the model as a repair left it."""
+        """Continue the search with the repaired model."""
         if not self.reason:
             self.model = edit(self.model).eval()
         self._known = {}
 
     def fed(self, batches: list[Batch]) -> None:
-        """Go on with other batches."""
+        """Continue the search with other batches."""
         self.batches = batches
         self._known = {}
 
@@ -206,7 +206,7 @@ class Ward:
         batches: Sequence[Batch] | None = None,
     ) -> nn.Module:
         """The edit that recomputes the running statistics of some layers, or of all."""
-        # What reaches a single layer does not depend on its statistics, so one pass has them all.
+        # The input of a single layer does not depend on its statistics, so one pass is enough.
         passes = 1 if len(layers) == 1 else PASSES
         options: dict[str, Any] = {"passes": passes, "layers": layers or None}
         recompute(model, batches or self.batches, Log(), forward=self.case.forward, **options)

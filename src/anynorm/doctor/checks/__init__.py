@@ -1,1 +1,1 @@
-"""The checks: each a small function from the measurements to what it found."""
+"""The checks: each is a small function from the measurements to its findings."""

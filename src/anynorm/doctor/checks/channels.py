@@ -1,4 +1,4 @@
-"""Channels that carry nothing: checks 19 and 20."""
+"""Channels that carry no information: checks 19 and 20."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dead(case: Case) -> Outcome:
 
 
 def _below(size: Tensor) -> Tensor:
-    """Which are dead beside the others; in a layer of zeros all are."""
+    """Which channels are dead compared with the others; in a layer of zeros all are."""
     return (size.cpu() <= DEAD * size.cpu().median()) & bool(size.isfinite().all())
 
 
@@ -45,7 +45,8 @@ def _found(norm: Normalizer, small: Tensor | None, constant: Tensor | None) -> F
         "γ near zero": counts[0],
         "constant output": counts[1],
     }
-    message = f"{together} of {total} channels are dead: {counts[0]} by γ, {counts[1]} by output"
+    message = f"{together} of {total} channels are dead: γ is near zero in {counts[0]}, and the "
+    message += f"output is constant in {counts[1]}"
     return Found(norm.name, message, numbers, 1 + together / max(total, 1))
 
 

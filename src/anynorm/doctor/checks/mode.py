@@ -14,7 +14,7 @@ def handed_over(case: Case) -> Outcome:
         numbers: Numbers = {"layers in train mode": len(training), "of": len(case.tracking)}
         layers = f"{len(training)} of {len(case.tracking)} layers with running statistics"
         message = (
-            f"{layers} are in train mode: predictions depend on the batch, and each call moves the "
-            "statistics. All else here is measured in eval mode"
+            f"{layers} are in train mode: predictions depend on the batch, and each call changes "
+            "the statistics. The other checks measure in eval mode"
         )
         yield Found("", message, numbers, 1.0)

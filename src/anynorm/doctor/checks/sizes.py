@@ -1,4 +1,4 @@
-"""How many values statistics rest on, and whether samples depend on others: 5, 6, 15, 21, 22."""
+"""How many values a statistic has, and whether samples depend on others: 5, 6, 15, 21, 22."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_batch(case: Case) -> Outcome:
     for record, values in _small(case):
         yield Found(
             record.norm.name,
-            f"each channel's μ and σ rest on {values} values in training, batches as these",
+            f"in training with batches of this size, each channel's μ and σ are of {values} values",
             {"values": values, "input": str(record.shape)},
             FEW / max(values, 1),
         )
@@ -49,8 +49,8 @@ def accumulated(case: Case) -> Outcome:
             "values behind a gradient": values * case.accumulation,
         }
         message = (
-            f"gradients of {case.accumulation} batches are accumulated, but μ and σ rest on the "
-            f"{values} values of each alone"
+            f"gradients of {case.accumulation} batches are accumulated, but μ and σ are of the "
+            f"{values} values of each single batch"
         )
         yield Found(record.norm.name, message, numbers, FEW / max(values, 1))
 
@@ -92,7 +92,7 @@ def last_batch(case: Case) -> Outcome:
 
 def _of_one_sample(values: int, ranks: int) -> str:
     where = f" on each of {ranks} ranks" if ranks > 1 else ""
-    channel = f"the last batch has one sample{where}, so that a channel has {values} value"
+    channel = f"the last batch has one sample{where}, so each channel has {values} value"
     if values <= 1:
         return f"{channel}: training raises an error"
     whose = "those samples'" if ranks > 1 else "that sample's"
@@ -117,7 +117,7 @@ def few_in_group(case: Case) -> Outcome:
         yield Found(
             record.norm.name,
             f"each μ and σ is taken over {values} value{'s' if values > 1 else ''}"
-            + (": the layer puts out β whatever comes in" if values < 2 else ""),
+            + (", so the layer outputs β for every input" if values < 2 else ""),
             {"values": values, "input": str(record.shape), "kind": record.norm.family},
             FEW / max(values, 1),
             "error" if values < 2 else "warning",
@@ -130,8 +130,8 @@ def companions(case: Case) -> Outcome:
         raise CannotRunError("a first batch of two samples or more")
     try:
         index, away, layer = _alone(case, case.batch_axis)
-        # Where nobody says which axis has the samples, one on which they do not depend on each
-        # other is it: time, as axis 0 of sequence models, is none of these.
+        # If the axis of the samples is unknown, it may be axis 1, as in sequence models. Along the
+        # axis of the samples the outputs are independent; along time they are not.
         if away > AGREES and case.axis is None:
             other = _tried(case, 1)
             away = away if other is None else min(away, other)
@@ -140,14 +140,14 @@ def companions(case: Case) -> Outcome:
     except AnynormError as error:
         raise CannotRunError(f"a model that can be called on one sample: {error}") from error
     if away > AGREES:
-        message = f"sample {index} alone and in a batch gives outputs that differ by {away:.2g}"
+        message = f"the output for sample {index} alone differs by {away:.2g} from that in a batch"
         samples = min(samples_of(case.example, case.batch_axis), TOGETHER)
         numbers: Numbers = {"sample": index, "batch": samples, "relative difference": away}
         yield Found(layer, message, numbers, away / AGREES)
 
 
 def _tried(case: Case, axis: int) -> float | None:
-    """How much a sample on that axis depends on the others; None if it cannot have samples."""
+    """How much a sample on that axis depends on the others; None if the axis has no samples."""
     if samples_of(case.example, axis) < 2:
         return None
     try:
@@ -157,10 +157,10 @@ def _tried(case: Case, axis: int) -> float | None:
 
 
 def _alone(case: Case, axis: int) -> tuple[int, float, str]:
-    """The sample that differs most when it is alone, by how much, and the layer that does it."""
+    """The sample that differs most when it is alone, by how much, and the layer that causes it."""
     batch = part_of(case.example, 0, min(samples_of(case.example, axis), TOGETHER), axis)
     worst = _worst_alone(case, case.model, batch, axis)
-    # In float32 rounding may tip a choice, such as which boxes are the best.
+    # In float32 rounding may change a choice, such as which boxes are the best.
     if worst[1] > AGREES and not worst[2]:
         in_float64 = _worst_alone(case, copied(case.model).double(), in_double(batch), axis)
         worst = (worst[0], in_float64[1], worst[2])

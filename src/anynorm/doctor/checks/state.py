@@ -1,4 +1,4 @@
-"""What the modules alone show: checks 7 to 10."""
+"""Checks 7 to 10, which need only the modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["exploded", "momentum", "moving", "non_finite"]
 CONVENTION = 0.5
 EXPLODED = 1e4
 BELOW = 10  # times ε
-COMMON = 1e-3  # the largest ε that libraries have as their default
+COMMON = 1e-3  # the largest default ε of common libraries
 BESIDE = 0.1  # of the median variance
 
 
@@ -31,8 +31,8 @@ def momentum(case: Case) -> Outcome:
             meant = round(1 - given, 10) or 0.1
             yield Found(
                 norm.name,
-                f"momentum {given:g} is the weight of the newest batch, so that all before it "
-                f"count for {max(1 - given, 0.0):.2g} together",
+                f"momentum {given:g} is the weight of the newest batch, so all earlier batches "
+                f"together have a weight of {max(1 - given, 0.0):.2g}",
                 {"momentum": given, "momentum meant": meant},
                 given / CONVENTION,
                 fix=f"model.get_submodule({norm.name!r}).momentum = {meant:g}",
@@ -112,12 +112,12 @@ def _kept(norm: Normalizer) -> Iterator[tuple[str, Tensor]]:
 
 
 def _inputs(case: Case) -> Outcome:
-    """Only the first layer that such values reach: those behind it have them from there."""
+    """Only the first layer that such values reach: later layers get them from this one."""
     bad = [record for record in case.measured.records if not record.finite]
     if bad and not any(_statistics_are_bad(norm) for norm in case.norms):
         yield Found(
             bad[0].norm.name,
-            "what reaches the layer is not finite, though all weights are",
+            "the layer's input is not finite, although all weights are",
             {"layers reached": len(bad)},
             float("inf"),
             fix="assert all(x.isfinite().all() for x, *_ in batches)  # else it is overflow",
@@ -140,7 +140,7 @@ def exploded(case: Case) -> Outcome:
 
 
 def _usual(norm: Normalizer) -> float:
-    """The ε that a layer of this type has if nobody says otherwise."""
+    """The default ε of this type of layer."""
     for kind in type(norm.module).__mro__:
         given = inspect.signature(kind).parameters.get("eps") if "__init__" in vars(kind) else None
         if given is not None and isinstance(given.default, float):
@@ -149,21 +149,21 @@ def _usual(norm: Normalizer) -> float:
 
 
 def _about(norm: Normalizer) -> str:
-    """ε, and what it usually is."""
+    """ε in words, with the default if it is another one."""
     eps, usual = epsilon(norm.module), _usual(norm)
     kind = type(norm.module).__name__
     return f"ε is {eps:g}" if eps == usual else f"ε is {eps:g} (by default {usual:g} in {kind})"
 
 
 def _large_eps(norm: Normalizer, variance: Tensor) -> Outcome:
-    """ε that was lost when the model was loaded, or taken from another library."""
+    """An ε that was lost when the model was loaded, or comes from another library."""
     eps, middle = epsilon(norm.module), float(variance.median())
     if eps <= COMMON or eps < BESIDE * middle or eps == _usual(norm):
         return
     numbers: Numbers = {"ε": eps, "usual ε": _usual(norm), "median variance": middle}
     shrunk = 1 - math.sqrt(middle / (middle + eps))
     message = (
-        f"{_about(norm)}, beside a median running variance of {middle:.2g}: it makes outputs "
+        f"{_about(norm)}, and the median running variance is {middle:.2g}, so ε makes outputs "
         f"{100 * shrunk:.0f}% smaller"
     )
     fix = f"model.get_submodule({norm.name!r}).eps = {_usual(norm):g}  # if it was trained with it"

@@ -1,4 +1,4 @@
-"""Running statistics that are not those of the data: checks 1, 2, 4, 13, 14 and 23."""
+"""Running statistics that differ from those of the data: checks 1, 2, 4, 13, 14 and 23."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["averaged", "described", "leftover", "mean", "ranks", "target", "vari
 
 LEFT = 1e-3
 _RANK = {"info": 0, "warning": 1, "error": 2}
-BEYOND = 2  # times what the model's own batches show
+BEYOND = 2  # times the effect on the model's own batches
 MOVED = 0.05  # σ, over all channels of a layer
 
 
@@ -52,7 +52,7 @@ def _after_the_first(
     off: Callable[[Drift], Tensor],
     describe: Callable[[Drift], Found],
 ) -> Outcome:
-    """Findings in the order of the forward pass; what lies behind the first may follow from it."""
+    """Findings in the order of the forward pass; later ones may be a consequence of the first."""
     first = ""
     for drift in case.drifts:
         if bool(off(drift).any()):
@@ -62,19 +62,19 @@ def _after_the_first(
 
 
 def _explained(found: Found, first: str, case: Case) -> Found:
-    """Say what else speaks for a cause."""
+    """Add to a finding what indicates its cause."""
     message, numbers = found.message, found.numbers
     if found.layer in case.right_with_dropout:
         message += "; with dropout on, as in training, it is right"
         numbers = {**numbers, "with dropout on": "right"}
     elif first:
-        message += f"; it may follow from {first!r} before it"
+        message += f"; this may be a consequence of the earlier layer {first!r}"
         numbers = {**numbers, "first off": first}
     return found._replace(message=message, numbers=numbers)
 
 
 def described(drift: Drift) -> list[Found]:
-    """What is off in a layer: the mean, the variance, both or nothing."""
+    """The findings on a layer: on its mean, its variance, both or none."""
     by_mean = [_mean(drift)] if bool(drift.mean_off.any()) else []
     return by_mean + ([_variance(drift)] if bool(drift.variance_off.any()) else [])
 
@@ -92,9 +92,9 @@ def _name(drift: Drift) -> str:
 
 
 def _severity(drift: Drift, sure: Tensor, moved: float) -> str:
-    """Of a few channels that are slightly off the next layers see next to nothing.
+    """The severity of a deviation. If a few channels are slightly off, later layers hardly notice.
 
-    The weights behind a frozen layer may have been trained with its statistics, whatever the data.
+    The weights after a frozen layer may have been trained with its statistics, so it is no error.
     """
     if bool(sure.any()) and not _frozen(drift):
         return "error"
@@ -153,7 +153,7 @@ def _as_frozen(drift: Drift, numbers: Numbers) -> str:
 
 
 def _fix(drift: Drift) -> str:
-    """For a layer that `recalibrate` leaves as it is."""
+    """The fix of a frozen layer, which `recalibrate` does not change; "" for others."""
     if not _frozen(drift):
         return ""
     return (
@@ -163,7 +163,7 @@ def _fix(drift: Drift) -> str:
 
 
 def _worst(effects: Tensor, *preferred: Tensor) -> int:
-    """The channel with the largest effect, among the last of the `preferred` that has any."""
+    """The channel with the largest effect, among the last nonempty choice of `preferred`."""
     considered = torch.ones_like(preferred[0])
     for choice in preferred:
         considered = choice if bool(choice.any()) else considered
@@ -171,7 +171,7 @@ def _worst(effects: Tensor, *preferred: Tensor) -> int:
 
 
 def leftover(case: Case) -> Outcome:
-    """Check 4: by the counter, and by the data where there are any."""
+    """Check 4: by the count of batches, and by the data if there are any."""
     measured = {} if case.survey is None else {_name(drift): drift for drift in case.drifts}
     every = {norm.name for norm in case.tracking}
     reached = every if case.survey is None else {r.norm.name for r in case.survey.records}
@@ -186,9 +186,9 @@ def leftover(case: Case) -> Outcome:
 def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
     steps, momentum = norm.batches, norm.module.momentum
     message = f"after {steps} batch{'es' * (steps != 1)} a share of {left:.2g} of the running "
-    message += "statistics is still that of a fresh layer (mean 0, variance 1)"
+    message += "statistics is still that of a new layer (mean 0, variance 1)"
     message += "" if norm.moves else f"; they do not move in training ({_why_still(norm)})"
-    message += "" if reached else "; these batches do not reach it either"
+    message += "" if reached else "; the given batches do not reach this layer either"
     severity = "info" if not reached else "error" if left > 0.5 else "warning"
     numbers: Numbers = {
         "batches": steps,
@@ -202,15 +202,15 @@ def _why_still(norm: Normalizer) -> str:
     """Why the statistics of a layer do not move."""
     if not norm.module.track_running_stats:
         return "track_running_stats=False"
-    return f"momentum={norm.module.momentum}" + ("" if norm.counts else ", without a count")
+    return f"momentum={norm.module.momentum}" + ("" if norm.counts else ", no count of batches")
 
 
 def _left(norm: Normalizer) -> float:
-    """The share of the initial statistics; 0 where the layer did not start with them.
+    """The share of the initial statistics; 0 if the layer did not start with them.
 
-    Weights often come without the count of batches, which then starts again from 0.  A running
-    variance below the share of the initial one cannot have started at 1.  Nor does the count say
-    anything where it was not by the present momentum that the statistics moved, but stood still.
+    Weights are often saved without the count of batches, which then starts again from 0.  If a
+    running variance is smaller than the share of the initial one, it did not start at 1.  If the
+    statistics do not move with the present momentum, the count says nothing either.
     """
     momentum, steps = norm.module.momentum, norm.batches
     mean, variance = norm.module.running_mean, getattr(norm.module, "running_var", None)

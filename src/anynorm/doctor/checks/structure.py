@@ -1,4 +1,4 @@
-"""How layers are put together: checks 11, 16, 17 and 24."""
+"""The structure of the model: checks 11, 16, 17 and 24."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class _Pair:
         ε = epsilon(record.norm.module)
         variances = [call.values.variance + ε for call in (one, other)]
         difference = one.values.mean - other.values.mean
-        # As in the tests of running statistics: beside the two σ, the noise of each by its own.
+        # As in the tests of running statistics: differences are relative to both σ, and the noise
+        # of each side is relative to its own σ.
         middle = ((variances[0].square() + variances[1].square()) / 2).sqrt()
         sides = [
             (relative(of_mean, alone.sqrt()), relative(of_variance, alone))
@@ -109,7 +110,7 @@ def idle_bias(case: Case) -> Outcome:
             continue
         yield Found(
             owner,
-            f"the bias {name!r} is subtracted again by {norm.name!r}, the only layer behind it",
+            f"the bias {name!r} is subtracted again by {norm.name!r}, the only layer after it",
             {"bias": name, "parameters": bias.numel(), "batch norm": norm.name},
             1.0,
         )
@@ -119,7 +120,7 @@ _WITH_BIAS = ("convolution", "conv1d", "conv2d", "conv3d", "conv_transpose", "li
 
 
 def idle_biases(case: Case) -> Iterator[tuple[Normalizer, str]]:
-    """Batch norms with the bias in front of them that their mean takes away."""
+    """Yield batch norms, each with the name of the bias before it that its mean removes."""
     candidates = [n for n in case.tracking if n.fixed and n.spec.invariances.unit_shift]
     if not candidates or not _has_bias(case, {norm.channels for norm in candidates}):
         return
@@ -136,7 +137,7 @@ def idle_biases(case: Case) -> Iterator[tuple[Normalizer, str]]:
 
 
 def _has_bias(case: Case, channels: set[int]) -> bool:
-    """Whether there is a bias that may stand before such a batch norm: tracing a model is slow."""
+    """Whether a bias of a fitting size exists. This avoids tracing the model, which is slow."""
     kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
     biases = (m.bias for m in case.model.modules() if isinstance(m, kinds))
     return any(b is not None and len(b) in channels and bool(b.any()) for b in biases)
@@ -187,6 +188,6 @@ def conversion(case: Case) -> Outcome:
         layer = first_apart(before, now, SAME)
         kind = type(case.model.get_submodule(layer)).__name__ if layer else "the model"
         numbers: Numbers = {"relative difference": away, "kind": kind}
-        message = f"the outputs differ from the source's by {away:.2g}, first behind this layer"
+        message = f"the outputs differ from the source's by {away:.2g}, beginning after this layer"
         message = message if layer else f"the outputs differ from the source's by {away:.2g}"
         yield Found(layer, message, numbers, away / SAME)

@@ -1,4 +1,4 @@
-"""What training shows, and how it is set up: checks 3, 12 and 18."""
+"""Training and its settings: checks 3, 12 and 18."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from anynorm.surgery.transaction import copied
 
 __all__ = ["counted_twice", "decay", "loss_gap", "p_of_no_gap"]
 
-BATCHES, SAMPLES = 3, 8  # fewer say nothing about the mean of all
+BATCHES, SAMPLES = 3, 8  # with fewer, the mean is too uncertain
 LEVEL = 0.005
-ALIKE = 0.05  # p from which on the samples of a batch are taken to be independent
+ALIKE = 0.05  # with a larger p, the samples of a batch are taken to be independent
 RELATIVE, ABSOLUTE = 0.25, 0.05
 TWICE = 1.5
 
@@ -52,17 +52,17 @@ def loss_gap(case: Case) -> Outcome:
             "batches": len(gaps),
         }
         message = (
-            f"the loss is {by_running:.3g} by the running statistics and {by_batch:.3g} by those "
-            "of each batch, dropout off in both"
+            f"the loss is {by_running:.3g} with the running statistics and {by_batch:.3g} with "
+            "those of each batch, without dropout in both"
         )
         yield Found(_likely(case, layers), message, numbers, (by_running - by_batch) / least)
 
 
 def p_of_no_gap(gaps: list[Tensor]) -> float:
-    """p that the loss by running statistics is no larger: by samples, where each has a loss.
+    """p of the hypothesis that the loss is not larger with running statistics.
 
-    The samples of a batch share its statistics.  Where that makes batches differ by more than their
-    samples explain, the batches are what is counted.
+    If each sample has a loss, samples are compared.  But the samples of a batch share its
+    statistics: if batches differ by more than their samples explain, batches are compared.
     """
     if len(gaps[0]) == 1:
         return mean_above_zero(torch.cat(gaps))
@@ -96,7 +96,7 @@ def _by_counter(case: Case, steps: int) -> Outcome:
         counted = norm.batches
         if counted > TWICE * expected:
             numbers: Numbers = {"counted": counted, "expected": expected}
-            message = f"{counted} batches were counted in {steps} steps, {expected} were expected"
+            message = f"{counted} batches were counted in {steps} steps instead of {expected}"
             yield Found(norm.name, message, numbers, counted / max(expected, 1))
 
 
@@ -109,12 +109,13 @@ def _by_step(case: Case) -> Outcome:
         forward, whole = between[name] - before[name], after[name] - before[name]
         if forward and whole >= 2 * forward:
             numbers: Numbers = {"counted in forward": forward, "counted in a step": whole}
-            message = f"a training step counts a batch {whole} times, {whole - forward} in backward"
+            message = f"a training step counts a batch {whole} times, {whole - forward} of them in "
+            message += "backward"
             yield _twice(case, name, message, numbers, whole / forward)
 
 
 def _step(case: Case) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Take gradients on a copy, which has none of the hooks that may step an optimizer."""
+    """Compute gradients on a copy, which has no hooks that may step an optimizer."""
     try:
         model = copied(case.model).train()
         with torch.enable_grad(), alone(model.modules()):

@@ -1,4 +1,4 @@
-"""The claims of a study: each a question with its definition and the answer that the runs give."""
+"""The claims of a study: each has a question, its definition, and the answer from the runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""γ and β: what they make of a unit, and what is lost without them."""
+"""γ and β: the mean and standard deviation of a unit, and the result without γ and β."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_MEASURED = (
 
 
 def measured(runs: Runs, part: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Return what a probe found after training, of the runs at the base that have all of it."""
+    """Return the complete results of a probe after training, of the runs at the base setting."""
     groups = {
         name: [(record.get("probes") or {}).get(part) for record in records]
         for name, records in runs.at_base().items()
@@ -46,7 +46,7 @@ def measured(runs: Runs, part: str) -> dict[str, list[Mapping[str, Any]]]:
     return {name: found for name, found in whole.items() if found}
 
 
-# What each probe leaves for every layer. A record that was cut short lacks some of it.
+# The columns that each probe has for every layer. A truncated record lacks some of them.
 BY_LAYER = {
     "affine": ("mean", "deviation", "beta", "gamma"),
     "importance": ("channels", "gamma", "within"),
@@ -85,7 +85,7 @@ def _moments(runs: Runs) -> Answer | str:
         figure,
         [table("Output of a unit", columns, rows)],
         status="shown" if max(errors) < CLOSE else "contradicted",
-        statement="Behind batch norm the output of a unit has mean β and deviation |γ|.",
+        statement="After batch norm the output of a unit has mean β and standard deviation |γ|.",
     )
 
 
@@ -125,7 +125,7 @@ def _agreement_text(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     count = plural(sum(map(len, runs[0]["mean"])), "unit")
     return (
         f"the outputs of {count} of {name} have mean β (largest error {number(mean)}) and "
-        f"deviation |γ| (largest error {number(deviation)})"
+        f"standard deviation |γ| (largest error {number(deviation)})"
     )
 
 
@@ -156,7 +156,7 @@ def _fixed(runs: Runs) -> Answer | str:
         {"kind": "dots", "panels": panels},
         tables,
         status=words.get(found.answer, "cannot tell"),
-        statement="Something is lost without γ and β.",
+        statement="Batch norm is worse without γ and β.",
         comparisons=[found.to_dict()],
     )
 
@@ -178,9 +178,9 @@ def _arms(runs: Runs) -> dict[str, list[Record]]:
 
 def _fixed_text(found: Comparison, score: Score) -> str:
     words = {
-        "harmful": "Something is lost with γ = 1 and β = 0 fixed",
-        "better": "Nothing is lost with γ = 1 and β = 0 fixed; the result is better",
-        "equivalent": "Nothing is lost with γ = 1 and β = 0 fixed",
+        "harmful": "The result is worse with γ = 1 and β = 0 fixed",
+        "better": "The result is better with γ = 1 and β = 0 fixed",
+        "equivalent": "The result is equivalent with γ = 1 and β = 0 fixed",
         "cannot tell": "The seeds do not tell whether γ and β matter",
     }[found.answer]
     return f"{words}: {comparison_text(found, score)}."
@@ -201,10 +201,11 @@ QUESTIONS = (
     Question(
         "affine-moments",
         "What are γ and β?",
-        "In train mode, batch norm gives every unit the mean β and the deviation |γ|, whatever the "
-        "layers before it do. Measured after training on one batch of training data, on at most "
-        "400 units of a model, against each unit's own γ and β; curves show one run. A deviation "
-        "is smaller than |γ| where the variance of the input is not large beside ε.",
+        "In train mode, batch norm gives every unit the mean β and the standard deviation |γ|, "
+        "whatever the layers before it do. After training, the mean and standard deviation of at "
+        "most 400 units of a model are measured on one batch of training data, and compared with "
+        "each unit's γ and β; curves show one run. If the variance of the input is not much larger "
+        "than ε, the standard deviation is smaller than |γ|.",
         _moments,
     ),
     Question(

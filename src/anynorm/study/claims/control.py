@@ -1,4 +1,4 @@
-"""The noisy control: does batch norm help because distributions stay the same?"""
+"""The noisy control: does batch norm help because it keeps distributions stable?"""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Arms = Mapping[str, Sequence[Record]]
 
 
 class Control(NamedTuple):
-    """The arms of the control and what they say.
+    """The arms of the control and their comparisons.
 
-    `benefit` compares batch norm with the model without it: only if batch norm is better does the
-    noise have a benefit to take away. `others` compares every other arm with the noisy batch norm.
+    `benefit` compares batch norm with the model without it: the noise can only take a benefit away
+    if batch norm is better. `others` compares every other arm with the noisy batch norm.
     """
 
     lr: float
@@ -37,7 +37,7 @@ class Control(NamedTuple):
 
 
 def control_of(runs: Runs) -> Control | None:
-    """Return the control at the learning rate that it was run at; None if it was not run."""
+    """Return the control at the learning rate at which it was run; None if it was not run."""
     where = _place(runs)
     if where is None:
         return None
@@ -120,7 +120,7 @@ def _comparison_table(found: Control) -> Table:
 def _judgement(found: Control, score: Score) -> str:
     """Say whether the benefit survives the noise, or why the control cannot tell."""
     if found.benefit is None:
-        return "The control cannot tell: a model without normalization was not run beside it."
+        return "The control cannot tell: no model without normalization was run."
     if found.benefit.answer != "better":
         return _cannot_tell(found, score)
     answers = {comparison.a: comparison for comparison in found.others}
@@ -137,7 +137,7 @@ def _judgement(found: Control, score: Score) -> str:
         )
     return (
         f"The control cannot tell yet: {found.batch} is better than none, but the seeds do not "
-        f"separate {noisy} from none{_by(plain, score)}."
+        f"show whether {noisy} is{_by(plain, score)}."
     )
 
 
@@ -152,13 +152,13 @@ def _cannot_tell(found: Control, score: Score) -> str:
     words = {"equivalent": "as good as none", "harmful": "worse than none"}[found.benefit.answer]
     return (
         f"The control cannot tell: at learning rate {found.lr:g} {found.batch} is {words} "
-        f"({difference}), so there is no benefit that noise could take away. It takes a rate at "
-        "which training without normalization fails."
+        f"({difference}), so there is no benefit that noise could take away. Use a learning rate "
+        "at which training without normalization fails."
     )
 
 
 def _by(other: Comparison, score: Score) -> str:
-    """Return how far the noisy arm is above the other one."""
+    """Return by how much the noisy arm is better than the other one."""
     if other.difference is None or other.low is None or other.high is None:
         return ""
     turned = replace(
@@ -175,7 +175,7 @@ def _beside(batch: Comparison, score: Score) -> str:
         "better": f"{batch.a} without noise is better still",
         "harmful": f"{batch.a} without noise is even worse",
         "equivalent": f"{batch.a} without noise is as good",
-        "cannot tell": f"{batch.a} without noise is not separated from it",
+        "cannot tell": f"{batch.a} without noise shows no detectable difference from it",
     }[batch.answer]
     return f"{words} ({comparison_text(batch, score)})"
 
@@ -195,12 +195,12 @@ QUESTIONS = (
     Question(
         "control",
         "Does the benefit survive unstable distributions?",
-        "The control injects random shifts and scales, new ones at each step, behind every "
-        "normalizer (Santurkar et al. 2018, 1805.11604). If stable distributions were the reason "
-        "why normalization helps, the noise would take the benefit away. So all four arms train "
-        "at a learning rate at which batch norm has a benefit. Distribution shift is the "
-        "Wasserstein-1 distance of a unit's outputs on a fixed batch between measurements, in "
-        "standard deviations.",
+        "The control adds random shifts and scales, new ones at each step, after every normalizer "
+        "(Santurkar et al. 2018, 1805.11604). If stable distributions were the reason why "
+        "normalization helps, the noise would take the benefit away. For batch norm to have a "
+        "benefit, all four arms train at a learning rate at which training without normalization "
+        "often fails. Distribution shift is the Wasserstein-1 distance between a unit's outputs on "
+        "a fixed batch at two measurements, in standard deviations.",
         _control,
     ),
 )

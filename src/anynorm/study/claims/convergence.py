@@ -1,4 +1,4 @@
-"""How fast the training loss falls: steps until it stays below a level that all can reach."""
+"""How fast the training loss falls: the steps until it stays below a common level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Groups = Mapping[str, Sequence[Record]]
 def convergence_ratios(runs: Runs) -> dict[str, Comparison]:
     """Compare the steps to the common loss with those of none, each at its own learning rate.
 
-    Differences are log ratios: more is faster. The result is empty without a normalizer and none.
+    Differences are log ratios; larger is faster. The result is empty unless none and another
+    normalizer were run.
     """
     groups = at_own_rate(runs)
     level = loss_level(groups)
@@ -35,8 +36,8 @@ def convergence_ratios(runs: Runs) -> dict[str, Comparison]:
 def loss_level(groups: Groups) -> float | None:
     """Return L*: 1.1 times the largest final smoothed loss among the runs that trained.
 
-    A run has trained if it ends at half of its first loss or below, and it counts if most runs of
-    its normalizer have trained. None where nothing has.
+    A run has trained if it ends at half of its first loss or below. It counts if most runs of its
+    normalizer have trained. If no run counts, the result is None.
     """
     finals = [loss for records in groups.values() for loss in _final_losses(records)]
     return ABOVE * max(finals) if finals else None
@@ -77,8 +78,8 @@ def _convergence(runs: Runs, own: bool) -> Answer | str:
     level = loss_level(groups)
     if level is None:
         return (
-            "in no normalizer did most runs halve their training loss. More --steps, or other "
-            "learning rates with --lrs, may measure it."
+            "with no normalizer did most runs halve their training loss. More --steps or other "
+            "learning rates (--lrs) may help."
         )
     judged = _judged(groups, level, OWN if own else SAME)
     panels = [panel("smoothed training loss", merge(groups, _curve), log=True)]
@@ -98,11 +99,11 @@ def _curve(record: Record) -> Curve | None:
 
 
 DEFINITION = (
-    f"The training loss is smoothed by the mean of the last {WINDOW} recorded mini-batch losses. "
-    "L* is 1.1 times the largest final smoothed loss among the normalizers that trained; one has "
-    "trained if most of its runs end at half of their first loss or below. Compared are the steps "
-    "until the smoothed loss stays below L*. A run that does not reach it counts as slower than "
-    "any other."
+    f"The smoothed training loss is the mean of the last {WINDOW} recorded mini-batch losses. L* "
+    "is 1.1 times the largest final smoothed loss among the normalizers that trained. A "
+    "normalizer has trained if most of its runs end at half of their first loss or below. The "
+    "comparison counts the steps until the smoothed loss stays below L*. A run that does not "
+    "reach L* counts as slower than any other."
 )
 
 

@@ -34,8 +34,8 @@ CHANGES = ("mean_shift", "log_std_shift", "wasserstein")
 class Curve(NamedTuple):
     """One quantity of a run at its steps.
 
-    `weights` are the numbers of early steps that the values stand for, where these steps were
-    drawn at random; see `anynorm.study.probes.schedule`.
+    If early steps were drawn at random, `weights` are the numbers of steps for which each value
+    stands; see `anynorm.study.probes.schedule`.
     """
 
     steps: Sequence[float]
@@ -49,9 +49,9 @@ Pick = Callable[[Record], Curve | None]
 def probe(part: str, key: str) -> Pick:
     """Return a function that picks one probed quantity of a run: its steps and its values.
 
-    A quantity measured for every layer gives the median over the layers. A change since the
-    last measurement, which the first one cannot have, starts with the second: a run that diverged
-    before it has an empty curve, and one that ended before it has none.
+    If a quantity is measured for every layer, the value is the median over layers. A change since
+    the last measurement starts with the second measurement. If a run diverged before that, its
+    curve is empty; if it finished before that, it has no curve.
     """
 
     def pick(record: Record) -> Curve | None:
@@ -80,7 +80,7 @@ def per_layer_median(values: Sequence[Any]) -> list[float | None]:
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    # A layer without a value (no such activation) is left out; it says nothing about the others.
+    # A layer without a value (it has no such activation) is left out.
     known = [value for value in values if value is not None and math.isfinite(value)]
     return median(known) if known else None
 
@@ -94,8 +94,8 @@ def merge(
 ) -> dict[str, dict[str, list[Any]]]:
     """Return each normalizer's median and range over seeds at every step that was measured.
 
-    A run that diverged counts as the worst value from there on, so that survivors do not make
-    a normalizer look better than it is.
+    After a run diverged, it counts as the worst value. Otherwise the remaining runs would make the
+    normalizer look better than it is.
     """
     merged = {}
     for name, records in groups.items():
@@ -165,8 +165,8 @@ def early(groups: Mapping[str, Sequence[Record]], pick: Pick) -> dict[str, Sprea
 def early_errors(groups: Mapping[str, Sequence[Record]], pick: Pick) -> dict[str, float]:
     """Return the standard error of one run's early mean that comes from drawing steps.
 
-    It is zero where every step was measured. The seeds draw different steps, so that this error
-    is part of the spread over seeds too.
+    It is zero if every step was measured. The seeds draw different steps, so this error is part of
+    the spread over seeds too.
     """
     found = {}
     for name, records in groups.items():
@@ -189,7 +189,7 @@ def _early_mean(record: Record, curve: Curve) -> float | None:
 
 
 def _drawn(curve: Curve) -> list[tuple[int, float | None]]:
-    """Return weight and value of each early step that was drawn; none where none was drawn."""
+    """Return weight and value of each early step that was drawn, if steps were drawn."""
     pairs = zip(curve.weights, curve.values, strict=bool(curve.weights))
     return [(weight, value) for weight, value in pairs if weight]
 
@@ -202,7 +202,7 @@ def _weighted_mean(drawn: Sequence[tuple[int, float | None]]) -> float | None:
 
 
 def _sampling_error(curve: Curve) -> float | None:
-    """Estimate it from the differences of successive strata, which overstates it a little."""
+    """Estimate the error from differences of successive strata, which overstates it a little."""
     drawn = _drawn(curve)
     values = [value for _, value in drawn if value is not None]
     count = len(values)
@@ -227,7 +227,7 @@ def panel(title: str, series: Mapping[str, Any], *, log: bool = False) -> dict[s
 
 
 def has_values(shown: Mapping[str, Any]) -> bool:
-    """Say whether a panel of curves has anything to draw."""
+    """Whether a panel of curves has a value to draw."""
     return any(y is not None for curve in shown["series"].values() for y in curve["median"])
 
 

@@ -34,7 +34,7 @@ def _gap_points(record: Record, score: Score) -> Points:
 
 
 def gap_at(record_points: Sequence[tuple[float, float]], level: float) -> float | None:
-    """Interpolate the gap, in the logarithm of the loss, where the loss first falls to `level`.
+    """Return the gap where the loss first falls to `level`, interpolated over the log of the loss.
 
     >>> gap_at([(1.0, 0.0), (0.01, 4.0)], 0.1)
     2.0
@@ -55,8 +55,8 @@ def _generalization(runs: Runs) -> Answer | str:
     found = {name: curves for name, curves in found.items() if curves}
     if not found:
         return (
-            "no run at the base setting was evaluated during training: all of them diverged. A "
-            "smaller --lr may measure it."
+            "no run at the base setting was evaluated during training, because all of them "
+            "diverged. A smaller --lr may help."
         )
     level = _common_level(found)
     at_loss = {name: _gaps_at(curves, level) for name, curves in found.items()}
@@ -105,7 +105,7 @@ def _gap_panel(found: Mapping[str, Mapping[int, Points]], score: Score) -> dict[
 def _common_level(found: Mapping[str, Mapping[int, Points]]) -> float:
     """Return the lowest training loss that every normalizer that trains reaches in every run.
 
-    One that never halves its first loss would put the level where nothing has been learned yet.
+    A normalizer that never halves its first loss is left out: at its loss nothing is learned yet.
     """
     lowest = []
     for curves in found.values():
@@ -116,7 +116,8 @@ def _common_level(found: Mapping[str, Mapping[int, Points]]) -> float:
 
 
 def _gaps_at(curves: Mapping[int, Points], level: float) -> PerSeed:
-    """Return the gap of each run where its loss falls to `level`, without those that stay above."""
+    """Return the gap of each run where its loss falls to `level`; leave out runs that stay "
+    "above."""
     gaps = {seed: gap_at(curve, level) for seed, curve in curves.items()}
     return {seed: gap for seed, gap in gaps.items() if gap is not None}
 
@@ -154,7 +155,7 @@ def _gap_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any
 
 
 def _batch_gap_tables(runs: Runs) -> list[Table]:
-    """Return the gap at the last step by batch size, the learning rate scaled and held."""
+    """Return the gap at the last step by batch size, with scaled and with equal learning rate."""
     sweeps = {
         "learning rate in proportion to the batch, equal epochs": sweep(runs, "batch"),
         "the same learning rate": _at_held_rate(runs),
@@ -195,10 +196,10 @@ QUESTIONS = (
     Question(
         "generalization",
         "Is the gap between training and held-out data smaller?",
-        "Training minus held-out accuracy (for a regression held-out minus training loss), at "
-        "equal training loss and at equal steps. The common training loss is the lowest that "
-        "all normalizers that train reach; a gap is interpolated between evaluations. A smaller "
-        "gap is regularization.",
+        "The gap is training minus held-out accuracy (for a regression: held-out minus training "
+        "loss). It is compared at equal training loss and at equal steps. The common training loss "
+        "is the lowest one that all normalizers that train reach; gaps are interpolated between "
+        "evaluations. A smaller gap means regularization.",
         _generalization,
     ),
 )

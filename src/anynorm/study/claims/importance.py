@@ -19,9 +19,9 @@ from anynorm.study.wording import join, number
 __all__ = ["QUESTIONS"]
 
 Found = Mapping[str, Any]
-# The share of constant channels that the sentence is about.
+# The share of constant channels that the sentence describes.
 SHARE = 0.3
-# Channels that are all alike have no order.
+# If all channels are equal, the rank correlation is not defined.
 LOST = "not defined in some runs"
 WAYS = {"by_layer": "of each layer", "overall": "of all layers together"}
 
@@ -99,7 +99,7 @@ def _correlation_panels(groups: Mapping[str, Sequence[Found]]) -> Iterator[dict[
 
 
 def _judgement(name: str, runs: Sequence[Found]) -> str:
-    """Judge both scopes by the correlation and by whether |γ| beats a random choice."""
+    """Judge both scopes by the correlation, and by whether |γ| is better than a random choice."""
     texts = []
     pairs = zip(_correlations(runs).items(), WAYS, _answers(runs), strict=True)
     for (words, values), way, answer in pairs:
@@ -140,7 +140,7 @@ def _sign(found: Interval | None) -> str:
 
 
 def _beats_random(runs: Sequence[Found], way: str) -> str:
-    """Say whether channels with the smallest |γ| can go at less loss than random ones."""
+    """Say whether removing the channels with the smallest |γ| costs less than random ones."""
     share = _shown_share({"": runs})
     gains = []
     for found in runs:
@@ -199,15 +199,16 @@ QUESTIONS = (
     Question(
         "importance",
         "Does |γ| say which channels matter?",
-        "After training, one channel at a time is made constant: its normalized value is set to 0, "
-        "so that it outputs β, and the statistics behind it are those of the changed net. The rise "
-        "of the loss, on 256 training samples in train mode, is how much the channel matters. "
-        "Spearman's rank correlation with |γ|: the mean over layers of that within each, and that "
-        "over the channels of all layers. At most 400 channels of a model are measured, evenly "
-        "spread. Then 10, 30 or 50% of the channels are made constant together: those with the "
-        "smallest |γ|, random ones (median of 20 draws), those with the largest, of each layer or "
-        "of all layers together. |γ| orders the channels if the correlation is above zero and the "
-        "smallest do less harm than random ones.",
+        "After training, one channel at a time is made constant: its normalized value is set to "
+        "0, so that it outputs β, and later layers use the statistics of the changed net. The "
+        "importance of a channel is the rise of the loss, on 256 training samples in train mode. "
+        "Its Spearman rank correlation with |γ| is measured within each layer (the mean over "
+        "layers is shown), and over the channels of all layers. At most 400 channels of a model "
+        "are measured, spread evenly. Then 10, 30 or 50% of the channels are made constant "
+        "together: those with the smallest |γ|, random ones (median of 20 draws), or those with "
+        "the largest, of each layer or of all layers together. |γ| orders the channels if the "
+        "correlation is above zero, and making the smallest ones constant does less harm than "
+        "random ones.",
         _importance,
     ),
 )

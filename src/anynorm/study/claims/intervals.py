@@ -1,4 +1,4 @@
-"""What the seeds of a claim say: a mean with its interval, as numbers and in words."""
+"""A mean over seeds with its confidence interval, as numbers and as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class Interval(NamedTuple):
-    """A mean over seeds; each end holds with 95% confidence. One seed has no ends."""
+    """A mean over seeds; each end holds with 95% confidence. With one seed the ends are None."""
 
     mean: float
     low: float | None
@@ -32,7 +32,7 @@ class Interval(NamedTuple):
 def interval(values: Sequence[float | None]) -> Interval | None:
     """Return the mean of `values` with Student's interval; None if a value is missing.
 
-    A missing value is a run that diverged, and a mean of those that are left would be too good.
+    A missing value is a run that diverged, and the mean of the other runs would be too good.
 
     >>> interval([1.0, 2.0, 3.0]).mean, interval([1.0, None])
     (2.0, None)
@@ -49,7 +49,7 @@ def interval(values: Sequence[float | None]) -> Interval | None:
 
 
 def cells(found: Interval | None, lost: str = "diverged") -> list[float | str]:
-    """Return mean and ends as the cells of a table; `lost` is why there is no number.
+    """Return mean and ends as the cells of a table; `lost` says why there is no number.
 
     >>> cells(None), cells(Interval(2.0, None, None))
     (['diverged', 'diverged', 'diverged'], [2.0, 'one seed', 'one seed'])
@@ -67,7 +67,7 @@ def interval_text(
     unit: str = "",
     lost: str = "diverged",
 ) -> str:
-    """Return a mean with its interval in words; `lost` is why there is none.
+    """Return a mean with its interval as text; `lost` says why there is no mean.
 
     >>> interval_text(Interval(-2.04, -2.5, -1.5), unit="%"), interval_text(None)
     ('−2.0% (−2.5 to −1.5)', 'diverged')

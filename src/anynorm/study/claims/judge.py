@@ -1,4 +1,4 @@
-"""What a claim says of a quantity, and whether the seeds show it."""
+"""A statement about a quantity, and whether the runs show or contradict it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Statement:
     Args:
         text: the sentence; ``{name}`` stands for the normalizer.
         quantity: what is compared, in words.
-        better: how a normalizer that is better differs, and one that is worse.
-        larger_is_better: whether more of the quantity is better.
-        unit: the unit of differences. Without one the quantity is positive, and ratios are
-            compared, in logarithms.
-        percent: whether values are per cent, and differences hence points.
-        lost: what happened to a run without a value, which counts as the worst.
+        better: the words for a better and for a worse value, such as "smaller" and "larger".
+        larger_is_better: whether larger values are better.
+        unit: the unit of differences. Without a unit the quantity is positive, and ratios are
+            compared on a logarithmic scale.
+        percent: whether values are in per cent, so that differences are in points.
+        lost: the text for a run without a value, which counts as the worst.
         margin: differences up to this one are called equal: in `unit`, or as a log ratio.
         shown_by: the answers that show the statement.
         contradicted_by: the answers that contradict it.
@@ -52,7 +52,7 @@ class Statement:
     contradicted_by: tuple[str, ...] = ("harmful", "equivalent")
 
     def sample(self, name: str, values: PerSeed, floor: float) -> Sample:
-        """Return `values` as a sample of which more is better, in logarithms for a ratio."""
+        """Return `values` as a sample in which larger is better, as logarithms for ratios."""
         sign = 1 if self.larger_is_better else -1
         scaled = [self._scaled(value, floor) for value in values.values()]
         signed = [None if value is None else sign * value for value in scaled]
@@ -66,9 +66,9 @@ class Statement:
         return math.log(max(value, floor))
 
     def centre(self, values: PerSeed, floor: float) -> float | None:
-        """Return what comparisons compare: the mean, geometric for a ratio; else the median.
+        """Return the value that is compared: the mean, or the geometric mean for ratios.
 
-        It is the median where runs have no value, and None where the median has none either.
+        If some runs have no value, it is the median, or None if the median has no value either.
         """
         middle = self.sample("", values, floor).middle
         if middle is None:
@@ -155,9 +155,9 @@ def judge(
 ) -> Judgement:
     """Compare every normalizer with `control`, and judge the statement for batch norm.
 
-    Without batch norm the first normalizer is judged. `values` has one value for each seed, where
-    None is a run that diverged and counts as the worst; `items` has what each held-out item gave in
-    the finished runs. `more_columns` are added to the table.
+    Without batch norm the first normalizer is judged. `values` has one value for each seed; None
+    stands for a run that diverged, and counts as the worst. `items` has the result of each held-out
+    item in the finished runs. `more_columns` are added to the table.
     """
     found = _comparisons(values, statement, control, level, items or {})
     judged = next((c for c in found if c.a == "batch"), found[0] if found else None)
@@ -194,7 +194,7 @@ def _comparisons(
         for name, seeds in values.items()
     }
     reference = samples.pop(control)
-    # One normalizer with a single seed must not keep the others from being compared.
+    # A normalizer with a single seed must not prevent the comparison of the others.
     few = min(2, len(reference.values))
     others = [s for s in samples.values() if len(s.values) >= few]
     return against_control(
@@ -233,7 +233,7 @@ def _sentence(
 
 
 def _centred(values: Values, statement: Statement) -> dict[str, Spread]:
-    """Return spreads whose middle is what the comparisons compare."""
+    """Return spreads whose middle is the value that is compared."""
     found = spreads(values, higher_is_better=statement.larger_is_better)
     floor = _floor(values)
     return {
@@ -269,7 +269,7 @@ def _beside(control: str) -> str:
 def _judged_text(statement: Statement, judged: Comparison) -> str:
     effect = statement.effect_text(judged)
     if judged.answer == "cannot tell":
-        return f"{effect}, which {_doubt(judged)}"
+        return f"{effect}; {_doubt(judged)}"
     if judged.answer == "equivalent" or judged.low is None:
         return f"{statement.answer_text(judged.answer)}: {effect}"
     return effect
@@ -277,9 +277,9 @@ def _judged_text(statement: Statement, judged: Comparison) -> str:
 
 def _doubt(judged: Comparison) -> str:
     if judged.test.startswith("none"):
-        return "one seed cannot tell from chance"
-    needed = f"; about {judged.seeds} seeds would decide" if judged.seeds else ""
-    return f"these seeds cannot tell from chance{needed}"
+        return "with one seed this may be chance"
+    needed = f" (about {judged.seeds} seeds would decide)" if judged.seeds else ""
+    return f"with these seeds this may be chance{needed}"
 
 
 def _group(statement: Statement, answer: str, rest: Sequence[Comparison]) -> str:
@@ -291,7 +291,7 @@ def _group(statement: Statement, answer: str, rest: Sequence[Comparison]) -> str
 
 
 def _untold(names: Sequence[str]) -> str:
-    return f"These seeds cannot tell for {join(names, most=NAMED)}." if names else ""
+    return f"These seeds do not decide for {join(names, most=NAMED)}." if names else ""
 
 
 def _table(
@@ -305,7 +305,7 @@ def _table(
     compared = {c.a: c for c in found}
     mean = "mean" if statement.unit else "geometric mean"
     if any(None in seeds.values() for seeds in values.values()):
-        mean += f"; the median of all where a run is {statement.lost}"
+        mean += f", or the median if some runs are {statement.lost}"
     columns = ["normalizer", "seeds", statement.lost, mean, "lowest", "highest"]
     columns += [statement.effect]
     columns += ["interval from", "interval to", "answer", "seeds to decide", "test", *more]

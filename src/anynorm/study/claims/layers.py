@@ -1,4 +1,4 @@
-"""What happens inside: covariate shift in both senses, a unit, whiteness, gradients."""
+"""Measurements inside the network: both covariate shifts, one unit, whiteness, gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def _over_training(
 ) -> Callable[[Runs], Answer | str]:
     """Answer with curves over the steps; `statement` is judged on the first of them.
 
-    Each of `measured` is a title, what to pick from a run, and whether its axis is logarithmic.
+    Each of `measured` is a title, a function that picks a curve from a run, and whether the axis is
+    logarithmic.
     `more` is added to the sentence.
     """
 
@@ -61,9 +62,9 @@ def _unit(runs: Runs) -> Answer | str:
     panels = [panel("output of the unit", series)]
     figure = {"kind": "series", "x": {"title": "step"}, "panels": panels, "focus": focus(runs)}
     moved = {name: _travel(curve) for name, curve in series.items()}
-    texts = [f"{name} by {number(by)}" for name, by in moved.items() if by is not None]
+    texts = [f"{name} {number(by)}" for name, by in moved.items() if by is not None]
     sentence = (
-        "Over training the median of one unit moves, in widths of its 15–85% band: "
+        "Movement of the median of one unit during training, in widths of its 15–85% band: "
         f"{join(texts, most=4) or 'not known'}."
     )
     columns = ["normalizer", "movement of the median, in widths of the band"]
@@ -151,8 +152,8 @@ STEADY_GRADIENTS = Statement(
     contradicted_by=("better",),
 )
 BY_CONSTRUCTION = (
-    "Units are measured in training mode, in front of the activation. Behind a batch norm their "
-    "mean and deviation on the probe batch are then β and |γ|, so their shift is small by "
+    "Units are measured in training mode, before the activation. After a batch norm their mean and "
+    "standard deviation on the probe batch are then β and |γ|, so their shift is small by "
     "construction."
 )
 STEADY_UNITS = Statement(
@@ -168,12 +169,12 @@ WHITER = Statement(
 QUESTIONS = (
     Question(
         "shift-optimization",
-        "Does covariate shift stay, as the optimizer sees it?",
-        "G_i is the gradient of layer i at step t; G'_i is the same on the same batch, with the "
-        "layers before i already at step t + 1 (Santurkar et al. 2018, definition 2.1). Shown are "
-        "‖G − G'‖/‖G‖ and the cosine of G and G', median over layers. The raw distance is not "
-        "comparable: scale-invariant weights have gradients ∝ 1/‖W‖. The published finding is that "
-        "batch norm does not reduce it.",
+        "Does the covariate shift that the optimizer sees stay?",
+        "G_i is the gradient of layer i at step t; G'_i is its gradient on the same batch after "
+        "the layers before i took the step to t + 1 (Santurkar et al. 2018, definition 2.1). The "
+        "figure shows ‖G − G'‖/‖G‖ and the cosine of G and G', as medians over layers. The raw "
+        "distance is not comparable between normalizers: scale-invariant weights have gradients "
+        "∝ 1/‖W‖. The published finding is that batch norm does not reduce this shift.",
         _over_training(
             STEADY_GRADIENTS,
             ("‖G − G'‖ / ‖G‖", probe("shift", "relative"), True),
@@ -182,9 +183,10 @@ QUESTIONS = (
     ),
     Question(
         "shift-distribution",
-        "Does covariate shift fall, as distributions?",
-        "On one fixed probe batch, per unit and from one measurement to the next: Wasserstein-1 "
-        "distance / σ, |Δμ| / σ and |Δ log σ|. Median over units, then over layers.",
+        "Do the distributions of the units' inputs shift less?",
+        "Measured for each unit on one fixed probe batch, from one measurement to the next: "
+        "Wasserstein-1 distance / σ, |Δμ| / σ and |Δ log σ|. The values are medians over units, "
+        "then over layers.",
         _over_training(
             STEADY_UNITS,
             ("Wasserstein-1 / σ", probe("units", "wasserstein"), True),
@@ -214,7 +216,7 @@ QUESTIONS = (
     Question(
         "flow",
         "Do all layers learn at the same speed?",
-        "ρ_l = ‖∇W_l‖ / ‖W_l‖ of every layer: how fast each layer learns for its size.",
+        "ρ_l = ‖∇W_l‖ / ‖W_l‖ of every layer: how fast each layer learns relative to its size.",
         _flow,
     ),
 )

@@ -1,4 +1,4 @@
-"""How the normalizers end: scores, training loss, diverged runs."""
+"""The results at the end of training: scores, training loss, diverged runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLACEMENTS = {
 
 
 def row(name: str, seeds: Spread, mark: str = "") -> dict[str, Any]:
-    """Return one row of a figure of dots: a normalizer, which of its values, and the spread."""
+    """Return one row of a figure of dots: a normalizer, the mark of the value, and the spread."""
     return {"label": name, "mark": mark, **seeds}
 
 
@@ -85,7 +85,7 @@ def judge_scores(
 ) -> Judgement:
     """Judge a statement about the score; `options` are those of `judge`.
 
-    For an accuracy the interval allows for another choice of the held-out items, too.
+    For an accuracy the interval also covers the random choice of the held-out items.
     """
     scale = 100 if score.higher_is_better else 1
 
@@ -101,7 +101,7 @@ def judge_scores(
 def _base(runs: Runs) -> Answer | str:
     groups = runs.at_base()
     if not groups:
-        return "no run at the base setting has finished. The same command again will run them."
+        return "no run at the base setting has finished. Run the same command again to finish them."
     scores = {name: runs.score.spread(records) for name, records in groups.items()}
     shown = score_panel(runs.score, [row(name, seeds) for name, seeds in scores.items()])
     order = [found["label"] for found in shown["rows"]]
@@ -174,9 +174,9 @@ QUESTIONS = (
     Question(
         "base",
         "What happens with the same settings for all?",
-        "Every normalizer is trained with the same settings, data order and seeds. Dots are seeds' "
-        "medians, lines their range; a run diverges when its loss stops being finite or exceeds "
-        "1,000, and then counts as the worst result.",
+        "Every normalizer is trained with the same settings, data order and seeds. A dot is the "
+        "median over seeds, a line their range. A run has diverged if its loss is not finite or "
+        "exceeds 1,000; it then counts as the worst result.",
         _base,
     ),
     Question(

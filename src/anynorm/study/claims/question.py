@@ -1,4 +1,4 @@
-"""A question about a study, and what is handed to the report as its answer."""
+"""A question about a study, and its answer for the report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Table = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """One sentence computed from the runs, the figure it describes, and the numbers behind it.
+    """A sentence that is computed from the runs, its figure, and the numbers behind it.
 
-    `statement` is what is judged, in one short sentence, and `status` the judgement: "shown",
-    "contradicted" or "cannot tell". Both are empty where a claim only describes. `comparisons`
-    are the tests behind it.
+    `statement` is the statement that is judged, in one short sentence; `status` is the judgement:
+    "shown", "contradicted" or "cannot tell". Both are empty if a claim only describes.
+    `comparisons` are the tests behind the judgement.
     """
 
     sentence: str
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """What is measured and how; `answer` returns a string with the reason where it was not."""
+    """What is measured and how; `answer` returns the reason as a string if it was not measured."""
 
     id: str
     title: str
@@ -40,7 +40,7 @@ class Question:
 
 
 def ask(question: Question, runs: Runs) -> dict[str, Any]:
-    """Return the claim that answers `question`: ``missing`` says why there is no answer."""
+    """Return the claim that answers `question`; if there is no answer, ``missing`` says why."""
     claim = {"id": question.id, "title": question.title, "definition": question.definition}
     answer = question.answer(runs)
     if isinstance(answer, str):
@@ -50,7 +50,7 @@ def ask(question: Question, runs: Runs) -> dict[str, Any]:
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Return a table whose cells are names, numbers, or words where there is no number."""
+    """Return a table; its cells are names, numbers, or the reason why there is no number."""
     filled = [["not measured" if value is None else value for value in row] for row in rows]
     return {"caption": caption, "columns": list(columns), "rows": filled}
 
@@ -58,7 +58,7 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -
 def ends(seeds: Mapping[str, Any] | None, lost: str = "diverged") -> list[float | str]:
     """Return median, lowest and highest of a spread as the cells of a table.
 
-    `lost` is what happened to a run without a value.
+    `lost` is the text for a run without a value.
 
     >>> ends({"n": 2, "median": 0.5, "low": 0.4, "high": None}), ends(None)[0]
     ([0.5, 0.4, 'diverged'], 'not measured')

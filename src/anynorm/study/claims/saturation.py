@@ -88,7 +88,7 @@ def _probed(groups: Groups) -> Groups:
 
 
 def _with_share(groups: Groups, key: str) -> Groups:
-    """Return the normalizers of which at least one layer has such a share."""
+    """Return the normalizers for which at least one layer has a value of this share."""
     pick = _share(key)
     return {
         name: records
@@ -117,7 +117,7 @@ def _answer(measured: Mapping[float, Groups], key: str, runs: Runs) -> Answer:
 
 
 def _judged(groups: Groups, key: str) -> Judgement:
-    """Judge the shares at the last measurement, at the last of the initial weights."""
+    """Judge the shares at the last measurement, with the last of the initial weights."""
     picks = {name: [(r, _share(key)(r)) for r in records] for name, records in groups.items()}
     values = {
         name: {
@@ -145,14 +145,14 @@ def _shares(records: Sequence[Record], key: str, score: Score) -> _Shares:
 
 
 def _percent(found: Interval | None) -> Interval | None:
-    """Return an interval of per cent without what lies below 0 and above 100, where nothing is."""
+    """Return an interval of percentages, cut to the possible range of 0 to 100."""
     if found is None:
         return None
     return Interval(*(None if end is None else min(100.0, max(0.0, end)) for end in found))  # type: ignore[arg-type]
 
 
 def _sentence(words: str, found: Mapping[str, _Shares], score: Score) -> str:
-    """Say the shares of none and batch, since they are what is compared; the table has all."""
+    """Name the shares of none and batch, which are compared; the table has all normalizers."""
     names = PAIR if set(PAIR) <= found.keys() else tuple(found)
     texts = [f"{name} {_shares_text(found[name], score)}" for name in names]
     return f"{words}, from the first to the last measurement: {'; '.join(texts)}."
@@ -183,10 +183,10 @@ QUESTIONS = (
     Question(
         "saturation",
         "Do fewer units saturate or die?",
-        "Share of |z| > 4 in front of a sigmoid or > 2 in front of a tanh; share of ReLU units "
-        "that are zero on the whole probe batch. Mean over layers; means over seeds, each end of "
-        "an interval with 95% confidence. A study may probe other initial weights as well, since "
-        "large ones saturate a net from the start.",
+        "The share of values with |z| > 4 before a sigmoid, or > 2 before a tanh; the share of "
+        "ReLU units that are zero on the whole probe batch. Shares are means over layers and "
+        "seeds; each end of an interval holds with 95% confidence. A study may probe other "
+        "initial weights as well, since large ones saturate a net from the start.",
         _saturation,
     ),
 )

@@ -35,10 +35,10 @@ def batch_effects(
 ) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """Return the reference batch size, and each normalizer's change of error from it.
 
-    `scores` is what normalizers are judged by, where it is not the score of the study.
+    `scores` has the score of a normalizer, if it is not the score of the study.
 
-    The change is in points of error or, of a held-out loss, 100 times its logarithm; at equal
-    epochs or, if that was not run, at equal steps.
+    The change is in points of error or, for a held-out loss, 100 times its logarithm. It is
+    measured at equal epochs or, if these runs do not exist, at equal steps.
     """
     records = batch_sweep(runs) or batch_sweep(runs, "steps")
     if not records:
@@ -79,9 +79,9 @@ def _rise(value: float | None, reference: float | None, score: Score) -> float |
 class Parts(NamedTuple):
     """The rise of the error of one normalizer from the reference to a small batch, in parts.
 
-    `lagging` is the rise of what goes away when the statistics are recomputed, `remaining` that of
-    the error with recomputed statistics. `trains` is False if in no mode the net gets half of the
-    way from a guess to its accuracy at the reference.
+    `lagging` is the part that disappears when the statistics are recomputed, `remaining` is the
+    rise of the error with recomputed statistics. `trains` is False if the net gets less than half
+    of the way from guessing to its accuracy at the reference, in every mode.
     """
 
     rise: Interval | None
@@ -149,7 +149,7 @@ def _sweep(runs: Runs, budget: str) -> _Sweep | None:
     if not records or min(sizes) >= _reference(sizes):
         return None
     groups = {name: _by_size(group) for name, group in by_label(records).items()}
-    # A normalizer that ran at the base's batch size alone has nothing to compare.
+    # A normalizer that ran only at the base's batch size has nothing to compare.
     groups = {name: by_size for name, by_size in groups.items() if len(by_size) > 1}
     return _Sweep(budget, groups, _reference(sizes), min(sizes))
 
@@ -166,7 +166,7 @@ def _batch(runs: Runs, budget: str) -> Answer | str:
     if sweep is None:
         return (
             f"only one batch size was run at equal {budget} with a learning rate in proportion to "
-            "it. --batches with two sizes or more may measure it."
+            "it. --batches with two sizes or more would measure it."
         )
     panels = [panel(*item) for item in _curves(sweep, runs.score)]
     sizes = sorted({size for groups in sweep.runs.values() for size in groups})
@@ -175,7 +175,7 @@ def _batch(runs: Runs, budget: str) -> Answer | str:
     tables = [_parts_table(sweep, runs.score), _modes_table(sweep, runs.score)]
     found = _compared(sweep, "batch", runs.score)
     words = {"harmful": "shown", "better": "contradicted", "equivalent": "contradicted"}
-    # A loss has no chance level to say whether a net trains.
+    # A loss has no chance level that would say whether a net trains.
     can_tell = not runs.score.higher_is_better or _any_trains(sweep)
     status = words.get(found.answer, "cannot tell") if found and can_tell else "cannot tell"
     return Answer(
@@ -214,13 +214,13 @@ def _as_curve(groups: Groups, mode: str, score: Score) -> dict[str, Any]:
 
 
 _TOO_LITTLE = (
-    "no normalizer trains, with batch statistics or without, so this budget is too small to tell "
-    "what the batch size does"
+    "no normalizer trains, with or without batch statistics, so the runs are too short to show the "
+    "effect of the batch size"
 )
 
 
 def _sentence(sweep: _Sweep, score: Score) -> str:
-    """Say for one sweep what happens from the reference to the smallest batch size, and why."""
+    """Say how the error changes from the reference to the smallest batch size, and why."""
     found = {name: _parts_at(groups, sweep) for name, groups in sweep.runs.items()}
     texts = [
         f"{name} {_parts_text(known, sweep.runs[name][sweep.smallest], _beyond(sweep, name))}"
@@ -237,7 +237,7 @@ def _sentence(sweep: _Sweep, score: Score) -> str:
 
 
 def _any_trains(sweep: _Sweep) -> bool:
-    """Whether any normalizer trains at the smallest batch size, as far as others were run."""
+    """Whether any normalizer trains at the smallest batch size; True without batch-free ones."""
     found = {name: _parts_at(groups, sweep) for name, groups in sweep.runs.items()}
     beside = any(uses_no_batch(name) for name in found)
     return not beside or any(known and known.trains for known in found.values())
@@ -254,7 +254,7 @@ def _parts_text(found: Parts, here: Sequence[Record], beyond: Comparison | None)
         return f"diverged in {lost} of {plural(len(here), 'run')}"
     rise = interval_text(found.rise, sign=True)
     if not found.trains:
-        return f"{rise}: it does not train at all, being bad in every mode"
+        return f"{rise}: it does not train at all, since the error is high in every mode"
     causes = [*_lagging_text(found), *_noise_text(found, beyond)]
     return f"{rise}: {join(causes)}" if causes else rise
 
@@ -265,24 +265,24 @@ def _lagging_text(found: Parts) -> list[str]:
     text = interval_text(found.lagging, sign=True)
     if found.lagging.low > 0:
         return [f"{text} from running statistics that lag"]
-    return [f"{text} since running statistics lag less"] if found.lagging.high < 0 else []
+    return [f"{text} because running statistics lag less"] if found.lagging.high < 0 else []
 
 
 def _noise_text(found: Parts, beyond: Comparison | None) -> list[str]:
-    """Say what is left with recomputed statistics, and whether it is the noise of the batches."""
+    """Return the rise with recomputed statistics, and whether it is noise of the batches."""
     if beyond is None:
         return []
     cause = {
-        "harmful": f"more than {beyond.b} loses: noise in training",
-        "better": f"less than {beyond.b} loses",
-        "equivalent": f"as much as {beyond.b} loses: no noise in training",
-        "cannot tell": f"not separated from what {beyond.b} loses",
+        "harmful": f"more than {beyond.b}, so there is noise in training",
+        "better": f"less than {beyond.b}",
+        "equivalent": f"as much as {beyond.b}, so there is no noise in training",
+        "cannot tell": f"with no detectable difference from {beyond.b}",
     }[beyond.answer]
     return [f"{interval_text(found.remaining, sign=True)} with recomputed statistics, {cause}"]
 
 
 def _beyond(sweep: _Sweep, name: str) -> Comparison | None:
-    """Compare what is left with recomputed statistics with a normalizer that uses no batch."""
+    """Compare the rise with recomputed statistics to that of a normalizer that uses no batch."""
     return _compared(sweep, name, ACCURACY)
 
 
@@ -300,7 +300,7 @@ def _compared(sweep: _Sweep, name: str, score: Score) -> Comparison | None:
 
 
 def _losses(sweep: _Sweep, name: str, score: Score) -> Sample:
-    """Return each seed's change from the reference to the smallest batch, where more is better."""
+    """Return each seed's change from the reference to the smallest batch; larger is better."""
     groups = sweep.runs[name]
     pairs = list(_paired(groups.get(sweep.smallest, []), groups.get(sweep.reference, [])))
     if score.higher_is_better:
@@ -319,7 +319,7 @@ def _loss_text(found: Comparison) -> str:
         "harmful": "loses more than",
         "better": "loses less than",
         "equivalent": "loses as much as",
-        "cannot tell": "is not separated from",
+        "cannot tell": "shows no detectable difference from",
     }[found.answer]
     return f"{found.a} {words} {found.b} ({comparison_text(found, LOSS)})"
 
@@ -356,13 +356,14 @@ def _question(claim: str, budget: str, effect: str) -> Question:
     return Question(
         claim,
         f"What do small batches do, at equal {budget}?",
-        "Held-out error at each batch size, with the learning rate in proportion to it (after Wu & "
-        f"He 2018, 1803.08494). At equal {budget}, small batches {effect}. Three ways to evaluate "
-        "tell three causes apart. What goes away with recomputed statistics came from running "
-        "statistics that lag. What stays, beyond what a normalizer without batch statistics "
-        "loses, came from noise in training. A net that is bad in all three does not train at "
-        "all: in a fully connected net at batch size 2 each statistic rests on two values, which "
-        "is another thing than noise. A convolution also averages over positions.",
+        "Held-out error at each batch size; the learning rate is proportional to the batch size "
+        f"(after Wu & He 2018, 1803.08494). At equal {budget}, small batches {effect}. Three ways "
+        "to evaluate separate three causes. The part of the rise that disappears with recomputed "
+        "statistics comes from running statistics that lag. If the rest is larger than the rise of "
+        "a normalizer without batch statistics, it comes from noise in training. If the error is "
+        "high in all three, the net does not train at all: in a fully connected net at batch size "
+        "2, each statistic is computed from two values, which is a different problem than noise. A "
+        "convolution also averages over positions.",
         lambda runs: _batch(runs, budget),
     )
 

@@ -1,4 +1,4 @@
-"""How predictable a step is: loss bands, gradient predictiveness, effective smoothness."""
+"""How predictable a step is: loss range, gradient predictiveness, effective smoothness."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from anynorm.study.spread import PerSeed
 __all__ = ["NOT_PROBED", "QUESTIONS", "focus", "judge_early"]
 
 NOT_PROBED = (
-    "no run at the base setting was probed for it. Probes are on by default: leave out --no-probes."
+    "no run at the base setting was probed. Probes are on by default: leave out --no-probes."
 )
 PART = "landscape"
 
 
 def judge_early(runs: Runs, pick: Pick, statement: Statement) -> Judgement | None:
-    """Judge a statement on the means over the first 100 steps; None if there are none."""
+    """Judge a statement by the means over the first 100 steps; None if there are no means."""
     groups = runs.at_base()
     means = early_values(groups, pick)
     errors = early_errors(groups, pick)
@@ -37,7 +37,7 @@ def judge_early(runs: Runs, pick: Pick, statement: Statement) -> Judgement | Non
 
 
 def focus(runs: Runs) -> list[str]:
-    """Return what a crowded figure shows at first: none and batch, or the first two."""
+    """Return the curves that a crowded figure shows at first: none and batch, or the first two."""
     labels = list(runs.at_base())
     pair = ["none", "batch"]
     return pair if set(pair) <= set(labels) else labels[:2]
@@ -46,7 +46,7 @@ def focus(runs: Runs) -> list[str]:
 def _band(
     runs: Runs, keys: Sequence[str], statement: Statement, of: str, title: str
 ) -> Answer | str:
-    """Answer with the band between the smallest and the largest value over the multipliers."""
+    """Answer with the band from the smallest to the largest value over the step sizes a."""
     groups = runs.at_base()
     middle, low, high = (merge(groups, probe(PART, key)) for key in keys)
     judged = judge_early(runs, probe(PART, of), statement)
@@ -76,7 +76,7 @@ GRADIENT_DISTANCE = Statement(
     "gradient distance over the first 100 steps",
 )
 ETA_BETA = Statement(
-    "{name} makes the gradient change less for its length: η·β is smaller.",
+    "{name} makes the gradient change less relative to its length: η·β is smaller.",
     "η·β over the first 100 steps",
 )
 
@@ -125,7 +125,7 @@ QUESTIONS = (
         "predictiveness",
         "Does a gradient stay valid for longer?",
         "Gradient predictiveness: D_a = ‖∇L_B(θ − a·η·g) − g‖₂ for a in {½, 1, 2, 3, 4}, as a "
-        "band from the smallest to the largest. The line and the sentence give the largest. Bands "
+        "band from the smallest to the largest. The line and the sentence use the largest. Bands "
         "are medians over seeds.",
         _predictiveness,
     ),

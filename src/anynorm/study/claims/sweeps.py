@@ -1,4 +1,4 @@
-"""How much each normalizer forgives: learning rate, initialization, batch size."""
+"""The tolerance of each normalizer to learning rate, initialization and batch size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["QUESTIONS", "batch_effects", "range_answers", "range_text"]
 
 
 def range_text(found: Mapping[str, Any]) -> str:
-    """Return a range in words; "at least" where it reaches an end of what was tried.
+    """Return a range in words; "at least" if it reaches an end of the values tried.
 
     >>> range_text({"low": 0.1, "high": 1.0, "open_low": False, "open_high": True})
     'from 0.1 to 1 (at least 10-fold)'
@@ -56,7 +56,7 @@ RANGES = {
 
 
 def range_answers(runs: Runs, factor: str, level: float) -> dict[str, str]:
-    """Return for each normalizer whether its range is wider than without: one of four answers."""
+    """Return for each normalizer whether its range is wider than that of none, as an answer."""
     return {found.a: found.answer for found in _judged(runs, factor, level).comparisons}
 
 
@@ -107,7 +107,7 @@ def _heat_row(tolerance: Mapping[str, Any], score: Score) -> dict[str, Any]:
 def _tolerance_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     columns = ["normalizer"]
     for words in ("trains well", "trains at all"):
-        columns += [f"{words}: {key}" for key in ("from", "to", "fold", "ends with the grid")]
+        columns += [f"{words}: {key}" for key in ("from", "to", "fold", "reaches the end tried")]
     rows = [[name, *_range_cells(t), *_range_cells(t["trains"])] for name, t in found.items()]
     return table("Ranges in which every seed trains", columns, rows)
 
@@ -128,27 +128,27 @@ def _points_table(found: Mapping[str, Mapping[str, Any]], words: str) -> Table:
 
 
 HOLDS = (
-    "A run trains well if it does not diverge and stays {margin} that any normalizer reaches in "
-    "this sweep with its worst seed. It trains at all if it does not diverge and its last ten "
-    "losses are on average a tenth or more below the loss of guessing, which is the smallest first "
-    "loss at the base initial scale. A range is the widest without a gap; one that reaches an end "
-    "of what was tried is a lower bound. The claim compares the ranges of single seeds within what "
-    "was tried. The end of such a range is put between two values, where the score crosses the "
-    "limit, or in the middle if the run diverged."
+    "A run trains well if it does not diverge and its score is close to the best of this sweep: "
+    "within 5 points of the best accuracy, or at most twice the best loss. The best is that of any "
+    "normalizer at any value, judged by its worst seed. A run trains at all if it does not diverge "
+    "and the mean of its last ten losses is at least a tenth below the loss of guessing, which is "
+    "the smallest first loss at the base initial scale. A range is the widest one without a gap. "
+    "If it reaches an end of the values tried, it is a lower bound. The claim compares the ranges "
+    "of single seeds, within the values tried. Such a range ends between two values, where the "
+    "score crosses the limit, or in the middle if the run diverged."
 )
-MARGIN = "within 5 points of the best accuracy, or at most at twice the best loss,"
 
 QUESTIONS = (
     Question(
         "lr",
         "Which learning rates work?",
-        HOLDS.format(margin=MARGIN),
+        HOLDS,
         lambda runs: _tolerance(runs, "lr", "learning rate", "--lrs"),
     ),
     Question(
         "init",
         "Which scales of the initial weights work?",
-        "Initial weights multiplied by a factor. " + HOLDS.format(margin=MARGIN),
+        f"The initial weights are multiplied by a factor. {HOLDS}",
         lambda runs: _tolerance(runs, "init", "initial scale", "--inits"),
     ),
     *SMALL_BATCH,

@@ -22,13 +22,13 @@ MODES = {
 
 def _modes(runs: Runs) -> Answer | str:
     if not runs.score.higher_is_better:
-        return "the task is a regression: it has no accuracy. --data with classes has one."
+        return "the task is a regression, which has no accuracy. Use --data with classes."
     found = {name: _mode_spreads(records) for name, records in runs.at_base().items()}
     found = {name: modes for name, modes in found.items() if modes}
     if not found:
         return (
-            "no run at the base setting was evaluated in both modes: all of them diverged. A "
-            "smaller --lr may measure it."
+            "no run at the base setting was evaluated in both modes, because all of them diverged. "
+            "A smaller --lr may help."
         )
     rows = [row(name, s, mark) for name, modes in found.items() for mark, s in modes.items()]
     panels = [{"title": "held-out accuracy", "log": False, "percent": True, "rows": rows}]
@@ -63,10 +63,10 @@ def _gap(modes: Mapping[str, Spread]) -> float | None:
 
 
 def cost_ratios(runs: Runs) -> dict[str, dict[str, Spread | None]]:
-    """Return time per step and bytes kept for backward, over those without normalization.
+    """Return time per step and bytes kept for backward, divided by those of none.
 
-    Without a model without normalization the values are seconds and bytes. If its runs did not
-    record them, there is no ratio.
+    If the study has no model without normalization, the values are seconds and bytes. If its runs
+    did not record them, there is no ratio.
     """
     groups = runs.at_base()
     found: dict[str, dict[str, Spread | None]] = {}
@@ -126,10 +126,10 @@ def _cost_sentence(found: Mapping[str, Mapping[str, Spread | None]], relative: b
             continue
         values = [times(m) if relative else number(m) for m in medians]
         texts.append(f"{name} {values[0]} / {values[1]}")
-    beside = "the model without normalization" if relative else "nothing (seconds, bytes)"
+    unit = "relative to the model without normalization" if relative else "in seconds and bytes"
     if not texts:
         return "No other normalizer has a cost to compare."
-    return f"Time per step / memory for backward, beside {beside}: {join(texts, most=5)}."
+    return f"Time per step / memory for backward, {unit}: {join(texts, most=5)}."
 
 
 QUESTIONS = (
@@ -138,15 +138,15 @@ QUESTIONS = (
         "Do training and evaluation mode agree?",
         "Held-out accuracy with the statistics of the batch (training mode), with the running "
         "statistics (evaluation mode), and with statistics recomputed over the training set. "
-        "Normalizers without running statistics give the same three times.",
+        "Normalizers without running statistics give the same accuracy in all three.",
         _modes,
     ),
     Question(
         "cost",
         "What does it cost in time and memory?",
         "Time per training step without probes, and bytes that autograd keeps for the backward "
-        "pass (parameters not counted), beside the model without normalization. Runs share "
-        "the machine, so times carry its noise.",
+        "pass (parameters not counted), relative to the model without normalization. Runs share "
+        "the machine, so times are noisy.",
         _cost,
     ),
 )

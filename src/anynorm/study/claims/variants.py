@@ -95,7 +95,7 @@ def _first_against_second(score: Score, groups: Groups, places: tuple[str, str])
             {f"{name}, {place}": groups[name, place] for place in places},
             score_statement(score, f"{subject(name)} works better {PLACES[places][0]}."),
             control=f"{name}, {second}",
-            # The error is that of all these comparisons together.
+            # The error rate holds for all these comparisons together.
             level=LEVEL / len(names),
         )
         for name in names
@@ -132,16 +132,16 @@ def _placement_answer(
 QUESTIONS = (
     Question(
         "other-norms",
-        "Do L1 and L∞ norms work as well as the deviation?",
+        "Do L1 and L∞ norms work as well as the standard deviation?",
         "Batch norm divides by the standard deviation, L1 batch norm by the mean absolute "
         "deviation, L∞ batch norm by the largest (Santurkar et al. 2018, 1805.11604). Each runs at "
-        "its own learning rate, which the training loss chooses.",
+        "its own learning rate, which is chosen by training loss.",
         _other_norms,
     ),
     Question(
         "placement",
-        "Where should the normalizer stand?",
-        "The normalizer before the activation function or after it; in a residual network, before "
+        "Where should the normalizer be placed?",
+        "The normalizer is before or after the activation function; in a residual network, before "
         "each sublayer (pre) or after each residual sum (post). All else is equal.",
         _placement,
     ),

@@ -1,4 +1,4 @@
-"""What stands in the way of a verdict, or explains it: said before any ranking."""
+"""Causes that prevent or explain a verdict. The report names them before any ranking."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Groups = Mapping[str, Sequence[Record]]
 LAG = "running statistics lag behind"
 IDLE = "nothing was learned"
 
-# A gap between running and recomputed statistics of less than this is no cause, in points or %.
+# A gap of this size, in points or %, between running and recomputed statistics is a cause.
 _LAG = 1.0
-# A loss that still falls by this part of its first value in the last sixth is not at its end.
+# If the loss falls by this fraction of its first value in the last sixth, it has not converged.
 _FALLING = 0.005
-_LEARNED = 0.9  # a loss that stays above this part of its first value has learned nothing
+_LEARNED = 0.9  # if the loss stays above this fraction of its first value, nothing was learned
 _FEW_ITEMS = 100
 
 
@@ -48,7 +48,7 @@ def recomputed(score: Score) -> Score:
 
 
 def causes_in_training(runs: Runs, groups: Groups) -> list[Cause]:
-    """Return the causes that lie in the runs themselves, the gravest first."""
+    """Return the causes that are found in the runs themselves, the most severe first."""
     found = [
         _few_seeds(groups),
         _lag(groups, runs.score),
@@ -63,7 +63,7 @@ def causes_in_training(runs: Runs, groups: Groups) -> list[Cause]:
 def causes_in_comparisons(
     comparisons: Sequence[Comparison], samples: Mapping[str, Sample], unit: str
 ) -> list[Cause]:
-    """Return the causes for which comparisons cannot tell."""
+    """Return the causes why comparisons cannot tell."""
     cause = _few_items(comparisons, samples, unit)
     return [] if cause is None else [cause]
 
@@ -85,7 +85,7 @@ def _lag(groups: Groups, score: Score) -> Cause | None:
     return Cause(
         LAG,
         tuple(late),
-        f"Running statistics lag behind: {join(seen)}. The recomputed ones are compared.",
+        f"Running statistics lag behind: {join(seen)}. The comparison uses the recomputed ones.",
         "Recompute the statistics after training (anynorm.recalibrate), train longer, or give "
         "the running statistics a larger momentum.",
     )
@@ -133,7 +133,7 @@ def _is_idle(records: Sequence[Record]) -> bool:
 
 
 def _ends(record: Record) -> tuple[float, float, float] | None:
-    """Return the first training loss, the one at the last evaluation but one, and the last."""
+    """Return the first training loss, and those at the last two evaluations."""
     curve = (record.get("curve") or {}).get("train_loss") or []
     seen = (record.get("evaluations") or {}).get("train_loss") or []
     first = finite(curve[0]) if curve else None
@@ -157,8 +157,8 @@ def _divergence(groups: Groups) -> Cause | None:
     return Cause(
         "divergence",
         tuple(lost),
-        f"Training diverged, at the best learning rate that was tried, for {join(seen)}. "
-        "Such a run counts as worse than any that finished.",
+        f"Even at the best learning rate that was tried, training diverged for {join(seen)}. "
+        "A run that diverged counts as worse than any that finished.",
         "Add smaller learning rates (--lrs), or warm-up (--warmup).",
     )
 
@@ -174,7 +174,7 @@ def _undertrained(groups: Groups) -> Cause | None:
     return Cause(
         "undertraining",
         tuple(found),
-        f"Training has not ended with {join(list(found), most=4)}: {whose} training loss still "
+        f"Training has not converged with {join(list(found), most=4)}: {whose} training loss still "
         f"fell from {number(before)} to {number(after)} in the last sixth of the steps "
         f"({number(rate)} per 100 steps).",
         f"Train longer: --steps {2 * steps}.",
@@ -182,7 +182,7 @@ def _undertrained(groups: Groups) -> Cause | None:
 
 
 def _fall(records: Sequence[Record]) -> tuple[float, float, float] | None:
-    """Return the last two training losses and the fall per 100 steps, where it still matters."""
+    """Return the last two training losses and the fall per 100 steps, if the fall matters."""
     ends = [end for r in records if r["status"] == "ok" and (end := _ends(r)) is not None]
     if not ends:
         return None
@@ -215,9 +215,9 @@ def _edge(runs: Runs, groups: Groups) -> Cause | None:
     return Cause(
         "learning rate at the edge of the grid",
         tuple(ends),
-        f"The best learning rate lies at the edge of those that were tried: {join(seen)}. "
-        "A better one may lie beyond.",
-        f"Add rates beyond: --lrs {' '.join(_wider(tried, ends))}.",
+        f"The best learning rate is the lowest or highest one that was tried: {join(seen)}. "
+        "A better one may be outside of this range.",
+        f"Try a wider range: --lrs {' '.join(_wider(tried, ends))}.",
     )
 
 
@@ -252,11 +252,11 @@ def _few_items(
         return None
     names = dict.fromkeys(name for c in stuck for name in (c.a, c.b))
     open_ends = [c.not_excluded for c in stuck if c.not_excluded is not None]
-    limit = f": differences up to {max(open_ends):.1f} {unit} remain open" if open_ends else ""
+    limit = f": up to {max(open_ends):.1f} {unit} cannot be excluded" if open_ends else ""
     return Cause(
         "too few held-out samples",
         tuple(names),
-        f"There are {min(counts)} held-out samples, and another choice of them would change the "
+        f"There are {min(counts)} held-out samples, and other samples would give other "
         f"differences{limit}, whatever the number of seeds.",
         "Hold out more samples, or pool several held-out sets.",
     )

@@ -39,23 +39,23 @@ def decide(runs: Runs, *, looks: int = 1) -> dict[str, Any]:
     Args:
         runs: the runs of one study. Differences within ± ``runs.score.equal_within`` are called
             equivalent.
-        looks: how often the growing study is looked at; the error that is allowed is divided by it.
+        looks: how often the growing study is evaluated; the error rate is divided by it.
 
     Returns:
         A dict with these keys:
 
-        - ``kind``: ``use`` (a normalizer was shown to be better than none or, without none, than
-          all others), ``prefer`` (the score does not decide, another measurement does),
+        - ``kind``: ``use`` (a normalizer was shown to be better than none or, if none is not in the
+          study, than all others), ``prefer`` (the score does not decide, another measurement does),
           ``no benefit`` (all were shown to be equivalent to none, or harmful) or ``undecided``.
         - ``recommended``: the normalizer to use, ``"none"``, or None.
-        - ``recommendation``: a sentence with the reasons and the limits.
-        - ``headline``: the shortest form of the same.
+        - ``recommendation``: what to use, with the reasons and the limits.
+        - ``headline``: the recommendation in a few words.
         - ``causes``: dicts with ``name``, ``normalizers``, ``sentence`` and ``action``.
         - ``comparisons``: dicts with ``a``, ``b``, ``quantity``, ``answer``, ``difference``,
           ``low``, ``high``, ``test``, ``seeds`` and ``not_excluded``; see
-          `anynorm.study.inference.Comparison`. Each normalizer against none, and each against
-          the best of the others.
-        - ``margin``, ``unit``: of the differences.
+          `anynorm.study.inference.Comparison`. Each normalizer is compared with none, and with the
+          best of the others.
+        - ``margin``, ``unit``: the margin of equivalence, and the unit of all differences.
         - ``ranking``, ``figure``, ``differences``, ``sentences``: what the report shows.
     """
     groups = at_own_rate(runs)
@@ -87,7 +87,7 @@ def decide(runs: Runs, *, looks: int = 1) -> dict[str, Any]:
 
 
 def compared(found: Mapping[str, Sample], score: Score, level: float) -> list[Comparison]:
-    """Return each normalizer against none, and each against the best of the others."""
+    """Compare each normalizer with none, and with the best of the others."""
     others = [sample for name, sample in found.items() if name != NONE]
     settings: dict[str, Any] = {
         "quantity": score.name,
@@ -99,7 +99,7 @@ def compared(found: Mapping[str, Sample], score: Score, level: float) -> list[Co
 
 
 def _scores(score: Score, names: Iterable[str], causes: Sequence[Cause]) -> dict[str, Score]:
-    """Return what each normalizer is judged by: recomputed statistics where running ones lag."""
+    """Return the score of each normalizer: with recomputed statistics if its running ones lag."""
     late = {name for cause in causes if cause.name == LAG for name in cause.normalizers}
     return {name: recomputed(score) if name in late else score for name in names}
 
@@ -107,7 +107,7 @@ def _scores(score: Score, names: Iterable[str], causes: Sequence[Cause]) -> dict
 def _ranked(
     entries: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]
 ) -> list[dict[str, Any]]:
-    """Give every entry its rank: 1 for all that were not shown to be worse than another."""
+    """Give every entry its rank: 1 for all entries that were not shown to be worse than another."""
     worse = {c.a for c in comparisons if c.answer == "harmful"}
     if any(c.b == NONE and c.answer == "better" for c in comparisons):
         worse.add(NONE)
@@ -128,7 +128,7 @@ def _differences(
     entries: Sequence[dict[str, Any]],
     score: Score,
 ) -> dict[str, Any]:
-    """Return the comparisons as a figure of intervals: a panel for each sample compared with."""
+    """Return the comparisons as a figure of intervals, one panel for each reference."""
     places = {entry["label"]: place for place, entry in enumerate(entries)}
     panels = []
     for other in dict.fromkeys(c.b for c in comparisons):

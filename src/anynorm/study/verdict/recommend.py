@@ -1,4 +1,4 @@
-"""Which normalizer to use: from the comparisons, then from what else was measured."""
+"""Which normalizer to use: by the comparisons of scores, then by the other measurements."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from anynorm.study.wording import fold
 __all__ = ["MUCH", "NONE", "Choice", "choose", "is_wider", "wider"]
 
 NONE = "none"
-# Half a decade is one step of the grid of learning rates: less is no difference.
+# Half a decade is one step of the grid of learning rates: smaller differences do not count.
 _GRID_STEP = 3.0
-# Margins that are much: by less, the score of what is preferred for another reason may be worse
-# than none's, and a small batch size may be worse than a usual one.
+# A loss of more than this many margins is too much: of the score of a normalizer that is preferred
+# for another reason, beside none's, and of the score at a small batch size, beside the usual one.
 MUCH = 10.0
-# What people know comes first where nothing else decides.
+# If nothing else decides, the more familiar normalizer comes first.
 _FAMILIAR = ("batch", "layer", "group", "rms", "instance", "weight")
 
 _RANGES = {
@@ -37,7 +37,7 @@ class Choice:
     """What to use and why.
 
     `kind` is ``use`` (the score is better than without normalization, or than with any other),
-    ``prefer`` (the score does not decide, something else that was measured does), ``no benefit``
+    ``prefer`` (the score does not decide, but another measurement does), ``no benefit``
     (every normalizer was shown to be equivalent or harmful) or ``undecided``.
     """
 
@@ -56,11 +56,11 @@ def choose(
     """Return the normalizer to use.
 
     A normalizer that was shown to be worse than another, or that learned nothing (`idle`), is never
-    chosen. Among the others those that were shown to be better than none come first; then those
-    that train in a range of learning rates, or of initial scales, at least three times as wide, or
-    in fewer steps; then those that hold at small batches; then the more familiar one.
+    chosen. Among the others, those that were shown to be better than none come first. Several are
+    ordered by a usable range of learning rates, then of initial scales, that is at least three
+    times as wide, by fewer training steps, by less loss at small batches, and by familiarity.
     """
-    # One run shows no spread, of anything.
+    # A single run has no spread, so it cannot be compared.
     by_name = {entry["label"]: entry for entry in entries if entry["score"]["n"] > 1}
     if all(entry["score"]["median"] is None for entry in by_name.values()):
         return Choice("undecided", None)
@@ -103,7 +103,7 @@ def _beside_none(
 ) -> Choice:
     none = by_name[NONE]
     against_none = [c for c in comparisons if c.b == NONE]
-    # A wider range is no reason where the score may be much worse.
+    # A wider range is no reason if the score may be much worse.
     limit = MUCH * score.equal_within
     safe = {c.a for c in against_none if c.low is not None and c.low > -limit}
     helpful = [by_name[name] for name in pool if name in safe and _advantages(by_name[name], none)]
@@ -117,9 +117,9 @@ def _beside_none(
 
 
 def _first(entries: Sequence[Entry], score: Score) -> str:
-    """Return the preferred one of some that the score does not tell apart.
+    """Return the preferred one of several normalizers that the score does not separate.
 
-    A quantity counts only where all that are left have it: what was not measured must not win.
+    A quantity counts only if it was measured for all normalizers that are left.
     """
     left = list(entries)
     for cost, factor in _costs(score):
@@ -132,7 +132,7 @@ def _first(entries: Sequence[Entry], score: Score) -> str:
 
 
 def _narrowness(key: str) -> Cost:
-    """Return a function that gives 1/k of a usable range that is k-fold."""
+    """Return a function that gives 1/k for a usable range whose ends are k-fold apart."""
 
     def narrowness(entry: Entry) -> float | None:
         found = entry[key]
@@ -144,7 +144,7 @@ def _narrowness(key: str) -> Cost:
 
 
 def _steps(entry: Entry) -> float | None:
-    """Return the steps to a common loss beside those without normalization."""
+    """Return the ratio of the steps to a common loss to those without normalization."""
     found = entry.get("convergence")
     if not found:
         return None
@@ -154,7 +154,7 @@ def _steps(entry: Entry) -> float | None:
 
 
 def _small_batch(floor: float) -> Cost:
-    """Return a function that gives what is lost at the smallest batch size, `floor` or more."""
+    """Return a function that gives the loss of score at the smallest batch, at least `floor`."""
 
     def loss(entry: Entry) -> float | None:
         found = entry["small_batch"]
@@ -166,10 +166,11 @@ def _small_batch(floor: float) -> Cost:
 
 
 def _costs(score: Score) -> Sequence[tuple[Cost, float]]:
-    """Return what is preferred, in this order, and how many times more of it is a difference.
+    """Return the costs in the order in which they decide, and the factor that is a difference.
 
-    Less is noise: a range may end one value of the grid sooner by chance. Learning rates are a
-    little over three times apart (0.3 stands for the root of 0.1), initial scales up to ten times.
+    A smaller factor is noise: a range may end one value of the grid sooner by chance. Learning
+    rates are a little over three times apart (0.3 stands for the root of 0.1), initial scales up
+    to ten times.
     """
     return (
         (_narrowness("lr_tolerance"), 1.2 * _GRID_STEP),
@@ -189,9 +190,9 @@ def _familiarity(entry: Entry) -> tuple[int, int]:
 
 
 def _advantages(entry: Entry, none: Entry) -> list[str]:
-    """Return in words where a normalizer is ahead of none, by more than the seeds explain.
+    """Return in words in what a normalizer is better than none, beyond the noise of the seeds.
 
-    Faster training alone is no reason: it is named beside a wider range.
+    Faster training alone is no reason: it is only named together with a wider range.
     """
     found = [words for key in _RANGES if (words := _wider(key, entry, none))]
     return [*found, *_faster(entry)] if found else []
@@ -204,7 +205,7 @@ def _wider(key: str, entry: Entry, none: Entry) -> str:
 
 
 def is_wider(key: str, entry: Entry, none: Entry) -> bool:
-    """Whether a normalizer's range is at least three times as wide as that without."""
+    """Whether a normalizer's range is at least three times as wide as without normalization."""
     here, there = _narrowness(key)(entry), _narrowness(key)(none)
     if here is None or there is None:
         return False
@@ -226,5 +227,5 @@ def _faster(entry: Entry) -> list[str]:
     if not found or found["answer"] != "better":
         return []
     if found["ratio"] is None:
-        return ["it reaches a training loss that none does not reach"]
+        return ["it reaches a training loss that is not reached without normalization"]
     return [f"it reaches the same training loss {fold(1 / found['ratio'])} times sooner"]

@@ -58,15 +58,20 @@ def _about_score(choice: Choice, comparisons: Sequence[Comparison], score: Score
 
 
 def _compared_with_none(found: Comparison, score: Score) -> str:
-    about = f"{score.name} between {found.a} and {found.b}"
+    both = f"{found.a} and {found.b}"
     if found.answer == "better":
         return f"{_gain(found, score)} with {found.a} than without normalization."
     if found.answer == "equivalent":
-        return f"Equivalent {about} (within {_margin(score)}: {_interval(found, score)})."
+        return (
+            f"{_capital(score.name)} is equivalent with {both}: the difference is "
+            f"{_interval(found, score)}, within the margin of {_margin(score)}."
+        )
     if found.low is None:
         reason = "there is one seed" if found.test.startswith("none") else "runs diverged"
-        return f"No detectable difference in {about} (no interval, since {reason})."
-    return f"No detectable difference in {about} ({_interval(found, score)})."
+        interval = f"no interval, because {reason}"
+    else:
+        interval = _interval(found, score)
+    return f"No detectable difference in {score.name} between {both} ({interval})."
 
 
 def _gain(found: Comparison, score: Score) -> str:
@@ -88,16 +93,17 @@ def _margin(score: Score) -> str:
 
 
 def _about_all(found: Sequence[Comparison], score: Score) -> str:
-    """Describe all normalizers against none, where none of them is recommended."""
+    """Compare all normalizers with the model without, if no normalizer is recommended."""
     groups = {
         answer: [c for c in found if c.answer == answer]
         for answer in ("equivalent", "cannot tell", "harmful")
     }
     parts = []
     if same := groups["equivalent"]:
-        parts.append(f"{_names(same)} equivalent to none, within {_margin(score)}")
+        parts.append(f"equivalent to none (within {_margin(score)}) with {_names(same)}")
     if open_ := groups["cannot tell"]:
-        parts.append(f"{_names(open_)} cannot be told apart from none{_range_of(open_, score)}")
+        names = _names(open_)
+        parts.append(f"no detectable difference from none with {names}{_range_of(open_, score)}")
     if worse := groups["harmful"]:
         parts.append(f"{join([_harm(c, score) for c in worse], most=4)}")
     return f"{_capital(score.name)}: {'; '.join(parts)}."
@@ -126,7 +132,7 @@ def _about_best(choice: Choice, comparisons: Sequence[Comparison], score: Score)
     if choice.kind == "use":
         known = [c for c in comparisons if c.difference is not None]
         nearest = max(known, key=lambda c: c.difference or 0.0, default=None)
-        ending = f"; the next is {_harm(nearest, score)}" if nearest else ""
+        ending = f"; the next best is {_harm(nearest, score)}" if nearest else ""
         return f"{_capital(score.name)} is better with {choice.name} than with any other{ending}."
     if comparisons and all(c.answer == "equivalent" for c in comparisons):
         return f"{_capital(score.name)} is equivalent with all normalizers."
@@ -150,13 +156,13 @@ def _advice(choice: Choice, entry: Entry, none: Entry | None) -> str:
 
 
 def _reasons(entry: Entry, none: Entry | None) -> list[str]:
-    """Return what else speaks for a normalizer that is better anyway."""
+    """Return further reasons for a normalizer whose score is better."""
     key = "lr_tolerance"
     return [wider(key, entry, none)] if none is not None and is_wider(key, entry, none) else []
 
 
 def _rival(choice: Choice, comparisons: Sequence[Comparison], score: Score) -> str:
-    """Name the normalizer with the best score, where another one is recommended."""
+    """Name the normalizer with the best score, if another one is recommended."""
     found = next((c for c in comparisons if c.a == choice.name and c.b != NONE), None)
     if found is None or found.answer != "cannot tell" or not found.low or found.low > 0:
         return ""
@@ -166,10 +172,10 @@ def _rival(choice: Choice, comparisons: Sequence[Comparison], score: Score) -> s
 
 
 def _limit(entry: Entry, entries: Sequence[Entry], score: Score) -> str:
-    """Return the batch size below which it should be avoided.
+    """Return the batch size below which the normalizer should be avoided.
 
-    Small batches may train worse for another reason than the statistics. So the rise of the error
-    counts beyond that of a normalizer without batch statistics, where one was measured.
+    Small batches may train worse for other reasons than the statistics. So if a normalizer without
+    batch statistics was measured, its rise of the error is subtracted.
     """
     if entry["small_batch"] is None:
         return ""
@@ -199,12 +205,14 @@ def _what_would_tell(comparisons: Sequence[Comparison]) -> str:
     if needed:
         first = min(needed, key=lambda c: c.seeds or 0)
         return (
-            f"If difference and spread stay as they are, {plural(first.seeds or 0, 'seed')} would "
-            f"decide {first.a} against {first.b}."
+            f"If the difference and the spread stay the same, {plural(first.seeds or 0, 'seed')} "
+            f"would decide between {first.a} and {first.b}."
         )
     if any(c.low is None for c in open_):
-        return "More seeds may tell."
-    return "More seeds alone would not tell: it takes more held-out samples." if open_ else ""
+        return "More seeds may decide."
+    if not open_:
+        return ""
+    return "More seeds alone would not decide: more held-out samples are needed."
 
 
 def sentences(
@@ -227,11 +235,11 @@ def _scores_sentence(score: Score, entries: Sequence[Entry]) -> str:
         f"{entry['label']} {score_text(score, entry['score'])} at {entry['lr']:g}"
         for entry in _noted(entries)
     ]
-    return f"{_capital(score.name)}, each at its own learning rate: {join(texts)}."
+    return f"{_capital(score.name)}, each normalizer at its own learning rate: {join(texts)}."
 
 
 def _noted(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries worth a sentence: the first three, and the model without any."""
+    """Return the entries that a sentence names: the first three, and none."""
     return [e for index, e in enumerate(entries) if index < 3 or e["label"] == NONE]
 
 
@@ -245,11 +253,14 @@ def _method_sentence(comparisons: Sequence[Comparison], looks: int) -> str:
     if not tests:
         return "Learning rates were chosen by training loss."
     repeated = (
-        f" The study is looked at up to {looks} times, which is allowed for." if looks > 1 else ""
+        f" The study may be evaluated up to {looks} times while it grows; the intervals account "
+        "for this."
+        if looks > 1
+        else ""
     )
     return (
-        f"Learning rates were chosen by training loss. Compared by: {join(tests)}. Each end of an "
-        f"interval holds with 95% confidence for all comparisons together.{repeated}"
+        f"Learning rates were chosen by training loss. Comparisons use {join(tests)}. Each end of "
+        f"an interval holds with 95% confidence for all comparisons together.{repeated}"
     )
 
 

@@ -22,7 +22,7 @@ __all__ = ["Channels", "Use", "analyse"]
 
 @dataclass(frozen=True)
 class Channels:
-    """Where each channel of a model lies in its parameters and buffers.
+    """The places of each channel of a model in its parameters and buffers.
 
     `sites` gives, for an axis of a parameter or buffer, the channel of each index (0 for none);
     `readers` are those that multiply what comes from the channel.  `scales` are the γ of the
@@ -44,7 +44,7 @@ class Channels:
         return [channel for channel in found if channel and channel not in self.locked]
 
     def reasons(self, name: str) -> list[str]:
-        """Why channels of the γ called `name` cannot be cut; nothing where all can."""
+        """Why channels of the γ called `name` cannot be cut; empty if all can."""
         labels = self.sites[name, 0].unique().tolist()
         found = [self.locked.get(label, "" if label else _FIXED) for label in labels]
         return list(dict.fromkeys(reason for reason in found if reason))
@@ -54,7 +54,7 @@ _FIXED = "its channels come from outside or from an operator without a rule"
 
 
 def analyse(graph: Graph) -> Channels:
-    """Give every tensor of the graph its labels, and return what they come to.
+    """Label every tensor of the graph, and return the channels.
 
     >>> from torch import nn
     >>> from anynorm.surgery.graph import capture
@@ -98,6 +98,6 @@ def _value(graph: Graph, node: Node, values: dict[Node, Any], labels: Labels) ->
 
 
 def _sized(node: Node) -> bool:
-    """Whether the shape is known, and does not depend on the values of the example."""
+    """Whether the shape is known and does not depend on values of the example."""
     tensors = [leaf for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
     return all(isinstance(size, int) for tensor in tensors for size in tensor.shape)

@@ -1,1 +1,1 @@
-"""What a normalizer is turned into: the same in another library, or another kind."""
+"""The targets of a conversion: the same layer in another library, or another kind."""

@@ -1,4 +1,4 @@
-"""How an example reaches the layers: the number of axes, and what comes along."""
+"""How an example reaches the layers: the number of axes, a residual, a mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Seen", "observe"]
 
 @dataclass
 class Seen:
-    """What a layer was called with."""
+    """The arguments with which a layer was called."""
 
     ranks: set[int] = field(default_factory=set)
     residual: bool = False
@@ -25,14 +25,14 @@ class Seen:
 
     @property
     def rank(self) -> int | None:
-        """The number of axes of the input; None where it is not known or differs."""
+        """The number of axes of the input; None if it is not known or differs between calls."""
         return next(iter(self.ranks)) if len(self.ranks) == 1 else None
 
 
 def observe(
     model: nn.Module, layers: Iterable[nn.Module], example: Batch, forward: Forward | None = None
 ) -> dict[nn.Module, Seen]:
-    """Run `model` in eval mode on `example` and note what reaches each of `layers`.
+    """Run `model` in eval mode on `example` and note the arguments of each of `layers`.
 
     >>> norm = nn.BatchNorm1d(3)
     >>> observe(norm, [norm], torch.zeros(2, 3, 5))[norm]

@@ -1,4 +1,4 @@
-"""A layer of another kind, by its name, in place of a normalizer: what is kept and what is not."""
+"""Make a layer of another kind, by its name, and keep the state that fits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PER_AXES = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}
 def to_kind(
     norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]
 ) -> tuple[nn.Module, str] | None:
-    """A layer called `to` for the channels of `norm`, and what of its state has no place there.
+    """Return a layer of the kind `to` for `norm`, and the state that it cannot keep, in words.
 
     None where `norm` is such a layer; raises `Refused` where it cannot be one.
     """
@@ -69,7 +69,7 @@ def _frozen(norm: Normalizer, options: dict[str, Any]) -> nn.Module:
 
 
 def _common(norm: Normalizer, to: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What the new layer takes over as arguments, under the user's options."""
+    """The arguments of the new layer: those of the old one, overridden by the user's options."""
     gain, _ = norm.affine
     like = next((t for t in norm.module.state_dict().values() if t.is_floating_point()), None)
     taken: dict[str, Any] = {"affine": gain is not None, "activation": norm.activation}
@@ -103,7 +103,7 @@ def _group(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Mo
 def _of_rank(
     name: str, norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]
 ) -> nn.Module:
-    """The twin of torch's layer where the number of axes is known, else one for any number."""
+    """The class for the input's number of axes if that is known, otherwise one for any number."""
     rank = _PER_AXES.get(2 if norm.takes_last_axis else seen.rank or 0) or _rank_of(norm.module)
     if not rank:
         return _created(norm, to, seen, options)
@@ -112,7 +112,7 @@ def _of_rank(
 
 
 def _rank_of(module: nn.Module) -> str:
-    """The suffix 1d, 2d or 3d of the class that `module` is of."""
+    """The suffix 1d, 2d or 3d of the class of `module`."""
     names = (kind.__name__ for kind in type(module).__mro__)
     return next((name[-2:] for name in names if name.endswith(("1d", "2d", "3d"))), "")
 
@@ -136,7 +136,7 @@ def _on_rows(norm: Normalizer, new: nn.Module, to: str) -> nn.Module:
 
 
 def _carry(norm: Normalizer, new: Any, to: str) -> str:
-    """Hand over γ, β and the statistics that fit; tell what does not."""
+    """Transfer γ, β and the statistics that fit; return in words what does not."""
     told = [] if _carry_affine(norm, new) else ["γ and β have no place"]
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         kept = getattr(norm.module, name, None)
@@ -148,12 +148,12 @@ def _carry(norm: Normalizer, new: Any, to: str) -> str:
 
 
 def _shares_batch(to: str) -> bool:
-    """Whether samples share statistics in the new layer, which then has a momentum."""
+    """Whether the new layer has statistics over samples, and so a momentum."""
     return to == "sync" or (to in catalogue and entry(to).spec.uses_batch)
 
 
 def _keeps(norm: Normalizer, to: str) -> bool:
-    """Whether the new layer evaluates by the statistics of `norm`, whatever it trains with."""
+    """Whether the new layer uses the running statistics of `norm` in eval mode."""
     return norm.fixed and (to == "sync" or (to in catalogue and entry(to).spec.keeps_moments))
 
 
@@ -171,7 +171,7 @@ def _carry_affine(norm: Normalizer, new: Any) -> bool:
 
 
 def _parameter(value: Tensor) -> nn.Parameter:
-    """The parameter itself, where it is one and not a buffer of a frozen layer."""
+    """The parameter itself; a buffer of a frozen layer becomes a new parameter."""
     return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
 
 

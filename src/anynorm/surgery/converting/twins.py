@@ -1,4 +1,4 @@
-"""The same normalizer as a layer of torch.nn or of anynorm."""
+"""Make the same normalizer as a layer of torch.nn or of anynorm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SYNCED = (
 
 
 class Added(nn.Module):
-    """A normalizer that takes no residual, with one added behind it and the activation then.
+    """A normalizer without residual, followed by adding a residual and an activation.
 
     >>> Added(nn.BatchNorm1d(3), nn.ReLU())(torch.zeros(2, 3), torch.ones(2, 3)).sum()
     tensor(6., grad_fn=<SumBackward0>)
@@ -54,7 +54,7 @@ class Added(nn.Module):
 
 
 def to_anynorm(norm: Normalizer, _: Seen) -> nn.Module | None:
-    """Our layer that does what `norm` does; None where it is ours."""
+    """Our layer with the same function as `norm`; None if `norm` is already ours."""
     module: Any = norm.module
     if type(module).__module__.startswith("anynorm."):
         return None
@@ -64,7 +64,7 @@ def to_anynorm(norm: Normalizer, _: Seen) -> nn.Module | None:
 
 
 def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
-    """The layer of torch.nn that does what `norm` does, with its activation behind it.
+    """The layer of torch.nn with the same function as `norm`, followed by its activation.
 
     None where it is one; raises `Refused` where torch has none.
     """
@@ -90,7 +90,7 @@ def _of_twin(norm: Normalizer) -> nn.Module:
 
 
 def _process_group(sync: Any) -> Any:
-    """What torch's synchronised batch norm calls that group."""
+    """The process group for torch's synchronised batch norm."""
     if isinstance(sync, int) and sync is not True:
         raise Refused("torch's SyncBatchNorm takes a process group, not a number of ranks")
     if sync is True:
@@ -107,7 +107,7 @@ def _rebuilt(norm: Normalizer, kind: Callable[..., nn.Module], **more: Any) -> n
 
 
 def _given_state(new: nn.Module, norm: Normalizer) -> nn.Module:
-    """Hand over the parameters and buffers themselves."""
+    """Transfer the parameters and buffers themselves."""
     for name in _STATE:
         if name in {**new._parameters, **new._buffers}:
             setattr(new, name, getattr(norm.module, name, None))
@@ -124,14 +124,14 @@ def _of_pattern(norm: Normalizer, seen: Seen) -> nn.Module:
 
 
 def _row(name: str, pattern: str) -> Spec:
-    """The specification of an entry of the catalogue that has this pattern."""
+    """The specification of the catalogue's entry with this pattern."""
     row = entry(name)
     first = row.channels_first
     return first if first is not None and str(first.pattern) == pattern else row.spec
 
 
 def _alike(one: Spec, other: Spec, rank: int | None) -> bool:
-    """Whether two specifications are the same, for inputs of `rank` axes where that is known."""
+    """Whether two specifications are the same, for inputs with `rank` axes if that is known."""
     if one == other or rank is None:
         return one == other
     try:
@@ -203,7 +203,7 @@ _PATTERNS: dict[tuple[str, str], Callable[[Any, Seen], nn.Module]] = {
 
 
 def _module(phi: Any) -> nn.Module | None:
-    """φ as a module, torch's own where it has a name."""
+    """φ as a module; a named activation becomes torch's module."""
     if isinstance(phi, str):
         return ACTIVATIONS[phi].module()
     return phi if phi is None or isinstance(phi, nn.Module) else own.Activate(phi)

@@ -1,1 +1,1 @@
-"""How normalizers are put into the layers around them: where that is possible, and the sums."""
+"""Fold normalizers into the layers around them: where this is possible, and the new weights."""

@@ -1,4 +1,4 @@
-"""Where a graph applies a normalizer: the data that goes in, and the operators around it."""
+"""Where a graph uses a normalizer: its input, and the operators around it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Application:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A layer beside a normalizer, and which channel each of its outputs or inputs belongs to."""
+    """A layer before or after a normalizer, with the channel of each of its outputs or inputs."""
 
     layer: Weighted
     channels: Tensor
 
 
 def applications(norm: Normalizer, state: State) -> list[Application]:
-    """Every use of `norm`; raises `Refused` where there is none or it cannot be understood."""
+    """Every use of `norm`; raises `Refused` if there is none or it cannot be understood."""
     calls = [call for name in norm.place.names for call in state.graph.calls.get(name, ())]
     if not calls:
         raise Refused("the example does not reach it")
@@ -71,7 +71,7 @@ def _application(norm: Normalizer, call: ModuleCall, state: State) -> Applicatio
 
 
 def _normalizes(node: Node, norm: Normalizer, state: State) -> bool:
-    """Whether `node` is the operator that normalizes by the running statistics of `norm`."""
+    """Whether `node` is the operator that normalizes with the running statistics of `norm`."""
     data = node.args[0] if node.args else None
     if not isinstance(data, Node) or "norm" not in str(node.target):
         return False
@@ -80,19 +80,19 @@ def _normalizes(node: Node, norm: Normalizer, state: State) -> bool:
 
 
 def _origin(node: Node) -> Node:
-    """What a tensor is a view of."""
+    """The tensor of which a tensor is a view."""
     while hands_on(node):
         node = node.all_input_nodes[0]
     return node
 
 
 def _ends(call: ModuleCall, core: Node) -> bool:
-    """Whether nothing follows inside the layer that changes values."""
+    """Whether the rest of the layer does not change values."""
     return len(call.outputs) == 1 and _origin(call.outputs[0]) is core
 
 
 def _check_private(norm: Normalizer, state: State) -> None:
-    """Raise if others read what disappears with the normalizer."""
+    """Raise `Refused` if others use a tensor that disappears with the normalizer."""
     held = [*norm.module._parameters.values(), *norm.module._buffers.values()]
     for tensor in (one for one in held if isinstance(one, Tensor)):
         owners = state.owners(tensor)
@@ -134,7 +134,7 @@ def layer_behind(application: Application, state: State) -> Neighbour:
 
 
 def _labels(node: Node) -> Tensor:
-    """The channel of each value where it is normalized: its place on axis 1."""
+    """The channel of each value in the normalizer's input: its index on axis 1."""
     shape = node.meta["val"].shape
     return torch.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2)).expand(shape)
 

@@ -1,4 +1,4 @@
-"""Which layer takes up a normalizer, or why none does."""
+"""Find the layer into which a normalizer is folded, or why there is none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["FoldPlan", "planned"]
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """A normalizer, the layer that takes it up, and how."""
+    """A normalizer, the layer into which it is folded, and how."""
 
     norm: Normalizer
     layer: Weighted
@@ -49,7 +49,7 @@ class FoldPlan:
 
     @property
     def remainder(self) -> nn.Module:
-        """What is left of the normalizer."""
+        """The module that replaces the normalizer."""
         if children := _children(self.norm):
             return nn.Sequential(children)
         if self.norm.activation is not None or self.residual:
@@ -58,7 +58,7 @@ class FoldPlan:
 
 
 def planned(norm: Normalizer, state: State) -> FoldPlan:
-    """The layer in front that takes up `norm`, else the one behind; raises `Refused`."""
+    """Plan to fold `norm` into the layer before it, or else the layer after; raises `Refused`."""
     _check_kind(norm)
     uses = applications(norm, state)
     try:
@@ -102,7 +102,7 @@ def _behind(norm: Normalizer, uses: list[Application], state: State) -> FoldPlan
 
 
 def _one(found: list[Neighbour], state: State) -> tuple[Weighted, Tensor]:
-    """The layer that all uses have in common, and that has no others; its channels."""
+    """The layer that is common to all uses and has no other uses, with its channels."""
     layers, channels = [one.layer for one in found], found[0].channels
     if len({layer.layer for layer in layers}) > 1:
         names = dict.fromkeys(repr(layer.name) for layer in layers)
@@ -116,6 +116,6 @@ def _one(found: list[Neighbour], state: State) -> tuple[Weighted, Tensor]:
 
 
 def _children(norm: Normalizer) -> OrderedDict[str, nn.Module]:
-    """What a fused layer applies after normalizing, under the names it has there."""
+    """The modules that a fused layer applies after normalizing, with their names."""
     named = norm.module._modules.items() if norm.fused else ()
     return OrderedDict((n, m) for n, m in named if m is not None and type(m) is not nn.Identity)

@@ -1,4 +1,4 @@
-"""Operators that hand every value on, each once, and where they put the values of each channel."""
+"""Operators that only rearrange values, and where they put the values of each channel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIKE = {
 
 
 def hands_on(node: Node) -> bool:
-    """Whether `node` gives out the values of its first argument, each once, in any shape and order.
+    """Whether `node` returns each value of its first argument once, in any shape and order.
 
     Dropout does so in eval mode.
     """
@@ -50,7 +50,7 @@ def readers(node: Node) -> list[Node]:
 
 
 def labels_behind(node: Node, labels: Tensor) -> Tensor:
-    """Which channel each value is of that `node`, which `hands_on`, puts out.
+    """Return the channel of each output value of `node`, for which `hands_on` is True.
 
     Args:
         node: the operator.
@@ -66,7 +66,7 @@ def labels_behind(node: Node, labels: Tensor) -> Tensor:
 
 
 def labels_before(node: Node, labels: Tensor) -> Tensor:
-    """Which channel each value is of that goes into `node`, from those of what it puts out.
+    """Return the channel of each input value of `node`, from the channels of its output values.
 
     >>> from anynorm.surgery.graph import capture
     >>> graph = capture(torch.nn.Unflatten(1, (2, 3)), torch.zeros(5, 6))
@@ -89,7 +89,7 @@ def labels_before(node: Node, labels: Tensor) -> Tensor:
 
 
 def vector(labels: Tensor, axis: int) -> Tensor | None:
-    """The labels along one axis; None if they differ along others, too.
+    """The labels along one axis; None if they also differ along other axes.
 
     >>> vector(torch.tensor([[1, 2], [1, 2]]), 1), vector(torch.tensor([[1, 2], [3, 4]]), 1)
     (tensor([1, 2]), None)

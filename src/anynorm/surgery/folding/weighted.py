@@ -1,4 +1,4 @@
-"""Convolutions and linear layers: where a graph uses them, and a map put before or behind them."""
+"""Convolutions and linear layers: their uses in a graph, and folding a map into their weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAYERS: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def kind_of(node: Node) -> str | None:
-    """Which product with a weight `node` is: linear, convolution or transposed convolution."""
+    """The kind of product with a weight: linear, convolution or transposed convolution."""
     packet = getattr(node.target, "overloadpacket", None)
     return _KINDS.get(str(packet).removeprefix("aten.")) if packet is not None else None
 
@@ -54,7 +54,7 @@ class State:
         return names
 
     def of(self, node: Any) -> Tensor | None:
-        """The parameter or buffer that `node` is; None if it is something else."""
+        """The parameter or buffer of `node`; None if it is something else."""
         name = self.graph.state(node)
         return None if name is None else self._tensors.get(name)
 
@@ -83,7 +83,7 @@ class Weighted:
 
     @classmethod
     def at(cls, node: Node, state: State) -> Weighted | None:
-        """The product that `node` is; None if it is another operator."""
+        """The product that `node` computes; None if it is another operator."""
         kind = kind_of(node)
         if kind is None:
             return None
@@ -91,11 +91,11 @@ class Weighted:
 
     @property
     def data(self) -> Any:
-        """What is multiplied."""
+        """The data input."""
         return self.node.args[0]
 
     def channels(self, node: Node) -> int | None:
-        """The axis of the channels in what goes in or comes out; None where there is no batch."""
+        """The axis of the channels in the input or output; None if there is no batch."""
         rank = node.meta["val"].dim()
         if self.kind == "linear":
             return int(rank) - 1
@@ -103,7 +103,7 @@ class Weighted:
 
     @property
     def pads(self) -> bool:
-        """Whether places beyond the border count as zeros; 'same' does so but for kernels of 1."""
+        """Whether the input is zero-padded; 'same' pads except for kernels of size 1."""
         if self.kind == "linear":
             return False
         padding = _argument(self.node, "padding", 0)
@@ -113,7 +113,7 @@ class Weighted:
         return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
 
     def obstacle(self, state: State, uses: list[Node]) -> str | None:
-        """Why the weight and bias cannot be changed for these `uses` alone; None if they can."""
+        """Why the weight and bias cannot be changed only for these `uses`; None if they can."""
         if not isinstance(self.layer, _LAYERS[self.kind]):
             return f"{self.told} belongs to a {type(self.layer).__name__}, no layer of torch.nn"
         for position, name in ((1, "weight"), (2, "bias")):

@@ -1,4 +1,4 @@
-"""Pruning by γ: what to cut, the cut itself, and what cut channels gave to the next layer."""
+"""Pruning by γ: choose channels, cut them, and add their constants to the next layer."""
 
 from anynorm.surgery.prune.plan import Plan
 from anynorm.surgery.prune.verb import Pruned, prune

@@ -1,4 +1,4 @@
-"""What cut channels still gave to the layers behind them, as a constant of those."""
+"""Add the constants of cut channels to the layers that read them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["absorb"]
 State = Mapping[str, Tensor]
 Constant = tuple[Tensor, Tensor]  # the mean of each channel, and its range
 
-_NO_CONSTANT = "nothing: no layer gets a constant other than 0 from the channels that go"
-_BORDERS = "but at zero-padded borders"
-_DIFFERS = "on average, as the constant differs"
+_NO_CONSTANT = "nothing: no layer gets a constant other than 0 from the cut channels"
+_BORDERS = "except at zero-padded borders"
+_DIFFERS = "on average, since the constant varies"
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
 
 
@@ -33,11 +33,11 @@ _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.defaul
 def absorb(
     model: nn.Module, graph: Graph, channels: Channels, cut: set[int], log: Log
 ) -> tuple[str, ...]:
-    """Add to each layer what its inputs from `cut` channels come to; returns the new biases.
+    """Add to each layer the constants of its `cut` inputs; return the layers with new biases.
 
-    A channel with γ = 0 is a constant, φ(β), and a layer makes a constant of it: exactly so away
-    from zero-padded borders, where the constant would not have been.  Where a batch norm follows
-    the constant is taken from its running mean, elsewhere it is added to the bias.
+    A channel with γ = 0 has the constant value φ(β), so its contribution to a layer's output is
+    constant too, except at zero-padded borders.  If a batch norm follows the layer, the constant is
+    subtracted from its running mean, otherwise it is added to the layer's bias.
     """
     state = dict(_state(model))
     inputs = _inputs(graph, channels, {**state, **_silenced(channels, state, cut)})
@@ -55,7 +55,7 @@ def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _silenced(channels: Channels, state: State, cut: set[int]) -> State:
-    """Each γ with zeros for the channels that go."""
+    """Each γ with zeros for the channels that are cut."""
     found = {}
     for name in channels.scales:
         gone = _among(channels.sites[name, 0], cut).to(state[name].device)
@@ -98,7 +98,7 @@ def _inputs(graph: Graph, channels: Channels, state: State) -> dict[Node, Consta
 
 
 def _arguments(graph: Graph, state: State) -> list[Any]:
-    """What the graph's placeholders stand for, in their order."""
+    """The values of the graph's placeholders, in order."""
     data = iter(tree_leaves(graph.example))
     found: list[Any] = []
     for spec in graph.program.graph_signature.input_specs:
@@ -113,7 +113,7 @@ def _arguments(graph: Graph, state: State) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Shift:
-    """What the inputs that go add to each output of a layer, and how much that differs."""
+    """The contribution of the cut inputs to each output of a layer, and whether it varies."""
 
     use: Use
     value: Tensor
@@ -129,16 +129,16 @@ class _Shift:
 
 
 def _by_group(use: Use, inputs: Tensor) -> Tensor:
-    """Values of the inputs as (groups, inputs of each); what all groups share is one row."""
+    """Values of the inputs as (groups, inputs of each); shared values are one row."""
     shared = not use.transposed and inputs.dtype == torch.bool
     return inputs[None] if shared else inputs.reshape(use.groups, -1)
 
 
 def _taps(use: Use, weight: Tensor) -> Tensor:
-    """What one unit of a constant input adds to each output: (groups, outputs, inputs)."""
+    """The contribution of a constant input of 1 to each output: (groups, outputs, inputs)."""
     taps = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
     taps = taps.reshape(use.groups, -1, taps.shape[1])
-    # The phases of a stride see different taps: this is their average.
+    # The phases of a stride use different taps: this is their average.
     return taps.mT / math.prod(_steps(use)) if use.transposed else taps
 
 
@@ -156,7 +156,7 @@ def _padded(use: Use) -> bool:
 
 
 class _Given:
-    """Gives layers what cut channels added, and notes where that is not exact."""
+    """Adds the constants of cut channels to layers, and notes where that is not exact."""
 
     def __init__(self, model: nn.Module, graph: Graph, log: Log) -> None:
         self._model, self._graph, self._log = model, graph, log
@@ -164,7 +164,7 @@ class _Given:
         self._notes: dict[str, list[str]] = {"exactly": [], _BORDERS: [], _DIFFERS: []}
 
     def take(self, shifts: list[_Shift]) -> None:
-        """Take what one weight's uses lose; several uses get the mean."""
+        """Add the constants for the uses of one weight; several uses get the mean."""
         values = torch.stack([shift.value for shift in shifts])
         if not bool(values.any()):
             return
@@ -177,7 +177,7 @@ class _Given:
         self._add([shift.use for shift in shifts], layer, values.mean(0))
 
     def added(self) -> tuple[str, ...]:
-        """Write down how exact it was; returns the layers with new biases."""
+        """Log how exact it was; return the layers with new biases."""
         said = [f"{how}: {', '.join(layers)}" for how, layers in self._notes.items() if layers]
         self._log.facts["absorbed"] = "; ".join(said) or _NO_CONSTANT
         return tuple(self._biases)
@@ -191,19 +191,19 @@ class _Given:
             bias.add_(shift)
 
     def _bias(self, use: Use, layer: str) -> Tensor | None:
-        """The bias of a layer, a new one where it has none but can have one."""
+        """The bias of a layer; a new one if it has none but can have one."""
         if use.bias is not None:
             return self._model.get_parameter(use.bias)
         module = self._model.get_submodule(layer)
         if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            self._log.refuse(layer, "what cut channels gave to it is lost: it takes no bias")
+            self._log.refuse(layer, "the constants of cut channels are lost: it takes no bias")
             return None
         self._biases.append(layer)
         return add_bias(module)
 
 
 def _mean_behind(graph: Graph, use: Use) -> str | None:
-    """The running mean of the batch norm that alone takes what comes out, if one does."""
+    """The running mean of the batch norm that is the only user of the output, if there is one."""
     users = list(use.node.users)
     if len(users) != 1 or users[0].target not in _NORMS:
         return None

@@ -1,4 +1,4 @@
-"""Which channels to cut: those of the smallest |γ|, down to a ratio, a budget or a natural gap."""
+"""Choose the channels to cut: the smallest |γ|, by a ratio, a budget or a natural gap."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Goal:
     """How much to cut, by one of four measures, and what every layer keeps.
 
     `ratio` is the share of all prunable channels; `parameters` and `flops` are the most that
-    remain, as a share or, above 1, as a number; `gap` cuts what lies below the natural gap of all
-    |γ|, that of `Gammas.of(model)`.
-    At least `least` channels stay in every layer, and as many as are a multiple of `multiple`.
+    remain, as a share or, above 1, as a number; `gap` cuts all channels below the natural gap of
+    |γ| in `Gammas.of(model)`. Every layer keeps at least `least` channels, and a multiple of
+    `multiple`.
     """
 
     ratio: float | None = None
@@ -40,7 +40,7 @@ class Goal:
         given = [self.ratio, self.parameters, self.flops, self.gap or None]
         if sum(value is not None for value in given) != 1:
             raise AnynormError(
-                "say how much to cut, in one way: ratio=, parameters=, flops= or gap=True."
+                "say how much to cut, by exactly one of ratio=, parameters=, flops= and gap=True."
             )
         if self.ratio is not None and not 0 <= self.ratio < 1:
             raise AnynormError(f"ratio={self.ratio}: give a share of channels, 0 <= ratio < 1.")
@@ -52,7 +52,7 @@ class Goal:
 
 
 class Sizes:
-    """How large a model is once channels are gone: parameters and FLOPs (two a multiply-add)."""
+    """The size of a model without cut channels: parameters and FLOPs (two per multiply-add)."""
 
     def __init__(
         self, channels: Channels, shapes: Mapping[str, tuple[int, ...]], parameters: Sequence[str]
@@ -60,11 +60,11 @@ class Sizes:
         self._channels, self._shapes, self._parameters = channels, shapes, parameters
 
     def parameters(self, cut: set[int]) -> int:
-        """The number of parameters that are left without the channels `cut`."""
+        """The number of parameters without the channels `cut`."""
         return sum(self._left(name, cut) for name in self._parameters)
 
     def flops(self, cut: set[int]) -> int:
-        """The FLOPs of linear layers and convolutions that are left, for the example."""
+        """The FLOPs of linear layers and convolutions without the channels `cut`."""
         uses = self._channels.uses
         return sum(2 * use.positions * self._left(use.weight, cut) for use in uses)
 
@@ -78,7 +78,7 @@ class Sizes:
 
 
 class Choice:
-    """The prunable channels in the order of their |γ|, and how many go.
+    """The prunable channels in the order of their |γ|, and how many are cut.
 
     `gap` has the values on both sides of the natural gap of the model's |γ|.
     """
@@ -104,7 +104,7 @@ class Choice:
         return sum(self.width[root] for root in self.order)
 
     def cut(self, goal: Goal, sizes: Sizes) -> set[int]:
-        """The channels that go, so that the goal is met."""
+        """The channels to cut to reach the goal."""
         if goal.ratio is not None:
             most = math.floor(goal.ratio * self.total + 1e-9)
             count = self._bound(goal, lambda cut: self.gone(cut) <= most)
@@ -118,7 +118,7 @@ class Choice:
         return self._by_budget(measure, budget, goal)
 
     def gone(self, cut: set[int]) -> int:
-        """The number of γ that go with the channels `cut`."""
+        """The number of γ of the channels `cut`."""
         return sum(self.width[root] for root in cut)
 
     def _by_budget(self, measure: Callable[[set[int]], int], budget: float, goal: Goal) -> set[int]:
@@ -126,8 +126,8 @@ class Choice:
         smallest = measure(self._first(len(self.order), goal))
         if smallest > most:
             raise AnynormError(
-                f"at most {most:.0f} is below the {smallest} that remain when all that can be cut "
-                "is. Give more, or a smaller least=."
+                f"at most {most:.0f} cannot be reached: {smallest} remain when all prunable "
+                "channels are cut. Give a larger number, or a smaller least=."
             )
         if measure(set()) <= most:
             return set()
@@ -135,19 +135,19 @@ class Choice:
         return self._first(count, goal)
 
     def _bound(self, goal: Goal, holds: Callable[[set[int]], bool]) -> int:
-        """How many of the order can go at most while something holds that holds for none."""
+        """The largest number of channels, in order, for which the condition still holds."""
         counts = range(1, len(self.order) + 1)
         return bisect_left(counts, True, key=lambda count: not holds(self._first(count, goal)))
 
     def _first(self, count: int, goal: Goal) -> set[int]:
-        """The first `count` of the order, less what every layer keeps."""
+        """The first `count` channels in order, without those that every layer keeps."""
         cut = set(self.order[:count])
         for space in self.spaces:
             cut -= self._spared(space, cut, goal)
         return cut
 
     def _spared(self, space: Sequence[int], cut: set[int], goal: Goal) -> set[int]:
-        """The largest of those to be cut that a layer needs for its least number and multiple."""
+        """The largest channels to be cut that a layer keeps for its least number and multiple."""
         width = self.width[space[0]]
         step = goal.multiple // math.gcd(goal.multiple, width)
         kept = sum(root not in cut for root in space)
@@ -158,7 +158,7 @@ class Choice:
 
 
 def _scales(channels: Channels, state: State) -> dict[int, float]:
-    """The largest |γ| of each channel: it goes only where every normalizer lets it."""
+    """The largest |γ| of each channel: it is only cut if it is small in every normalizer."""
     found: dict[int, float] = {}
     for name in channels.scales:
         values = state[name].detach().abs().tolist()
@@ -168,14 +168,14 @@ def _scales(channels: Channels, state: State) -> dict[int, float]:
 
 
 def _widths(channels: Channels) -> dict[int, int]:
-    """How many γ each channel has."""
+    """The number of γ of each channel."""
     labels = torch.cat([channels.sites[name, 0] for name in channels.scales] or [torch.zeros(0)])
     values, counts = labels.unique(return_counts=True)
     return dict(zip(map(int, values.tolist()), counts.tolist(), strict=True))
 
 
 def _spaces(channels: Channels, order: Sequence[int]) -> list[list[int]]:
-    """Channels that lie at the same axes, as those of one layer do, each list in `order`."""
+    """Groups of channels on the same axes, such as those of one layer, each in `order`."""
     at: dict[int, list[tuple[str, int]]] = {root: [] for root in order}
     for site, labels in channels.sites.items():
         for root in labels.unique().tolist():
@@ -188,7 +188,7 @@ def _spaces(channels: Channels, order: Sequence[int]) -> list[list[int]]:
 
 
 def _threshold(gap: tuple[float, float] | None) -> float:
-    """The |γ| above the natural gap; raises `AnynormError` where there is none."""
+    """The |γ| above the natural gap; raises `AnynormError` if there is no gap."""
     if gap is None:
         raise AnynormError(
             "|γ| has no gap: no value is twice the one below it. Train with anynorm.slim first, or "

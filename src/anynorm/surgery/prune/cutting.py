@@ -1,4 +1,4 @@
-"""One model being cut: which channels are chosen, that the cut is sound, what is written down."""
+"""Cut one model: choose channels, check the cut, and write the log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAME = 1e-3
 
 
 class Cutting:
-    """A model, its channels, and how much of them is to go."""
+    """A model, its channels, and how many of them to cut."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Cutting:
         self.unsound: dict[int, str] = {}
 
     def run(self, absorb: bool) -> Plan:
-        """Cut the model itself; returns the plan that cuts a fresh copy so."""
+        """Cut the model itself; return the plan, which cuts a fresh model in the same way."""
         cut = self._sound(self._chosen())
         before = self.sizes.parameters(set())
         added: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class Cutting:
         return found
 
     def _sound(self, cut: set[int]) -> set[int]:
-        """Keep the layers whose code holds sizes as numbers, which a cut does not change."""
+        """Keep layers with constant sizes in their code, which a cut cannot change."""
         if self._wrong(cut) is None:
             return cut
         for space in self._choice().spaces:
@@ -99,11 +99,11 @@ class Cutting:
                 self.unsound |= dict.fromkeys(space, why)
         cut = self._chosen()
         if (why := self._wrong(cut)) is not None:
-            raise AnynormError(f"the cut model does not compute what the graph says: {why}")
+            raise AnynormError(f"the outputs of the cut model are wrong: {why}")
         return cut
 
     def _wrong(self, cut: set[int]) -> str | None:
-        """Why the cut model is not the model without those channels; None where it is."""
+        """Why the cut model differs from the model without these channels; None if it does not."""
         smaller = self._plan(cut).apply(self.model)
         try:
             found = self.trial.outputs(smaller)
@@ -175,7 +175,7 @@ class Cutting:
 
 
 def _with_frozen(channels: Channels, model: nn.Module) -> Channels:
-    """Take in the γ of frozen batch norms that are written as arithmetic, not as an operator."""
+    """Include the γ of frozen batch norms that are written as arithmetic, not as an operator."""
     names = [f"{norm.name}.weight" for norm in normalizers(model) if norm.constant]
     found = [name for name in names if (name, 0) in channels.sites]
     return replace(channels, scales=tuple(dict.fromkeys((*channels.scales, *found))))

@@ -1,4 +1,4 @@
-"""What is cut from which parameters, as data: written, read, and applied to a fresh model."""
+"""The plan of a pruning as data, which can be written, read, and applied to a fresh model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Cuts = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Which indices a pruning removes from which tensors.
+    """The indices that a pruning removes from each tensor.
 
     A plan holds no values: apply it to a fresh model, then load the state dict of the pruned one.
 
@@ -96,7 +96,7 @@ class Plan:
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan as JSON; the file is complete or absent at any moment.
+        """Write the plan as JSON; the file is always complete or absent.
 
         The file ends with a digest of its content, by which :meth:`read` knows a plan that lost a
         part: one that does not cut every tensor of a channel would leave a model that cannot run.
@@ -106,7 +106,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, most: int | None = None) -> Plan:
-        """Read what :meth:`write` wrote.
+        """Read a plan that :meth:`write` wrote.
 
         Args:
             path: the file.
@@ -133,7 +133,7 @@ class Plan:
         except _UNREADABLE as error:
             why = error.strerror if isinstance(error, OSError) else repr(error)
             raise AnynormError(
-                f"{str(path)!r} is no plan of pruning: {why}. Give a file that Plan.write or "
+                f"{str(path)!r} is not a plan of pruning: {why}. Give a file that Plan.write or "
                 "`anynorm prune --plan-out` wrote."
             ) from error
 
@@ -146,24 +146,24 @@ class Plan:
         return {"format": _FORMAT, "cuts": cuts, "shapes": shapes, "biases": list(self.biases)}
 
     def _check(self, found: Mapping[str, torch.Size], without: Collection[str] = ()) -> None:
-        """Raise `AnynormError` unless the whole plan fits what was `found`, before any cut."""
+        """Raise `AnynormError` unless the whole plan fits the tensors `found`, before any cut."""
         for name, shape in self.shapes.items():
             if name not in found or tuple(found[name]) != tuple(shape):
                 is_here = f"has shape {tuple(found[name])}" if name in found else "is missing"
                 raise AnynormError(
-                    f"the plan was made for another model: {name!r} {is_here}, and the plan is for "
-                    f"{tuple(shape)}. Apply it to the uncut model that it was made of."
+                    f"the plan was made for another model: {name!r} {is_here}, but the plan is for "
+                    f"{tuple(shape)}. Apply it to the uncut model for which it was made."
                 )
         for name, axes in self.cuts.items():
             for axis, cut in axes.items() if name not in without else ():
                 if problem := _problem(found.get(name), axis, cut):
                     raise AnynormError(
-                        f"the plan cuts {name!r} on axis {axis}, and {problem}. Apply it to the "
-                        "uncut model that it was made of."
+                        f"the plan cuts {name!r} on axis {axis}, but {problem}. Apply it to the "
+                        "uncut model for which it was made."
                     )
 
     def _check_layers(self, model: nn.Module) -> None:
-        """Raise `AnynormError` where a channel is cut from some tensors of its layer only."""
+        """Raise `AnynormError` if a channel is cut from only some tensors of its layer."""
         # By identity: a tied tensor is cut under all its names if it is under one.
         cut = {id(tensor): self.cuts[name] for name, tensor in _state(model) if name in self.cuts}
         for layer, module in model.named_modules():
@@ -182,14 +182,14 @@ class Plan:
                     )
 
     def _new_biases(self, model: nn.Module) -> dict[str, torch.Size]:
-        """The shapes of the biases that layers will get."""
+        """The shapes of the new biases of layers."""
         modules, found = dict(model.named_modules()), {}
         for name in self.biases:
             layer: Any = modules.get(name)
             if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
                 raise AnynormError(
-                    f"the plan gives {name!r} a bias, and the model has no such linear layer or "
-                    "convolution. Apply it to the uncut model that it was made of."
+                    f"the plan gives {name!r} a bias, but the model has no such linear layer or "
+                    "convolution. Apply it to the uncut model for which it was made."
                 )
             count = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
             found[f"{prefix(name)}bias"] = torch.Size([count])
@@ -197,7 +197,7 @@ class Plan:
 
 
 def prefix(layer: str) -> str:
-    """What stands before the names of a layer's own state."""
+    """The prefix of the names in a layer's state."""
     return f"{layer}." if layer else ""
 
 
@@ -207,7 +207,7 @@ def digest(plain: Mapping[str, Any]) -> str:
 
 
 def _by_channel(layer: Any) -> Iterator[tuple[str, Tensor, int]]:
-    """The tensors that hold something for each channel that a layer gives out, and their axes."""
+    """The tensors with values for each output channel of a layer, and their axes."""
     held: dict[str, Any] = {**layer._parameters, **layer._buffers}
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     known = isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))
@@ -220,7 +220,7 @@ def _by_channel(layer: Any) -> Iterator[tuple[str, Tensor, int]]:
 
 
 def _problem(shape: torch.Size | None, axis: int, cut: tuple[int, ...]) -> str:
-    """Why these indices cannot be cut from something of this shape; "" if they can."""
+    """Why these indices cannot be cut from a tensor of this shape; "" if they can."""
     if shape is None:
         return "the model has nothing of that name"
     if not 0 <= axis < len(shape):
@@ -250,7 +250,7 @@ def _without(tensor: Tensor, axes: Mapping[int, tuple[int, ...]]) -> Tensor:
 
 
 def _replace(model: nn.Module, old: Tensor, new: Tensor) -> None:
-    """Put `new` wherever the model holds `old`, and tell the modules."""
+    """Replace `old` by `new` everywhere in the model, and update the modules' sizes."""
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     for module in model.modules():
@@ -262,7 +262,7 @@ def _replace(model: nn.Module, old: Tensor, new: Tensor) -> None:
 
 
 def _tell(module: Any, key: str, new: Tensor) -> None:
-    """Bring the sizes that a module notes of itself in line with its new state."""
+    """Update the sizes in a module's attributes to its new state."""
     if isinstance(module, nn.modules.conv._ConvNd):
         if key == "weight":
             _tell_convolution(module, new)

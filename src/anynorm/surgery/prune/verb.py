@@ -1,4 +1,4 @@
-"""Cut channels of small γ, so that the accuracy stays without fine-tuning."""
+"""Cut channels with small γ, and keep the accuracy without fine-tuning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Pruned", "prune"]
 
 @dataclass(frozen=True)
 class Pruned(Result[Model]):
-    """What :func:`prune` returns.
+    """The result of :func:`prune`.
 
     Args:
         model: the pruned model.
@@ -57,7 +57,7 @@ def prune(
     inplace: bool = False,
     tolerance: float | None = None,
 ) -> Pruned[Model]:
-    """Cut the channels whose γ is smallest, with all that belongs to them.
+    """Cut the channels with the smallest |γ|, with everything that belongs to them.
 
     Say how much to cut in one way: `ratio`, `parameters`, `flops` or `gap`.
 
@@ -72,18 +72,18 @@ def prune(
     Args:
         model: the model.
         example: an input, as a loader gives it.
-        ratio: the share of all prunable channels that goes.
+        ratio: the share of all prunable channels to cut.
         parameters, flops: the most that may remain: a share, or a number above 1.
-        gap: whether what lies below the natural gap of |γ| goes, which training with
+        gap: whether to cut all channels below the natural gap of |γ|, which training with
             :func:`anynorm.slim` makes.
         recalibrate: batches from which the statistics are recomputed after the cut.
-        absorb: whether the constant φ(β) that a cut channel gave to the next layer is added to that
-            layer, exactly but at zero-padded borders.
-        least: the fewest channels that every layer keeps.
+        absorb: whether to add the constant φ(β) of a cut channel to the next layer; this is exact
+            except at zero-padded borders.
+        least: the smallest number of channels that every layer keeps.
         multiple: the number of channels that every layer keeps is a multiple of this.
         ignore: the layers that keep all channels (see :mod:`anynorm.surgery.names`).
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
-        inplace: whether the model itself is changed, and not a copy.
+        inplace: whether to change the model itself instead of a copy.
         tolerance: the largest relative difference of the outputs on the example; above it
             everything is undone.  None allows any.
 
@@ -91,8 +91,8 @@ def prune(
         The model, the receipt and the plan, which cuts a fresh model in the same way.
 
     Raises:
-        AnynormError: The goal cannot be met, the model cannot be copied, called or traced, or it
-            has no γ to go by.
+        AnynormError: The goal cannot be reached, the model cannot be copied, called or traced, or
+            it has no γ for single channels.
 
     Example:
         >>> block = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()

@@ -1,4 +1,4 @@
-"""Weights in files: read without running anything, fitted into a model, written as safetensors."""
+"""Weights in files: read without running code, load into a model, write as safetensors."""
 
 from anynorm.surgery.weights.fit import load_into, shapes
 from anynorm.surgery.weights.read import load_state

@@ -1,4 +1,4 @@
-"""Weights from a file put into a model that they fit in every name, shape and value."""
+"""Load weights from a file into a model, if every name, shape and value fits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def load_into(
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the shape of everything that weights for `model` must hold, by name.
+    """Return the shapes of all tensors that weights for `model` must have, by name.
 
     >>> shapes(nn.Linear(3, 2))
     {'weight': (2, 3), 'bias': (2,)}
@@ -85,7 +85,7 @@ def _is_count(name: str) -> bool:
 
 
 def _with_ties(values: _State, own: _State) -> dict[str, Tensor]:
-    """Add the names of tied weights that the file has under another name."""
+    """Add missing names of tied weights that the file has under another name."""
     first = first_names(own)
     known = {first[name]: value for name, value in values.items()}
     found = {name: known.get(first[name]) for name in own}
@@ -100,7 +100,7 @@ def _lacking(missing: list[str], unexpected: list[str]) -> Iterator[str]:
 
 
 def _misfits(values: _State, own: _State) -> Iterator[str]:
-    """What has another shape, or numbers of another kind."""
+    """Describe tensors with a wrong shape or type."""
     there = {name: own[name] for name in values if not is_lazy(own[name])}
     off = [name for name, tensor in there.items() if _form(tensor) != _form(values[name])]
     for name in off[:_MOST]:
@@ -133,7 +133,7 @@ def _described(tensor: Tensor) -> str:
 
 
 def _untied(values: _State, own: _State) -> Iterator[str]:
-    """Names of one weight in the model that the file gives different values."""
+    """Find names of one tied weight for which the file has different values."""
     first = first_names(own)
     off = [n for n, value in values.items() if not _same(values.get(first[n], value), value)]
     if off:
@@ -151,8 +151,8 @@ def _check_finite(values: _State, path: str | os.PathLike[str]) -> None:
     off = [name for name, value in values.items() if not _is_finite(value)]
     if off:
         raise AnynormError(
-            f"the weights {os.fspath(path)!r} hold NaN or infinite values in {len(off)}: "
-            f"{listed(off)}. Take an earlier checkpoint, or allow them with finite=False "
+            f"the weights {os.fspath(path)!r} have NaN or infinite values in {len(off)}: "
+            f"{listed(off)}. Use an earlier checkpoint, or allow them with finite=False "
             "(--allow-non-finite)."
         )
 

@@ -1,4 +1,4 @@
-"""The names of weights, without what wrappers of a model put before them."""
+"""The names of weights, without the prefixes of wrappers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AVERAGED = "n_averaged"
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name and the model's own, as it is outside of wrappers.
+    """Map each name to the model's own name without wrappers.
 
     `torch.compile` puts "_orig_mod." before the names of what it wraps, `DistributedDataParallel`
     and `AveragedModel` put "module." before all; the count of the latter is left out.
@@ -35,7 +35,7 @@ def _wrapped(names: Iterable[str]) -> bool:
 
 
 def prefix_hint(missing: list[str], unexpected: list[str]) -> str:
-    """Say so where the names would fit but for something before all of them.
+    """Return a hint if the names would fit without a common prefix.
 
     >>> prefix_hint(["weight"], ["backbone.weight"])
     " Without 'backbone.' the file's names fit: it holds a larger model, of which yours is a part."
@@ -51,7 +51,7 @@ def prefix_hint(missing: list[str], unexpected: list[str]) -> str:
 
 
 def _before(short: list[str], long: list[str]) -> str | None:
-    """What stands before most of the `short` names in the `long` ones."""
+    """The prefix of most of the `short` names in the `long` ones."""
     ends = set(short)
     found = Counter(
         name[: -len(end)]

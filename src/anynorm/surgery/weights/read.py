@@ -1,4 +1,4 @@
-"""A state dict from a file, without running anything that the file holds."""
+"""Read a state dict from a file, without running code in the file."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _checkpoint(file: Path, key: str | None, unpacked: int | None) -> Mapping[st
 
 
 def _check_unpacked(file: Path, most: int | None) -> None:
-    """Raise `AnynormError` for a compressed file that unpacks to more than it may."""
+    """Raise `AnynormError` if a compressed file unpacks to more than is allowed."""
     try:
         with zipfile.ZipFile(file) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
@@ -119,9 +119,9 @@ def _check_unpacked(file: Path, most: int | None) -> None:
     bound = max(_TIMES * size, _SMALL) if most is None else most
     if total > bound:
         raise AnynormError(
-            f"the weights {str(file)!r}, a file of {size} bytes, unpack to {total}, which is more "
-            f"than the {bound} that they may: such files can be made to keep a reader busy. If "
-            f"you know where it comes from, allow it with unpacked={total} (--unpacked {total})."
+            f"the weights {str(file)!r}, a file of {size} bytes, unpack to {total} bytes; at most "
+            f"{bound} are allowed, because a file can be made to exhaust memory. If you trust its "
+            f"source, allow it with unpacked={total} (--unpacked {total})."
         )
 
 
@@ -144,7 +144,7 @@ def _reason(error: Exception) -> str:
 
 
 def _state(held: Any, file: Path) -> Mapping[str, Tensor]:
-    """The state dict in what a checkpoint holds."""
+    """Find the state dict in a checkpoint."""
     for _ in range(_DEEPEST):
         entries = held if isinstance(held, Mapping) else {}
         inner = _chosen(entries, file)
@@ -152,7 +152,7 @@ def _state(held: Any, file: Path) -> Mapping[str, Tensor]:
             return _checked(held, entries, file)
         held = inner
     raise AnynormError(
-        f"the weights {str(file)!r} are no state dict: it would lie more than {_DEEPEST} "
+        f"the weights {str(file)!r} are not a state dict: they are nested more than {_DEEPEST} "
         f"levels deep. {_ADVICE}"
     )
 
@@ -167,7 +167,7 @@ def _chosen(entries: Mapping[Any, Any], file: Path) -> Mapping[Any, Any] | None:
         return entries[usual[0]]  # type: ignore[no-any-return]
     if len(others) > 1:
         raise AnynormError(
-            f"the weights {str(file)!r} hold several state dicts: {listed(others)}. Choose one "
+            f"the weights {str(file)!r} have several state dicts: {listed(others)}. Choose one "
             f"with key={others[0]!r} (--weights-key {others[0]})."
         )
     return entries[others[0]] if others else None
@@ -194,15 +194,15 @@ def _say_what_is_left(taken: str, others: Sequence[str], file: Path) -> None:
 def _checked(held: Any, entries: Mapping[Any, Any], file: Path) -> Mapping[str, Tensor]:
     if others := [name for name, value in entries.items() if not _is_named(name, value)]:
         raise AnynormError(
-            f"the weights {str(file)!r} are no state dict: {listed(others)} in it are no named "
+            f"the weights {str(file)!r} are not a state dict: {listed(others)} in it are not named "
             f"tensors. {_ADVICE}"
         )
     if not entries:
         kind = "nothing" if isinstance(held, Mapping) else f"a {type(held).__name__}"
-        raise AnynormError(f"the weights {str(file)!r} hold {kind}, no state dict. {_ADVICE}")
+        raise AnynormError(f"the weights {str(file)!r} have {kind}, not a state dict. {_ADVICE}")
     if empty := [name for name, value in entries.items() if value.is_meta]:
         raise AnynormError(
-            f"the weights {str(file)!r} hold no values for {listed(empty)}: these tensors are on "
+            f"the weights {str(file)!r} have no values for {listed(empty)}: these tensors are on "
             "the meta device. Save the model after its weights were loaded."
         )
     return entries

@@ -1,4 +1,4 @@
-"""Which names of a state dict hold one tensor."""
+"""Find the names of a state dict that share one tensor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _identity(name: str, value: object) -> Hashable:
-    """What only tied tensors have in common; what has no memory of its own is tied to nothing."""
+    """A key that only tied tensors share; a tensor without memory is tied to nothing."""
     if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta:
         return name
     if value.layout != torch.strided or not value.numel():

@@ -1,4 +1,4 @@
-"""A model's weights in a safetensors file, tied ones once."""
+"""Write a model's weights to a safetensors file, tied ones once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def save_state(model: nn.Module, path: str | os.PathLike[str]) -> None:
     check_model("save_state", model)
     state = model.state_dict()
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise AnynormError(f"{listed(others)} of the model are no tensors; safetensors holds none.")
+        raise AnynormError(
+            f"{listed(others)} of the model are not tensors; safetensors only stores tensors."
+        )
     first = first_names(state)
     tied = {name: one for name, one in first.items() if name != one}
     try:
@@ -61,14 +63,14 @@ def check_weights(path: str | os.PathLike[str]) -> None:
     """Raise `AnynormError` if weights cannot be written to `path`."""
     if Path(path).suffix != ".safetensors":
         raise AnynormError(
-            f"the weights {os.fspath(path)!r}: they are written as safetensors, which nothing has "
-            f"to be run to read; name the file {str(Path(path).with_suffix('.safetensors'))!r}."
+            f"the weights {os.fspath(path)!r}: they are written as safetensors, which can be read "
+            f"without running code; name the file {str(Path(path).with_suffix('.safetensors'))!r}."
         )
     check_target(path, "weights file")
 
 
 def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU of which no two share memory."""
+    """Copy tensors to the CPU, so that no two share memory."""
     used: set[int] = set()
     for name, tensor in state.items():
         plain = tensor.detach().cpu().contiguous()
