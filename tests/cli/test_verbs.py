@@ -138,7 +138,7 @@ def test_what_was_rolled_back_is_not_written(
     words = "fold --model nets:net --data nets:pairs --tolerance 1e-30"
     assert run(f"{words} --out a.safetensors --receipt a.json") == 1
     shown = capsys.readouterr()
-    assert "rolled back: the model is as it was" in shown.out
+    assert "rolled back: the change was undone" in shown.out
     assert "no weights were written" in shown.err
     assert json.loads(Path("a.json").read_text())["rolled_back"] is True
     assert not Path("a.safetensors").exists()
