@@ -44,7 +44,7 @@ def _backend(x: Tensor, call: NormCall) -> Backend:
         need_axes(x, call.plan)
     else:
         need_statistics(x, call.plan, call.sizes)
-        if call.mask is None and (operator := _operator(x, call)):
+        if call.mask is None and spec.is_plain and (operator := _operator(x, call)):
             return operator
     if spec.whitens:
         return whitening.run
