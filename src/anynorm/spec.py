@@ -143,7 +143,7 @@ class Learned:
         gain: whether γ is one number for each "channel", one "scalar" for all, or "none" (γ = 1).
         offset: γ is stored as a parameter w with γ = `offset` + w.
         start: where γ starts: at "one", or at the "root" of the number of channels.
-        bias: whether there is β; None for one where there is γ and μ is subtracted.
+        bias: whether there is β; None for one where there is γ, and μ is subtracted of inputs.
 
     Raises:
         UnknownNameError: `gain` or `start` is none of the above.
@@ -317,12 +317,17 @@ class Spec:
         for name, answer in answers.items():
             object.__setattr__(self, name, answer)
         if self.learned.bias is None:
-            bias = self.center and self.learned.gain != "none"
+            bias = self.center and self.learned.gain != "none" and self.on == "input"
             object.__setattr__(self, "learned", replace(self.learned, bias=bias))
         if self.whitens and not any(p.name == "c" and not p.shared for p in self.pattern.parts):
             raise AnynormError(
                 f"whitening mixes the channels of a group, and pattern '{self.pattern}' has no "
                 "unbracketed axis 'c'. Try '[n] (g c) [...]'."
+            )
+        if self.on != "input" and (self.learned.gain != "channel" or self.learned.offset):
+            raise AnynormError(
+                f"γ of a normalizer of the {self.on} is one number for each unit, which starts at "
+                "the σ of its weights. Leave learned= out."
             )
         self._check_dialect()
         if self.source != "batch" and not self.pools_batch:

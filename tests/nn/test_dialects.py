@@ -75,6 +75,29 @@ def test_epsilon_is_the_least_norm():
     assert sigma.flatten().tolist() == [5.0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("learned", [Learned(offset=1.0), Learned("scalar", offset=1.0)])
+@pytest.mark.parametrize(
+    ("pattern", "scale"),
+    [("[n] c [...]", "std"), ("n (g [c]) [...]", "rms"), ("[n] (g c) [...]", "zca")],
+)
+def test_any_pattern_may_store_gamma_less_one(pattern, scale, learned, dtype):
+    sizes = {"g": 2} if "g" in pattern else {}
+    stored, plain = (
+        anynorm.Norm(Spec.of(pattern, scale=scale, learned=what), 4, dtype=dtype, **sizes)
+        for what in (learned, Learned())
+    )
+    with torch.no_grad():
+        stored.weight.fill_(0.5)
+        plain.weight.fill_(1.5)
+    x = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for training in (True, False):
+        y, expected = stored.train(training)(x), plain.train(training)(x)
+        assert y.dtype == dtype
+        precision = torch.finfo(dtype).eps  # each rounds once or twice
+        torch.testing.assert_close(y, expected, rtol=2 * precision, atol=2 * precision)
+
+
 def test_dialects_take_the_mean_as_well():
     spec = Spec.of("n (g [c]) [...]", dialect=Dialect(statistics="float32", cast="before"))
     x = 3 + torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -89,6 +112,7 @@ def test_dialects_take_the_mean_as_well():
         (lambda: Spec.of("[n] c", dialect=Dialect(cast="before")), "of the values of each sample"),
         (lambda: Spec.of("... [c]", dialect=Dialect(eps="max")), "center=False and scale='norm'"),
         (lambda: Dialect(eps="outside"), r"no Dialect\.eps named 'outside'"),
+        (lambda: Spec.of("o [i]", on="weight", learned=Learned("none")), "Leave learned= out"),
         (lambda: Learned("chanel"), 'Did you mean "channel"'),
         (lambda: anynorm.Norm(Spec.of("[n] c"), 4, scale="rms"), "scale= came with a Spec"),
     ],
