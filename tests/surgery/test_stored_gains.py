@@ -73,8 +73,18 @@ def test_gamma_is_read_as_it_multiplies():
     (gammas,) = Gammas.of(made).values.values()
     assert gammas == pytest.approx((1 + made[1].weight).tolist())
     assert not Gammas.of(model(STORED["one γ"])).values
-    with pytest.raises(anynorm.AnynormError, match="trainable γ"):
+    with pytest.raises(anynorm.AnynormError, match=r"trainable γ.*stored as 1 \+ w"):
         anynorm.slim(made, torch.optim.SGD(made.parameters(), 0.1))
+
+
+def test_prunes_where_gamma_is_a_parameter(kind):
+    made = model(STORED[kind])
+    if kind == "renorm":
+        assert anynorm.prune(made, EXAMPLE, ratio=0.5).model[1].channels == (2,)
+    else:
+        reason = r"stored as 1 \+ w" if kind == "1 + w" else "one γ for all"
+        with pytest.raises(anynorm.AnynormError, match=f"no channel that can be cut.*{reason}"):
+            anynorm.prune(made, EXAMPLE, ratio=0.5)
 
 
 def test_gamma_stays_the_same_between_layers_that_store_it_differently():
