@@ -104,3 +104,5 @@ def test_renorm_keeps_the_moments_of_batch_norm_and_none_of_its_invariances():
     assert (spec.pools_batch, spec.estimates_population, spec.keeps_moments) == (True,) * 3
     assert not any(spec.invariances)
     assert spec.tuned(d_max=1.0).source == Renorm(r_max=2.0, d_max=1.0)
+    with pytest.raises(UnknownNameError, match='Did you mean "d_max"'):
+        spec.tuned(dmax=1.0)

@@ -12,7 +12,7 @@ Where no dialect says otherwise, ``σ = sqrt(s² + ε)`` for the scale ``s`` tha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from types import NoneType
 from typing import Any, Literal, NamedTuple
 
@@ -253,6 +253,11 @@ class Invariances(NamedTuple):
     weight_shift: bool
 
 
+def _constants(part: object) -> tuple[Field[Any], ...]:
+    """The arguments that a scale or a source was made with."""
+    return tuple(f for f in fields(part) if f.init) if is_dataclass(part) else ()
+
+
 Source = Literal["batch"] | Renorm
 _PLAIN_DIALECT = Dialect()
 
@@ -411,23 +416,44 @@ class Spec:
     def tuned(self, **constants: Any) -> Spec:
         """Return the specification with other constants of its scale or its source.
 
-        >>> Spec.of("[n] c", scale="lp").tuned(p=3.0).scale.p
-        3.0
+        Args:
+            constants: the values by the names of the arguments of :class:`Scale` or
+                :class:`Renorm`.
+
+        Returns:
+            The specification.
+
+        Raises:
+            UnknownNameError: Neither has a constant of that name.
+            AnynormError: A value does not fit.
+
+        Example:
+            >>> Spec.of("[n] c", scale="lp").tuned(p=3.0).scale.p
+            3.0
         """
-        changed: dict[str, Any] = {}
-        for name in ("scale", "source"):
-            part = getattr(self, name)
-            own = {key: value for key, value in constants.items() if hasattr(part, key)}
-            if own:
-                changed[name] = replace(part, **own)
-        return replace(self, **changed)
+        spec = self
+        for name, value in constants.items():
+            parts = {key: getattr(spec, key) for key in ("scale", "source")}
+            known = {f.name: key for key, part in parts.items() for f in _constants(part)}
+            if name not in known:
+                raise UnknownNameError(f"constant of '{self.pattern}'", name, known)
+            part = known[name]
+            spec = replace(spec, **{part: replace(parts[part], **{name: value})})
+        return spec
 
     def normalizes_as(self, other: Spec) -> bool:
-        """Return whether both are one normalizer, which γ and β each may have or lack.
+        """Return whether both are one normalizer, with or without γ and β.
 
-        >>> plain = Spec.of("n c [...]", learned=Learned("none"))
-        >>> plain.normalizes_as(Spec.of("n c [...]"))
-        True
+        Args:
+            other: the other specification.
+
+        Returns:
+            Whether they differ in nothing but that one lacks γ, β or both.
+
+        Example:
+            >>> plain = Spec.of("n c [...]", learned=Learned("none"))
+            >>> plain.normalizes_as(Spec.of("n c [...]"))
+            True
         """
         mine, its = self.learned, other.learned
         gain = its.gain if "none" in (mine.gain, its.gain) else mine.gain
