@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from anynorm.activations import ACTIVATIONS
 from anynorm.catalogue import catalogue
+from anynorm.spec import Renorm
 
 EPS = 1e-5
 Shape = tuple[int, ...]
@@ -65,12 +66,16 @@ def response(x: Tensor) -> Tensor:
     return x / (x.square().mean(positions(x.ndim), keepdim=True) + 1e-6).sqrt()
 
 
-def renorm(x: Tensor, r_max: float = 1.01, d_max: float = 0.001) -> Tensor:
-    """Corrected towards the running statistics of a fresh layer, mean 0 and variance 1."""
-    var, mean = torch.var_mean(x.detach(), all_but_channels(x.ndim), correction=0, keepdim=True)
-    r = ((var + EPS) / (1 + EPS)).sqrt().clamp(1 / r_max, r_max)
-    d = (mean / math.sqrt(1 + EPS)).clamp(-d_max, d_max)
-    return r * F.batch_norm(x, None, None, training=True, eps=EPS) + d
+def corrected(unit: Tensor, x: Tensor, dims: Shape, limits: Renorm) -> Tensor:
+    """Batch renorm by the running statistics of a fresh layer, mean 0 and variance 1."""
+    var, mean = torch.var_mean(x.detach(), dims, correction=0, keepdim=True)
+    r = ((var + EPS) / (1 + EPS)).sqrt().clamp(1 / limits.r_max, limits.r_max)
+    return r * unit + (mean / math.sqrt(1 + EPS)).clamp(-limits.d_max, limits.d_max)
+
+
+def renorm(x: Tensor) -> Tensor:
+    unit = F.batch_norm(x, None, None, training=True, eps=EPS)
+    return corrected(unit, x, all_but_channels(x.ndim), Renorm(1.01, 0.001))
 
 
 def linf(x: Tensor) -> Tensor:

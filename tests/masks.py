@@ -1,6 +1,7 @@
 """Masks, and the formula applied to each set of values that count by itself."""
 
 import torch
+from entries import corrected
 
 from anynorm import functional as F
 from anynorm.activations import ACTIVATIONS
@@ -61,15 +62,7 @@ def _unit(layer, values):
     own = layer.spec
     spec = Spec.of("... [c]", center=own.center, scale=own.scale, dialect=own.dialect)
     unit = F.normalize(values[None], spec, eps=layer.eps)[0]
-    return unit if own.source == "batch" else _corrected(unit, values, layer)
-
-
-def _corrected(unit, values, layer):
-    """Batch renorm by the running statistics of a fresh layer, mean 0 and variance 1."""
-    limits, sigma = layer.spec.source, (1 + layer.eps) ** 0.5
-    var, mean = torch.var_mean(values.detach(), correction=0)
-    r = ((var + layer.eps).sqrt() / sigma).clamp(1 / limits.r_max, limits.r_max)
-    return r * unit + (mean / sigma).clamp(-limits.d_max, limits.d_max)
+    return unit if own.source == "batch" else corrected(unit, values, (0,), own.source)
 
 
 def _moments(layer, values):
