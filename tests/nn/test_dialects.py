@@ -1,5 +1,7 @@
 """The rounding of model code, and where ε stands."""
 
+import importlib
+
 import load_benchmarks  # noqa: F401 - makes `benchmarks` importable
 import pytest
 import torch
@@ -121,3 +123,18 @@ def test_what_does_not_go_together(build, message):
     error = UnknownNameError if "named" in message or "Did" in message else AnynormError
     with pytest.raises(error, match=message):
         build()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("name", "family"), [("gemma-rms", "Gemma"), ("llama-rms", "Llama")])
+def test_transformers_itself(name, family, dtype):
+    pytest.importorskip("transformers")
+    at = f"transformers.models.{family.lower()}.modeling_{family.lower()}"
+    theirs = getattr(importlib.import_module(at), f"{family}RMSNorm")(96).to(dtype)
+    with torch.no_grad():
+        theirs.weight += torch.randn(96)
+    (ours, _), x, dy = both(name, dtype)
+    ours.load_state_dict(theirs.state_dict())
+    for found, expected in zip(results(ours, x, dy), results(theirs, x, dy), strict=True):
+        assert torch.equal(found, expected)
