@@ -11,11 +11,20 @@ from torch import Tensor
 
 from anynorm.ops import formula
 from anynorm.ops.types import Affine, Epilogue, Statistic
-from anynorm.spec import Dialect
+from anynorm.spec import Dialect, Spec
 
-__all__ = ["differs", "standardize", "variance"]
+__all__ = ["as_usual", "differs", "standardize", "variance"]
 
 _SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+
+
+def as_usual(spec: Spec, x: Tensor) -> bool:
+    """Whether nothing but γ tells a specification from a plain one for `x`.
+
+    In 16 bits γ may be wider than torch's operators take it.
+    """
+    alike = spec.source == "batch" and spec.dialect.eps == "inside"
+    return alike and x.dtype not in _SIXTEEN_BITS
 
 
 def differs(dialect: Dialect, x: Tensor) -> bool:
