@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from anynorm import nn as own
 from anynorm.surgery.affine import eps_of
@@ -119,9 +119,6 @@ def frozen(norm: Normalizer, *, affine: bool = True) -> own.FrozenBatchNorm:
     new.running_var.copy_(module.running_var)
     for name, value in (("weight", gain), ("bias", shift)):
         if value is not None:
-            setattr(new, name, value if new.trainable else _constant(value, new.running_mean))
+            constant = value.detach().to(getattr(module, name)).expand(norm.channels).clone()
+            setattr(new, name, value if new.trainable else constant)
     return new
-
-
-def _constant(value: Tensor, like: Tensor) -> Tensor:
-    return value.detach().to(like).expand(like.shape).clone()
