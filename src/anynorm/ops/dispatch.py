@@ -9,6 +9,7 @@ from torch import Tensor
 from anynorm.ops.backends import affine, eager, masked, torch_operators, whitening
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_axes, need_statistics
+from anynorm.ops.dialects import as_usual
 
 __all__ = ["Backend", "run"]
 
@@ -44,7 +45,8 @@ def _backend(x: Tensor, call: NormCall) -> Backend:
         need_axes(x, call.plan)
     else:
         need_statistics(x, call.plan, call.sizes)
-        if call.mask is None and (operator := _operator(x, call)):
+        usual = spec.is_plain or as_usual(spec, x)
+        if usual and call.mask is None and (operator := _operator(x, call)):
             return operator
     if spec.whitens:
         return whitening.run

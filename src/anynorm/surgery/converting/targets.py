@@ -164,15 +164,23 @@ def _carry_affine(norm: Normalizer, new: Any) -> bool:
             if getattr(new, name, None) is not None:
                 setattr(new, name, None)
         elif getattr(getattr(new, name, None), "shape", None) == value.shape:
-            setattr(new, name, _parameter(value))
+            offset = _offset(new) if name == "weight" else 0.0
+            setattr(new, name, _parameter(value - offset if offset else value, getattr(new, name)))
         else:
             fits = False
     return fits
 
 
-def _parameter(value: Tensor) -> nn.Parameter:
+def _offset(new: nn.Module) -> float:
+    """The constant that the new layer adds to its parameter for γ."""
+    return new.spec.learned.offset if isinstance(new, own.Norm) else 0.0
+
+
+def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
     """The parameter itself; a buffer of a frozen layer becomes a new parameter."""
-    return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
+    if isinstance(value, nn.Parameter):
+        return value
+    return nn.Parameter(value.detach().to(like, copy=True))
 
 
 def _groups(to: str) -> int:
