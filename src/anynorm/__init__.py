@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from anynorm.surgery.freeze import freeze
     from anynorm.surgery.prune import prune
     from anynorm.surgery.recalibrate import recalibrate
+    from anynorm.surgery.recognize import recognize
     from anynorm.surgery.slim import slim
 
 __version__ = "0.1.0"
@@ -95,6 +96,7 @@ __all__ = [
     "normalized",
     "prune",
     "recalibrate",
+    "recognize",
     "reference",
     "slim",
     "study",
@@ -110,7 +112,7 @@ _LATE = {
     "study": ("anynorm.study.api", "study"),
     "surgery": ("anynorm.surgery", ""),
 }
-_VERBS = ("convert", "fold", "freeze", "prune", "recalibrate", "slim")
+_VERBS = ("convert", "fold", "freeze", "prune", "recalibrate", "recognize", "slim")
 _LATE.update({verb: ("anynorm.surgery", verb) for verb in _VERBS})
 
 

@@ -8,6 +8,7 @@ from anynorm.surgery.normalizers import NORMALIZERS
 from anynorm.surgery.prune import Plan, Pruned, prune
 from anynorm.surgery.recalibrate import recalibrate
 from anynorm.surgery.receipt import Difference, Note, Receipt, Result
+from anynorm.surgery.recognize import Recognition, recognize
 from anynorm.surgery.replace import replace_norms
 from anynorm.surgery.slim import Slim, slim
 from anynorm.surgery.walk import Place, put, walk
@@ -22,6 +23,7 @@ __all__ = [
     "Plan",
     "Pruned",
     "Receipt",
+    "Recognition",
     "Result",
     "Slim",
     "convert",
@@ -32,6 +34,7 @@ __all__ = [
     "prune",
     "put",
     "recalibrate",
+    "recognize",
     "replace_norms",
     "save_state",
     "slim",
