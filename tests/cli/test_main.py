@@ -51,8 +51,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("study --seeds x", "`anynorm study`: argument --seeds: invalid int value: 'x'. "),
         ("study --norms", "`anynorm study`: argument --norms: expected at least one argument. "),
         ("fold --data digits", "the following arguments are required: --model. `anynorm fold"),
-        ("study --model own.models.net", "A factory of yours follows a colon: own.models:net."),
-        ("bench --only (", "--only '(' is no regular expression: "),
+        ("study --model own.models.net", "Write your own factory after a colon: own.models:net."),
+        ("bench --only (", "--only '(' is not a regular expression: "),
         ("--verison", "`anynorm` has no option '--verison'. Did you mean \"--version\"?"),
     ],
 )

@@ -128,7 +128,7 @@ def test_interrupted_study(
 ) -> None:
     status, _ = call(monkeypatch, "study", interrupted=True)
     assert status == 130
-    assert "the same command resumes" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
 def test_study_interrupted_before_its_first_run(
@@ -139,7 +139,9 @@ def test_study_interrupted_before_its_first_run(
 
     monkeypatch.setattr("anynorm.study.api.study", study)
     assert cli.main(["study"]) == 130
-    assert capsys.readouterr().err == "anynorm: interrupted; the same command resumes.\n"
+    assert (
+        capsys.readouterr().err == "anynorm: interrupted; run the same command again to resume.\n"
+    )
 
 
 def test_warnings_are_one_line(

@@ -106,7 +106,7 @@ def test_the_receipt_is_printed_and_both_files_are_written(
     assert json.loads(Path("new/a.json").read_text())["changed"][0]["layer"] == "1"
     folded = fold(model_from("nets:net").eval(), torch.randn(2, 1, 6, 6)).model
     load_into(folded, "new/a.safetensors")
-    assert "They fit a model that was changed in the same way" in shown
+    assert "They load into a model that was changed in the same way" in shown
 
 
 def test_recalibrated_weights_fit_the_same_factory(
@@ -115,7 +115,7 @@ def test_recalibrated_weights_fit_the_same_factory(
     save_state(model_from("nets:net"), "a.safetensors")
     words = "recalibrate --model nets:net --weights a.safetensors --data nets:pairs"
     assert run(f"{words} --out b.safetensors") == 0
-    assert "They fit a model that was changed" not in capsys.readouterr().out
+    assert "They load into a model that was changed" not in capsys.readouterr().out
     before, after = load_state("a.safetensors"), load_state("b.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}

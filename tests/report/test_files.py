@@ -121,10 +121,10 @@ def test_reading_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     file = tmp_path / "a.json"
     file.write_text("äbc", "utf-8")
     assert read_bounded(file, 4) == "äbc"
-    with pytest.raises(AnynormError, match=r"a.json' is larger than the 3 bytes"):
+    with pytest.raises(AnynormError, match=r"a.json' is larger than the limit of 3 bytes"):
         read_bounded(file, 3)
     monkeypatch.setattr("anynorm.report.files.MOST", 3)
-    with pytest.raises(AnynormError, match="larger than the 3 bytes"):
+    with pytest.raises(AnynormError, match="larger than the limit of 3 bytes"):
         read_bounded(file)
     with pytest.raises(FileNotFoundError):
         read_bounded(tmp_path / "none")

@@ -114,7 +114,9 @@ def test_an_empty_store_shows_nothing() -> None:
 def test_failed_runs_are_named_with_the_last_line_of_their_reason() -> None:
     failures = [("mlp, batch (seed 0)", "Traceback\n[red]ValueError[/red]: small")] * 2
     found = build([record()], title="t", command="", planned=3, failures=failures)
-    assert "2 failed, mlp, batch (seed 0) first: [red]ValueError[/red]: small" in shown(found)
+    assert "2 failed, the first is mlp, batch (seed 0): [red]ValueError[/red]: small" in shown(
+        found
+    )
 
 
 def test_a_study_that_grew_says_why_it_stopped(evidence: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def test_the_package_can_be_called(folder: Path) -> None:
         ({"workers": 0}, "workers is 0"),
         ({"batch": 5000}, "larger than the training set"),
         ({"refine": -1}, "refine is -1"),
-        ({"norms": [None]}, "normalizer None is no text"),
+        ({"norms": [None]}, "normalizer None is not a text"),
         ({"store": "/dev/null/store"}, "the store '/dev/null/store' cannot be written"),
         (
             {"store": "/dev/null/store", "report": "/dev/null/store/report.html"},

@@ -112,16 +112,16 @@ def test_a_users_model_of_sequences_passes(tmp_path: Path, monkeypatch: pytest.M
         ({"batch": 1}, "batch in mlp-relu"),
         (
             {"subject": "check_models:few_classes"},
-            r"60 samples has shape \(60, 6\).*10 classes or more.*give targets that are floats",
+            r"60 samples has shape \(60, 6\).*10 classes or more.*give float targets",
         ),
         ({"subject": "check_models:images"}, r"it must be \(samples, classes\)"),
         ({"subject": "check_models:wrong_input"}, r"shape \(60, 1, 8, 8\) raised RuntimeError"),
-        ({"subject": "check_models:Pair"}, "gave a tuple; its output must be one tensor"),
+        ({"subject": "check_models:Pair"}, "returned a tuple; its output must be one tensor"),
         ({"subject": "check_models:frozen"}, "has no parameters to train"),
         ({"data": "gaussian", "subject": "check_models:wrong_input"}, r"shape \(60, 10\) raised"),
         (
             {"data": "gaussian", "subject": "check_models:turned"},
-            r"shape \(10, 60\).* a row for each sample.*targets that are whole numbers",
+            r"shape \(10, 60\).* a row for each sample.*give integer targets",
         ),
     ],
 )

@@ -147,18 +147,18 @@ def test_loss_of_language_is_the_mean_over_all_positions() -> None:
     ("value", "words"),
     [
         (pair(torch.zeros(2, 2), torch.zeros(2, 3, 3).long()), r"each position of a sequence"),
-        (None, "gave a NoneType"),
-        (5, "gave a int. Expected two datasets"),
-        (np.zeros((2, 3)), "gave a ndarray of length 2. Expected"),
-        ((1, 2), "gave a int as a dataset"),
-        (("ab", "cd"), "gave a str of length 2 as a dataset"),
+        (None, "returned a NoneType"),
+        (5, "returned a int. Expected two datasets"),
+        (np.zeros((2, 3)), "returned a ndarray of length 2. Expected"),
+        ((1, 2), "returned a int as a dataset"),
+        (("ab", "cd"), "returned a str of length 2 as a dataset"),
         (pair(torch.zeros(3, 2), torch.zeros(4)), r"x of shape \(3, 2\) and y of shape \(4,\)"),
         (pair(torch.zeros(0, 2), torch.zeros(0)), "needs one row of features"),
         (pair(torch.tensor([[float("nan")]]), torch.zeros(1)), "not finite"),
         (pair(torch.zeros(1, 2), torch.tensor([float("inf")])), "y has values that are not finite"),
         (pair(torch.zeros(2, 2), torch.tensor([-1, 1])), "number the classes from 0"),
         (pair(torch.zeros(2, 2), torch.eye(2, dtype=torch.int64)), "not one-hot"),
-        (pair(np.array([["a"]]), np.array([0])), "cannot be made a tensor"),
+        (pair(np.array([["a"]]), np.array([0])), "cannot become a tensor"),
         ((Unreadable(), Unreadable()), r"cannot be stacked .*OSError\('no such image'\)"),
         (([1, 2], [1, 2]), "cannot be stacked"),
         (
@@ -167,11 +167,11 @@ def test_loss_of_language_is_the_mean_over_all_positions() -> None:
         ),
         (
             ((torch.zeros(3, 2), torch.zeros(3, 4)), (torch.zeros(3, 2), torch.zeros(3))),
-            r"of shape \(4,\) but held-out ones",
+            r"of shape \(4,\), but held-out ones",
         ),
         (
             ((torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 4), torch.zeros(3))),
-            r"shape \(2,\) but held-out ones \(4,\)",
+            r"shape \(2,\), but held-out ones have \(4,\)",
         ),
     ],
 )

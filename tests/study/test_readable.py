@@ -45,7 +45,7 @@ def test_what_was_read_is_not_read_again() -> None:
 def test_a_part_of_a_wrong_type_is_left_out(part: str, value: Any) -> None:
     found = readable([damaged(part, value)])
     assert part not in found.records[0]
-    assert found.faults == {Fault(part, "it is no mapping"): 1}
+    assert found.faults == {Fault(part, "it is not a mapping"): 1}
 
 
 @pytest.mark.parametrize("part", ["curve", "evaluations", "cost", "items", "environment", "probes"])
@@ -101,4 +101,4 @@ def test_without_what_a_run_is_or_gave_it_is_left_out_and_the_report_says_so(
 def test_a_fault_counts_once_for_each_run() -> None:
     rows = [["text"], ["text"]]
     found = readable([damaged("probes.flow.ratio", rows) for _ in range(3)])
-    assert found.faults == {Fault("probes.flow.ratio", "it is no number"): 3}
+    assert found.faults == {Fault("probes.flow.ratio", "it is not a number"): 3}

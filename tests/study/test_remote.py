@@ -66,7 +66,7 @@ def test_a_file_too_large_for_a_record_is_moved_aside(
 ) -> None:
     store.write(record)
     monkeypatch.setattr(files, "MOST", 100)
-    with pytest.warns(UserWarning, match="is larger than the 100 bytes.*moved to"):
+    with pytest.warns(UserWarning, match="is larger than the limit of 100 bytes.*moved to"):
         assert store.read(record["key"]) is None
 
 
@@ -100,7 +100,7 @@ def test_folders_and_file_urls_are_folders(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_this_process_is_no_store() -> None:
-    with pytest.raises(AnynormError, match="is lost with this process"):
+    with pytest.raises(AnynormError, match="would be lost when this process ends"):
         open_store("memory://study")
 
 
@@ -109,7 +109,7 @@ def test_the_memory_of_this_process_is_no_store() -> None:
     [
         ("", "must be the name of a folder, or a URL"),
         ("\0", "cannot be written: .*null byte"),
-        ("s3:/bucket/study", "two slashes follow its colon"),
+        ("s3:/bucket/study", "a URL has two slashes after the colon"),
         ("file://host/study", "names no folder; write file:///folder"),
         ("local://", "names no folder"),
         ("simplecache::memory://study", "is a chain of URLs"),

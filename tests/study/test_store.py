@@ -98,7 +98,7 @@ def test_a_file_too_large_for_a_record_is_moved_aside(
     store, made = Store(tmp_path), record()
     store.write(made)
     monkeypatch.setattr(files, "MOST", 100)
-    with pytest.warns(UserWarning, match="is larger than the 100 bytes.*moved to"):
+    with pytest.warns(UserWarning, match="is larger than the limit of 100 bytes.*moved to"):
         assert store.read(made["key"]) is None
 
 

@@ -1,4 +1,4 @@
-"""One cell of the benchmark as data, and the cells that ``anynorm bench`` times."""
+"""A case of the benchmark as data, and the cases of ``anynorm bench``."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What ``--only`` is matched with."""
+        """The name, which ``--only`` matches."""
         return f"{self.setup}/{self.phase}"
 
     @property
     def setup(self) -> str:
-        """The name without the phase: what shares layers and inputs."""
+        """The name without the phase; cases with the same setup share layers and inputs."""
         shape = "x".join(map(str, self.shape))
         return "/".join((self.normalizer, self.layout, shape, self.dtype, self.fusion))
 
     @property
     def values(self) -> int:
-        """How many values the input has."""
+        """The number of values of the input."""
         return math.prod(self.shape)
 
     @property
@@ -82,7 +82,7 @@ def block(
     fusions: Sequence[str] = ("plain",),
     phases: Sequence[str] = TRAINING,
 ) -> Iterator[Case]:
-    """Yield every combination; those that differ in the phase alone stand together."""
+    """Yield every combination; those that differ only in the phase are adjacent."""
     for normalizer, layout, fusion, shape, phase in itertools.product(
         normalizers.split(), layouts, fusions, shapes, phases
     ):

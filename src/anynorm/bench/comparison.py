@@ -1,4 +1,4 @@
-"""One case after another: the times of both sides, their ratios, copies and memory."""
+"""Measure the cases: times of both sides, ratios, copies and memory."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ __all__ = ["OURS", "copying", "fresh", "kept", "measure", "resolve", "row", "set
 
 OURS = "ours"
 Row = dict[str, Any]
-# Inputs take turns until they fill the GPU's cache so many times: each comes from memory.
+# Calls use different inputs in turn, which fill the GPU's cache this many times, so that each input
+# comes from memory.
 FILLED = 2
 # Smaller inputs stay in the cache, as they do between the layers of a network.
 LEAST_TO_ROTATE = 1 << 20
 
 
 def resolve(name: str) -> str:
-    """Return ``cpu`` or ``cuda:N`` for a name; raises `AnynormError` where it is not there."""
+    """Return ``cpu`` or ``cuda:N`` for a name; raises `AnynormError` if there is no such device."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
         return "cpu"
     if not count or name not in ("auto", "cuda", *(f"cuda:{number}" for number in range(count))):
         told = f"there is no device {name!r}: torch sees {count} CUDA devices here"
-        raise AnynormError(f"{told}. Name cpu, auto, cuda or cuda:N.")
+        raise AnynormError(f"{told}. Give cpu, auto, cuda or cuda:N.")
     return name if ":" in name else "cuda:0"
 
 
 def measure(
     cases: Iterable[Case], budget: Budget, device: str = "cpu", compiles: bool = False
 ) -> Iterator[Row]:
-    """Yield a row for each case; those that differ in the phase alone share their layers.
+    """Yield a row for each case; cases that differ only in the phase share their layers.
 
     ``eager`` is torch.nn, ``compile`` the same compiled.  Where something fails, one row with the
     reason under ``failed`` stands for the rest of the cases that share layers.
@@ -67,13 +68,13 @@ def _measured(cases: list[Case], budget: Budget, device: str, compiles: bool) ->
 
 def fresh(case: Case, device: str) -> list[Inputs]:
     """Return inputs that take turns, the same in every run, and forget what was compiled before."""
-    torch.compiler.reset()  # else the ninth shape of a layer would run uncompiled
+    torch.compiler.reset()  # otherwise the ninth shape of a layer would run uncompiled
     torch.manual_seed(0)
     return [inputs(case, device) for _ in range(sets(case.nbytes, device))]
 
 
 def sets(nbytes: int, device: str) -> int:
-    """Return how many inputs of so many bytes take turns."""
+    """Return the number of inputs, by their size in bytes, that are used in turn."""
     if device == "cpu" or nbytes < LEAST_TO_ROTATE:
         return 1
     cache = torch.cuda.get_device_properties(device).L2_cache_size
@@ -97,7 +98,7 @@ def step(case: Case, layer: nn.Module, given: Inputs) -> Call:
 
 
 def copying(given: Sequence[Inputs]) -> Call:
-    """The unit of cost: x into memory that is there already."""
+    """The unit of cost: copy x to memory that is already allocated."""
     pairs = [(one.x.detach().clone(), one.x.detach()) for one in given]
     return turns([lambda target=target, x=x: target.copy_(x) for target, x in pairs])  # type: ignore[misc]
 
@@ -105,7 +106,7 @@ def copying(given: Sequence[Inputs]) -> Call:
 def kept(layer: nn.Module, given: Inputs) -> dict[str, int]:
     """Bytes of the distinct storages kept for backward, and how many of these are x's.
 
-    Parameters and buffers, which are there in any case, do not count.
+    Parameters and buffers do not count, because they exist anyway.
     """
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -125,7 +126,7 @@ def kept(layer: nn.Module, given: Inputs) -> dict[str, int]:
 
 
 def row(case: Case, times: Times, memory: Mapping[str, Mapping[str, int]]) -> Row:
-    """What is written of a case; a ratio is another's time over ours.
+    """The result of a case; a ratio is another implementation's time divided by ours.
 
     `gb_per_s` are 10⁹ bytes a second, by the bytes that must move, and `share` is that of a copy's.
     """

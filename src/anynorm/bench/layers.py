@@ -1,4 +1,4 @@
-"""What is compared: anynorm's layers, and what people write with torch.nn in their stead."""
+"""The layers to compare: anynorm's, and the equivalent code with torch.nn."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["NORMALIZERS", "Inputs", "Normalizer", "groups", "inputs", "ours", "p
 
 
 class Normalizer(NamedTuple):
-    """How a normalizer is built for a shape: ours (which takes φ), and theirs."""
+    """How a normalizer is built for a shape: ours (with φ), and torch.nn's."""
 
     ours: Callable[..., nn.Module]
     theirs: Callable[..., nn.Module]
 
 
 class Composition(nn.Module):
-    """A layer, the residual and φ as people write them: one operator each."""
+    """A layer, a residual and φ as separate operators, as people usually write them."""
 
     def __init__(self, norm: nn.Module, phi: str | None) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Composition(nn.Module):
 
 
 class Inputs(NamedTuple):
-    """What the layers are given: x, what is added to their output, and the cotangent."""
+    """The inputs of the layers: x, the residual, and the cotangent."""
 
     x: Tensor
     residual: Tensor | None
@@ -62,12 +62,12 @@ def inputs(case: Case, device: str = "cpu") -> Inputs:
 
 
 def groups(channels: int) -> int:
-    """Return how many groups group norm is given: 32 where that divides the channels."""
+    """Return the number of groups of group norm: 32 if that divides the channels."""
     return max(count for count in range(1, 33) if channels % count == 0)
 
 
 def _channels(name: str, **options: bool) -> Normalizer:
-    """A class of that name in both, built for the channels, which are axis 1."""
+    """A class with the same name in both libraries, built for the channels on axis 1."""
     mine, torchs = getattr(anynorm, name), getattr(nn, name)
     return Normalizer(
         lambda shape, phi: mine(shape[1], activation=phi, **options),
@@ -90,12 +90,12 @@ NORMALIZERS: Known = {
 
 
 def ours(case: Case, device: str = "cpu", known: Known = NORMALIZERS) -> nn.Module:
-    """anynorm's layer, which does it all."""
+    """anynorm's layer, which also has the residual and φ."""
     return placed(known[case.normalizer].ours(case.shape, case.phi), case, device)
 
 
 def theirs(case: Case, device: str = "cpu", known: Known = NORMALIZERS) -> nn.Module:
-    """torch.nn's layer and what follows it."""
+    """torch.nn's layer, followed by the residual and φ."""
     layer = Composition(known[case.normalizer].theirs(case.shape), case.phi)
     return placed(layer, case, device)
 
@@ -103,7 +103,7 @@ def theirs(case: Case, device: str = "cpu", known: Known = NORMALIZERS) -> nn.Mo
 def placed(layer: nn.Module, case: Case, device: str) -> nn.Module:
     """Move a layer to a device, with parameters of the input's type.
 
-    On a GPU those of batch norm are float32, as under autocast: so torch takes cuDNN's kernels.
+    On a GPU those of batch norm are float32, as under autocast, so that torch uses cuDNN.
     """
     mixed = device != "cpu" and case.normalizer.startswith("batch")
     return layer.to(device, torch.float32 if mixed else DTYPES[case.dtype])

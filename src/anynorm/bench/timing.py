@@ -1,4 +1,4 @@
-"""Side by side: several calls in alternating rounds of one run, and what their times say."""
+"""Time several calls in alternating rounds of one run, and compute ratios and spreads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Times = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure: `seconds` in all, unless that is less than the `fewest` rounds."""
+    """How long to measure: `seconds` in total, but at least the `fewest` rounds."""
 
     seconds: float = 0.4
     fewest: int = 4
@@ -34,7 +34,7 @@ BUDGETS = {"cpu": Budget(), "cuda": Budget(seconds=0.25, fewest=5, most=15)}
 
 
 def wall(call: Call, count: int) -> float:
-    """Time a call that has done its work when it returns."""
+    """Time a call whose work is finished when it returns."""
     start = time.perf_counter()
     for _ in range(count):
         call()
@@ -42,9 +42,9 @@ def wall(call: Call, count: int) -> float:
 
 
 def events(call: Call, count: int) -> float:
-    """Time calls whose work the current stream does, after one that does not count.
+    """Time calls whose work runs on the current stream.
 
-    It keeps the GPU busy while the host queues what is timed.
+    An extra call before them, which is not timed, keeps the GPU busy while the host queues them.
     """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     call()
@@ -57,12 +57,12 @@ def events(call: Call, count: int) -> float:
 
 
 def stopwatch(device: str) -> Stopwatch:
-    """Return how a call is timed: by the clock, on a GPU by events on its stream."""
+    """Return the function that times a call: by the clock, or on a GPU by events on its stream."""
     return wall if device == "cpu" else events
 
 
 def alternate(calls: Mapping[str, Call], budget: Budget, seconds: Stopwatch = wall) -> Times:
-    """Time all calls in rounds A B C, C B A, …, so that what drifts meets all of them alike."""
+    """Time all calls in rounds A B C, C B A, …, so that drift affects all of them equally."""
     counts = {name: _calls_in(budget.per_round, call, seconds) for name, call in calls.items()}
     times: Times = {name: [] for name in calls}
     order, start = list(calls), time.perf_counter()
@@ -88,13 +88,13 @@ def _one_round(call: Call, count: int, seconds: Stopwatch) -> float:
 
 
 def turns(calls: Sequence[Call]) -> Call:
-    """Return one call that makes the calls in turn."""
+    """Return one call that runs the given calls in turn."""
     ring = itertools.cycle(calls)
     return calls[0] if len(calls) == 1 else lambda: next(ring)()
 
 
 def ratios(times: Times, name: str, base: str) -> list[float]:
-    """Return the time of `name` over that of `base`, round by round."""
+    """Return the time of `name` divided by that of `base`, round by round."""
     return [one / other for one, other in zip(times[name], times[base], strict=True)]
 
 

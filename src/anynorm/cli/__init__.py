@@ -26,8 +26,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.
 
-    0: done, and healthy; 1: some runs failed, an edit was rolled back, or the doctor found
-    something; 2: bad input, or something broke; 130: interrupted; 141: nobody reads the output.
+    0: done, and healthy; 1: some runs failed, a change was undone, or the doctor has errors or
+    warnings; 2: bad input or another error; 130: interrupted; 141: the output was closed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
@@ -37,35 +37,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _call(**options)
         _flush()
         return status
-    except BrokenPipeError:  # nobody reads on, as after `| head`
+    except BrokenPipeError:  # the reader of the output has ended, as after `| head`
         _drop_output()
         return CUT_OFF
     except AnynormError as error:
         _say(error)
-    except SystemExit:  # of the parser, which has said all
+    except SystemExit:  # from the parser, which has printed its message
         raise
-    except BaseException as error:  # Python's status for these is 1, which says something else here
+    except BaseException as error:  # Python's own status 1 has another meaning here
         _say(_output_problem(error) or traceback.format_exc())
     return BAD_INPUT
 
 
 def _flush() -> None:
-    """Write what is still held back, and find out whether it can be written at all."""
+    """Write the buffered output, and raise an error if it cannot be written."""
     if problem := _output_problem():
         raise AnynormError(problem)
 
 
 def _output_problem(error: BaseException | None = None) -> str:
-    """Say why the standard output takes nothing, if that may be the reason of `error`; or ''."""
+    """Return why standard output cannot be written, if that may be the reason of `error`; or ''."""
     if not isinstance(error, (OSError, ValueError, NoneType)):
         return ""
     if sys.stdout is None or sys.stdout.closed:
         return (
-            "the standard output is closed, so the result cannot be printed. If code of yours "
-            "closes it, as a model's factory might, remove that."
+            "the standard output is closed, so the result cannot be printed. If your code closes "
+            "it, such as a model's factory, remove that."
         )
     try:
-        if error is not None:  # what could not be written may be gone
+        if error is not None:  # the output that could not be written may be lost
             sys.stdout.write("\n")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -78,7 +78,7 @@ def _output_problem(error: BaseException | None = None) -> str:
 
 
 def _drop_output() -> None:
-    """Let Python's own last flush write what is left into nothing: it would fail once more."""
+    """Redirect the rest of the output to null, because Python's last flush would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -91,10 +91,10 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 def _call(*, call: Callable[..., int], resumes: bool = False, **options: Any) -> int:
     try:
         return call(**options)
-    except SystemExit as error:  # of the user's code: nothing of ours calls sys.exit
+    except SystemExit as error:  # from the user's code: anynorm never calls sys.exit
         raise AnynormError(ended_by(error)) from error
     except KeyboardInterrupt:
-        _say(f"interrupted{'; the same command resumes' if resumes else ''}.")
+        _say(f"interrupted{'; run the same command again to resume' if resumes else ''}.")
         return INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""``anynorm bench``: how fast the layers are, beside torch.nn's."""
+"""``anynorm bench``: time the layers, compared with torch.nn's."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def add(commands: Any) -> None:
     """Add the command to the parser's."""
     bench = commands.add_parser(
         "bench",
-        help="time the layers beside torch.nn's, on this processor or a GPU",
-        description="Ratios are torch's time over ours. Exit status 1 says that something failed, "
-        "2 that something was wrong with what was given.",
+        help="time the layers, compared with torch.nn's, on this processor or a GPU",
+        description="Ratios are torch's time divided by ours. Exit status 1: a case failed; 2: bad "
+        "input.",
     )
     bench.set_defaults(call=_bench)
     add = bench.add_argument
-    add("--only", default="", metavar="REGEX", help="only cases in whose names this is found (all)")
-    add("--list", action="store_true", help="print the names of the cases, and end (no)")
+    add("--only", default="", metavar="REGEX", help="only cases whose name matches (all)")
+    add("--list", action="store_true", help="print the names of the cases, and exit (no)")
     add("--device", default="auto", help="cpu, cuda, cuda:N or auto (auto: a GPU if there is one)")
-    add("--compile", action="store_true", help="time torch.nn under torch.compile, too (no)")
-    add("--tune-allocator", action="store_true", help="keep freed memory: both gain (no)")
+    add("--compile", action="store_true", help="also time torch.nn under torch.compile (no)")
+    add("--tune-allocator", action="store_true", help="keep freed memory: faster for both (no)")
     add("--threads", type=int, help="threads of torch (its own default)")
     add("--seconds", type=float, help="seconds to time a case (0.4; 0.25 on a GPU)")
     add("--out", metavar="FILE.json", help="write the results (no)")
@@ -53,9 +53,9 @@ def _bench(*, only: str, list: bool, out: str | None, **options: Any) -> int:  #
     try:
         cases = [case for case in CASES if re.search(only, case.name)]
     except re.error as error:
-        raise AnynormError(f"--only {only!r} is no regular expression: {error}.") from error
+        raise AnynormError(f"--only {only!r} is not a regular expression: {error}.") from error
     if not cases:
-        raise AnynormError(f"--only {only!r} is in no case's name; --list prints them all.")
+        raise AnynormError(f"--only {only!r} matches no case; --list prints all names.")
     if list:
         print(*(case.name for case in cases), sep="\n")
         return DONE

@@ -24,8 +24,8 @@ def add(commands: Any) -> None:
         "doctor",
         help="say what is wrong with a model's normalization",
         description="Exit status 0: examined and healthy; 1: there are errors or warnings, "
-        "repaired or not; 2: the doctor could not run; 3: layers were not examined, or the data "
-        "are too few to tell. Defaults are in parentheses.",
+        "repaired or not; 2: the doctor could not run; 3: layers were not examined, or there were "
+        "too few data. Defaults are in parentheses.",
         epilog="Example: anynorm doctor --model my_models:net --weights net.safetensors "
         "--data my_data:batches --html diagnosis.html",
     )
@@ -38,8 +38,8 @@ def add(commands: Any) -> None:
 def _add_evidence(doctor: argparse.ArgumentParser) -> None:
     add, path = doctor.add_argument, "package.module:function"
     loss = "(output, batch) to a number (by the targets: cross entropy or squared error)"
-    optimizer = "makes from the model the optimizer of its training (none)"
-    source = "makes the model before a conversion (none)"
+    optimizer = "makes the optimizer of the training from the model (none)"
+    source = "makes the model before its conversion (none)"
     checks = "only the checks with these numbers (all)"
     add("--target", metavar="DATA", help="batches of another domain, named as --data are (none)")
     add("--loss", metavar=path, help=loss)
@@ -47,9 +47,7 @@ def _add_evidence(doctor: argparse.ArgumentParser) -> None:
     add("--averaged", metavar="FILE", help="averaged weights (EMA, SWA) of the same model (none)")
     add("--source", metavar="package.module:factory", help=source)
     add("--source-weights", metavar="FILE", help="its weights (as the factory makes it)")
-    add(
-        "--accumulation", type=int, metavar="N", default=OURS, help="batches to a training step (1)"
-    )
+    add("--accumulation", type=int, metavar="N", default=OURS, help="batches per training step (1)")
     add("--steps", type=int, metavar="N", default=OURS, help="training steps so far (unknown)")
     axis = "the axis of the input with the samples (0, unless the labels show that it is 1)"
     add("--batch-axis", type=int, metavar="AXIS", default=OURS, help=axis)
@@ -65,11 +63,11 @@ def _add_evidence(doctor: argparse.ArgumentParser) -> None:
 
 def _add_outcome(doctor: argparse.ArgumentParser) -> None:
     add = doctor.add_argument
-    fix = "apply the repairs that are safe, and print the receipt (no)"
+    fix = "apply the safe repairs, and print the receipt (no)"
     add("--html", metavar="FILE", help="write the diagnosis as a page (no)")
     add("--json", metavar="FILE", help="write the diagnosis as plain values (no)")
     add("--fix", action="store_true", help=fix)
-    accept = "with --fix: recompute statistics although the data may be wrong, not the model (no)"
+    accept = "with --fix: recompute statistics even if the data may be wrong, not the model (no)"
     add("--accept-data", action="store_true", help=accept)
     add_files(doctor)
 
@@ -85,15 +83,15 @@ def _doctor(
     **options: Any,
 ) -> int:
     if not fix and (out or receipt):
-        raise AnynormError("--out and --receipt are written by repairs; add --fix.")
+        raise AnynormError("--out and --receipt are only written by repairs; add --fix.")
     if accept_data and not fix:
-        raise AnynormError("--accept-data says what --fix may do; add --fix.")
+        raise AnynormError("--accept-data only works with --fix; add --fix.")
     check_files(out, receipt)
     for path, kind in ((html, "page"), (json, "JSON file")):
         if path is not None:
             check_target(path, kind)
     named = {name: options.pop(name) for name in NAMES}
-    # Weights that are not finite are a finding.
+    # Weights that are not finite are a finding, not an error.
     with opened(**{**named, "allow_non_finite": True}) as subject:
         diagnosis = _diagnosis(subject, named, **options)
         diagnosis.table()

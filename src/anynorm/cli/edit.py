@@ -1,4 +1,4 @@
-"""What the commands that change a model have in common: options, files, receipt, exit status."""
+"""The common part of commands that change a model: options, files, receipt, exit status."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OURS", "SWITCH", "add_edit", "add_files", "check_files", "finish"]
 
-# Options that are not given stay away from the call: the defaults are those of the library.
+# Options that are not given are not passed on, so that the library's defaults apply.
 OURS: Any = argparse.SUPPRESS
 SWITCH = argparse.BooleanOptionalAction
-_CHANGED = "\nThey fit a model that was changed in the same way, not what the factory makes."
+_CHANGED = (
+    "\nThey load into a model that was changed in the same way, not into the factory's model."
+)
 
 
 def add_edit(
@@ -33,16 +35,15 @@ def add_edit(
     data: bool,
     example: str = "",
 ) -> argparse.ArgumentParser:
-    """Add a command that calls `edit` with a `Subject` and the options of its own.
+    """Add a command that calls `edit` with a `Subject` and the command's own options.
 
-    `example` is what its help shows of these, with a space at the end.
+    `example` has some of these options for the help text, with a space at the end.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=words,
-        description=f"{words[0].upper()}{words[1:]}. Prints the receipt; exit status 1 says that "
-        "the change was rolled back, 2 that something was wrong with what was given. Defaults are "
-        "in parentheses.",
+        description=f"{words[0].upper()}{words[1:]}. Prints the receipt. Exit status 1: the change "
+        "was undone, since outputs differ too much; 2: bad input. Defaults are in parentheses.",
         epilog=f"Example: anynorm {name} --model my_models:net --weights net.safetensors "
         f"--data my_data:batches {example}--out new.safetensors",
     )
@@ -64,7 +65,7 @@ def _run(
 ) -> int:
     check_files(out, receipt)
     with opened(**{name: options.pop(name) for name in NAMES}) as subject:
-        # Weights are changed as they are used, whatever mode the factory leaves the model in.
+        # Weights are changed for use, so the model is in eval mode.
         subject.model.eval()
         return finish(subject, edit(subject, **options), out, receipt)
 
@@ -88,7 +89,7 @@ def finish(subject: Subject, result: Result, out: str | None, receipt: str | Non
         result.receipt.write(receipt)
     say_written({"receipt": receipt})
     if result.receipt.rolled_back:
-        print("anynorm: rolled back, so no weights were written.", file=sys.stderr)
+        print("anynorm: the change was undone, so no weights were written.", file=sys.stderr)
         return NOT_ALL
     if out is not None:
         save_state(result.model, out)

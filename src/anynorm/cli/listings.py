@@ -1,4 +1,4 @@
-"""``anynorm catalogue`` and ``anynorm info``: what there is."""
+"""``anynorm catalogue`` and ``anynorm info``."""
 
 from __future__ import annotations
 

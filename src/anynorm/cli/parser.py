@@ -1,4 +1,4 @@
-"""The parser of the command line: short errors, with what a mistyped word may have meant."""
+"""The parser of the command line: short errors, with suggestions for mistyped words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Parser", "check_words"]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence: the usage of a command has a dozen lines."""
+    """A parser whose errors are one sentence, without the usage, which has a dozen lines."""
 
     def error(self, message: str) -> NoReturn:
         """Raise `AnynormError` with the message."""

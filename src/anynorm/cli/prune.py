@@ -1,4 +1,4 @@
-"""``anynorm prune``: cut channels of small γ, or those of a plan."""
+"""``anynorm prune``: cut channels with small γ, or those of a plan."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ _FLAGS = {"least": "min-channels", "plan_out": "plan-out"}
 
 def add(commands: Any) -> None:
     """Add the command to the parser's."""
-    words = "cut the channels whose γ is smallest"
+    words = "cut the channels with the smallest γ"
     parser = add_edit(commands, "prune", _prune, words, data=True, example="--ratio 0.3 ")
     _add_amount(parser)
     add = parser.add_argument
-    tolerance = "roll back above this relative difference of the outputs (none)"
-    add("--min-channels", dest="least", type=int, default=OURS, help="keep so many a layer (1)")
-    add("--multiple", type=int, default=OURS, help="keep a multiple of so many a layer (1)")
-    whole = "layers that stay whole: names, parts of the model, or patterns with * (none)"
+    tolerance = "undo the cut above this relative difference of the outputs (none)"
+    least = "keep at least this many channels in each layer (1)"
+    add("--min-channels", dest="least", type=int, default=OURS, help=least)
+    multiple = "keep a multiple of this many channels in each layer (1)"
+    add("--multiple", type=int, default=OURS, help=multiple)
+    whole = "layers that are not cut: names, parts of the model, or patterns with * (none)"
     add("--ignore", nargs="+", default=OURS, metavar="NAME", help=whole)
-    add("--absorb", action=SWITCH, default=OURS, help="give β to the next layer (yes)")
+    absorb = "add the constants of cut channels to the next layer (yes)"
+    add("--absorb", action=SWITCH, default=OURS, help=absorb)
     add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data (yes)")
     add("--tolerance", type=float, default=OURS, help=tolerance)
     add("--plan-out", metavar="FILE.json", help="write which channels were cut (no)")
@@ -44,10 +47,11 @@ def _add_amount(parser: argparse.ArgumentParser) -> None:
     amount = parser.add_mutually_exclusive_group(required=True)
     add = amount.add_argument
     add("--ratio", type=float, default=OURS, help="the share of channels to cut")
-    add("--parameters", type=float, default=OURS, help="keep at most so many, or such a share")
-    add("--flops", type=float, default=OURS, help="keep at most so many, or such a share")
-    add("--gap", action="store_true", default=OURS, help="cut what lies below the gap of |γ|")
-    add("--plan", metavar="FILE.json", help="cut what a plan says")
+    most = "keep at most this number, or this share if it is not above 1"
+    add("--parameters", type=float, default=OURS, help=most)
+    add("--flops", type=float, default=OURS, help=most)
+    add("--gap", action="store_true", default=OURS, help="cut the channels below the gap of |γ|")
+    add("--plan", metavar="FILE.json", help="cut the channels of a plan")
 
 
 def _prune(
@@ -86,11 +90,11 @@ def _draw(subject: Subject, picture: str) -> None:
 
 
 def _refuse(options: dict[str, Any]) -> None:
-    """Raise `AnynormError` for options that say what a plan has settled."""
+    """Raise `AnynormError` for options that contradict a plan."""
     given = [name for name, value in options.items() if value is not None and name != "tolerance"]
     if given:
         words = ", ".join(f"--{_FLAGS.get(name, name)}" for name in given)
-        raise AnynormError(f"--plan says all that is cut; leave out {words}.")
+        raise AnynormError(f"--plan already says which channels are cut; leave out {words}.")
 
 
 def _by_plan(subject: Subject, path: str, batches: Any, tolerance: float | None) -> Result:

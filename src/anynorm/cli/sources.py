@@ -1,4 +1,4 @@
-"""What a command line names: a model and its weights, batches, functions."""
+"""Load what a command line names: a model and its weights, batches, functions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def model_from(
     plan: str | None = None,
     finite: bool = True,
 ) -> nn.Module:
-    """Return the model that ``package.module:factory`` makes, with the weights in a file.
+    """Return the model of ``package.module:factory``, with the weights from a file.
 
-    `key` names their entry in a checkpoint; `unpacked` is the most bytes that a compressed one may
-    unpack to.  Before they are loaded the model is cut by the `plan`
-    that they were pruned by.  Raises `AnynormError` for a factory that needs arguments, raises or
-    returns something else, and for weights that cannot be read, do not fit, or are not `finite`.
+    `key` names the entry of the weights in a checkpoint; `unpacked` is the most bytes to which a
+    compressed one may unpack.  If the weights were pruned by a `plan`, the model is cut by it
+    first. Raises `AnynormError` for a factory that needs arguments, raises an error or returns
+    something else, and for weights that cannot be read, do not fit, or are not `finite`.
 
     >>> model_from("torch.nn:Identity")
     Identity()
@@ -44,7 +44,7 @@ def model_from(
     model = lookup.called(name, "model")
     if not isinstance(model, nn.Module):
         raise AnynormError(
-            f"model {name!r} gave a {type(model).__name__}; the factory must return a "
+            f"model {name!r} returned a {type(model).__name__}; the factory must return a "
             "torch.nn.Module."
         )
     if plan is not None:
@@ -54,7 +54,7 @@ def model_from(
     if weights is not None:
         from anynorm.surgery.weights import load_into
 
-        # What else a checkpoint holds concerns the user, whatever Python does with warnings.
+        # Always print warnings about other entries of a checkpoint, whatever Python's filters are.
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             load_into(model, weights, finite=finite, key=key, unpacked=unpacked)
@@ -64,11 +64,11 @@ def model_from(
 
 
 def batches_from(name: str) -> Iterable[Batch]:
-    """Return what can be gone through again and again, a batch at a time.
+    """Return an iterable of batches that can be used several times.
 
-    The names and functions that a study takes give the batches of their training set.  Of a
-    function that returns two data loaders, the first is taken.  One that returns an iterator (a
-    generator function does) is called anew for each pass.
+    The data of a study give the batches of their training set.  If a function returns two data
+    loaders, the first is used.  If it returns an iterator, as a generator function does, it is
+    called again for each pass.
 
     >>> len(batches_from("digits")), batches_from("digits")[0][0].shape
     (21, torch.Size([64, 1, 8, 8]))
@@ -92,7 +92,7 @@ def _is_two_sets(found: Any) -> bool:
 
 
 def _is_set(part: Any) -> bool:
-    """Whether this is one of the two sets that a study takes: a dataset, or a pair of arrays."""
+    """Whether this is a set for a study: a dataset, or a pair of arrays."""
     if isinstance(part, (tuple, list)):
         return len(part) == 2 and all(hasattr(item, "shape") for item in part)
     has_samples = hasattr(part, "__getitem__") and hasattr(part, "__len__")
@@ -100,7 +100,7 @@ def _is_set(part: Any) -> bool:
 
 
 def _training_batches(name: str) -> list[Batch]:
-    """Pairs (inputs, targets); a last batch of one sample, which has no variance, is left out."""
+    """Pairs (inputs, targets), without a last batch of one sample, which has no variance."""
     from anynorm.study.data import load
 
     data = load(name)
@@ -110,11 +110,11 @@ def _training_batches(name: str) -> list[Batch]:
 
 
 def _iterable(found: Any, name: str) -> Iterable[Batch]:
-    # Each of these can be gone through, but not batch by batch.
+    # These are iterable, but not batch by batch.
     if isinstance(found, (Tensor, Mapping, str)) or not isinstance(found, Iterable):
         raise AnynormError(
-            f"data {name!r} gave a {type(found).__name__}; return an iterable of batches, such as "
-            "a DataLoader. A single batch goes into a list: [batch]."
+            f"data {name!r} returned a {type(found).__name__}; return an iterable of batches, such "
+            "as a DataLoader. Put a single batch into a list: [batch]."
         )
     return found
 
@@ -131,15 +131,15 @@ class _Anew:
         found: Iterator[Batch] = lookup.called(self._name, "data")
         if found is self._last:
             raise AnynormError(
-                f"data {self._name!r} returns the same iterator each time, which is empty by now; "
-                "return a list or a DataLoader, or make the iterator inside the function."
+                f"data {self._name!r} returns the same iterator each time, which is now empty; "
+                "return a list or a DataLoader, or make a new iterator inside the function."
             )
         self._last = found
         return found
 
 
 def function_from(name: str | None, kind: str) -> Callable[..., Any] | None:
-    """Return what ``package.module:function`` names; None for None."""
+    """Return the function ``package.module:function``; None for None."""
     if name is not None:
         _check_path(name, kind, "function")
     return None if name is None else lookup.resolve(name, kind)

@@ -25,9 +25,9 @@ def add(commands: Any, command: str) -> None:
     study = commands.add_parser(
         "study",
         help="train a model with each normalizer and say which suits it, and why",
-        description="Every run is kept in the store; the same command resumes where it was "
-        "stopped. Defaults are in parentheses. Exit status 1: some runs failed; 2: something was "
-        "wrong with what was given, or all runs failed; 130: it was interrupted.",
+        description="Every run is kept in the store; if the study is interrupted, run the same "
+        "command again to resume. Defaults are in parentheses. Exit status 1: some runs failed; 2: "
+        "bad input, or all runs failed; 130: interrupted.",
         epilog="Example: anynorm study --model my_models:net --data my_data:sets "
         "--norms none batch group:groups=8",
     )
@@ -68,7 +68,7 @@ def _say_what_is_missing(result: Study) -> int:
     finished = f"{len(result.records)} of {result.planned} runs"
     if result.interrupted:
         print(
-            f"anynorm: interrupted with {finished} finished; the same command resumes.",
+            f"anynorm: interrupted with {finished} finished; run the same command again to resume.",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -83,7 +83,7 @@ def _add_subject(study: argparse.ArgumentParser) -> None:
     add("--model", default="mlp-relu", help=f"{names}, or package.module:factory (mlp-relu)")
     data = f"{', '.join(BUILT_IN)}, torchvision:NAME, or package.module:function, which returns a "
     add("--data", help=f"{data}training and a held-out set {own('data')}")
-    norms = f"what to compare; `anynorm catalogue` lists all {own('norms')}"
+    norms = f"normalizers to compare; `anynorm catalogue` lists all {own('norms')}"
     add("--norms", nargs="+", metavar="NORM", help=norms)
     add("--optimizer", help=f"{', '.join(OPTIMIZERS)} {own('optimizer')}")
     decay = f"weight decay, not of biases, γ and β {own('weight_decay')}"
@@ -122,7 +122,7 @@ def _add_grid(study: argparse.ArgumentParser) -> None:
     add("--full", action="store_true", help="every combination, not one factor at a time (no)")
     noise = "the noisy control of batch norm (yes, or the built-in model's own)"
     add("--noise", action=switch, default=None, help=noise)
-    runs = "runs that answer one question each, the noisy control among them (yes)"
+    runs = "additional runs, each for one question, such as the noisy control (yes)"
     add("--experiments", action=switch, default=True, help=runs)
     add("--probes", action=switch, default=True, help="measure the base runs in depth (yes)")
     add(
@@ -144,7 +144,7 @@ def _add_decision(study: argparse.ArgumentParser) -> None:
         "--minutes",
         type=float,
         metavar="M",
-        help="the same, for so many minutes at most (no limit)",
+        help="the same, for at most this many minutes (no limit)",
     )
 
 
@@ -153,21 +153,21 @@ def _add_files(study: argparse.ArgumentParser) -> None:
     add("--store", default="anynorm-study", help="folder or URL of the records (anynorm-study)")
     report = "the HTML report (report.html in the store; here if the store is a URL)"
     add("--report", metavar="FILE.html", help=report)
-    add("--json", metavar="FILE.json", help="write the verdict and its evidence, too (no)")
-    add("--parquet", metavar="FILE.parquet", help="write the records as one table, too (no)")
+    add("--json", metavar="FILE.json", help="also write the verdict and its evidence (no)")
+    add("--parquet", metavar="FILE.parquet", help="also write the records as one table (no)")
     where = "local, ray, ray://host:port, ray:ADDRESS, slurm:option=value (local)"
     add("--on", default="local", help=where)
-    limit = "minutes after which a run is ended (20 times the longest, at least 1; inf: never)"
+    limit = "minutes after which a run is stopped (20 times the longest, at least 1; inf: never)"
     add("--run-minutes", type=float, metavar="M", help=limit)
     add(
         "--workers",
         type=int,
         metavar="N",
-        help="processes, tasks or jobs at a time (locally as many as CPUs)",
+        help="processes, tasks or jobs at a time (locally the number of CPUs)",
     )
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="say on the error stream how far the study is (yes)",
+        help="show the progress on standard error (yes)",
     )

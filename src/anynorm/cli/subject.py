@@ -1,4 +1,4 @@
-"""The options that all commands on a model share, and what they name."""
+"""The common options of commands on a model, and the objects that they name."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, batches for it, and how it is called on them; `shapes` are those of its weights."""
+    """A model, its batches, how it is called on them, and the shapes of its weights."""
 
     model: nn.Module
-    batches: Any  # an iterable of batches, None where no data are named
+    batches: Any  # an iterable of batches; None without data
     forward: Forward | None
     shapes: Mapping[str, tuple[int, ...]]
 
     @cached_property
     def example(self) -> Batch:
-        """The first batch; None where no data are named."""
+        """The first batch; None without data."""
         from anynorm.surgery.batches import each
 
         return None if self.batches is None else next(iter(each(self.batches)))
 
 
 def add_options(parser: argparse.ArgumentParser, *, data: bool) -> None:
-    """Add what names a model and its batches; `data` says whether these are required."""
+    """Add the options for a model and its batches; `data` says whether batches are required."""
     add = parser.add_argument
     weights = "its weights: safetensors, or a state dict of torch.save (as the factory makes it)"
     batches = "digits, gaussian, torchvision:NAME, or package.module:function, which returns "
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, *, data: bool) -> None:
     add("--weights-key", metavar="NAME", help=key)
     most = "the most that a compressed checkpoint may unpack to (10 times its size, or 256 KiB)"
     add("--unpacked", type=int, metavar="BYTES", help=most)
-    add("--pruned-by", metavar="PLAN", help="the plan that the weights were pruned by (none)")
+    add("--pruned-by", metavar="PLAN", help="the plan by which the weights were pruned (none)")
     add("--allow-non-finite", action="store_true", help=finite)
     add("--data", required=data, help=batches.strip())
     add("--forward", metavar="package.module:function", help=forward)
@@ -77,7 +77,7 @@ def opened(
     data: str | None,
     forward: str | None,
 ) -> Iterator[Subject]:
-    """Load what the options name; what is random meanwhile is seeded."""
+    """Load the objects that the options name; random numbers are seeded in the block."""
     from anynorm.cli.sources import batches_from, function_from, model_from
     from anynorm.study.data import seeded
     from anynorm.surgery.weights import shapes

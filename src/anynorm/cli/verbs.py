@@ -33,14 +33,15 @@ def _add_convert(commands: Any) -> None:
         example="--to group:groups=8 ",
     )
     add = convert.add_argument
-    add("--to", required=True, metavar="NORM", help="torch, anynorm, or such as group:groups=8")
+    to = "torch, anynorm, or a normalizer such as group:groups=8"
+    add("--to", required=True, metavar="NORM", help=to)
     add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace (batch)")
     _add_tolerance(convert, "1e-4 to torch, anynorm and frozen; otherwise none")
 
 
 def _add_freeze(commands: Any) -> None:
     freeze = add_edit(commands, "freeze", _freeze, "make running statistics constant", data=False)
-    freeze.add_argument("--affine", action=SWITCH, default=OURS, help="freeze γ and β, too (yes)")
+    freeze.add_argument("--affine", action=SWITCH, default=OURS, help="also freeze γ and β (yes)")
     _add_layers(freeze)
     _add_tolerance(freeze, "1e-5")
 
@@ -53,7 +54,7 @@ def _add_recalibrate(commands: Any) -> None:
         type=int,
         metavar="N",
         default=OURS,
-        help="at most so many (until the statistics stay)",
+        help="the most passes (until the statistics do not change)",
     )
     _add_layers(recalibrate)
 

@@ -1,4 +1,4 @@
-"""What a command says of the files that it wrote."""
+"""Print the files that a command wrote."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Evidence as a page and as terminal tables: plain dicts in, nothing of torch or of the study."""
+"""Draw evidence as a page and as terminal tables; the input is plain dicts, torch is not needed."""

@@ -1,4 +1,4 @@
-"""One section for each claim: a question, its answer, a figure, and what lies behind them."""
+"""One section for each claim: a question, its answer, a figure, the definition and the numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Claim = Mapping[str, Any]
 
 
 def summary(claims: Sequence[Claim], anchor: str) -> str:
-    """Return all questions with their answers in a line each, linked to what lies behind them.
+    """Return all questions with their answers, one line each, linked to their sections.
 
-    Without any answers that is a table of contents, which a wide page has at its side already.
+    Without answers it is a table of contents, which is hidden on a wide page.
     """
     if not claims:
         return ""
@@ -41,7 +41,7 @@ def _row(one: Claim, anchor: str, answered: bool) -> str:
     if not answered:
         return f"<tr>{link}</tr>"
     word = status(one["status"]) if one.get("status") else "described"
-    statement = one.get("statement") or "No statement is judged; the section has the numbers."
+    statement = one.get("statement") or "There is no statement to judge; the section has numbers."
     return f"<tr>{link}<td>{word}</td><td>{markup(statement)}</td></tr>"
 
 
@@ -68,7 +68,7 @@ def _tables(one: Claim, labels: Sequence[str]) -> str:
 def _with_layers(
     numbers: Mapping[str, Any], rows: list[list[Any]], figure: Mapping[str, Any]
 ) -> list[list[Any]]:
-    """Replace the place of a layer by its name, where the figure names layers."""
+    """Replace the index of a layer by its name, if the figure names layers."""
     names = figure.get("x", {}).get("names")
     if not names or "layer" not in numbers["columns"]:
         return rows

@@ -15,7 +15,7 @@ NAMED = 4  # normalizers that a summary names; the table has them all
 WORDS = {
     "better": "Better than",
     "equivalent": "Equivalent to",
-    "cannot tell": "Cannot be told from",
+    "cannot tell": "Undecided, compared with",
     "harmful": "Worse than",
 }
 
@@ -27,7 +27,7 @@ def columns(unit: str) -> list[str]:
 
 
 def rows(comparisons: Sequence[Comparison]) -> list[list[Any]]:
-    """Return a row for each comparison, with a reason in every cell that has no number."""
+    """Return a row for each comparison; a cell without a number has the reason."""
     return [
         [
             comparison["a"],
@@ -44,7 +44,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[list[Any]]:
 
 
 def ordered(comparisons: Sequence[Comparison], order: Sequence[str]) -> list[Comparison]:
-    """Return comparisons as the figure has them: by what is compared with, then by rank."""
+    """Return comparisons in the order of the figure: by reference, then by rank."""
     others = list(dict.fromkeys(one["b"] for one in comparisons))
     return sorted(comparisons, key=lambda one: (others.index(one["b"]), order.index(one["a"])))
 
@@ -90,11 +90,11 @@ def interval(comparison: Comparison) -> str:
 
 
 def summary(comparisons: Sequence[Comparison]) -> str:
-    """Return who was shown to be what, compared with whom.
+    """Return a summary: which normalizers are better, equivalent or worse than which reference.
 
     >>> pair = {"a": "batch", "b": "none", "answer": "better"}
     >>> summary([pair, {**pair, "a": "rms", "answer": "cannot tell"}])
-    'Better than none: batch. Cannot be told from none: rms.'
+    'Better than none: batch. Undecided, compared with none: rms.'
     """
     return " ".join(
         f"{words} {other}: {_listed(names)}."

@@ -1,4 +1,4 @@
-"""The console that tables are printed on."""
+"""The console for tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PIPE = 80
 
 
 def console() -> Console:
-    """Return the standard output, as wide as its terminal; 80 columns where it is a pipe or file.
+    """Return the standard output, as wide as its terminal; 80 columns if it is a pipe or file.
 
     rich alone would take the width of any terminal, be it that of the standard input.  The
     variable ``COLUMNS`` sets another width.

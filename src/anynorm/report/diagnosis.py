@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML page that opens offline: causes, their findings, then the healthy."""
+"""A diagnosis as one HTML page that opens offline: causes with findings, then healthy checks."""
 
 from __future__ import annotations
 
@@ -89,17 +89,17 @@ def _untold(diagnosis: Diagnosis) -> str:
 
 
 def offered(cause: Cause) -> str:
-    """Return the line that repairs a cause, or why none is offered."""
+    """Return the line of code that repairs a cause, or why no repair is offered."""
     if cause["refused"]:
         return f"none: {cause['refused']}"
     return str(cause["fix"])
 
 
 def surety(cause: Cause) -> str:
-    """Return how sure it is that this is the cause, and where the fault lies."""
+    """Return how sure the cause is, and whether the model or the data are wrong."""
     where = "; the data look wrong, not the model: fix() leaves its statistics alone"
     why = cause.get("unproven", "")
-    unproven = f"; {why}: fix() leaves them alone unless accept_data=True" if why else ""
+    unproven = f"; {why}: fix() changes nothing unless accept_data=True" if why else ""
     return f"{cause['sure']}{where if cause['data'] else unproven}"
 
 
@@ -110,7 +110,7 @@ def folded(diagnosis: Diagnosis, causes: Sequence[Cause]) -> list[Finding]:
 
 
 def asked(diagnosis: Diagnosis) -> dict[str, list[str]]:
-    """Return the checks that the reader can make run, by what they need.
+    """Return the skipped checks that the reader can enable, by what they need.
 
     >>> row = {"check": 3, "name": "eval worse than train", "needs": "labels", "asked": True}
     >>> asked({"skipped": [row, {**row, "asked": False}]})
@@ -152,14 +152,14 @@ def _summary(diagnosis: Diagnosis) -> str:
 
 
 def _first(causes: Sequence[Cause]) -> str:
-    """Return the worst cause's three lines, where there is something to do."""
+    """Return the three lines of the worst cause, if there is something to do."""
     if not causes or causes[0]["severity"] == "info":
         return ""
     return _three_lines(causes[0])
 
 
 def _capital(words: str) -> str:
-    """Start with a capital letter, but leave ε and other symbols alone."""
+    """Start with a capital letter, but do not change ε and other symbols."""
     return words[:1].upper() + words[1:] if words[:1].isascii() else words
 
 
@@ -175,7 +175,7 @@ def _three_lines(cause: Cause) -> str:
 
 
 def _cause(diagnosis: Diagnosis, index: int) -> str:
-    """Return a cause with its evidence; its findings are folded away."""
+    """Return a cause with its evidence; its findings are collapsed."""
     cause = diagnosis["causes"][index]
     findings = [diagnosis["findings"][at] for at in cause["findings"]]
     groups = "".join(map(_folded, grouped(findings)))
@@ -253,7 +253,7 @@ def _numbers(group: Sequence[Finding]) -> str:
 
 
 def _fixes(group: Sequence[Finding]) -> str:
-    """Return the line of code, once where it is the same for all layers."""
+    """Return the lines of code; equal lines of several layers only once."""
     lines = list(dict.fromkeys(finding["fix"] for finding in group))
     more = "".join(map(_code, lines[1:]))
     rest = f"<details><summary>{len(lines) - 1} more lines</summary>{more}</details>"

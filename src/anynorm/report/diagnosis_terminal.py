@@ -1,4 +1,4 @@
-"""A diagnosis on a terminal: the cause, its effect, the repair and how sure that is come first."""
+"""A diagnosis on a terminal: first the cause, its effect, the repair, and how sure it is."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _first_line(diagnosis: Mapping[str, Any], console: Console) -> None:
 
 
 def _cause(cause: Mapping[str, Any], console: Console, *, first: bool) -> None:
-    """Three lines: what it did, the repair, how sure that is; with its name if it is not first."""
+    """Three lines: the effect, the repair, how sure it is; with its name if it is not the first."""
     if not first:
         _said(console, f"also: {cause['name']}", STYLES[cause["severity"]])
     for label, words, style in (
@@ -100,7 +100,7 @@ def _lines(group: Sequence[Finding]) -> Iterator[Text]:
 
 
 def _rest(diagnosis: Mapping[str, Any], console: Console) -> None:
-    """Layers that were not examined, and what can be done so that more is checked."""
+    """Layers that were not examined, and what is needed to run more checks."""
     if note := diagnosis["facts"].get("note"):
         _said(console, note, "dim")
     left = list(diagnosis["not_examined"].items())

@@ -1,4 +1,4 @@
-"""Files that are complete or absent at any moment."""
+"""Write files so that they are always complete or absent, and read files with a size limit."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = [
     "write_whole",
 ]
 
-MOST = 64 << 20  # bytes of a plan or a record: far more than any that is written
+MOST = 64 << 20  # bytes: the size limit of a plan or a record, far above real sizes
 
 
 class TooLargeError(AnynormError):
-    """A file has more bytes than are read."""
+    """A file is larger than the limit."""
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` beside `path` and rename it: what breaks off leaves the file as it was.
+    """Write `text` to a temporary file and rename it to `path`: an error does not change `path`.
 
-    Folders that are missing are made.
+    Missing folders are created.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -50,12 +50,12 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write plain values as JSON, as :func:`write_whole` does; what is not finite is null."""
+    """Write plain values as JSON, as :func:`write_whole` does; numbers not finite become null."""
     write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """Return plain values with None for NaN and infinities, for which JSON has no numbers.
+    """Return plain values with None for NaN and infinities, which JSON does not have.
 
     >>> finite({"loss": [0.5, float("nan")]})
     {'loss': [0.5, None]}
@@ -91,7 +91,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _new(target: Path) -> Path:
-    """Make an empty file beside `target`, under a name that nobody can have planted a link at."""
+    """Make an empty file beside `target`, with a random name, so that nobody can plant a link."""
     beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
     os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return beside
@@ -99,7 +99,7 @@ def _new(target: Path) -> Path:
 
 @contextmanager
 def _into(device: Path) -> Iterator[Path]:
-    """Give a path to write to; at the end of the block all of it is sent to a device or a pipe."""
+    """Yield a temporary path; at the end its content is sent to a device or a pipe."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "text")
         yield file
@@ -126,16 +126,16 @@ def decoded(content: bytes, name: str, most: int) -> str:
     """Return the text of what was read of a file, up to a byte more than `most`."""
     if len(content) > most:
         raise TooLargeError(
-            f"{name!r} is larger than the {most} bytes that are read. If it is meant to be, raise "
+            f"{name!r} is larger than the limit of {most} bytes. If this is intended, raise "
             "anynorm.report.files.MOST, or give most= where there is that argument."
         )
     return content.decode("utf-8")
 
 
 def check_target(target: str | os.PathLike[str], kind: str) -> None:
-    """Find out before long work, not after it, that a file has nowhere to go.
+    """Check before long work whether a file can be written.
 
-    Folders that are missing are made.  Raises `AnynormError`, which names the file by its `kind`.
+    Missing folders are created.  Raises `AnynormError`, which names the file by its `kind`.
     """
     try:
         path = Path(os.path.realpath(target))
@@ -144,4 +144,4 @@ def check_target(target: str | os.PathLike[str], kind: str) -> None:
         raise AnynormError(f"the {kind} {str(target)!r} cannot be written: {error}.") from error
     place = path if path.exists() and not path.is_file() else path.parent
     if path.is_dir() or not os.access(place, os.W_OK):
-        raise AnynormError(f"the {kind} {str(target)!r} cannot be written; name a file elsewhere.")
+        raise AnynormError(f"the {kind} {str(target)!r} cannot be written; name another file.")

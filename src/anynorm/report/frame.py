@@ -1,4 +1,4 @@
-"""The frame of every page: one HTML file that makes no request and runs no script but its own."""
+"""The frame of every page: one HTML file without requests, which runs only its own scripts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def asset(name: str) -> str:
 
 
 def embedded(data: object) -> str:
-    """Return `data` as JSON that no HTML parser can take for the end of its script element.
+    """Return `data` as JSON that cannot end its script element in an HTML parser.
 
     >>> embedded("</script>")
     '"\\\\u003c/script\\\\u003e"'

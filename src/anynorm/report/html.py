@@ -19,7 +19,7 @@ Evidence = Mapping[str, Any]
 def write(evidence: Evidence, path: str | os.PathLike[str]) -> None:
     """Write `evidence`, as `anynorm.study.evidence.build` returns it, as a page at `path`.
 
-    The file is complete or absent at any moment. It needs no network, and its content security
+    The file is always complete or absent. It needs no network, and its content security
     policy lets the browser make no request and run no script but the page's own.
     """
     write_whole(path, page(evidence))

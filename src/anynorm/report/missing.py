@@ -1,4 +1,4 @@
-"""Why a cell of a table has no number: a run diverged, nothing was measured, or it has no sense."""
+"""Why a cell of a table has no number: diverged, not measured, or not applicable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Missing", "explained"]
 
 
 class Missing(NamedTuple):
-    """A cell without a number: the reason, and whether it is shown or waits under the mouse."""
+    """A cell without a number: the reason, and whether it is shown or a tooltip."""
 
     reason: str
     shown: bool
@@ -57,7 +57,7 @@ def _reason(
 
 
 def _has_runs(columns: Sequence[str], row: Sequence[Any], column: str) -> bool:
-    """Whether a median or an end of a range comes from runs: then it is missing by divergence."""
+    """Whether a median or an end of a range is from runs, so that it is missing by divergence."""
     quantity, _, key = column.rpartition(": ")
     if key not in ENDS:
         return False
@@ -67,7 +67,7 @@ def _has_runs(columns: Sequence[str], row: Sequence[Any], column: str) -> bool:
 
 
 def _diverged_points(figure: Mapping[str, Any]) -> set[tuple[Any, ...]]:
-    """Return column, normalizer and place of every point of a curve that diverged runs lack."""
+    """Return column, normalizer and x of every point of a curve that is missing by divergence."""
     if figure.get("kind") != "series":
         return set()
     return {

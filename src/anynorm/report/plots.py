@@ -1,4 +1,4 @@
-"""Figures on the page: the answer above, the legend that chooses curves, the place to draw in."""
+"""Figures on the page: the answer, the legend with which curves are chosen, the drawing area."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from anynorm.report.text import markup
 
 __all__ = ["Page", "plot"]
 
-CURVES = 4  # that a figure of curves shows at first
+CURVES = 4  # the number of curves that a figure shows at first
 FIRST = ("none", "batch")
 Figure = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Page:
-    """What all figures of a page share.
+    """The common settings of all figures of a page.
 
     `labels` decides which colour each normalizer has, `order` is that of the ranking, and
     `figures` collects what the page's script draws.

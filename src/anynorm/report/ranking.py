@@ -14,7 +14,7 @@ Entry = Mapping[str, Any]
 def columns(entries: Sequence[Entry], score: Mapping[str, Any]) -> list[str]:
     """Return the names of the columns of `cells`.
 
-    Without a model without normalization there is nothing that cost could be relative to.
+    If there is no model without normalization, costs are absolute.
     """
     relative = any(entry["label"] == "none" for entry in entries)
     return [
@@ -31,7 +31,7 @@ def columns(entries: Sequence[Entry], score: Mapping[str, Any]) -> list[str]:
 
 
 def cells(entry: Entry, percent: bool) -> list[str]:
-    """Return one normalizer's row under `columns`, as text."""
+    """Return the row of one normalizer for `columns`, as text."""
     return [
         str(entry["rank"]),
         entry["label"],

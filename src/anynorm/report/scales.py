@@ -1,4 +1,4 @@
-"""The picture of |γ|: how many channels have which, and the natural gap between small and large."""
+"""The picture of |γ|: a histogram over channels, with the natural gap between small and large."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anynorm.report.text import visible
 
 __all__ = ["FLOOR", "picture"]
 
-# Less than this share of the largest |γ| is as good as zero: it is shown, and counted, as that.
+# Values below this share of the largest |γ| count, and are drawn, as zero.
 FLOOR = 1e-3
 _WIDTH, _LEFT, _TOP, _HEIGHT = 720.0, 56.0, 86.0, 220.0
 _BINS = 48
@@ -37,13 +37,13 @@ def picture(scales: Mapping[str, Sequence[float]], gap: tuple[float, float] | No
 
 
 class _Axis:
-    """Decades below the largest value, down to what counts as zero."""
+    """A logarithmic axis from the largest value down to the value that counts as zero."""
 
     def __init__(self, top: float) -> None:
         self.high, self.low = math.log10(top), math.log10(FLOOR * top)
 
     def share(self, value: float) -> float:
-        """Where a value lies between the ends, from 0 to 1."""
+        """The position of a value between the ends, from 0 to 1."""
         power = math.log10(value) if value > 0 else self.low
         return min(1.0, max(0.0, (power - self.low) / (self.high - self.low)))
 

@@ -1,4 +1,4 @@
-"""The parts of the page: what was run, the contents, and for each study its verdict and claims."""
+"""The parts of the page: the runs, the contents, and for each study its verdict and claims."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Evidence = Mapping[str, Any]
 # Why a study that adds seeds has stopped.
 STOPPED = {
     "decided": "every comparison was decided",
-    "more seeds would not decide": "more seeds would not decide what is open",
+    "more seeds would not decide": "more seeds would not decide the open comparisons",
     "most seeds": "32 seeds were reached",
-    "out of time": "time was over",
+    "out of time": "the time was over",
     "interrupted": "it was interrupted",
 }
 
 
 def header(evidence: Evidence) -> str:
-    """Return what was run: runs, seeds, versions, the cost of probing, and the command."""
+    """Return the facts of the study: runs, seeds, versions, the cost of probing, the command."""
     rows = "".join(
         f"<div><dt>{markup(name)}</dt><dd>{markup(value)}</dd></div>"
         for name, value in _facts(evidence).items()
@@ -64,7 +64,7 @@ def notice(evidence: Evidence) -> str:
 
 
 def unread_text(row: Mapping[str, Any]) -> str:
-    """Return what could not be read of how many records, and why, as text."""
+    """Return as text which part of how many records could not be read, and why."""
     runs = "1 run" if row["runs"] == 1 else f"{row['runs']} runs"
     return f"{row['part']} of {runs}: {row['why']}."
 
@@ -75,8 +75,8 @@ def _unread(rows: Sequence[Mapping[str, Any]]) -> str:
     items = "".join(f"<li>{markup(unread_text(row))}</li>" for row in rows)
     return (
         '<div class="notice" role="status"><b>Damaged records.</b> These parts could not be read. '
-        "Everything below rests on the other parts. To run these runs again, delete their files "
-        f"and give the same command.<ul>{items}</ul></div>"
+        "The rest of this page uses the other parts. To repeat these runs, delete their files and "
+        f"run the same command again.<ul>{items}</ul></div>"
     )
 
 
@@ -85,13 +85,13 @@ def _partial(evidence: Evidence) -> str:
         return ""
     return (
         f'<div class="notice" role="status"><b>Partial study.</b> {evidence["runs"]} of '
-        f"{evidence['planned']} runs are finished; everything below rests on those. Run the same "
+        f"{evidence['planned']} runs are finished, and this page uses only these. Run the same "
         f"command again to finish the rest.{_failures(evidence['failures'])}</div>"
     )
 
 
 def _failures(failures: Sequence[Mapping[str, Any]]) -> str:
-    """Return why runs failed: each reason once, with the runs that it ended."""
+    """Return why runs failed: each reason once, with its runs."""
     return "".join(
         f"<details><summary>{len(row['runs'])} failed: {markup(last_line(row['reason']))}</summary>"
         f"<p>{'<br>'.join(map(markup, row['runs']))}</p>"

@@ -1,4 +1,4 @@
-"""The little of SVG that pictures need; colours follow the reader's light or dark theme."""
+"""The SVG elements that pictures need; colours follow the reader's light or dark theme."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-seri
 
 
 def document(width: float, height: float, label: str, parts: Iterable[str]) -> str:
-    """Return a whole picture; `label` is what a screen reader says of it."""
+    """Return a whole picture; `label` is its text for screen readers."""
     page = rect(0, 0, width, height, "page")
     about = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     return (
@@ -80,5 +80,5 @@ def diamond(x: float, y: float, radius: float, style: str, title: str = "") -> s
 
 
 def _title(words: str) -> str:
-    """What a browser shows when the pointer rests on an element."""
+    """A tooltip."""
     return f"<title>{escape(words)}</title>" if words else ""

@@ -1,4 +1,4 @@
-"""Tables of the page: they scroll by themselves and can be copied."""
+"""Tables of the page, which scroll separately and can be copied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["status", "swatch", "table"]
 
 NUMBER = re.compile(r"[+−]?[\d.]+")
 LONG = 28  # characters of a name that a table may break into lines
-# The classes of the words that answer a question; their colours mean nothing else on the page.
+# The classes of the words that answer a question; their colours are used for nothing else.
 STATUS = {
     "better": "good",
     "shown": "good",
@@ -28,7 +28,7 @@ STATUS = {
 def table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], labels: Sequence[str]
 ) -> str:
-    """Return a table with a button that copies it; names of normalizers carry their colour."""
+    """Return a table with a copy button; names of normalizers have their colour."""
     names = [
         place for place, column in enumerate(columns) if column in ("normalizer", "compared with")
     ]
@@ -64,7 +64,7 @@ def _blank(value: Missing) -> str:
 
 
 def status(word: str) -> str:
-    """Return a word that answers a question, in the colour that is kept for such words."""
+    """Return a word that answers a question, in its colour."""
     return f'<span class="status {STATUS.get(word, "open")}">{markup(word)}</span>'
 
 

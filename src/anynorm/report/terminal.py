@@ -17,7 +17,7 @@ from anynorm.report.text import last_line, visible
 __all__ = ["show"]
 
 Evidence = Mapping[str, Any]
-# Columns of the ranking that a narrow terminal does without, by the widths at which they appear.
+# The smallest width of the terminal at which each column of the ranking is shown.
 WIDTHS = (0, 0, 0, 60, 76, 100, 116, 128, 140)
 STYLES = {"better": "green", "shown": "green", "harmful": "red", "contradicted": "red"}
 
@@ -25,8 +25,8 @@ STYLES = {"better": "green", "shown": "green", "harmful": "red", "contradicted":
 def show(evidence: Evidence, console: Console) -> None:
     """Print each study's verdict, its comparisons and ranking, and what was not measured.
 
-    Columns that do not fit the console's width are left out; what is shown is never cut. Names
-    are printed as they are: neither rich's markup nor terminal escapes in them do anything.
+    Columns that do not fit the console's width are left out; text is never cut. Names are printed
+    literally: rich's markup and terminal escapes in them have no effect.
     """
     if evidence["partial"]:
         line = f"Partial study: {evidence['runs']} of {evidence['planned']} runs are finished."
@@ -35,7 +35,8 @@ def show(evidence: Evidence, console: Console) -> None:
         line = f"Seeds were added until {STOPPED[evidence['stopped']]}."
         console.print(Text(line, style="dim"))
     for row in evidence["failures"]:
-        line = f"{len(row['runs'])} failed, {row['runs'][0]} first: {last_line(row['reason'])}"
+        count, first = len(row["runs"]), row["runs"][0]
+        line = f"{count} failed, the first is {first}: {last_line(row['reason'])}"
         console.print(Text(visible(line), style="yellow"))
     for row in evidence["unread"]:
         line = f"Damaged records, not read: {unread_text(row)}"

@@ -1,4 +1,4 @@
-"""Names and numbers as text: names come from users, so nothing in them is ever markup."""
+"""Names and numbers as text; names come from users, so markup in them is escaped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def markup(text: object) -> str:
 
 
 def plot(text: object) -> str:
-    """Return `text` for a figure: plotly renders some HTML in names, labels and hover texts.
+    """Escape `text` for a figure, because plotly renders HTML in names, labels and hover texts.
 
     >>> plot("<b>")
     '&lt;b&gt;'
@@ -57,7 +57,7 @@ def wrapped(text: object, width: int = 16, most: int = 2) -> str:
 
 
 def _words(text: str, width: int) -> list[str]:
-    """Split after every separator; what has none is cut to pieces that fit a label."""
+    """Split after every separator; text without one is cut into pieces that fit a label."""
     for separator in "-( _.":
         text = text.replace(separator, f"{separator}\n")
     return [part[i : i + width] for part in text.split("\n") for i in range(0, len(part), width)]
@@ -75,7 +75,7 @@ def cell(value: Any) -> str:
 
 
 def last_line(text: str) -> str:
-    """Return the last line of a message, which is where a traceback names the error.
+    """Return the last line of a message, in which a traceback names the error.
 
     >>> last_line("Traceback …\\n  File …\\nValueError: too small\\n")
     'ValueError: too small'

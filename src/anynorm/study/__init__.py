@@ -1,4 +1,4 @@
-"""The study: train a model with each normalizer, measure why they differ, say which suits it.
+"""The study: train a model with each normalizer, measure why they differ, recommend one.
 
 The package can be called: ``anynorm.study("mlp-relu")`` is `anynorm.study.api.study`.
 """

@@ -39,18 +39,18 @@ _RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.01, "adamw": 0.01}
 
 @dataclass(frozen=True)
 class Study:
-    """What a study found: its records, and the evidence and verdict they come to.
+    """The result of a study: its records, and the evidence and verdict from them.
 
     Args:
         records: the records of the runs.
         planned: the number of runs of the whole study.
-        reused: the number of those that were in the store already.
-        failures: the runs that gave no record, with the reasons.
+        reused: the number of runs that were already in the store.
+        failures: the runs without a record, with the reasons.
         interrupted: whether the study was interrupted.
-        title: what reports call it.
+        title: the title of reports.
         command: the command that runs it again, for reports.
-        margin: the difference that does not matter; None for the default of the task.
-        looks: the number of times that the study may have been looked at while it grew.
+        margin: the largest difference that does not matter; None for the default of the task.
+        looks: how often the study may have been evaluated while it grew.
         stopped: why it stopped growing; "" if it did not grow.
 
     Example:
@@ -148,20 +148,21 @@ def study(
 ) -> Study:
     """Train a model with each normalizer, measure why they differ, and say which suits it.
 
-    Each setting is run with the same seeds for every normalizer.  The base values are compared with
-    others one at a time, or all combined.  Where nothing is given, the subject's own settings hold.
+    Each setting is run with the same seeds for every normalizer.  Other values are compared with
+    the base values one at a time, or in all combinations.  By default the subject's own settings
+    are used.
 
-    Every run ends as one record in the store; what is there is not run again. Ctrl-C returns the
-    study of what is finished.
+    Every run writes one record to the store; runs with a record there are not repeated. Ctrl-C
+    returns the study of the finished runs.
 
-    A model of your own is trained with SGD, or with AdamW and warm-up if it contains attention.
-    With another optimizer than the subject's own, its learning rates and weight decay are scaled to
-    match.
+    Your own model is trained with SGD, or with AdamW and warm-up if it contains attention. If you
+    choose another optimizer than the subject's own, its learning rates and weight decay are scaled
+    to match.
 
     Args:
-        model: a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` is
-            given a function from channels to a module; otherwise the normalization layers of the
-            model it returns are replaced.
+        model: a built-in subject or ``package.module:factory``. A factory that takes ``norm=`` gets
+            a function that makes a normalizer for a number of channels; otherwise the normalization
+            layers of the model it returns are replaced.
         data: 'digits', 'varied-digits', 'gaussian', 'python-text', 'torchvision:NAME' or
             ``package.module:function`` returning a training and a held-out set.
         norms: names of the catalogue, with options as in ``"group:groups=8"``; ``"rms:qk=true"``
@@ -174,34 +175,34 @@ def study(
         placements: the placements to compare: 'before' and 'after' the activation, or 'pre' and
             'post' in a residual network.
         seeds: the number of seeds of each setting.
-        first_seed: the first of them.
-        steps: the steps of each run.
-        optimizer: 'sgd', 'momentum' (SGD with 0.9), 'adam' or 'adamw'.
-        weight_decay: the weight decay, which acts on weights alone.
-        warmup: the steps in which the learning rate rises from 0.
-        noise: whether the noisy control is among the experiments.
-        experiments: whether there are runs that answer one question each, such as what is lost
-            without γ and β.
-        full: whether all values are combined.
-        probes: whether the base runs are measured in depth.
-        refine: the rounds that then bisect the limits of the usable learning rates.
-        margin: the difference that does not matter, in points of accuracy (0.5) or per cent of a
-            loss (2): what is shown to differ by less is called equivalent.
-        until_decided: whether more seeds are run after the planned ones, for those normalizers
-            whose comparisons cannot tell yet, until all are decided, more seeds would not decide
-            them, or 32 seeds are reached. The error is divided among the looks.
-        minutes: the same as `until_decided`, for at most so many minutes, planned runs included.
-        run_minutes: the minutes after which a run is ended and counts as failed. None stands for 20
-            times what the longest finished run would have taken with the same number of steps, but
-            at least one minute, and six hours as long as no run has finished; `math.inf` sets no
-            limit.
+        first_seed: the first seed.
+        steps: the number of steps of each run.
+        optimizer: 'sgd', 'momentum' (SGD with momentum 0.9), 'adam' or 'adamw'.
+        weight_decay: the weight decay, which applies to weights only.
+        warmup: the number of steps in which the learning rate rises from 0.
+        noise: whether the experiments include the noisy control.
+        experiments: whether to make additional runs, each of which answers one question, such as
+            whether γ and β are needed.
+        full: whether to run all combinations of values.
+        probes: whether to probe the base runs.
+        refine: the number of rounds that bisect the limits of the usable learning rates.
+        margin: the largest difference that does not matter, in points of accuracy (0.5) or per cent
+            of a loss (2). Normalizers that are shown to differ by less are called equivalent.
+        until_decided: whether to add seeds after the planned runs, for normalizers whose
+            comparisons cannot tell yet: until all are decided, more seeds would not decide, or 32
+            seeds are reached. The error rate is divided among these interim looks.
+        minutes: as `until_decided`, but for at most this many minutes, including planned runs.
+        run_minutes: the time limit of a run in minutes; a run that exceeds it is stopped and counts
+            as failed. With None the limit is 20 times what the longest finished run would have
+            taken for the same number of steps, but at least one minute; as long as no run has
+            finished, it is six hours. `math.inf` sets no limit.
         store: the folder of the records, or a URL that fsspec knows.
-        report: the file of the report, an HTML page.
-        on: where the runs happen: 'local' (processes here), 'ray' (a Ray cluster on this machine),
-            'ray://host:port' or 'ray:ADDRESS' (a running one), 'slurm' or 'slurm:option=value'
-            (jobs, through submitit).
-        workers: the most that is at work at a time: processes, tasks, jobs.
-        progress: whether the progress is shown.
+        report: the HTML file of the report.
+        on: where runs are executed: 'local' (processes on this machine), 'ray' (a Ray cluster on
+            this machine), 'ray://host:port' or 'ray:ADDRESS' (a running cluster), 'slurm' or
+            'slurm:option=value' (jobs, through submitit).
+        workers: the largest number of processes, tasks or jobs at a time.
+        progress: whether to show the progress.
         command: the command that runs it again, for reports.
 
     Returns:
@@ -258,7 +259,7 @@ def study(
 
 
 class _Runner:
-    """Runs the cells that the store lacks, and those that their results ask for."""
+    """Runs the cells that are not in the store, and the cells that refine their results."""
 
     def __init__(
         self,
@@ -300,7 +301,7 @@ class _Runner:
                 self.stopped = _why_stopped(unsettled, hopeful)
                 return
             self._complete(seeds_to_add(records, hopeful, count))
-            if self.outcome.late:  # what time did not allow was never promised
+            if self.outcome.late:  # cells for which there was no time do not count as planned
                 self.cells = [cell for cell in self.cells if cell in self.found]
 
     def _is_over(self) -> bool:
@@ -342,7 +343,7 @@ class _Runner:
         self._read(missing)
 
     def _read(self, cells: list[Cell]) -> None:
-        """Take in the records of the cells that have one by now."""
+        """Read the records of the cells that have one."""
         present = self.store.present()
         for cell in cells:
             if (key := cell.key) in present and (record := self.store.read(key)) is not None:
@@ -367,7 +368,7 @@ def _why_stopped(unsettled: Sequence[Any], hopeful: Sequence[Any]) -> str:
 
 
 def _plan(subject: str, data: str | None, **given: Any) -> StudyPlan:
-    """The subject's own settings, with what the user gave in their place."""
+    """The plan with the subject's own settings, replaced by the values that the user gave."""
     given = {name: _listed(name, value) for name, value in given.items() if value is not None}
     experiments = given.pop("experiments", True)
     settings = _settings(subject, given.get("placements", USER.placements)[0])
@@ -416,7 +417,7 @@ def _training(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(name: str, value: Any) -> Any:
-    """Sequences as tuples; a lone name would be read letter by letter."""
+    """Return sequences as tuples; a single name would be read letter by letter."""
     if name not in ("norms", "lrs", "inits", "batches", "placements"):
         return value
     if isinstance(value, (str, int, float)):

@@ -1,4 +1,4 @@
-"""From a cell to its initialised model: the subject, its normalizers and its initial scale."""
+"""Build the initialised model of a cell: the subject, its normalizers and its initial scale."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def build(cell: Cell, data: Data) -> nn.Module:
-    """The model of `cell` as it is before training: the same cell gives the same weights.
+    """Return the model of `cell` before training; the same cell gives the same weights.
 
-    The same seed gives the same weights to every normalizer. Raises `AnynormError` when the
-    subject is unknown, its factory cannot be used, or it has no place for what the cell asks.
+    The same seed gives the same weights with every normalizer. Raises `AnynormError` if the subject
+    is unknown, its factory cannot be used, or it has no place for the normalizer of the cell.
     """
     norms = Norms(cell)
     with seeded(cell.seed):
@@ -39,11 +39,11 @@ def build(cell: Cell, data: Data) -> nn.Module:
 
 
 def has_attention(subject: str, placement: str) -> bool:
-    """Whether a user's model contains attention, which AdamW with warm-up trains and SGD hardly.
+    """Whether a user's model contains attention; it then needs AdamW with warm-up, not SGD.
 
-    It does if the class of one of its modules has "attention" in its name: torch.nn's
-    MultiheadAttention, which every layer of torch.nn.Transformer contains, and what model
-    collections call theirs. Raises `AnynormError` when the model cannot be built.
+    It does if the class of one of its modules has "attention" in its name, such as torch.nn's
+    MultiheadAttention, which every layer of torch.nn.Transformer contains. Raises `AnynormError` if
+    the model cannot be built.
     """
     cell = Cell(subject=subject, data="", norm="none", placement=placement, lr=1.0, steps=1, seed=0)
     with seeded(0):
@@ -58,7 +58,7 @@ def _built_in(cell: Cell, data: Data, norms: Norms) -> nn.Module:
 
 
 def _check_fits(cell: Cell, subject: Subject, data: Data) -> None:
-    """Refuse data of another kind than the subject reads, and places that it does not have."""
+    """Raise an error if the subject cannot read the data, or does not have the placement."""
     if subject.reads_characters != (data.task == "language"):
         takes = "takes sequences" if subject.reads_characters else "takes no sequences"
         raise AnynormError(
@@ -92,7 +92,7 @@ def _unknown(name: str) -> AnynormError:
     module, dot, factory = name.rpartition(".")
     if not (dot and module and factory):
         return error
-    return AnynormError(f"{error} A factory of yours follows a colon: {module}:{factory}.")
+    return AnynormError(f"{error} Write your own factory after a colon: {module}:{factory}.")
 
 
 _NOTHING_TO_NORMALIZE = (
@@ -123,7 +123,7 @@ def _call(arguments: dict[str, Any], cell: Cell) -> nn.Module:
     model = lookup.called(cell.subject, "model", **arguments)
     if not isinstance(model, nn.Module):
         raise AnynormError(
-            f"model {cell.subject!r} gave a {type(model).__name__}; "
+            f"model {cell.subject!r} returned a {type(model).__name__}; "
             "the factory must return a torch.nn.Module."
         )
     return model
@@ -142,7 +142,7 @@ def _scale(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
 
 def _normalize_weights(model: nn.Module, cell: Cell, options: Mapping[str, Any]) -> nn.Module:
-    """Normalize the weights of every linear or convolutional layer but the last, the head."""
+    """Normalize the weights of every linear or convolutional layer except the last, the head."""
     places = [place for place in walk(model) if isinstance(place.module, _WEIGHTED)]
     for place in places[:-1]:
         layer = normalized(place.module, cell.norm, **options)

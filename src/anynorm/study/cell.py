@@ -1,4 +1,4 @@
-"""A cell of the study: everything that decides one training run, and nothing else."""
+"""A cell of the study: all settings of one training run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anynorm.errors import AnynormError, UnknownNameError
 __all__ = ["OPTIMIZERS", "PLACEMENTS", "SCHEMA", "Cell", "Option", "label", "parse_norm"]
 
 SCHEMA = 1
-# Before or after the activation; in front of a residual block's sublayer, or behind its sum.
+# Before or after the activation; before the sublayer of a residual block, or after its sum.
 PLACEMENTS = ("before", "after", "pre", "post")
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
@@ -26,12 +26,12 @@ class Cell:
     """One independent, deterministic training run.
 
     `lr` is the learning rate, `init` multiplies the initial weights, and `batch` counts samples.
-    `placement` puts the normalizer before or after the activation, or in front of ("pre") or behind
-    ("post") the sublayers of a residual network. With `affine` off, γ stays 1 and β stays 0.
-    `noise` adds the noisy-BN control behind every normalizer (Santurkar et al. 2018,
+    `placement` puts the normalizer before or after the activation, or in a residual network before
+    each sublayer ("pre") or after each sum ("post"). With ``affine=False``, γ stays 1 and β stays
+    0. `noise` adds the noisy control after every normalizer (Santurkar et al. 2018,
     arXiv:1805.11604). `warmup` counts the steps in which the learning rate rises from 0 to `lr`,
-    and `source` fingerprints a user's own code. Equal cells have equal keys, whatever wrote the
-    numbers.
+    and `source` is a fingerprint of a user's own code. Equal cells have equal keys, even if their
+    numbers were written differently.
 
     >>> cell = Cell(subject="mlp-relu", data="digits", norm="batch", lr=0.1, steps=150, seed=0)
     >>> cell.label, len(cell.key)
@@ -82,7 +82,7 @@ class Cell:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Cell:
-        """The cell that `to_dict` described; unknown names are refused."""
+        """Return the cell from the values of `to_dict`; unknown names are an error."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise AnynormError(f"a cell has no field {sorted(unknown)[0]!r}.")
@@ -111,7 +111,9 @@ def parse_norm(text: str) -> tuple[str, tuple[Option, ...]]:
     ('group', (('groups', 8),))
     """
     if not isinstance(text, str):
-        raise AnynormError(f"normalizer {text!r} is no text; write 'name' or 'name:option=value'.")
+        raise AnynormError(
+            f"normalizer {text!r} is not a text; write 'name' or 'name:option=value'."
+        )
     name, _, rest = text.partition(":")
     return name, tuple(_option(part, text) for part in rest.split(",") if part)
 
@@ -139,13 +141,13 @@ def _number(text: str) -> int | float | str | bool:
 
 
 def _rounded(name: str, value: float, *, zero: bool) -> float:
-    """Return a finite number above zero (or, if allowed, zero itself) with six digits."""
+    """Return a finite positive number (or zero, if allowed), rounded to six digits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise AnynormError(f"{name} is {value!r}; it must be a number.")
     if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
         rule = "0 or more" if zero else "positive"
         raise AnynormError(f"{name} is {value!r}; it must be {rule} and finite.")
-    # Six digits: 0.1 * 30 / 60 and 0.05 are the same learning rate, hence the same cell.
+    # With six digits, 0.1 * 30 / 60 and 0.05 are the same learning rate and the same cell.
     return float(f"{value:.6g}")
 
 

@@ -1,4 +1,4 @@
-"""Finds out in a second, before any training, whether the cells of a study can run."""
+"""Checks before any training whether the cells of a study can run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check(cells: Iterable[Cell], seconds: float = SECONDS) -> None:
     """Load the data and try every distinct model on its smallest batch.
 
     Raises `AnynormError` for an unknown name, a batch larger than the training set, a model that
-    cannot be built or trained or is not done after so many `seconds`, and outputs that do not fit
-    the targets.
+    cannot be built or trained or takes longer than `seconds`, and outputs that do not fit the
+    targets.
     """
     for cell in _distinct(cells):
         data = load(cell.data)
@@ -38,7 +38,7 @@ def check(cells: Iterable[Cell], seconds: float = SECONDS) -> None:
 
 
 def _distinct(cells: Iterable[Cell]) -> list[Cell]:
-    """For each model its smallest batch, where statistics may lack values, and its largest."""
+    """For each model the cells with its smallest batch, which may be too small, and its largest."""
     found: dict[Any, list[Cell]] = {}
     for cell in cells:
         model = (cell.subject, cell.data, cell.label, cell.placement)
@@ -48,7 +48,7 @@ def _distinct(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _try(cell: Cell, data: Data, seconds: float) -> None:
-    """Try training and evaluation once, and name the cell in whatever goes wrong."""
+    """Try training and evaluation once; errors name the cell."""
     try:
         with within(seconds, "building it and training on one batch"):
             _use_once(cell, data)
@@ -78,7 +78,7 @@ def _use_once(cell: Cell, data: Data) -> None:
 
 
 def _try_held_out(model: nn.Module, data: Data, batch: int) -> None:
-    """In train mode too: a held-out set smaller than a batch may lack values for statistics."""
+    """Try train mode too: a held-out set smaller than a batch may be too small for statistics."""
     x = data.test_x[:batch]
     try:
         predict(model, x, size=batch, train=True)
@@ -92,20 +92,17 @@ def _try_held_out(model: nn.Module, data: Data, batch: int) -> None:
 def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
     if not isinstance(prediction, Tensor):
         kind = type(prediction).__name__
-        raise AnynormError(f"the model gave a {kind}; its output must be one tensor.")
+        raise AnynormError(f"the model returned a {kind}; its output must be one tensor.")
     shape = tuple(prediction.shape)
     if data.task == "regression":
         rule = (
-            f"as many values as the targets, {tuple(y.shape)}, a row for each sample. "
-            "For a classification give targets that are whole numbers"
+            f"as many values as the targets, {tuple(y.shape)}, with a row for each sample. "
+            "For a classification give integer targets"
         )
         fits = shape[:1] == y.shape[:1] and prediction.numel() == y.numel()
     else:
         axes = "samples, classes" if y.ndim == 1 else f"samples, {y.shape[1]} positions, classes"
-        rule = (
-            f"({axes}), with {data.outputs} classes or more. "
-            "For a regression give targets that are floats"
-        )
+        rule = f"({axes}), with {data.outputs} classes or more. For a regression give float targets"
         fits = shape[:-1] == y.shape and shape[-1] >= data.outputs
     if not fits:
         raise AnynormError(f"the output for {len(y)} samples has shape {shape}; it must be {rule}.")

@@ -1,4 +1,4 @@
-"""Each normalizer at its own learning rate, which its training loss chooses."""
+"""Choose each normalizer's own learning rate by its training loss."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["at_own_rate"]
 
 
 def at_own_rate(runs: Runs) -> dict[str, list[Record]]:
-    """Return each normalizer's runs at the learning rate that suits its training best.
+    """Return each normalizer's runs at its best learning rate.
 
-    That is the one with the lowest training loss among those at which the fewest seeds diverged.
-    Held-out data choose nothing. Without a sweep of learning rates it is the base setting's.
+    Among the rates at which the fewest seeds diverged, it is the one with the lowest training loss.
+    Held-out data are not used. Without a sweep it is the learning rate of the base setting.
     """
     return {name: _chosen(records) for name, records in by_label(_candidates(runs)).items()}
 
@@ -29,14 +29,14 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
     rates: dict[float, list[Record]] = {}
     for record in records:
         rates.setdefault(record["cell"]["lr"], []).append(record)
-    # A rate with a seed or two of a study that was interrupted must not win by luck.
+    # A rate with only one or two seeds, as in an interrupted study, must not win by chance.
     most = max(map(len, rates.values()))
     enough = [group for group in rates.values() if 2 * len(group) >= most]
     return min(enough, key=lambda group: _training_order(_shared(group, enough)))
 
 
 def _shared(group: Sequence[Record], groups: Sequence[Sequence[Record]]) -> list[Record]:
-    """Return the runs with seeds that all groups have: seeds that came later change no choice."""
+    """Return the runs with seeds that all groups have, so that later seeds change no choice."""
     seeds = set.intersection(*({r["cell"]["seed"] for r in other} for other in groups))
     return [record for record in group if record["cell"]["seed"] in seeds] or list(group)
 

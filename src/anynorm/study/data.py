@@ -25,8 +25,8 @@ from anynorm.study.varied_digits import varied
 __all__ = ["BUILT_IN", "Data", "load", "seeded"]
 
 _DIGITS_SPLIT = [1297, 500]
-# Images made of each training and of each held-out digit, in varied-digits. Several of one held-out
-# digit would not be independent, as the intervals take them to be.
+# Images made of each training and of each held-out digit, in varied-digits. Several images of one
+# held-out digit would not be independent, but the intervals assume that samples are.
 _COPIES = (8, 1)
 _EXPECTED = (
     "Expected two datasets (training, held-out), each a map-style Dataset of (x, y) pairs "
@@ -36,7 +36,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Data:
-    """Samples along the first axis, and what is to be predicted of them.
+    """Samples along the first axis, and their targets.
 
     `task` is "classification" (one class for each sample), "language" (one class, a character or
     token, for each position of a sequence) or "regression". `outputs` counts the classes, or the
@@ -56,11 +56,11 @@ class Data:
         return tuple(self.train_x.shape[1:])
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of class scores in nats for each prediction, or the mean squared error.
+        """The mean cross-entropy of class scores in nats, or the mean squared error.
 
         Shape:
             Scores (N, classes) for a classification; (N, T, classes) for language, with targets
-            (N, T); as many values as the target for a regression.
+            (N, T); as many values as the targets for a regression.
         """
         if self.task == "classification":
             return F.cross_entropy(prediction, target)
@@ -71,13 +71,13 @@ class Data:
 
 @lru_cache(maxsize=4)
 def load(name: str) -> Data:
-    """Load a built-in data set, 'torchvision:NAME' or what ``package.module:function`` returns.
+    """Load a built-in data set, 'torchvision:NAME', or data from ``package.module:function``.
 
     Built in are 'digits', 'varied-digits' (see `anynorm.study.varied_digits`), 'gaussian' and
     'python-text' (see `anynorm.study.python_text`).
 
     A user's function is called with the random generators seeded, so that every worker process
-    sees the same samples. Raises `AnynormError` when the name or what it gives is not usable.
+    gets the same samples. Raises `AnynormError` if the name or its data cannot be used.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]()
@@ -93,7 +93,7 @@ def load(name: str) -> Data:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of torch, NumPy and Python, and put their states back at the end."""
+    """Seed the generators of torch, NumPy and Python, and restore their states at the end."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -112,7 +112,7 @@ def _digits() -> Data:
 
 
 def _varied_digits() -> Data:
-    """10,376 training and 500 held-out images (N, 1, 12, 12), made of different digits."""
+    """10,376 training and 500 held-out images (N, 1, 12, 12), made from different digits."""
     parts = zip(_digit_images("varied-digits"), _COPIES, strict=True)
     made = [varied(x, y, copies, seed) for seed, ((x, y), copies) in enumerate(parts)]
     return _standardised(made[0], made[1])
@@ -185,18 +185,18 @@ def _torchvision(name: str) -> tuple[Any, Any]:
     except Exception as error:
         raise AnynormError(
             f"torchvision:{name} could not be loaded into {root}: {error!r}. "
-            "For a data set with other arguments write a function that returns two datasets."
+            "For a data set with other arguments, write a function that returns two datasets."
         ) from error
 
 
 def _from_pair(pair: Any, name: str) -> Data:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise AnynormError(f"data {name!r} gave {_describe(pair)}. {_EXPECTED}")
+        raise AnynormError(f"data {name!r} returned {_describe(pair)}. {_EXPECTED}")
     (train_x, train_y), (test_x, test_y) = (_tensors(part, name) for part in pair)
     if train_x.shape[1:] != test_x.shape[1:]:
         raise AnynormError(
-            f"data {name!r}: training samples have shape {tuple(train_x.shape[1:])} but held-out "
-            f"ones {tuple(test_x.shape[1:])}; both must agree."
+            f"data {name!r}: training samples have shape {tuple(train_x.shape[1:])}, but held-out "
+            f"ones have {tuple(test_x.shape[1:])}; both must be equal."
         )
     _check_targets(train_y, test_y, name)
     if train_y.is_floating_point():
@@ -209,8 +209,8 @@ def _from_pair(pair: Any, name: str) -> Data:
 def _check_targets(train_y: Tensor, test_y: Tensor, name: str) -> None:
     kinds = [(y.dtype, tuple(y.shape[1:])) for y in (train_y, test_y)]
     if kinds[0] != kinds[1]:
-        words = " but held-out ones ".join(f"{dtype} of shape {shape}" for dtype, shape in kinds)
-        raise AnynormError(f"data {name!r}: training targets are {words}; both must agree.")
+        words = ", but held-out ones ".join(f"{dtype} of shape {shape}" for dtype, shape in kinds)
+        raise AnynormError(f"data {name!r}: training targets are {words}; both must be equal.")
     if not train_y.is_floating_point() and min(train_y.min(), test_y.min()) < 0:
         raise AnynormError(
             f"data {name!r} has a negative label; number the classes from 0, "
@@ -225,7 +225,7 @@ def _tensors(part: Any, name: str) -> tuple[Tensor, Tensor]:
     elif hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str):
         x, y = _stacked(part, name)
     else:
-        raise AnynormError(f"data {name!r} gave {_describe(part)} as a dataset. {_EXPECTED}")
+        raise AnynormError(f"data {name!r} returned {_describe(part)} as a dataset. {_EXPECTED}")
     _check_samples(x, y, name)
     y = _as_target(y)
     return _as_input(x, y), y
@@ -239,12 +239,12 @@ def _is_arrays(part: Any) -> bool:
 
 def _tensor(array: Any, name: str) -> Tensor:
     if isinstance(array, np.ndarray) and not array.flags.writeable:
-        array = array.copy()  # torch warns of memory that it must not write to, as of a file
+        array = array.copy()  # torch warns about read-only memory, such as a mapped file
     try:
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
         raise AnynormError(
-            f"data {name!r}: {_describe(array)} cannot be made a tensor ({error}). {_EXPECTED}"
+            f"data {name!r}: {_describe(array)} cannot become a tensor ({error}). {_EXPECTED}"
         ) from error
 
 
@@ -265,14 +265,14 @@ def _stacked(dataset: Any, name: str) -> tuple[Tensor, Tensor]:
 def _check_samples(x: Tensor, y: Tensor, name: str) -> None:
     if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
         raise AnynormError(
-            f"data {name!r} gave x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}; "
+            f"data {name!r} returned x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}; "
             "x needs one row of features for each sample, and y as many rows as x."
         )
     if not y.is_floating_point() and y.numel() != len(y) and (y.ndim != 2 or _is_one_hot(y)):
         raise AnynormError(
-            f"data {name!r} gave whole-number targets of shape {tuple(y.shape)}; give one label "
-            "for each sample (N,) or for each position of a sequence (N, T), not one-hot, or "
-            "floats for a regression."
+            f"data {name!r} returned integer targets of shape {tuple(y.shape)}; give one label for "
+            "each sample (N,) or for each position of a sequence (N, T), not one-hot, or floats "
+            "for a regression."
         )
     for letter, values in (("x", x), ("y", y)):
         if not bool(values.isfinite().all()):
@@ -286,7 +286,7 @@ def _is_one_hot(y: Tensor) -> bool:
 
 
 def _as_input(x: Tensor, y: Tensor) -> Tensor:
-    """Floats as float32, whole numbers as int64; bytes are pixels, unless each has a target."""
+    """Floats as float32, integers as int64; bytes are pixels unless each has a target."""
     if x.dtype == torch.uint8 and x.shape != y.shape:
         return x.float() / 255
     return x.float() if x.is_floating_point() else x.long()

@@ -25,10 +25,10 @@ __all__ = [
 Scores = dict[str, float | None]
 Items = dict[str, str | list[float]]
 
-# Samples in one forward pass, and the most predictions that are evaluated of either part.
+# Samples in one forward pass, and the most predictions that are evaluated of each part.
 _CHUNK, _MOST = 1000, 10_000
-# Batches, at least, for the mean and variance of all training samples: a normalizer that is called
-# several times for each sample needs some for its statistics to settle.
+# The fewest batches for the mean and variance of all training samples: if a normalizer is called
+# several times for each sample, its statistics converge only after some batches.
 _POOLED = 8
 
 IN_EVAL_MODE = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -39,17 +39,17 @@ NOTHING: Scores = dict.fromkeys(
 
 
 def chance(data: Data) -> float | None:
-    """The held-out accuracy of always naming the most frequent class; None for a regression."""
+    """The held-out accuracy of always predicting the most frequent class; None if not classes."""
     if data.task != "classification":
         return None
     return data.test_y.bincount().max().item() / len(data.test_y)
 
 
 def scores(model: nn.Module, data: Data) -> Scores:
-    """Loss and accuracy in eval mode on both parts of the data; the model is left as it was.
+    """Loss and accuracy in eval mode on both parts of the data; the model does not change.
 
-    Of a large part, 10,000 predictions that are evenly spread over it count: of a sequence, each
-    position is one.
+    Of a large part, 10,000 predictions are used, spread evenly over it. In a sequence, each
+    position is one prediction.
     """
     (train_x, train_y), (test_x, test_y) = _training(data), _held_out(data)
     train, test = predict(model, train_x), predict(model, test_x)
@@ -64,11 +64,11 @@ def scores(model: nn.Module, data: Data) -> Scores:
 def in_other_modes(model: nn.Module, data: Data, size: int) -> tuple[Scores, Items]:
     """Held-out scores in train mode, and in eval mode with recomputed running statistics.
 
-    In train mode batches have the `size` they have in training, and so they have for statistics
-    that are averages over batches; mean and variance are those of all training samples together,
-    for which batches may be larger. The same samples count as in `scores`. Also returned is what
-    each held-out sample gave in eval mode, with running and with recomputed statistics: "1" or "0"
-    for a class that is right or wrong, or else its loss.
+    In train mode batches have the same `size` as in training, and also if statistics are averages
+    over batches. If statistics are the mean and variance of all training samples, batches may be
+    larger. The samples are the same as in `scores`. The second result has the outcome of each
+    held-out sample in eval mode, with running and with recomputed statistics: "1" or "0" for a
+    right or wrong class, otherwise its loss.
     """
     x, y = _held_out(data)
     pooled = all(norm.spec.pools_batch for norm in normalizers(model) if norm.tracks)
@@ -89,7 +89,7 @@ def in_other_modes(model: nn.Module, data: Data, size: int) -> tuple[Scores, Ite
 
 
 def _each(prediction: Tensor, y: Tensor, data: Data) -> str | list[float]:
-    """What each sample gave, in as few characters as possible: it is kept in every record."""
+    """The outcome of each sample, in few characters, because every record has it."""
     if data.task == "classification":
         return "".join(str(int(right)) for right in prediction.argmax(dim=1) == y)
     pairs = zip(torch.split(prediction, 1), torch.split(y, 1), strict=True)
@@ -99,10 +99,10 @@ def _each(prediction: Tensor, y: Tensor, data: Data) -> str | list[float]:
 
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor, *, size: int = _CHUNK, train: bool = False) -> Tensor:
-    """The output for every sample, from batches of `size` (of fewer where `x` has fewer).
+    """The output for every sample, computed in batches of `size` (or fewer, if `x` has fewer).
 
-    The last batch is filled up with samples that came before, since in train mode a smaller one
-    would have other statistics. Buffers, modes and random state are left as they were.
+    The last batch is filled with earlier samples, since in train mode a smaller batch would have
+    other statistics. Buffers, modes and random state do not change.
     """
     rest = len(x) % size if len(x) > size else 0
     with preserved(model):
@@ -113,7 +113,7 @@ def predict(model: nn.Module, x: Tensor, *, size: int = _CHUNK, train: bool = Fa
 
 
 def _accuracy(prediction: Tensor, y: Tensor, data: Data) -> float | None:
-    """The share of correct predictions; of a language each character is one."""
+    """The share of correct predictions; in language each character is one prediction."""
     if data.task == "regression":
         return None
     return (prediction.argmax(dim=-1) == y).double().mean().item()
@@ -141,5 +141,5 @@ def _part(x: Tensor, y: Tensor, data: Data) -> tuple[Tensor, Tensor]:
 
 
 def spread(count: int, most: int) -> Tensor:
-    """Indices of at most `most` samples, evenly spread, since data may come sorted by class."""
+    """Indices of at most `most` samples, spread evenly, since data may be sorted by class."""
     return torch.arange(0, count, -(-count // most))

@@ -26,15 +26,14 @@ def build(
     looks: int = 1,
     stopped: str = "",
 ) -> dict[str, Any]:
-    """Return the evidence that `records` give, as JSON-able data for `anynorm.report`.
+    """Return the evidence from `records` as plain values for JSON and `anynorm.report`.
 
-    `command` is how the study was made. With `planned`, the number of runs that the whole study
-    has, a store that holds fewer gives a ``partial`` study. `failures` are the runs that ended in
-    an error, in words, each with the reason; equal reasons are put together. What no run measured
-    is listed under ``missing`` of each study, what could not be read of the records under
-    ``unread``, and neither stops the rest. `margin` is that of
-    `anynorm.study.selection.studies`, `looks` that of `anynorm.study.verdict.decide`; `stopped`
-    says why a growing study stopped.
+    `command` is the command that made the study. `planned` is the number of runs of the whole
+    study; if there are fewer records, the study is ``partial``. `failures` are the runs that ended
+    in an error, in words, each with the reason; runs with equal reasons are grouped. Each study
+    lists the questions without an answer under ``missing``; ``unread`` lists the parts of records
+    that could not be read. `margin` is that of `anynorm.study.selection.studies`, `looks` that of
+    `anynorm.study.verdict.decide`; `stopped` says why a growing study stopped.
 
     >>> build([], title="digits", command="anynorm study")["studies"]
     []
@@ -105,7 +104,7 @@ def _environment(records: Sequence[Record]) -> dict[str, list[str]]:
 
 
 def _probing(records: Sequence[Record]) -> dict[str, float | None]:
-    """Return the seconds spent on probes beside those of the training that they measured."""
+    """Return the seconds spent on probes, and on the training that they measured."""
     probed = [record.get("cost") or {} for record in records if record.get("probes")]
     seconds = _total(probed, "probe_seconds")
     training = _total(probed, "train_seconds")

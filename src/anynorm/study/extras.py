@@ -1,4 +1,4 @@
-"""The packages that only the study needs: their absence is an error that names the fix."""
+"""The packages that only the study needs; if one is missing, the error names the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of layers for readers: a module that has only a number is named by its kind and counted."""
+"""Readable names of layers: a module that has only a number is named by its kind and counted."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["of_record", "readable"]
 
 
 def of_record(found: Mapping[str, Any]) -> list[str]:
-    """Return readable names of the ``layers`` of which a probe recorded something."""
+    """Return readable names of the ``layers`` in the record of a probe."""
     return readable(found.get("layers") or (), found.get("kinds") or ())
 
 
 def readable(names: Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
-    """Return the names of layers with places in the order of the network for bare numbers.
+    """Return the names of layers, with their place in the network instead of a bare number.
 
-    The numbers of modules skip the activations between layers: "hidden.3" is often the second.
-    `kinds` are the classes of the layers, where they are known.
+    Modules without parameters are numbered too, so "hidden.3" is often the second layer. `kinds`
+    are the classes of the layers, if they are known.
 
     >>> readable(["0", "3", "7"], ["Conv2d", "Conv2d", "Linear"])
     ['conv 1', 'conv 2', 'linear 1']

@@ -1,4 +1,4 @@
-"""The training loss of a run: smoothed, how fast it falls, and whether it falls at all."""
+"""The smoothed training loss of a run, how fast it falls, and whether it falls at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anynorm.study.spread import Record, finite
 __all__ = ["WINDOW", "Smoothed", "guessing_loss", "smoothed", "trains"]
 
 WINDOW = 10  # recorded mini-batch losses in a mean
-FALL = 0.9  # of the loss of guessing: a run whose loss ends above has not trained
+FALL = 0.9  # of the loss of guessing: a run that ends above this has not trained
 
 
 class Smoothed(NamedTuple):
@@ -29,12 +29,12 @@ class Smoothed(NamedTuple):
         """Return the number of steps after which the loss stays below `level`; None if never."""
         above = [at for at, loss in enumerate(self.losses) if loss >= level]
         first = above[-1] + 1 if above else 0
-        # The first step is step 0, and one step is the least that a run can take.
+        # The first step has the number 0, and a run takes at least one step.
         return self.steps[first] + 1 if first < len(self.steps) else None
 
 
 def smoothed(record: Record) -> Smoothed | None:
-    """Return the smoothed training loss up to where it stops being finite; None without any.
+    """Return the smoothed training loss while it is finite; None if there is none.
 
     >>> smoothed({"curve": {"step": [0, 1, 2], "train_loss": [3.0, 1.0, None]}})
     Smoothed(steps=[0, 1], losses=[3.0, 2.0])
@@ -55,10 +55,10 @@ def smoothed(record: Record) -> Smoothed | None:
 
 
 def guessing_loss(runs: Runs) -> float | None:
-    """Return about what guessing costs: the smallest first loss at the base initial scale.
+    """Return an estimate of the loss of guessing: the smallest first loss at the base scale.
 
-    A record does not say how often each class occurs, but a network that has learned nothing
-    guesses at best.
+    A record does not have the frequency of each class, but a network that has learned nothing is
+    at best as good as guessing.
     """
     scale = runs.base_value("init")
     found = [smoothed(r) for r in runs.records if r["cell"]["init"] == scale]
@@ -66,7 +66,7 @@ def guessing_loss(runs: Runs) -> float | None:
 
 
 def trains(record: Record, guessing: float | None) -> bool:
-    """Say whether a run did not diverge and ended a tenth or more below the loss of guessing."""
+    """Whether a run did not diverge and ended at least a tenth below the loss of guessing."""
     curve = smoothed(record)
     if record["status"] != "ok" or curve is None or guessing is None:
         return False

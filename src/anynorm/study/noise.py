@@ -1,4 +1,4 @@
-"""The noisy-BatchNorm control: distribution shift injected on purpose after a normalizer."""
+"""The noisy control: artificial distribution shift after a normalizer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _STRIDE = 0x9E3779B97F4A7C15
 class DistributionNoise(nn.Module):
     """Shift and scale every unit by amounts that change at each step (a control, not a method).
 
-    If stable distributions were what makes BatchNorm work, this would undo it. At each training
-    step every unit draws μ ~ U(−0.5, 0.5) and σ ~ U(1, 1.25), and every sample of that unit
-    m ~ U(μ − 0.1, μ + 0.1) and s ~ N(σ, 0.1); the output is ``s * a + m``. One forward call is one
-    step. In eval mode the input passes unchanged.
+    If batch norm worked by stable distributions, this noise would undo its benefit. At each
+    training step every unit draws μ ~ U(−0.5, 0.5) and σ ~ U(1, 1.25), and every sample of that
+    unit m ~ U(μ − 0.1, μ + 0.1) and s ~ N(σ, 0.1); the output is ``s * a + m``. One forward call is
+    one step. In eval mode the input passes unchanged.
 
     Shapes: input and output (N, C, ...), with C the units; all positions of one sample and unit
-    share one m and one s. The noise is a function of `seed` and of the buffer ``calls`` alone: it
-    neither reads nor moves torch's global random state, and restoring the buffer repeats it.
+    share one m and one s. The noise depends only on `seed` and on the buffer ``calls``. It does not
+    use torch's global random state, and restoring the buffer repeats the noise.
 
     Paper: Santurkar, Tsipras, Ilyas, Madry, *How Does Batch Normalization Help Optimization?*,
     2018, arXiv:1805.11604, section 2.2 and appendix A.

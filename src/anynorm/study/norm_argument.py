@@ -1,4 +1,4 @@
-"""What a model gets as ``norm=``: a function from a number of channels to a normalizer."""
+"""The ``norm=`` argument of a model: a function that makes a normalizer for some channels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Norms:
         self.count, self.qk_count = 0, 0
 
     def function(self) -> MakeNorm:
-        """Return `make` and `make_qk` as one plain function, which model collections ask for.
+        """Return `make` and `make_qk` as one plain function, as model collections need it.
 
         >>> cell = Cell(subject="", data="", norm="layer", lr=0.1, steps=1, seed=0)
         >>> norm = Norms(cell).function()
@@ -77,13 +77,13 @@ class Norms:
     def make(
         self, channels: int, *, channels_last: bool | None = None, eps: float | None = None
     ) -> nn.Module:
-        """Return the normalizer of one more place.
+        """Return a new normalizer.
 
         Args:
             channels: The size of the channel axis.
-            channels_last: Whether that is the last axis and not axis 1. The first input decides if
-                this is None.
-            eps: ε, where the normalizer's own options do not give it.
+            channels_last: Whether the channel axis is the last one and not axis 1. If it is None,
+                the first input decides.
+            eps: ε, if the normalizer's own options do not give it.
         """
         self.count += 1
         if not (self.on_input or self.cell.noise):
@@ -96,10 +96,10 @@ class Norms:
         return norm if known else ChannelAxis(norm, channels, channels_last)
 
     def make_qk(self, channels: int, *, eps: float | None = None) -> nn.Module:
-        """Return the normalizer of queries or keys (..., channels): RMS norm if the cell asks.
+        """Return the normalizer of queries or keys (..., channels): RMS norm if the cell has qk.
 
-        Henry et al. 2020, arXiv:2010.04245, whose L2 norm with a learned scale this is, but for one
-        scale for each value of a head.
+        This is the L2 norm with a learned scale of Henry et al. 2020, arXiv:2010.04245, but with
+        one scale for each value of a head.
         """
         self.qk_count += 1
         if not self.qk:
@@ -114,19 +114,18 @@ class Norms:
 
 
 class ChannelAxis(Rows):
-    """Give a normalizer for inputs (N, C, *) inputs whose channels are the last axis, too.
+    """Use a normalizer for inputs (N, C, *) also on inputs whose last axis has the channels.
 
-    Each position then counts as one sample, so that one position never sees another through
-    statistics of its own sample.
+    Each position then counts as one sample, so statistics of a sample never mix its positions.
 
     Args:
         inner: The normalizer, for `channels` channels.
         channels: The size of the channel axis.
-        channels_last: Whether that is the last axis. If None, the first input decides: it is
-            axis 1 if that has the right size, and else the last.
+        channels_last: Whether the channel axis is the last one. If None, the first input decides:
+            it is axis 1 if that axis has the right size, otherwise the last.
 
     Shape:
-        (N, C, *) or (*, C) gives the same.
+        (N, C, *) or (*, C); the output has the same shape.
 
     Raises:
         ShapeError: No axis that can be the channels has the right size, or both axes of an input
@@ -138,7 +137,7 @@ class ChannelAxis(Rows):
         self.channels, self.channels_last = channels, channels_last
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `x`; a residual goes to the normalizer as well."""
+        """Normalize `x`; a residual is passed to the normalizer."""
         if self.channels_last is None:
             self.channels_last = self._found(x)
         if self.channels_last:
@@ -149,13 +148,13 @@ class ChannelAxis(Rows):
         return normalized
 
     def _found(self, x: Tensor) -> bool:
-        """Whether the channels of `x` are its last axis; raise if they are nowhere, or anywhere."""
+        """Whether the last axis of `x` has the channels; raise if no axis or both axes may."""
         first, last = (size == self.channels for size in (x.shape[1:2].numel(), x.shape[-1]))
         if first and last and x.ndim == 3:
             raise ShapeError(
                 f"norm({self.channels}) got an input of shape {tuple(x.shape)}, in which axis 1 "
-                "and the last axis both have the size of its channels. Say which one it is: "
-                f"norm({self.channels}, channels_last=True) for (N, T, C), "
+                f"and the last axis both have size {self.channels}. Say which one has the "
+                f"channels: norm({self.channels}, channels_last=True) for (N, T, C), "
                 f"norm({self.channels}, channels_last=False) for (N, C, T)."
             )
         if not (first or last):
@@ -177,9 +176,9 @@ class ChannelAxis(Rows):
 
 
 def freeze_affine(layer: nn.Module) -> nn.Module:
-    """Keep γ and β of all normalizers in `layer` as they begin; returns `layer`.
+    """Fix γ and β of all normalizers in `layer` at their initial values; return `layer`.
 
-    γ begins at 1 and β at 0; γ of a normalizer of weights begins at the size of these weights.
+    γ starts at 1 and β at 0; γ of a weight normalizer starts at the norm of these weights.
 
     >>> [p.requires_grad for p in freeze_affine(create("batch", 3)).parameters()]
     [False, False]

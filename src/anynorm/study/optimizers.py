@@ -23,19 +23,19 @@ _MAKERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
 def make_optimizer(cell: Cell, model: nn.Module) -> Optimizer:
     """Return the optimizer of `cell` for the parameters of `model`.
 
-    Weight decay acts on weights alone, never on biases or on a normalizer's γ and β. It is a
-    gradient (L2) in SGD and Adam and a step of its own in AdamW (Loshchilov & Hutter 2019,
+    Weight decay applies to weights, never to biases or to a normalizer's γ and β. In SGD and Adam
+    it is added to the gradient (L2), in AdamW it is a separate step (Loshchilov & Hutter 2019,
     arXiv:1711.05101).
     """
     make = _MAKERS[cell.optimizer]
-    # All parameters in one call: the same numbers, in less time where they are small.
+    # foreach updates all parameters in one call: equal results, and faster for small parameters.
     return make(_groups(model, cell.weight_decay), lr=cell.lr, foreach=True)
 
 
 def make_warmup(cell: Cell, optimizer: Optimizer) -> LambdaLR:
     """Return the schedule that raises the learning rate to the cell's; step it after each update.
 
-    Update k of `cell.warmup` has k / warmup of the learning rate, and every later one all of it.
+    Update k has the fraction k / `cell.warmup` of the learning rate; later updates have all of it.
 
     >>> cell = Cell(subject="", data="", norm="batch", lr=1.0, steps=4, seed=0, warmup=2)
     >>> optimizer = make_optimizer(cell, nn.Linear(1, 1))
@@ -47,12 +47,12 @@ def make_warmup(cell: Cell, optimizer: Optimizer) -> LambdaLR:
     >>> rates
     [0.5, 1.0, 1.0]
     """
-    # The first update is not wasted on a learning rate of zero.
+    # Start at step + 1, so that the first update does not have a learning rate of zero.
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, cell.warmup)))
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return one group of parameters, or two where some decay and others do not."""
+    """Return one group of parameters, or two if only some have weight decay."""
     parameters = list(model.parameters())
     if not weight_decay:
         return [{"params": parameters, "weight_decay": 0.0}]

@@ -1,4 +1,4 @@
-"""How far a study is, on the standard error stream: a bar on a terminal, otherwise lines."""
+"""The progress of a study on standard error: a bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anynorm.study.cell import Cell
 
 __all__ = ["duration", "show_progress"]
 
-# Runs that finish before the first estimate: fewer say little about the others.
+# The first estimate comes after this many runs: fewer say little about the others.
 _RUNS_FOR_AN_ESTIMATE = 4
 _STEPS_TO_EVALUATE = 150
 
@@ -22,11 +22,10 @@ _STEPS_TO_EVALUATE = 150
 def show_progress(
     missing: Sequence[Cell], stored: int, *, shown: bool, refining: bool = False
 ) -> Iterator[Callable[[Cell], None]]:
-    """Say how many runs there are and how far they are; yields what to call after each run.
+    """Print the number of runs and their progress; yield a function to call after each run.
 
-    `missing` are the runs to come and `stored` counts those in the store; `refining` says that
-    they are in addition to those that were announced.  A stream that cannot be written to does
-    not stop the study.
+    `missing` are the runs to do, and `stored` counts those in the store. With `refining`, they are
+    in addition to the runs that were announced. If the stream cannot be written, the study goes on.
     """
     reporter = _reporter(missing, shown)
     if shown:
@@ -53,7 +52,7 @@ def _reporter(missing: Sequence[Cell], shown: bool) -> _Reporter:
 
 
 def _harmless(function: Callable[..., None], *values: Any) -> None:
-    """Call `function`, whatever it raises: a terminal that is gone costs no run."""
+    """Call `function` and ignore its errors: a closed terminal must not stop the study."""
     try:
         function(*values)
     except Exception:
@@ -79,9 +78,9 @@ def _runs(count: int) -> str:
 
 
 def _work(cell: Cell) -> float:
-    """How long a run takes beside others, in training steps, as the built-in models need it.
+    """The estimated time of a run in units of training steps, as measured with built-in models.
 
-    Probes take about as long as what they measure, and evaluations as long as some steps.
+    Probes take about as long as the training they measure, evaluations as long as some steps.
     """
     return _STEPS_TO_EVALUATE + cell.steps * (2 if cell.probes else 1)
 

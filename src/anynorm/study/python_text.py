@@ -12,7 +12,7 @@ from anynorm.errors import AnynormError
 
 __all__ = ["ALPHABET", "LENGTH", "python_text"]
 
-# Printable ASCII and the end of a line. Any other character becomes the one symbol behind them.
+# Printable ASCII and the newline. All other characters become one symbol after these.
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 LENGTH = 64
 
@@ -35,7 +35,7 @@ def python_text() -> tuple[Pair, Pair]:
         in `ALPHABET`, or ``len(ALPHABET)`` for any other character.
 
     Raises:
-        AnynormError: The sources of the standard library are not there as files.
+        AnynormError: The sources of the standard library do not exist as files.
     """
     return _sequences(_TRAINING), _sequences(_HELD_OUT)
 
@@ -57,7 +57,7 @@ def _sequences(modules: tuple[str, ...]) -> Pair:
 
 
 def _cut(numbers: Tensor) -> Pair:
-    """Cut one text into sequences that follow one another; what is left at its end is dropped."""
+    """Cut one text into consecutive sequences; the rest at its end is dropped."""
     count = (len(numbers) - 1) // LENGTH
     inputs, targets = numbers[: count * LENGTH], numbers[1 : count * LENGTH + 1]
     return inputs.view(count, LENGTH), targets.view(count, LENGTH)
@@ -69,6 +69,6 @@ def _source(module: str) -> str:
         return file.read_text("utf-8")
     except OSError as error:
         raise AnynormError(
-            f"data 'python-text' reads the source of Python's own module {module!r}, and {file} "
+            f"data 'python-text' reads the source of Python's own module {module!r}, but {file} "
             f"cannot be read ({error}). Use a Python that has its standard library as files."
         ) from error

@@ -23,10 +23,10 @@ def ranking(
     scores: Mapping[str, Score],
     level: float = LEVEL,
 ) -> list[dict[str, Any]]:
-    """Return one entry for each normalizer with all that was measured of it, best score first.
+    """Return one entry for each normalizer with all its measurements, best score first.
 
-    `groups` are the runs of each normalizer at its own learning rate, see `at_own_rate`;
-    `scores` is what each is judged by, and `level` the error of saying that a range is wider.
+    `groups` are the runs of each normalizer at its own learning rate, see `at_own_rate`; `scores`
+    has the score by which each is judged, and `level` is the error rate for a wider range.
     """
     side = _side_measures(runs, scores, level)
     entries = [
@@ -45,7 +45,7 @@ def ranking(
 def _side_measures(
     runs: Runs, scores: Mapping[str, Score], level: float
 ) -> dict[str, dict[str, Any]]:
-    """Return what breaks ties: tolerances, loss at small batches, and cost, by normalizer."""
+    """Return the measurements that break ties, by normalizer: tolerances, small batches, cost."""
     costs = cost_ratios(runs)
     return {
         **_both_tolerances(runs, level),
@@ -59,8 +59,8 @@ def _side_measures(
 def _both_tolerances(runs: Runs, level: float) -> dict[str, dict[str, Any]]:
     """Return the usable learning rates and initial scales.
 
-    The tests are in a fixed sequence, so that each may take the whole level: initial scales are
-    compared only if a range of learning rates was shown to be wider, or none was measured.
+    The tests are in a fixed sequence, so each can use the whole level: initial scales are compared
+    only if a range of learning rates was shown to be wider, or no range was measured.
     """
     rates, scales = (_tolerances(runs, factor, level) for factor in ("lr", "init"))
     if rates and all(found["answer"] != "better" for found in rates.values()):
@@ -83,7 +83,7 @@ def _tolerances(runs: Runs, factor: str, level: float) -> dict[str, Any]:
 
 
 def _convergence(runs: Runs) -> dict[str, dict[str, Any]]:
-    """Return the steps to the common training loss beside those without normalization."""
+    """Return the steps to the common training loss, relative to those of none."""
     return {
         name: {
             "answer": found.answer,
@@ -94,9 +94,9 @@ def _convergence(runs: Runs) -> dict[str, dict[str, Any]]:
 
 
 def _small_batches(runs: Runs, scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
-    """Return the rise of the error at the smallest batch size, and at each; None if runs diverged.
+    """Return the rise of the error at the smallest and at each batch size; None for diverged runs.
 
-    It is in points or, of a loss, 100 times its logarithm.
+    The rise is in points; for a loss it is 100 times that of the logarithm.
     """
     reference, effects = batch_effects(runs, scores)
     smallest = min((point["value"] for row in effects.values() for point in row), default=None)

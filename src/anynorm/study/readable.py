@@ -1,8 +1,8 @@
-"""What of a record can be used: parts of the wrong form are left out, and it is said which.
+"""Validate records: parts of a wrong form are left out and reported.
 
 Records come from files, which other versions, other programs and broken disks may have written.
-Whatever reads them behind this boundary finds absent parts, but none of a wrong form: a number is
-finite or None, a column is a list, and steps rise.
+Code that uses validated records may find that parts are missing, but no part has a wrong form: a
+number is finite or None, a column is a list, and steps increase.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from anynorm.study.spread import SCORES
 __all__ = ["Fault", "Readable", "readable"]
 
 Record = dict[str, Any]
-# Reads a value; names in the counter, under the path, what it leaves out.
+# Reads a value; adds the parts that it leaves out, by their path, to the counter.
 Reader = Callable[[Any, str, "Faults"], Any]
 Faults = Counter["Fault"]
 
@@ -36,22 +36,22 @@ class Fault(NamedTuple):
 
 
 class Readable(NamedTuple):
-    """Records of which every part has its form, and how many lacked which part, or are left out."""
+    """Records whose parts are valid, and how many records had which fault."""
 
     records: Sequence[Record]
     faults: Faults
 
 
 class _Unreadable(Exception):  # noqa: N818
-    """A value that has not the form of its part; the message says what it should be."""
+    """A value of a wrong form; the message says what is wrong."""
 
 
 class _Read(dict[str, Any]):
-    """A record that has been read, so that it need not be read again."""
+    """A record that has been validated, so that it is not validated again."""
 
 
 def readable(records: Iterable[Mapping[str, Any]]) -> Readable:
-    """Return the records with the parts that can be used.
+    """Return the records with their valid parts.
 
     A record without a cell, a status, a task or, if it has not diverged, its score is left out.
 
@@ -71,13 +71,13 @@ def readable(records: Iterable[Mapping[str, Any]]) -> Readable:
         except _Unreadable as error:
             part, why = error.args
             own = Counter({Fault(part, f"{why}; the run is left out"): 1})
-        # A part counts once for each record, however many of its places are wrong.
+        # A part counts once for each record, however many of its values are wrong.
         faults.update(own.keys())
     return Readable(found, faults)
 
 
 def _read(record: Mapping[str, Any], faults: Faults) -> _Read:
-    _require(isinstance(record, Mapping), "record", "it is no mapping")
+    _require(isinstance(record, Mapping), "record", "it is not a mapping")
     read = _Read(_RECORD(record, "", faults))
     _check_cell(record.get("cell"))
     for part, names in (("status", STATUSES), ("task", tuple(SCORES))):
@@ -105,32 +105,32 @@ def _number(value: Any, _: str, __: Faults) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Unreadable("it is no number")
+        raise _Unreadable("it is not a number")
     return value if -LARGEST < value < LARGEST else None
 
 
 def _count(value: Any, _: str, __: Faults) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise _Unreadable("it is no count")
+        raise _Unreadable("it is not a count")
     return value
 
 
 def _text(value: Any, _: str, __: Faults) -> str:
     if not isinstance(value, str):
-        raise _Unreadable("it is no text")
+        raise _Unreadable("it is not a text")
     return value
 
 
 def _version(value: Any, _: str, __: Faults) -> str | int:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise _Unreadable("it is no version")
+        raise _Unreadable("it is not a version")
     return value
 
 
 def _list(item: Reader, name: str) -> Reader:
     def read(value: Any, path: str, faults: Faults) -> list[Any]:
         if not isinstance(value, (list, tuple)):
-            raise _Unreadable(f"it is no list of {name}")
+            raise _Unreadable(f"it is not a list of {name}")
         return [item(one, path, faults) for one in value]
 
     return read
@@ -138,8 +138,8 @@ def _list(item: Reader, name: str) -> Reader:
 
 def _numbers(value: Any, path: str, faults: Faults) -> list[float | None]:
     if not isinstance(value, (list, tuple)):
-        raise _Unreadable("it is no list of numbers")
-    # Most of a record is such lists: a call for each number would take the longest of all.
+        raise _Unreadable("it is not a list of numbers")
+    # Most of a record is such lists, and a call for each number would be slow.
     return [
         one
         if (type(one) is float or type(one) is int) and -LARGEST < one < LARGEST
@@ -156,23 +156,23 @@ def _known_numbers(value: Any, path: str, faults: Faults) -> list[float | None]:
 
 
 def _weights(value: Any, path: str, faults: Faults) -> list[int]:
-    """How many steps each row stands for: none, or some."""
+    """The number of steps for which each row stands; it may be 0."""
     return [_count(one, path, faults) or 0 for one in _numbers(value, path, faults)]
 
 
 def _items(value: Any, path: str, faults: Faults) -> Any:
-    """What each held-out sample gave: a digit of a text if it was right or wrong, or its loss."""
+    """The result of each held-out sample: a text of digits (1 for right), or a list of losses."""
     if isinstance(value, str) and not value.strip("01"):
         return value
     return _known_numbers(value, path, faults)
 
 
 def _fields(known: Mapping[str, Reader], others: Reader | None = None) -> Reader:
-    """Read a mapping; a field without a value, or that cannot be read, is left out."""
+    """Read a mapping; a field that cannot be read is left out."""
 
     def read(value: Any, path: str, faults: Faults) -> dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise _Unreadable("it is no mapping")
+            raise _Unreadable("it is not a mapping")
         found = {}
         for name, one in value.items():
             reader = known.get(name, others)
@@ -187,7 +187,7 @@ def _fields(known: Mapping[str, Reader], others: Reader | None = None) -> Reader
 
 
 def _optional(reader: Reader) -> Reader:
-    """Read a part that may be None, which says that it was not measured."""
+    """Read a part that is None if it was not measured."""
 
     def read(value: Any, path: str, faults: Faults) -> Any:
         return None if value is None else reader(value, path, faults)
@@ -196,7 +196,7 @@ def _optional(reader: Reader) -> Reader:
 
 
 def _table(known: Mapping[str, Reader], others: Reader) -> Reader:
-    """Read columns over steps: rows whose step is none, or does not rise, are left out."""
+    """Read columns over steps; rows whose step is None, or does not increase, are left out."""
     columns = _fields({"step": _numbers, "weight": _weights, **known}, others)
 
     def read(value: Any, path: str, faults: Faults) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _table(known: Mapping[str, Reader], others: Reader) -> Reader:
             return {}
         kept = _rising(steps)
         if len(kept) < len(steps):
-            faults[Fault(f"{path}.step", "some of its steps do not rise")] += 1
+            faults[Fault(f"{path}.step", "some of its steps do not increase")] += 1
             names = [name for name, reader in known.items() if reader is _names]
             found |= _at(kept, {name: one for name, one in found.items() if name not in names})
         return dict(found)

@@ -16,16 +16,16 @@ from anynorm.study.store import Records, Store
 
 __all__ = ["RemoteStore", "open_store"]
 
-# Of two letters or more: Windows names its drives so.
+# Two letters or more, since one letter is a drive on Windows.
 _HALF_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-# Here a file appears whole, or not at all, when its upload ends.
+# On these protocols a file appears only when its upload is complete.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "r2", "memory"})
 
 
 def open_store(location: str | os.PathLike[str]) -> Records:
-    """The store at a folder, or at a URL such as ``s3://bucket/study``.
+    """Open the store in a folder, or at a URL such as ``s3://bucket/study``.
 
-    Raises `AnynormError` when it cannot be written, or when the URL needs a package that is not
+    Raises `AnynormError` if it cannot be written, or if the URL needs a package that is not
     installed.
     """
     text = os.fspath(location)
@@ -38,13 +38,15 @@ def open_store(location: str | os.PathLike[str]) -> Records:
     if "::" in protocol:
         raise AnynormError(f"the store {text!r} is a chain of URLs; give one URL, or a folder.")
     if protocol == "memory":
-        raise AnynormError(f"the store {text!r} is lost with this process; give a folder.")
+        raise AnynormError(
+            f"the store {text!r} would be lost when this process ends; give a folder."
+        )
     if protocol not in ("file", "local"):
         return RemoteStore(f"{protocol}://{rest}")
     if not os.path.isabs(rest):
         raise AnynormError(
-            f"the store {text!r} names no folder; write {protocol}:///folder from the root on, or "
-            "the name of the folder alone."
+            f"the store {text!r} names no folder; write {protocol}:///folder with the full path, "
+            "or only the name of the folder."
         )
     return Store(rest)
 
@@ -52,18 +54,18 @@ def open_store(location: str | os.PathLike[str]) -> Records:
 def _folder(text: str) -> str:
     if _HALF_A_URL.match(text):
         raise AnynormError(
-            f"the store {text!r} is no URL, since two slashes follow its colon, as in "
-            "s3://bucket/study. If it is a folder, write ./ in front."
+            f"the store {text!r} is not a URL: a URL has two slashes after the colon, as in "
+            "s3://bucket/study. If it is a folder, write ./ before it."
         )
     return os.path.expanduser(text)
 
 
 class RemoteStore(Records):
-    """Records behind any file system that fsspec knows.
+    """Records on any file system that fsspec knows.
 
-    On object stores (S3, Google, Azure) a record appears whole in one step. Elsewhere (SFTP, SMB,
-    HDFS) it is written under another name and renamed, which is as atomic as the server's rename:
-    a record that was cut short all the same is moved aside when it is read, and run again.
+    On object stores (S3, Google, Azure) a record appears in one step. On others (SFTP, SMB, HDFS)
+    it is written under another name and renamed, which is atomic if the server's rename is. An
+    incomplete record is moved aside when it is read, and its cell runs again.
     """
 
     def __init__(self, url: str) -> None:
@@ -78,7 +80,7 @@ class RemoteStore(Records):
 
     @contextmanager
     def _reached(self, done: str) -> Iterator[None]:
-        """Turn whatever a file system raises into an error of ours, but for absent files."""
+        """Convert all errors of a file system to `AnynormError`, except those of missing files."""
         try:
             yield
         except (FileNotFoundError, AnynormError):
@@ -122,7 +124,7 @@ class RemoteStore(Records):
 
 
 def _beside(name: str) -> str:
-    """A name for a file in the making that no process on any machine has, too."""
+    """A unique name for a temporary file."""
     return f".{name}.{uuid4().hex}.tmp"
 
 
@@ -131,7 +133,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
     try:
         files, root = url_to_fs(url)
-    # The file systems of others check their URLs with errors of any kind.
+    # File systems from other packages may raise any error.
     except Exception as error:
         raise AnynormError(
             f"the store {url!r} cannot be opened: {error}. A store is a folder, or a URL whose "

@@ -1,4 +1,4 @@
-"""The scores of runs as samples, with what each held-out item gave, and their comparisons."""
+"""The scores of runs as samples, with the results of held-out items, and their comparisons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def samples(groups: Groups, scores: Mapping[str, Score]) -> dict[str, Sample]:
 
 
 def sample(name: str, records: Sequence[Record], score: Score) -> Sample:
-    """Return the scores of some runs, with the outcome of each held-out item where it was kept."""
+    """Return the scores of some runs, with the outcomes of held-out items if they were kept."""
     return Sample(
         name,
         [score.outcome(score.value(record)) for record in records],
@@ -43,7 +43,7 @@ def compare_scores(groups: Groups, control: str, score: Score) -> list[Compariso
 
 
 def in_shown_unit(found: Comparison, score: Score) -> Comparison:
-    """Return a comparison with its differences as they are reported; see `Score.shown`."""
+    """Return a comparison with its differences in the reported unit; see `Score.shown`."""
     return replace(
         found,
         difference=score.shown(found.difference),
@@ -53,9 +53,9 @@ def in_shown_unit(found: Comparison, score: Score) -> Comparison:
 
 
 def items_of(records: Sequence[Record], score: Score) -> Any:
-    """Return what each held-out item contributes in each finished run, of shape (runs, items).
+    """Return the contribution of each held-out item in each finished run, of shape (runs, items).
 
-    Records without items, such as those of runs that diverged, are left out.
+    Records without items, such as those of diverged runs, are left out.
     """
     kept = [row for record in records if (row := (record.get("items") or {}).get(score.key))]
     if not kept or len({len(row) for row in kept}) != 1:

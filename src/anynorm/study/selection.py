@@ -1,4 +1,4 @@
-"""Which runs answer which question: the base setting of a study, and the sweeps around it."""
+"""Select the runs for a question: those at the base setting, and the sweeps around it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ Setting = tuple[Any, ...]
 
 
 def setting(record: Record) -> Setting:
-    """Return what a run was trained with, apart from its normalizer and seed."""
+    """Return the setting of a run, apart from its normalizer and seed."""
     return tuple(_value(record, factor) for factor in FACTORS)
 
 
 def _value(record: Record, factor: str) -> Any:
-    # Records of runs that had no warm-up may not mention it.
+    # Records of runs without warm-up may not have the field.
     return _rounded(record["cell"].get(factor, 0))
 
 
 def _rounded(value: Any) -> Any:
-    # A learning rate that came through arithmetic (0.1 * 0.3) must meet the one that was typed.
+    # A learning rate from arithmetic (0.1 * 0.3) must equal the one that was typed.
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
@@ -70,11 +70,11 @@ class Runs:
         return self.at()
 
     def at(self, **changes: Any) -> dict[str, list[Record]]:
-        """Return the runs at the base setting but for `changes`, for each normalizer."""
+        """Return the runs at the base setting with `changes`, for each normalizer."""
         return _in_order(self.records, self._setting(changes))
 
     def controls_at(self, **changes: Any) -> dict[str, list[Record]]:
-        """Return the controls at the base setting but for `changes`, for each of them."""
+        """Return the controls at the base setting with `changes`, for each control."""
         return _in_order(self.controls, self._setting(changes))
 
     def _setting(self, changes: Mapping[str, Any]) -> Setting:
@@ -124,9 +124,9 @@ def _none_first(groups: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
 def studies(records: Iterable[Record], margin: float | None = None) -> list[Runs]:
     """Split records into one `Runs` for each subject, data set, optimizer and weight decay.
 
-    Records that cannot be read are left out; see `anynorm.study.readable`.
-    Differences between scores within ± `margin` count as none: in points of accuracy (0.5 where it
-    is not given) or in per cent of a loss (2).
+    Records that cannot be read are left out; see `anynorm.study.readable`. Differences between
+    scores within ± `margin` do not count: in points of accuracy (by default 0.5) or in per cent of
+    a loss (2).
     """
     groups: dict[tuple[str, str, str, float], list[Record]] = {}
     for record in readable(records).records:
@@ -150,19 +150,18 @@ def _runs(
 
 
 def is_control(record: Record) -> bool:
-    """Say whether the normalizer of a run was changed for an experiment."""
+    """Whether the normalizer of a run was changed for an experiment."""
     cell = record["cell"]
     return bool(cell.get("noise")) or not cell.get("affine", True)
 
 
 def base_setting(records: Sequence[Record], controls: Sequence[Record] = ()) -> Setting:
-    """Return the setting that the sweeps start from.
+    """Return the setting from which the sweeps start.
 
-    That is the one at which most normalizers were probed: experiments probe two of them elsewhere.
-    If that leaves several, it is one with unscaled weights, then one at which most normalizers were
-    trained, since batch sizes are compared for some of them alone, then the one that shares most of
-    its values with the other runs, which is the centre of a star-shaped grid, then one at which the
-    noisy control was not run.
+    It is the setting at which most normalizers were probed; experiments probe only two elsewhere.
+    If there are several, these rules decide, in this order: unscaled weights; most normalizers
+    trained, since batch sizes are compared only for some; most values shared with the other runs,
+    as at the centre of a star-shaped grid; no run of the noisy control.
     """
     counts = [Counter(values) for values in zip(*map(setting, records), strict=True)]
     probed = {(setting(r), label(r["cell"])) for r in records if r.get("probes")}
@@ -180,10 +179,11 @@ def base_setting(records: Sequence[Record], controls: Sequence[Record] = ()) -> 
 
 
 def sweep(runs: Runs, factor: str) -> list[Record]:
-    """Return the runs that differ from the base setting in `factor` alone; ``[]`` if none do.
+    """Return the runs that differ from the base setting only in `factor`; ``[]`` if none do.
 
-    A sweep may train for another number of steps than the base, the same for all its runs. With
-    the batch size, the learning rate and the number of steps change too: see `batch_sweep`.
+    A sweep may have another number of steps than the base, but the same for all its runs. In a
+    sweep of the batch size, the learning rate and the number of steps change too: see
+    `batch_sweep`.
     """
     if factor == "batch":
         return batch_sweep(runs)
@@ -210,13 +210,13 @@ def batch_sweep(runs: Runs, budget: str = "epochs") -> list[Record]:
 
 
 def _scaling(cell: Mapping[str, Any], budget: str) -> tuple[float, float]:
-    """Return what a sweep over batch sizes holds: the scaled learning rate, and epochs or steps."""
+    """Return what is constant in a sweep of batch sizes: scaled learning rate, epochs or steps."""
     held = cell["steps"] * cell["batch"] if budget == "epochs" else cell["steps"]
     return cell["lr"] / cell["batch"], held
 
 
 def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    # The number of steps is a whole number, so the samples seen differ a little.
+    # The number of steps is an integer, so the numbers of samples differ slightly.
     return math.isclose(one[0], other[0], rel_tol=0.01) and math.isclose(
         one[1], other[1], rel_tol=0.1
     )

@@ -1,4 +1,4 @@
-"""More seeds where they can still change an answer, without raising the error."""
+"""Add seeds where they can still change an answer, without a higher error rate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from anynorm.study.verdict import decide
 __all__ = ["could_tell", "looks", "open_comparisons", "seeds_to_add"]
 
 _GROWTH, _MOST_SEEDS = 1.6, 32
-# A forecast from few seeds is rough: it must miss the most seeds by this factor to be believed.
+# A forecast from few seeds is rough: it counts only if it exceeds the maximum by this factor.
 _ROUGH = 3
 
 
 def looks(seeds: int) -> list[int]:
-    """Return the numbers of seeds at which a growing study is looked at, beginning with `seeds`.
+    """Return the numbers of seeds at which a growing study is evaluated, starting with `seeds`.
 
-    The list is fixed before the first run, and the error that is allowed is divided among its
-    looks. So the error of the whole is kept however early the study stops.
+    The list is fixed before the first run, and the allowed error is divided among its looks. So the
+    total error rate is kept however early the study stops.
 
     >>> looks(3)
     [3, 5, 8, 13, 21, 32]
@@ -45,7 +45,7 @@ def open_comparisons(
 
 def could_tell(comparison: dict[str, Any]) -> bool:
     """Whether more seeds may decide a comparison that cannot tell yet."""
-    # Without an interval, as where runs diverged, nobody knows how many seeds it would take.
+    # Without an interval, as with diverged runs, the number of seeds needed is unknown.
     needed = comparison["seeds"]
     return comparison["low"] is None or (needed is not None and needed <= _ROUGH * _MOST_SEEDS)
 
@@ -53,9 +53,9 @@ def could_tell(comparison: dict[str, Any]) -> bool:
 def seeds_to_add(
     records: Sequence[Record], comparisons: Sequence[dict[str, Any]], seeds: int
 ) -> list[Cell]:
-    """Return the cells that bring the compared normalizers to `seeds` seeds.
+    """Return the cells that give each of the compared normalizers `seeds` seeds.
 
-    Each normalizer stays at the learning rate that was chosen for it.
+    Each normalizer keeps the learning rate that was chosen for it.
     """
     [runs] = studies(records)
     names = dict.fromkeys(name for c in comparisons for name in (c["a"], c["b"]))

@@ -1,4 +1,4 @@
-"""What several seeds say together: a median and a range in which diverged runs are censored."""
+"""The spread over seeds: a median and a range, in which diverged runs count as the worst."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ PerSeed = Mapping[int, float | None]  # a value for each seed; None is a run tha
 def by_seed(
     records: Sequence[Record], value: Callable[[Record], float | None]
 ) -> dict[int, float | None]:
-    """Return the value of each run under its seed, in order of seed."""
+    """Return the value of each run by its seed, in order of seed."""
     ordered = sorted(records, key=lambda record: record["cell"]["seed"])
     return {record["cell"]["seed"]: finite(value(record)) for record in ordered}
 
 
 def finite(value: float | None) -> float | None:
-    """Return `value`, or ``None`` where it is missing or not a finite number."""
+    """Return `value`, or ``None`` if it is missing or not a finite number."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def spread(values: Sequence[float | None], *, higher_is_better: bool) -> Spread:
     """Median and range over seeds; ``None`` is a diverged run and counts as the worst value.
 
-    A median or an end of the range that falls on a diverged run is ``None``.
+    If the median or an end of the range is a diverged run, it is ``None``.
 
     >>> spread([0.9, 0.8, None], higher_is_better=True)["median"]
     0.8
@@ -71,17 +71,17 @@ def final(records: Sequence[Record], key: str) -> Spread:
 
 
 def final_value(record: Record, key: str) -> float | None:
-    """Return what a run ended with; ``None`` where it diverged."""
+    """Return the final value of a run; ``None`` if the run diverged."""
     return finite((record.get("final") or {}).get(key)) if record["status"] == "ok" else None
 
 
 @dataclass(frozen=True)
 class Score:
-    """The number that normalizers are judged by: held-out accuracy, or a held-out loss.
+    """The number by which normalizers are judged: held-out accuracy, or a held-out loss.
 
-    `key` names it in a record's ``final``. `good_within` is how far from the best still counts as
-    good: a part of all samples, or a factor of the loss. Differences within ± `equal_within` count
-    as none: points of accuracy, or per cent of a loss.
+    `key` is its name in a record's ``final``. `good_within` is the distance from the best that
+    still counts as good: a fraction of all samples, or a factor of the loss. Differences within
+    ± `equal_within`, in points of accuracy or per cent of a loss, do not count.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Score:
     equal_within: float
 
     def value(self, record: Record) -> float | None:
-        """Return the score of one run; ``None`` where it diverged."""
+        """Return the score of one run; ``None`` if it diverged."""
         return final_value(record, self.key)
 
     def spread(self, records: Sequence[Record]) -> Spread:
@@ -100,7 +100,7 @@ class Score:
         return spread(values, higher_is_better=self.higher_is_better)
 
     def worst(self, seeds: Spread) -> float | None:
-        """Return the worst seed; ``None`` where one diverged."""
+        """Return the worst seed; ``None`` if one diverged."""
         end = seeds["low"] if self.higher_is_better else seeds["high"]
         return None if end is None else float(end)
 
@@ -116,17 +116,17 @@ class Score:
         return "points" if self.higher_is_better else "%"
 
     def outcome(self, value: float | None) -> float | None:
-        """Return a score on the scale on which it is compared, larger is better.
+        """Return a score on the scale for comparisons, on which larger is better.
 
-        An accuracy is in per cent, so that differences are points. Of a loss it is the logarithm,
-        times 100, so that small differences are per cent of the loss. None where it diverged.
+        An accuracy becomes per cent, so that differences are points. A loss becomes −100 times its
+        logarithm, so that small differences are per cent of the loss. None if the run diverged.
         """
         if value is None:
             return None
         return 100 * value if self.higher_is_better else -100 * math.log(max(value, _TINY))
 
     def shown(self, difference: float | None) -> float | None:
-        """Return a difference on that scale as it is reported: points, or per cent of the loss.
+        """Convert a difference on that scale to the reported unit: points, or per cent of the loss.
 
         >>> round(LOSS.shown(100 * math.log(2)), 1), round(LOSS.shown(-100 * math.log(2)), 1)
         (50.0, -100.0)
@@ -136,7 +136,7 @@ class Score:
         return 100 * (1 - math.exp(-difference / 100))
 
     def opposite(self, difference: float) -> float:
-        """Return a reported difference as it is reported the other way round.
+        """Return a reported difference in the other direction.
 
         >>> ACCURACY.opposite(2.0), LOSS.opposite(50.0), LOSS.opposite(-100.0)
         (-2.0, -100.0, 50.0)
@@ -146,20 +146,20 @@ class Score:
         return 100 * (1 - 1 / max(1 - difference / 100, _TINY))
 
     def close(self, value: float | None, best: float) -> bool:
-        """Say whether `value` still counts as good beside `best`."""
+        """Whether `value` still counts as good compared with `best`."""
         if value is None:
             return False
-        # A rounding error must not put a run that is exactly on the limit outside it.
+        # A rounding error must not exclude a run that is exactly at the limit.
         if self.higher_is_better:
             return value >= self.limit(best) - 1e-9
         return value <= self.limit(best) * (1 + 1e-9)
 
     def limit(self, best: float) -> float:
-        """Return the score that just counts as good beside `best`."""
+        """Return the worst score that still counts as good compared with `best`."""
         return best - self.good_within if self.higher_is_better else best * self.good_within
 
 
-_TINY = 1e-12  # what a loss of zero counts as, since it has no logarithm
+_TINY = 1e-12  # stands for a loss of zero, which has no logarithm
 
 ACCURACY = Score(
     "held-out accuracy", "test_accuracy", higher_is_better=True, good_within=0.05, equal_within=0.5

@@ -36,18 +36,18 @@ _STALE_SECONDS = 60.0
 
 
 class Records(ABC):
-    """Records under their keys, wherever they are kept.
+    """Records by their keys; subclasses store them in files or at a URL.
 
     A record that cannot be read is moved aside to ``<key>.json.corrupt-N`` with a warning, and its
     cell counts as not run.
     """
 
     def write(self, record: Record) -> None:
-        """Put a record in place in one step; numbers that are not finite become null."""
+        """Write a record in one step; numbers that are not finite become null."""
         self._save(f"{record['key']}.json", json.dumps(finite(record), allow_nan=False))
 
     def read(self, key: str) -> Record | None:
-        """The record with this key, or None when there is none that can be read."""
+        """The record with this key, or None if there is no readable one."""
         name = f"{key}.json"
         try:
             text = self._load(name)
@@ -58,7 +58,7 @@ class Records(ABC):
             return None
         try:
             return _checked(json.loads(text), key)
-        # A file that is nested too deep to read is no record either.
+        # A file that is nested too deeply is not a record either.
         except (ValueError, TypeError, RecursionError) as error:
             self._move_aside(name, error)
             return None
@@ -68,7 +68,7 @@ class Records(ABC):
         return list(self._records())
 
     def present(self) -> set[str]:
-        """The keys that have a file, from one listing; whether it can be read is another matter."""
+        """The keys that have a file, from one listing; a file may be unreadable."""
         return {name[:-5] for name in self._names() if _NAME.fullmatch(name)}
 
     def _records(self) -> Iterator[Record]:
@@ -82,7 +82,7 @@ class Records(ABC):
         aside = f"{name}.corrupt-{number}"
         try:
             self._rename(name, aside)
-        except FileNotFoundError:  # another process has moved it, and says so
+        except FileNotFoundError:  # another process has moved it and warned
             return
         warnings.warn(
             f"the record {name} cannot be read ({error}); it was moved to {aside} "
@@ -109,8 +109,8 @@ class Records(ABC):
 class Store(Records):
     """Records on disk, each written atomically as ``<key>.json``.
 
-    Two stores are merged by copying their files into one folder. Raises `AnynormError` when the
-    folder cannot be created or written.
+    To merge two stores, copy their files into one folder. Raises `AnynormError` if the folder
+    cannot be created or written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -161,14 +161,14 @@ class Store(Records):
 
 
 def _checked(record: Record, key: str) -> Record:
-    """The record itself, when it is whole and belongs to its file name."""
+    """Return the record if it is complete and fits its file name; raise ValueError otherwise."""
     if not isinstance(record, dict):
-        raise ValueError("it is no record")
+        raise ValueError("it is not a record")
     for name, kinds in _PARTS.items():
         if not isinstance(record.get(name, ...), kinds):
-            raise ValueError(f"its {name!r} is missing or of another kind")
+            raise ValueError(f"its {name!r} is missing or has a wrong type")
     if record["schema"] != SCHEMA or record["key"] != key:
-        raise ValueError("its schema or key does not fit its file name")
+        raise ValueError("its schema is unknown, or its key does not fit the file name")
     if Cell.from_dict(record["cell"]).key != key:
         raise ValueError("its cell does not have this key")
     return record

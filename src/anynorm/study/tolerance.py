@@ -1,4 +1,4 @@
-"""How far a learning rate or an initialization may be off before training suffers."""
+"""The tolerance of training to the learning rate and to the initialization."""
 
 from __future__ import annotations
 
@@ -42,15 +42,14 @@ def _by_value(
 
 
 def tolerances(runs: Runs, factor: str) -> dict[str, dict[str, Any]]:
-    """Return for each normalizer the range of `factor` over which training holds.
+    """Return for each normalizer the range of `factor` in which it trains well.
 
-    It holds at a value where the worst of the seeds does not diverge and stays within the
-    score's margin of the best: the highest worst-of-seeds score that any normalizer reaches in
-    the sweep. The range is the longest unbroken one, from ``low`` to ``high``, with the
-    ``decades`` between them; where it ends at the end of the grid it is a lower bound
-    (``open_low``, ``open_high``). A normalizer that holds nowhere has ``None`` there.
-    ``trains`` is the range over which every seed trains at all. A normalizer that ran with one
-    value is left out.
+    It trains well at a value if its worst seed does not diverge and is close to the best score. The
+    best is the highest score of a worst seed that any normalizer reaches in the sweep. The range is
+    the longest one without a gap, from ``low`` to ``high``, with the ``decades`` between them. If
+    it ends at the end of the grid, it is a lower bound (``open_low``, ``open_high``). If there is
+    no such value, the ends are ``None``. ``trains`` is the range in which every seed trains at all.
+    A normalizer that ran with only one value is left out.
     """
     records = sweep(runs, factor)
     found, best = points(records, factor, runs.score), _best(runs, records, factor)
@@ -67,7 +66,7 @@ def tolerances(runs: Runs, factor: str) -> dict[str, dict[str, Any]]:
 
 
 def _best(runs: Runs, records: Sequence[Record], factor: str) -> float:
-    """Return the highest worst-of-seeds score that any normalizer reaches."""
+    """Return the best score of a worst seed that any normalizer reaches."""
     found = points(records, factor, runs.score)
     worst = [runs.score.worst(point) for row in found.values() for point in row]
     reached = [value for value in worst if value is not None]
@@ -101,10 +100,10 @@ def _range(values: Sequence[float], good: Sequence[bool]) -> dict[str, Any]:
 
 
 def widths(runs: Runs, factor: str) -> dict[str, dict[int, float | None]]:
-    """Return the highest over the lowest value at which one seed holds, by normalizer and seed.
+    """Return the ratio of the highest to the lowest usable value, by normalizer and seed.
 
-    An end between two values that were tried is put where the score crosses the limit, in the
-    middle if the run beyond diverged. A seed that holds nowhere has None.
+    If an end is between two values that were tried, it is where the score crosses the limit, or in
+    the middle if the run outside diverged. A seed without a usable value has None.
     """
     records = sweep(runs, factor)
     best = _best(runs, records, factor)
@@ -113,7 +112,7 @@ def widths(runs: Runs, factor: str) -> dict[str, dict[int, float | None]]:
         seeds: dict[int, list[Record]] = {}
         for record in group:
             seeds.setdefault(record["cell"]["seed"], []).append(record)
-        # Seeds that were added later ran at one value only: they have no range.
+        # Seeds that were added later ran at only one value, so they have no range.
         most = max(map(len, seeds.values()))
         whole = {seed: own for seed, own in seeds.items() if 2 * len(own) > most}
         found[name] = {seed: _width(own, factor, best, runs.score) for seed, own in whole.items()}
@@ -136,7 +135,7 @@ def _width(records: Sequence[Record], factor: str, best: float, score: Score) ->
 
 
 def _share(good: float | None, bad: float | None, best: float, score: Score) -> float:
-    """Return how far between two values the score crosses the limit, from 0 to 1."""
+    """Return where between two values the score crosses the limit, from 0 to 1."""
     if good is None or bad is None:
         return 0.5
     levels = [_level(value, score) for value in (good, score.limit(best), bad)]
@@ -161,10 +160,10 @@ def _longest(values: Sequence[float], good: Sequence[bool]) -> tuple[int | None,
 
 
 def refinements(records: Sequence[Record], *, finest: float = 0.25) -> list[Refinement]:
-    """Return the runs that bisect the edges of every normalizer's learning-rate tolerance.
+    """Return the runs that bisect the edges of every normalizer's usable learning rates.
 
-    Between the last learning rate that holds and the first that does not, the geometric middle
-    is added with the seeds of the last that holds, until the two are `finest` decades apart.
+    Between the last usable learning rate and the next one, the geometric mean is added, with the
+    seeds of the last usable one, until the two are `finest` decades apart.
 
     >>> refinements([])
     []
@@ -184,7 +183,7 @@ def _bisections(
     return [
         Refinement(name, {**record["cell"], "lr": lr}, lr)
         for good, bad in _edges(values, tolerance)
-        # The grid's own values are rounded (0.3 for 10**-0.5): leave room for that.
+        # The factor allows for the rounding of the grid's values (0.3 for 10**-0.5).
         if abs(math.log10(bad / good)) > 1.1 * finest
         for lr in [float(f"{math.sqrt(good * bad):.2g}")]
         for record in records

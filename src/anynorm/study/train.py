@@ -1,4 +1,4 @@
-"""One cell, one training run, one record."""
+"""Train the model of one cell, and make its record."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ __all__ = ["batches", "run"]
 _DIVERGED = 1e3
 _CURVE_POINTS = 200
 _EVALUATIONS = 6
-# Held-out samples of the fixed batch on which units are watched, about.
+# The approximate number of held-out samples in the fixed batch on which units are measured.
 _PROBED = 200
-# Training samples on which the channels are measured after training, at most.
+# The most training samples on which channels are measured after training.
 _MEASURED = 256
 
 
 def run(cell: Cell) -> Record:
     """Train the model of `cell` and return its record (see the store).
 
-    Equal cells give equal records, ``cost`` apart. A run that diverges (a mini-batch loss that is
-    not finite or above 1e3) stops there and keeps what it measured. The caller's random state
-    and number of threads are left as they were.
+    Equal cells give equal records, except for ``cost``. A run diverges if a mini-batch loss is not
+    finite or above 1e3; it then stops and keeps its measurements. The caller's random state and
+    number of threads do not change.
     """
     data = load(cell.data)
     with _one_thread(), seeded(cell.seed):
@@ -52,7 +52,7 @@ def run(cell: Cell) -> Record:
 
 
 def batches(data: Data, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mini-batches without end: every epoch in a new seeded order, its incomplete rest left out."""
+    """Yield mini-batches forever: each epoch in a new seeded order, without its incomplete rest."""
     generator = torch.Generator().manual_seed(seed)
     size = min(size, len(data.train_x))
     while True:
@@ -64,7 +64,7 @@ def batches(data: Data, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]
 
 @dataclass
 class _Run:
-    """A training run in progress and what it has measured so far."""
+    """A training run in progress, and its measurements so far."""
 
     cell: Cell
     data: Data
@@ -85,7 +85,7 @@ class _Run:
         self.recorder = self._recorder() if self.cell.probes else None
 
     def train(self) -> None:
-        """Take every step, or as many as it takes to diverge."""
+        """Take all steps, or stop when the run diverges."""
         self.model.train()
         stream = batches(self.data, self.cell.batch, self.cell.seed)
         stride = -(-self.cell.steps // _CURVE_POINTS)
@@ -106,7 +106,7 @@ class _Run:
             self.recorder.after_training(self.data.train_x[rows], self.data.train_y[rows])
 
     def record(self) -> Record:
-        """Everything measured, as the store keeps it."""
+        """Return the record with all measurements."""
         final = self._final()
         return {
             "schema": SCHEMA,
@@ -126,7 +126,7 @@ class _Run:
         }
 
     def _recorder(self) -> Recorder:
-        # Whole mini-batches: a normalizer may split a batch into parts of a fixed size.
+        # Use full mini-batches, since a normalizer may split a batch into parts of a fixed size.
         most, batch = min(_PROBED, len(self.data.test_x)), self.cell.batch
         x = self.data.test_x[: most // batch * batch or batch]
         return Recorder(
@@ -136,7 +136,7 @@ class _Run:
 
     @property
     def _is_variant(self) -> bool:
-        """Whether the built-in study lists the normalizer as a variant, which has fewer probes."""
+        """Whether the built-in study lists the normalizer as a variant, with fewer probes."""
         subject = SUBJECTS.get(self.cell.subject)
         return subject is not None and self.cell.norm in subject.settings.variants
 
@@ -156,7 +156,7 @@ class _Run:
         self.curve["train_loss"].append(loss)
 
     def _due(self, step: int) -> bool:
-        """Whether one of the evenly spaced evaluations, the last step's included, falls here."""
+        """Whether an evaluation is due; they are evenly spaced, and include the last step."""
         return (step * _EVALUATIONS) // self.cell.steps > (
             (step - 1) * _EVALUATIONS
         ) // self.cell.steps
@@ -186,7 +186,7 @@ class _Run:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """More threads would add numbers in another order, and the record would change."""
+    """Use one thread: more threads would add in another order and change the record."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

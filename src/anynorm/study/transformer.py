@@ -12,11 +12,11 @@ __all__ = ["CharTransformer"]
 
 
 class CharTransformer(nn.Module):
-    """Blocks of causal attention and an MLP around a residual stream, with learned positions.
+    """Blocks of causal attention and an MLP on a residual stream, with learned positions.
 
     Args:
         length: The longest sequence.
-        symbols: The size of the alphabet, of inputs and outputs alike.
+        symbols: The size of the alphabet, for inputs and outputs.
         norm: Makes the normalizers, two for each block.
         placement: ``"pre"``: x + f(norm(x)), and one more normalizer before the output layer
             (Xiong et al. 2020, arXiv:2002.04745). ``"post"``: norm(x + f(x)), as in Vaswani et al.
@@ -24,7 +24,7 @@ class CharTransformer(nn.Module):
         blocks, width, heads: The size of the network.
 
     Shape:
-        Whole numbers (N, T) with T ≤ `length` give scores (N, T, `symbols`).
+        Input: integers (N, T) with T ≤ `length`. Output: scores (N, T, `symbols`).
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class _Attention(nn.Module):
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Give every layer outputs of about the size of its inputs, and zero biases."""
+    """Initialize weights so that outputs have about the size of inputs; biases are zero."""
     if isinstance(layer, nn.Linear):
         nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
         nn.init.zeros_(layer.bias)

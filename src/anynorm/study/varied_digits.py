@@ -1,4 +1,4 @@
-"""Digits as photographs would have them: each at another place, in another light, with noise."""
+"""Digits with varied place, contrast, brightness and noise, as in photographs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor
 __all__ = ["CANVAS", "varied"]
 
 CANVAS = 12
-# Contrast is drawn from `_FAINTEST` to 1, brightness from −0.5 to 0.5, where the digit's pixels
-# have values from 0 to 1. A deviation of 0.1 is the noise of every pixel.
+# Contrast is drawn from `_FAINTEST` to 1, brightness from −0.5 to 0.5; the digit's pixels have
+# values from 0 to 1. The noise of every pixel has a standard deviation of 0.1.
 _FAINTEST, _NOISE = 0.3, 0.1
 
 
 def varied(images: Tensor, labels: Tensor, copies: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return `copies` of each image on a larger canvas, with place, contrast, brightness and noise.
 
-    Images differ so much in contrast and brightness that the mean and the deviation of a few of
-    them say little about those of the next few: statistics of small batches are noisy, as they are
-    on photographs.
+    Images differ much in contrast and brightness, so the mean and the standard deviation of a few
+    images say little about those of the next few: statistics of small batches are noisy, as with
+    photographs.
 
     Args:
         images: values from 0 to 1.
         labels: one for each image.
         copies: how many images to make of each.
-        seed: of all that is drawn.
+        seed: the seed of all random draws.
 
     Shape:
         images: (N, 1, H, W) with H and W up to 12. Returns (copies · N, 1, 12, 12) and

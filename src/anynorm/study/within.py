@@ -1,4 +1,4 @@
-"""A time limit for code of the user's that runs in this process."""
+"""A time limit for the user's code in this process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from anynorm.errors import AnynormError
 
 __all__ = ["SECONDS", "within"]
 
-# A model that needs longer to be built and to see one batch could not be trained.
+# If a model needs longer to be built and to process one batch, training is not possible.
 SECONDS = 600.0
 
 
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Interrupt the block after so many `seconds`, as Ctrl-C would; only the main thread can be.
+    """Interrupt the block after `seconds`, as Ctrl-C would; this works only in the main thread.
 
-    Raises `AnynormError`, which says that `what` had not finished.
+    Raises `AnynormError` with a message that `what` had not finished.
 
     >>> with within(0.01, "waiting"):  # doctest: +ELLIPSIS
     ...     threading.Event().wait(60)
@@ -30,7 +30,7 @@ def within(seconds: float, what: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or seconds > threading.TIMEOUT_MAX:
         yield
         return
-    # A process that a shell started in the background ignores SIGINT, which is used below.
+    # A process that a shell started in the background ignores SIGINT, so restore its handler.
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -55,7 +55,7 @@ def within(seconds: float, what: str) -> Iterator[None]:
 
 def _interrupt(over: threading.Event) -> None:
     over.set()
-    if hasattr(signal, "pthread_kill"):  # it wakes what sleeps or waits, too
+    if hasattr(signal, "pthread_kill"):  # this also interrupts sleeping and waiting
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
         signal.raise_signal(signal.SIGINT)

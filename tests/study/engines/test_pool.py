@@ -75,7 +75,7 @@ def test_a_run_that_never_returns_is_ended(store: Store, endless: str) -> None:
     [failure] = outcome.failures
     assert failure.cell == cells[0]
     assert failure.reason == (
-        "it was ended because it had not finished after 1 s (the limit that was set). "
+        "it was stopped because it had not finished after 1 s (the limit that was set). "
         "If it needs more time, give run_minutes= (--run-minutes)."
     )
 

@@ -123,7 +123,9 @@ def test_no_cluster_at_the_address(store: Store, scheme: str) -> None:
     with socket.socket() as held:  # bound, but nothing listens
         held.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{held.getsockname()[1]}"
-        with pytest.raises(AnynormError, match=f"no Ray cluster to reach at .*{address}.*--on ray"):
+        with pytest.raises(
+            AnynormError, match=f"no Ray cluster can be reached at .*{address}.*--on ray"
+        ):
             run_cells(engine(scheme + address, 1), [cell("well")], store, done=lambda _: None)
     assert not store.present()
 

@@ -69,5 +69,5 @@ def test_an_option_that_submitit_does_not_know(store: Store) -> None:
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is installed here")
 def test_where_there_is_no_slurm(store: Store) -> None:
-    with pytest.raises(AnynormError, match="Give the command where `sbatch` works"):
+    with pytest.raises(AnynormError, match="Run the command where `sbatch` works"):
         run_cells(engine("slurm", None), [cell("well")], store, done=lambda _: None)

@@ -85,12 +85,12 @@ def test_what_is_cut_is_what_is_said() -> None:
 
 def test_files_that_do_not_end_are_not_read(tmp_path: Path) -> None:
     endless = Path("/dev/zero")
-    with pytest.raises(AnynormError, match="is larger than the 1000 bytes that are read"):
+    with pytest.raises(AnynormError, match="is larger than the limit of 1000 bytes"):
         Plan.read(endless, most=1000)
     plan = tmp_path / "plan.json"
     Plan({}, {}).write(plan)
     assert Plan.read(plan, most=plan.stat().st_size) == Plan({}, {})
-    with pytest.raises(AnynormError, match=r"larger than the \d+ bytes"):
+    with pytest.raises(AnynormError, match=r"larger than the limit of \d+ bytes"):
         Plan.read(plan, most=plan.stat().st_size - 1)
 
 

@@ -116,8 +116,7 @@ def _common_level(found: Mapping[str, Mapping[int, Points]]) -> float:
 
 
 def _gaps_at(curves: Mapping[int, Points], level: float) -> PerSeed:
-    """Return the gap of each run where its loss falls to `level`; leave out runs that stay "
-    "above."""
+    """Return the gap where the loss of each run falls to `level`, without runs that stay above."""
     gaps = {seed: gap_at(curve, level) for seed, curve in curves.items()}
     return {seed: gap for seed, gap in gaps.items() if gap is not None}
 

@@ -1,4 +1,4 @@
-"""Where the cells of a study run: processes on this machine, a Ray cluster, or Slurm jobs."""
+"""The engines that run the cells of a study: local processes, a Ray cluster, or Slurm jobs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NAMES = ("local", "ray", "slurm")
 def engine(on: str, workers: int | None, limits: Limits | None = None) -> Engine:
     """The engine that `on` names, with at most `workers` processes, tasks or jobs at a time.
 
-    `limits` says how long a run may take.
+    `limits` has the time limit of a run.
 
     `on` is ``local``, ``ray``, ``ray://host:port``, ``ray:ADDRESS``, ``slurm`` or
-    ``slurm:option=value,...``. Raises `AnynormError` for another name or a missing package; a
-    cluster is not looked for before there is a cell to run.
+    ``slurm:option=value,...``. Raises `AnynormError` for another name or a missing package. The
+    connection to a cluster is opened only when there is a cell to run.
 
     >>> type(engine("local", workers=2)).__name__
     'ProcessPool'
@@ -33,7 +33,7 @@ def engine(on: str, workers: int | None, limits: Limits | None = None) -> Engine
     if name not in _NAMES or (name == "local" and colon):
         raise UnknownNameError("engine", on, _NAMES)
     if colon and not rest:
-        raise AnynormError(f"on is {on!r}; say what follows the colon, or leave the colon out.")
+        raise AnynormError(f"on is {on!r}; add what follows the colon, or leave the colon out.")
     limits = limits or Limits()
     return _MAKE[name](on if rest.startswith("//") else rest, workers, limits)
 

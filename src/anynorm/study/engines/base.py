@@ -1,4 +1,4 @@
-"""What every engine shares: its interface, and what becomes of the cells it is given."""
+"""The interface of all engines, and the outcome of the cells that they run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anynorm.study.store import Records
 
 __all__ = ["Engine", "Failure", "Outcome", "Results", "run_cells"]
 
-# Each cell that is done with, and why it gave no record: None for one whose record is stored.
+# Each finished cell, and why it gave no record; None if its record is stored.
 Results = Generator[tuple[Cell, str | None], None, None]
 
 
@@ -21,15 +21,15 @@ class Engine(Protocol):
     """Runs cells somewhere: in processes here, on a Ray cluster, as Slurm jobs."""
 
     def run(self, cells: Iterable[Cell], store: Records) -> Results:
-        """Run every cell, and yield it when its record is in `store` or it has failed for good.
+        """Run every cell, and yield it when its record is in `store` or it has finally failed.
 
-        Closing the generator stops the cells at work; nothing is left half in the store. Raises
-        `AnynormError` when no cell can run at all.
+        Closing the generator stops the running cells; the store never has an incomplete record.
+        Raises `AnynormError` if no cell can run at all.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what was kept between runs, such as a connection; it may be called twice."""
+        """Release resources, such as a connection; it may be called twice."""
         ...
 
 
@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What became of the cells that were run."""
+    """The outcome of running cells."""
 
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
@@ -70,9 +70,9 @@ def run_cells(
 ) -> Outcome:
     """Run every cell with `engine`, and call `done` for each one that is finished.
 
-    A cell that raises, or is lost too often, is a `Failure` and stops nothing else. Ctrl-C stops
-    the cells at work and keeps what is finished; so does the first result after `deadline`, a
-    time of `time.monotonic`.
+    A cell that raises, or is lost too often, becomes a `Failure`; other cells go on. Ctrl-C stops
+    the running cells and keeps the finished ones. So does the first result after `deadline`, a time
+    of `time.monotonic`.
     """
     outcome = Outcome()
     try:

@@ -1,4 +1,4 @@
-"""How long a run may take, judged by the runs that have finished."""
+"""The time limit of a run, based on the runs that have finished."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RUN_SECONDS = "run_seconds"
 # A slow normalizer may take this many times as long as the longest run that has finished.
 _TIMES = 20
 _LEAST_SECONDS = 60.0
-# Before a run has finished, nothing says how long one takes.
+# The limit before any run has finished, when the time of a run is unknown.
 FIRST_SECONDS = 6 * 3600.0
 
 
 class Limits:
     """The time limit of each run: `seconds` if given, and otherwise 20 times the longest run.
 
-    A run counts as the longer, the fewer its steps, its batch and its probes are beside those of
-    the run that is limited. The limit is one minute at least, and six hours until the first run has
-    finished.
+    The time of a finished run is scaled up if it had fewer steps, a smaller batch or fewer probes
+    than the run that is limited. The limit is at least one minute, and six hours until the first
+    run has finished.
 
     >>> limits = Limits()
     >>> cell = Cell(subject="cnn", data="digits", norm="batch", lr=0.1, steps=100, seed=0)
@@ -46,12 +46,12 @@ class Limits:
         self.longest: dict[tuple[int, int, bool], float] = {}
 
     def learn(self, cell: Cell, seconds: float) -> None:
-        """Take in how long a finished run took."""
+        """Use the time of a finished run."""
         size = _size(cell)
         self.longest[size] = max(seconds, self.longest.get(size, 0.0))
 
     def learn_record(self, record: Record) -> None:
-        """Take in how long a stored run took, as the engine that ran it wrote down."""
+        """Use the time of a stored run, as its engine recorded it."""
         seconds = record["cost"].get(RUN_SECONDS)
         if isinstance(seconds, (int, float)) and 0 < seconds < math.inf:
             self.learn(Cell.from_dict(record["cell"]), seconds)
@@ -65,7 +65,7 @@ class Limits:
         return max(_LEAST_SECONDS, _TIMES * max(expected)) if expected else FIRST_SECONDS
 
     def why(self, seconds: float) -> str:
-        """The reason of a run that was ended after so many seconds; '' where there is no limit."""
+        """The reason of the failure of a run that exceeded its limit; '' if there is no limit."""
         if not math.isfinite(seconds):
             return ""
         rule = (
@@ -76,7 +76,7 @@ class Limits:
             else "the limit as long as no run has finished"
         )
         return (
-            f"it was ended because it had not finished after {duration(seconds)} ({rule}). "
+            f"it was stopped because it had not finished after {duration(seconds)} ({rule}). "
             "If it needs more time, give run_minutes= (--run-minutes)."
         )
 
@@ -86,6 +86,6 @@ def _size(cell: Cell) -> tuple[int, int, bool]:
 
 
 def _ratio(size: tuple[int, int, bool], known: tuple[int, int, bool]) -> float:
-    """How many times as long a run may take as one that is known; never less than once."""
+    """How many times as long as a known run another run may take; at least 1."""
     steps, batch = (max(1.0, mine / its) for mine, its in zip(size[:2], known[:2], strict=True))
     return steps * batch * (2 if size[2] and not known[2] else 1)

@@ -1,4 +1,4 @@
-"""Runs cells in spawned processes, one torch thread each; nothing a process does can hang it."""
+"""Runs cells in spawned processes with one torch thread each; a hanging process cannot block it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from anynorm.study.store import Records
 __all__ = ["ProcessPool"]
 
 _CONTEXT = get_context("spawn")
-# What a worker says besides its answers: its process has started; a run begins, which follows its
-# imports and the loading of its data.
+# Messages of a worker besides its answers: its process has started; a run begins, after its imports
+# and the loading of its data.
 _READY, _BEGINS = ("ready",), ("begins",)
-# A process that dies without a word was killed (out of memory, say): its cell gets another try.
+# A process that dies without a message was killed (for example out of memory): its cell is retried.
 _TRIES = 2
 _SECONDS_BETWEEN_CHECKS = 1.0
 # A process whose pipe is closed ends by itself, unless its run closed the pipe.
@@ -39,16 +39,16 @@ _NO_START = (
 
 
 class ProcessPool:
-    """The engine of one machine: as many processes as `workers` says, each writes its records.
+    """The engine of one machine: `workers` processes, each of which writes its records.
 
-    A cell whose process dies twice has failed, and so has one that exceeds its time limit.
+    A cell fails if its process dies twice, or if it exceeds its time limit.
     """
 
     def __init__(self, workers: int, limits: Limits | None = None) -> None:
         self.workers, self.limits = workers, limits or Limits()
 
     def run(self, cells: Iterable[Cell], store: Records) -> Results:
-        """Run every cell; raises `AnynormError` when processes cannot start at all."""
+        """Run every cell; raises `AnynormError` if processes cannot start at all."""
         processes = _Processes(deque(cells), store, self.limits)
         try:
             yield from processes.run(self.workers)
@@ -56,12 +56,12 @@ class ProcessPool:
             processes.close()
 
     def close(self) -> None:
-        """Do nothing: no process outlives its run."""
+        """Do nothing: all processes end with their run."""
 
 
 @dataclass
 class _Worker:
-    """A process and the cell it is at work on, if any; `since` is when it last said something."""
+    """A process and the cell that it runs, if any; `since` is the time of its last message."""
 
     process: Any
     pipe: Any
@@ -72,7 +72,7 @@ class _Worker:
 
     @property
     def seconds(self) -> float:
-        """How long its run has taken or, before that, how long it has been getting ready."""
+        """The seconds since its run began or, before that, since it started to prepare."""
         return time.monotonic() - self.since
 
 
@@ -83,7 +83,7 @@ class _Processes:
         self.deaths: dict[Cell, int] = {}
 
     def run(self, count: int) -> Results:
-        """Give cells to workers until none is pending or at work."""
+        """Give cells to workers until no cell is pending or running."""
         for _ in range(min(count, len(self.pending))):
             self._start()
         while self.pending or any(worker.cell for worker in self.workers):
@@ -94,7 +94,7 @@ class _Processes:
             yield from self._end_the_late()
 
     def close(self) -> None:
-        """End every process at once; records are written atomically, so none is left half."""
+        """Kill every process; records are written atomically, so none is incomplete."""
         for worker in self.workers:
             worker.process.kill()
         for worker in self.workers:
@@ -127,13 +127,13 @@ class _Processes:
             yield cell, message
 
     def _bury_the_silent(self) -> Results:
-        """Bury the dead whose pipe does not say so: a child that a run forked keeps it open."""
+        """Handle dead processes whose pipe is still open, as in a child process of a run."""
         for worker in list(self.workers):
             if not worker.process.is_alive() and not worker.pipe.poll():
                 yield from self._bury(worker)
 
     def _end_the_late(self) -> Results:
-        """End the runs that exceed their time limit, and try none again: it would take as long."""
+        """Stop the runs that exceed their time limit; they are not retried."""
         for worker in list(self.workers):
             is_idle = worker.ready and worker.cell is None
             limit = FIRST_SECONDS
@@ -149,19 +149,19 @@ class _Processes:
     def _give(self, worker: _Worker) -> None:
         if self.pending:
             worker.cell, worker.since = self.pending.popleft(), time.monotonic()
-            # A worker that has just died is heard of, and its cell tried again, in the next round.
+            # If the worker has just died, the next round notices it and retries the cell.
             with suppress(BrokenPipeError):
                 worker.pipe.send(worker.cell)
 
     def _bury(self, worker: _Worker) -> Results:
-        """A worker died: try its cell again in a new process, and give up at the second death."""
+        """A worker died: retry its cell in a new process; after the second death it has failed."""
         lost = worker.cell is not None and self._is_lost(worker.cell)
         self._replace(worker)
         if worker.cell is not None and lost:
             yield worker.cell, _death(worker.process.exitcode)
 
     def _replace(self, worker: _Worker) -> None:
-        """Let a process go that has ended, or should have, and start another if there are cells."""
+        """End a process, and start another one if there are cells."""
         _end(worker.process)
         worker.pipe.close()
         if not worker.ready:
@@ -178,9 +178,9 @@ class _Processes:
 
 
 def _end(process: Any) -> None:
-    """Wait for a process that should end by itself, for some seconds, and then kill it."""
+    """Wait some seconds for a process to end by itself, then kill it."""
     deadline = time.monotonic() + _SECONDS_TO_END
-    # `join` with a timeout waits for ever for a process that closed the pipe which shows its end.
+    # `join` with a timeout may wait forever if the process closed its sentinel pipe.
     while process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
@@ -189,7 +189,7 @@ def _end(process: Any) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A process started in here ignores Ctrl-C from its first moment; the driver acts on it."""
+    """Processes that start in this block ignore Ctrl-C; the driver handles it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -207,7 +207,7 @@ def _death(code: int | None) -> str:
 
 
 def _serve(pipe: Any, store: Records) -> None:
-    """The life of a worker: run the cells that come through the pipe until it closes."""
+    """The loop of a worker: run the cells from the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     pipe.send(_READY)
@@ -224,7 +224,7 @@ def _serve(pipe: Any, store: Records) -> None:
 
 
 def _die_with_parent() -> None:
-    """A killed driver must not leave workers behind that train for nobody."""
+    """End this worker when the driver dies."""
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)

@@ -22,23 +22,23 @@ from anynorm.study.store import Records, Store
 
 __all__ = ["Ray"]
 
-# A task is lost with its process or its node. Ray's own retries are off: it would repeat a cell
-# that runs out of memory for ever, and multiply with these.
+# A task is lost with its process or its node. Ray's own retries are off: Ray would repeat a cell
+# that runs out of memory forever, and its retries would multiply with these.
 _TRIES = 4
-# Tasks handed to the cluster at a time for each of its CPUs; all others wait here as plain cells.
+# Tasks submitted at a time for each CPU of the cluster; all others wait here as plain cells.
 _TASKS_PER_CPU = 4
 _ASK_SECONDS = 5.0
 _NO_CPU_SECONDS = 60.0
-# Records are kilobytes: Ray's default, a third of the machine's memory, is for other work.
+# Records are kilobytes, so Ray's default of a third of the machine's memory is not needed.
 _OBJECT_STORE = 100_000_000
 
 
 class Ray:
-    """The engine of a Ray cluster: each task runs one cell on one CPU, this process writes.
+    """The engine of a Ray cluster: each task runs one cell on one CPU, and this process writes.
 
-    `address` is None for this machine, or where ``ray.init`` finds a cluster. `workers` limits the
-    tasks at a time. A cell whose process or node is lost four times has failed, and so has one that
-    exceeds its time limit.
+    `address` is None for this machine, or an address for ``ray.init``. `workers` limits the tasks
+    at a time. A cell fails if its process or node is lost four times, or if it exceeds its time
+    limit.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Ray:
             yield from tasks.run()
         except ConnectionError as error:
             raise AnynormError(
-                f"the connection to Ray was lost: {error}. Finished runs are in the store; give "
-                "the same command again once there is a cluster."
+                f"the connection to Ray was lost: {error}. Finished runs are in the store; run "
+                "the same command again when there is a cluster."
             ) from error
 
     def close(self) -> None:
-        """Disconnect, which ends what is still at work; a cluster that was started here ends.
+        """Disconnect, which stops running tasks and a cluster that was started here.
 
-        Never by ``ray.cancel``: if a task ends at that moment, it aborts this process (Ray 2.60).
+        Do not use ``ray.cancel``: if a task ends at that moment, it aborts this process (Ray 2.60).
         """
         if self.opened:
             import ray
@@ -90,11 +90,11 @@ class Ray:
         self.ready = True
 
     def _borrow(self) -> None:
-        """Use the connection that the caller's program has already."""
+        """Use the connection that the caller's program has opened."""
         if self.address is not None:
             raise AnynormError(
-                f"this process is connected to a Ray cluster already, so that {self.address!r} "
-                "cannot be opened; give on='ray' to use it, or call ray.shutdown() before."
+                f"this process is already connected to a Ray cluster, so {self.address!r} cannot "
+                "be opened; give on='ray' to use the connection, or call ray.shutdown() first."
             )
 
     def _open(self, address: str, runtime: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Ray:
 
 
 def _runtime(cell: Cell, store: Records) -> dict[str, Any]:
-    """What workers of a cluster elsewhere need of this process: its switches and its own code."""
+    """The runtime environment for workers on another machine: the switches and the user's code."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # inside a Ray job, which brings its own
         return {}
     switches = {name: os.environ[name] for name in SWITCHES if name in os.environ}
@@ -127,7 +127,7 @@ def _runtime(cell: Cell, store: Records) -> dict[str, Any]:
 
 
 def _excluded(store: Records) -> list[str]:
-    """The store and what never belongs to the code, as lines of a .gitignore."""
+    """The store and files that are not code, as lines of a .gitignore."""
     hidden = [".venv/", "venv/", "__pycache__/", ".mypy_cache/", ".pytest_cache/"]
     if isinstance(store, Store) and store.folder.resolve().is_relative_to(Path.cwd()):
         folder = store.folder.resolve().relative_to(Path.cwd()).as_posix()
@@ -136,7 +136,7 @@ def _excluded(store: Records) -> list[str]:
 
 
 class _Tasks:
-    """The tasks at work, and the cells that wait for their turn."""
+    """The running tasks, and the cells that wait."""
 
     def __init__(
         self, cells: Iterable[Cell], store: Records, most: int | None, limits: Limits
@@ -152,7 +152,7 @@ class _Tasks:
         self.task: Any = ray.remote(num_cpus=1, max_retries=0)(_task(versions()))
 
     def run(self) -> Results:
-        """Hand out cells and take in answers until none is pending or at work."""
+        """Submit cells and process answers until no cell is pending or running."""
         while self._hand_out():
             for task in self._answered():
                 yield from self._settle(task)
@@ -205,7 +205,7 @@ class _Tasks:
 
 
 class _Capacity:
-    """How many CPUs the cluster has, asked every few seconds: nodes come and go."""
+    """The number of CPUs of the cluster, updated every few seconds because nodes come and go."""
 
     def __init__(self, ask: Callable[[], float]) -> None:
         self.ask, self.known = ask, 0.0
@@ -221,14 +221,14 @@ class _Capacity:
         elif now - self.seen > _NO_CPU_SECONDS:
             raise AnynormError(
                 f"the Ray cluster has had no CPU for {_NO_CPU_SECONDS:g} seconds. Add a node, and "
-                "give the same command again: finished runs are in the store."
+                "run the same command again: finished runs are in the store."
             )
         return self.known
 
 
 def _task(driver: Versions) -> Callable[[dict[str, Any], float, str], Answer]:
-    """The function of a task; as a closure it travels by value, so a worker without anynorm, or
-    with one that lacks this module, can still say so.
+    """The function of a task. A closure is sent by value, so a worker without anynorm, or with a
+    version that lacks this module, can still report it.
     """
 
     def task(cell: dict[str, Any], seconds: float, late: str) -> Answer:

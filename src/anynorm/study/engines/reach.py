@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address; Ray itself would try for ever."""
+"""Check whether a Ray cluster answers at an address; Ray itself would try forever."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PORTS = {"ray://": 10001, "": 6379}
 
 
 def check_reachable(address: str) -> None:
-    """Raise `AnynormError` within half a minute unless something like Ray answers at `address`.
+    """Raise `AnynormError` within half a minute unless a Ray cluster answers at `address`.
 
     `address` is ``host:port`` of a head node, or ``ray://host:port`` of its client server.
     """
@@ -27,7 +27,7 @@ def check_reachable(address: str) -> None:
     except OSError as error:
         raise _unreachable(address, str(error)) from error
     if not scheme and not _is_healthy(f"{host}:{port}"):
-        raise _unreachable(address, "something listens there, but it is no healthy head of Ray")
+        raise _unreachable(address, "something listens there, but it is not a healthy Ray head")
 
 
 def _split(text: str, port: int, address: str) -> tuple[str, int]:
@@ -48,7 +48,7 @@ def _is_healthy(address: str) -> bool:
 
 def _unreachable(address: str, why: str) -> AnynormError:
     return AnynormError(
-        f"there is no Ray cluster to reach at {address!r}: {why}. Start one with `ray start "
-        "--head` and give the address it prints, as --on ray:host:port, or leave the address out "
+        f"no Ray cluster can be reached at {address!r}: {why}. Start one with `ray start --head` "
+        "and give the address it prints, as --on ray:host:port, or leave the address out "
         "(--on ray) to run on this machine."
     )

@@ -20,25 +20,25 @@ from anynorm.study.store import Records, Store
 
 __all__ = ["Slurm"]
 
-# A lost job's cells are tried again one by one, so that the guilty one is known at the second loss.
+# The cells of a lost job are retried one by one, so that a second loss identifies the bad cell.
 _TRIES = 2
 _DEFAULTS: dict[str, Any] = {"cells": 8, "cluster": "slurm", "time": 60}
 _JOBS = {"slurm": 64, "local": 2}
 _POLL_SECONDS = {"slurm": 5.0, "local": 0.1}
 
-# What became of each cell of a job, in order: why it failed, or None.
+# For each cell of a job, in order: why it failed, or None.
 Reasons = list[str | None]
-# A cell, its time limit in seconds, and what is said of it if it exceeds that.
+# A cell, its time limit in seconds, and the reason to report if it exceeds the limit.
 Described = tuple[dict[str, Any], float, str]
 
 
 class Slurm:
-    """The engine of a Slurm cluster; every job writes its records into the store, as they come.
+    """The engine of a Slurm cluster; every job writes each record to the store at once.
 
-    `options` are ``name=value`` pairs: ``cells`` of a job (8), its ``time`` in minutes (60), and
-    any other option that submitit takes for Slurm (``partition``, ``account``, ``qos``, ...);
-    ``cluster=local`` runs the jobs as processes here. The store must be a folder that all nodes
-    share, or a URL. `workers` limits the jobs at a time (64).
+    `options` are ``name=value`` pairs: the number of ``cells`` of a job (8), its ``time`` in
+    minutes (60), and any other option that submitit takes for Slurm (``partition``, ``account``,
+    ``qos``, ...); ``cluster=local`` runs the jobs as processes on this machine. The store must be a
+    folder that all nodes share, or a URL. `workers` limits the jobs at a time (64).
     """
 
     def __init__(self, options: str, workers: int | None, limits: Limits | None = None) -> None:
@@ -54,7 +54,7 @@ class Slurm:
         self.limits = limits or Limits()
 
     def run(self, cells: Iterable[Cell], store: Records) -> Results:
-        """Run every cell; raises `AnynormError` where no job can be submitted."""
+        """Run every cell; raises `AnynormError` if no job can be submitted."""
         jobs = _Jobs(iter(cells), store, self)
         try:
             yield from jobs.run()
@@ -62,10 +62,10 @@ class Slurm:
             jobs.cancel()
 
     def close(self) -> None:
-        """Do nothing: no job outlives its run."""
+        """Do nothing: all jobs end with their run."""
 
     def executor(self, store: Records) -> Any:
-        """What submits jobs; their logs lie in the store's folder, or in the current one."""
+        """Return submitit's executor; logs are in the store's folder, or in the current one."""
         import submitit
 
         logs = (store.folder if isinstance(store, Store) else Path()) / "slurm"
@@ -75,14 +75,14 @@ class Slurm:
             executor.update_parameters(**self.options)
         except Exception as error:
             raise AnynormError(
-                f"on='slurm' cannot be used here: {error}. Give the command where `sbatch` works; "
-                "options are those that submitit takes for Slurm."
+                f"on='slurm' cannot be used here: {error}. Run the command where `sbatch` works; "
+                "options are those of submitit for Slurm."
             ) from error
         return executor
 
 
 class _Jobs:
-    """The jobs that wait or run, and the cells that no job has yet."""
+    """The jobs that wait or run, and the cells without a job."""
 
     def __init__(self, pending: Iterable[Cell], store: Records, engine: Slurm) -> None:
         self.pending, self.store, self.engine = iter(pending), store, engine
@@ -92,7 +92,7 @@ class _Jobs:
         self.running: dict[Any, list[Cell]] = {}
 
     def run(self) -> Results:
-        """Submit cells and take in what jobs say until none is left."""
+        """Submit cells and process the results of jobs until no cell is left."""
         while self._submit():
             ended = [job for job in self.running if job.done()]
             for job in ended:
@@ -119,7 +119,7 @@ class _Jobs:
         try:
             return self.executor.submit(_job, described, self.store, versions())
         except Exception as error:
-            raise AnynormError(f"Slurm took no job: {error}") from error
+            raise AnynormError(f"Slurm did not accept a job: {error}") from error
 
     def _next(self) -> list[Cell]:
         if self.again:
@@ -143,7 +143,7 @@ class _Jobs:
             yield cell, reason
 
     def _lose(self, cells: list[Cell], why: str) -> Results:
-        """A job ended without a word: its finished cells are in the store, others run alone."""
+        """A job ended without a result: finished cells are in the store, others run alone."""
         present = self.store.present()
         for cell in cells:
             self.losses[cell] += 1
@@ -156,14 +156,14 @@ class _Jobs:
 
 
 def _job(cells: list[Described], store: Records, driver: Versions) -> Reasons | str:
-    """The life of a job: run the cells one after the other, but only with the driver's versions."""
+    """The function of a job: run the cells one by one, if versions are equal to the driver's."""
     if found := differences(driver):
         return found
     return [_reason(Cell.from_dict(cell), store, seconds, late) for cell, seconds, late in cells]
 
 
 def _reason(cell: Cell, store: Records, seconds: float, late: str) -> str | None:
-    """Run a cell, unless a job of an earlier driver, which may outlive it, has done so."""
+    """Run a cell, unless a job of an earlier driver has already written its record."""
     if cell.key in store.present():
         return None
     return written(attempt_within(cell, seconds, late), store)

@@ -1,4 +1,4 @@
-"""What must be the same on every machine of a study, so that its records can be compared."""
+"""The versions that must be equal on all machines, so that records can be compared."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SWITCHES = ("ANYNORM_KERNELS", "ANYNORM_ISA")
 
 @cache
 def versions() -> Versions:
-    """Those of this process: anynorm with a fingerprint of its source, torch, Python.
+    """The versions of this process: anynorm with a fingerprint of its source, torch, Python.
 
-    The switches of the environment that change how anynorm computes count, too.
+    Environment variables that change how anynorm computes are included.
     """
     found = {
         "anynorm": f"{anynorm.__version__} (source {_fingerprint()})",
@@ -34,7 +34,7 @@ def versions() -> Versions:
 
 
 def differences(driver: Versions) -> str:
-    """What this process has otherwise than the driver, in a sentence; '' when nothing.
+    """The differences of this process from the driver, as a sentence; '' if there are none.
 
     >>> differences(versions())
     ''
@@ -49,13 +49,13 @@ def differences(driver: Versions) -> str:
         return ""
     return (
         f"the worker on {socket.gethostname()} differs from this process: {'; '.join(named)}. "
-        "Records of different versions cannot be compared: install the same on every node, and "
-        "give the same command again."
+        "Records of different versions cannot be compared: install the same versions on every "
+        "node, and run the same command again."
     )
 
 
 def _fingerprint() -> str:
-    """Eight digits of a hash over the package's Python files: a version names many of them."""
+    """Eight digits of a hash over the package's Python files; a version may have many states."""
     root = Path(anynorm.__file__).parent
     files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
     total = hashlib.sha256()

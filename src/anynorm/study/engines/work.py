@@ -1,4 +1,4 @@
-"""What a worker does with a cell, on any engine."""
+"""How a worker of any engine runs a cell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anynorm.study.store import Record, Records
 
 __all__ = ["Answer", "answer", "attempt", "attempt_within", "prepare", "write", "written"]
 
-# A process that is at work on a late run ends when its answer has been sent.
+# A process with a run that exceeded its limit ends this long after its answer.
 _SECONDS_TO_ANSWER = 2.0
 
 # "record" and the record, "failed" and why, or "refused" because the worker has other versions.
@@ -26,8 +26,8 @@ Answer = tuple[str, Any]
 
 
 def prepare(cell: Cell) -> None:
-    """Import what a run needs and load its data, which only the first run of a process has to."""
-    # Whatever is wrong here is raised, and told, in the run.
+    """Import modules and load the data, so that their time does not count for the first run."""
+    # Errors here are ignored, because the run itself raises and reports them.
     with suppress(Exception, SystemExit, KeyboardInterrupt):
         from anynorm.study.data import load
 
@@ -35,7 +35,7 @@ def prepare(cell: Cell) -> None:
 
 
 def attempt(cell: Cell) -> Record | str:
-    """Run one cell; returns why it failed, with a traceback unless it is bad input alone."""
+    """Run one cell; return the record, or why it failed (with a traceback if unexpected)."""
     start = time.monotonic()
     try:
         from anynorm.study.train import run
@@ -43,7 +43,7 @@ def attempt(cell: Cell) -> Record | str:
         record = run(cell)
     except SystemExit as error:
         return ended_by(error)
-    except KeyboardInterrupt as error:  # of the user's code: Ctrl-C is the driver's business
+    except KeyboardInterrupt as error:  # from the user's code; the driver handles Ctrl-C
         return _reason(error)
     except Exception as error:
         return _reason(error)
@@ -51,9 +51,9 @@ def attempt(cell: Cell) -> Record | str:
 
 
 def attempt_within(cell: Cell, seconds: float, late: str) -> Record | str:
-    """Run one cell; returns `late` if it has not finished after so many seconds.
+    """Run one cell; return `late` if it has not finished after `seconds`.
 
-    A thread cannot be ended: what is late works on until its process ends.
+    A thread cannot be stopped: a late run goes on until its process ends.
     """
     found: list[Record | str] = []
     thread = threading.Thread(target=lambda: found.append(attempt(cell)), daemon=True)
@@ -63,12 +63,12 @@ def attempt_within(cell: Cell, seconds: float, late: str) -> Record | str:
 
 
 def written(found: Record | str, store: Records) -> str | None:
-    """Write what an attempt gave, if it is a record; returns why there is none."""
+    """Write the result of an attempt if it is a record; return why there is none."""
     return found if isinstance(found, str) else write(found, store)
 
 
 def write(record: Record, store: Records) -> str | None:
-    """Write a record; returns why it could not be written."""
+    """Write a record; return why it could not be written."""
     try:
         store.write(record)
     except Exception as error:
@@ -77,9 +77,9 @@ def write(record: Record, store: Records) -> str | None:
 
 
 def answer(cell: dict[str, Any], driver: Versions, seconds: float, late: str) -> Answer:
-    """Run one cell for a driver elsewhere, but only with the driver's own versions.
+    """Run one cell for a driver on another machine, if versions are equal to the driver's.
 
-    If it has not finished after so many seconds, the reason is `late`, and the process ends soon.
+    If it has not finished after `seconds`, the reason is `late`, and the process ends soon after.
     """
     if found := differences(driver):
         return "refused", found

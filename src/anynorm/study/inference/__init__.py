@@ -1,4 +1,4 @@
-"""Statistical comparisons of normalizers over seeds and held-out items, for verdict and claims."""
+"""Statistical comparisons of normalizers over seeds and held-out items."""
 
 from anynorm.study.inference.compare import (
     ANSWERS,

@@ -18,11 +18,11 @@ __all__ = ["ANSWERS", "LEVEL", "Comparison", "against_control", "among_best"]
 ANSWERS = ("better", "equivalent", "cannot tell", "harmful")
 LEVEL = 0.05
 Pair = tuple[int, int]
-# The choice between pooled and separate spreads looks at the data, which costs up to a tenth of
-# the error that is allowed. The table in docs/study.md has what is left.
+# The choice between pooled and separate variances uses the data, which costs up to a tenth of the
+# allowed error. The table in docs/study.md has the error that is reached.
 _FOR_THE_CHOICE = 0.9
-# Ranks are compared only in those pairs in which runs diverged, and a control whose runs diverged
-# looks worse than it is: among several pairs this costs a fifth of the error.
+# Ranks are compared only in pairs in which runs diverged, and a control whose runs diverged looks
+# worse than it is: with several pairs this costs a fifth of the error.
 _WHERE_RUNS_DIVERGED = 0.8
 _MOST_SEEDS = 100_000
 
@@ -40,13 +40,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sample `a` against sample `b`, in one quantity of which more is better.
+    """Sample `a` against sample `b`, in one quantity; larger is better.
 
     `low` and `high` are the ends of the interval of the difference; each end holds with 95%
-    confidence, for all comparisons of the family together. An end is None where nothing bounds
-    it: with one seed, or where runs diverged. `answer` is one of `ANSWERS`, `test` names the
-    test behind it, and `seeds` is the number of seeds after which a comparison that cannot tell
-    would be decided if difference and spread stay as they are; None where no number would do.
+    confidence, for all comparisons of the family together. An end is None if it is not bounded:
+    with one seed, or if runs diverged. `answer` is one of `ANSWERS`, and `test` names the test.
+    If the answer is "cannot tell", `seeds` is the number of seeds that would decide if the
+    difference and the spread stay the same; it is None if no number would decide.
     """
 
     a: str
@@ -81,12 +81,12 @@ def against_control(
 ) -> list[Comparison]:
     """Compare each of `others` with `control`.
 
-    The probability that any of them is called better although none is, is held to `level`; so is
-    that of any being called harmful although none is. The table in docs/study.md has what was
-    simulated, and where the level is not kept.
+    If no sample is better, the probability that any is called better is at most `level`. The same
+    holds for harmful. The table in docs/study.md has simulated error rates, and the cases in which
+    the level is not kept.
 
     Args:
-        control: the sample that all others are compared with, such as no normalization.
+        control: the reference sample, such as no normalization.
         others: the other samples.
         quantity: what the values are, in words.
         margin: differences within ± `margin` are called equivalent.
@@ -113,10 +113,10 @@ def against_control(
 def among_best(
     samples: Sequence[Sample], *, quantity: str, margin: float, level: float = LEVEL
 ) -> list[Comparison]:
-    """Compare each sample with the one whose mean is the best of all.
+    """Compare each sample with the one that has the best mean.
 
-    Since the data choose the best one, the error is that of all pairs: the probability that any
-    sample is called harmful although all are equal is at most `level`.
+    The data choose the best one, so the error rate is that of all pairs: if all samples are equal,
+    the probability that any is called harmful is at most `level`.
 
     Example:
         >>> rms, layer = Sample("rms", [90.1, 90.4, 89.9]), Sample("layer", [95.2, 94.8, 95.1])
@@ -140,7 +140,7 @@ def among_best(
 
 @dataclass(frozen=True)
 class _Family:
-    """Comparisons whose errors are held together."""
+    """Comparisons with a common error rate."""
 
     kind: str
     quantity: str
@@ -151,7 +151,7 @@ class _Family:
     def compare(self, samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Comparison]:
         """Compare the samples at the places in `pairs`, the first of a pair with the second."""
         few = {place for place, sample in enumerate(samples) if len(sample.values) < 2}
-        # One sample with a single seed must not keep the others from being compared.
+        # A sample with a single seed must not prevent the comparison of the others.
         enough = [pair for pair in pairs if not few & {*pair}]
         lost = {pair for pair in enough if any(samples[place].diverged for place in pair)}
         found = {(a, b): self._too_few(samples[a], samples[b]) for a, b in pairs}
@@ -160,7 +160,7 @@ class _Family:
         return [found[pair] for pair in pairs]
 
     def _too_few(self, a: Sample, b: Sample) -> Comparison:
-        return self._comparison(a, b, "cannot tell", test="none: it takes two seeds or more")
+        return self._comparison(a, b, "cannot tell", test="none: two seeds or more are needed")
 
     def _by_interval(
         self, samples: Sequence[Sample], pairs: Sequence[Pair]
@@ -199,7 +199,7 @@ class _Family:
     def _by_permutation(
         self, samples: Sequence[Sample], pairs: Sequence[Pair], lost: Collection[Pair]
     ) -> dict[Pair, Comparison]:
-        """Compare the pairs in `lost`, in which runs diverged, and have no interval."""
+        """Compare the pairs in `lost`, in which runs diverged, so that there is no interval."""
         if not lost:
             return {}
         chosen = [place for place, sample in enumerate(samples) if len(sample.values) > 1]
@@ -211,7 +211,7 @@ class _Family:
 
         better = dict(zip(family, values(family), strict=True))
         turned = [(b, a) for a, b in family]
-        # All ordered pairs hold each pair both ways, so that one test answers for both.
+        # All ordered pairs contain each pair in both directions, so one test serves both.
         both = set(turned) == set(family)
         worse = [better[pair] for pair in turned] if both else values(turned)
         harmful = dict(zip(family, worse, strict=True))
@@ -235,9 +235,10 @@ class _Family:
 
 
 def _beyond_items(a: Sample, b: Sample, level: float) -> bool:
-    """Whether the choice of the held-out items alone cannot explain that `a` is better than `b`.
+    """Whether the choice of held-out items alone does not explain that `a` is better than `b`.
 
-    Ranks know nothing of it. A sample whose runs all diverged is worse for any items.
+    The test of ranks does not include this choice. If all runs of a sample diverged, it is worse
+    for any choice of items.
     """
     variance, freedom = item_variance(a, b)
     if variance <= 0 or not (len(a.finite) and len(b.finite)):
@@ -256,7 +257,7 @@ def _answer(low: float, high: float, margin: float) -> str:
 
 
 def _seeds(difference: Difference, level: float, margin: float) -> int | None:
-    """The number of seeds that would decide, if difference and spread stay as they are."""
+    """The number of seeds that would decide if difference and spread stay the same."""
 
     def decides(count: int) -> bool:
         known = difference.count

@@ -1,12 +1,12 @@
-"""Standard errors of differences, chosen by what the data say about spread and pairing.
+"""Standard errors of differences, by rules that depend on the data.
 
-Three questions are asked of the data. None of them looks at which sample is better:
+Three questions about the data decide. None of them depends on which sample is better:
 
-- Do seeds have an effect on all samples alike? Then the seeds are blocks, and it is removed.
-- Are the spreads alike? Then they are pooled, as in Dunnett's and Tukey's tests. A sample whose
-  spread is suspiciously large keeps its own, as in Welch's test. With ten seeds or more each
-  sample keeps its own, since pooling gains nothing any more.
-- Is the outcome of each held-out item known? Then the choice of the items counts too.
+- Does a seed have the same effect on all samples? Then seeds are blocks, and the effect is removed.
+- Are the spreads equal? Then variances are pooled, as in Dunnett's and Tukey's tests. A sample with
+  a suspiciously large spread keeps its own variance, as in Welch's test. With ten seeds or more
+  each sample keeps its own variance, since pooling gains nothing any more.
+- Is the outcome of each held-out item known? Then the random choice of the items counts too.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from anynorm.study.inference.sample import Array, Sample
 
 __all__ = ["Difference", "Errors", "item_variance"]
 
-# Probabilities below which spreads are called different, or a seed's effect real. They are the
-# values for which the simulation (benchmarks/verdict.py) keeps the error of the whole.
+# Levels at which spreads are called different, or the effect of seeds real. With these values the
+# simulation (benchmarks/verdict.py) keeps the overall error rate.
 _SPREADS, _LARGE_SPREAD, _SEED_EFFECT = 0.05, 0.15, 0.05
 _ENOUGH = 10
-_RIGHT = 100.0  # what an item counts that is right, so that means are in per cent
+_RIGHT = 100.0  # the value of a right item, so that means are in per cent
 
 
 @dataclass(frozen=True)
 class Difference:
     """The difference of two samples with the parts of its variance.
 
-    `seeds` and `items` are variances: what another choice of seeds and of held-out items would
-    change. `share` is the part of the seeds' variance that comes from the second sample, `count`
-    the number of seeds behind it, and `method` how spreads were treated.
+    `seeds` and `items` are the variances due to the choice of seeds and of held-out items. `share`
+    is the part of the seeds' variance that comes from the second sample, `count` is the number of
+    seeds, and `method` says how variances were pooled.
     """
 
     value: float
@@ -99,7 +99,7 @@ class Errors:
         )
 
     def _seed_effect(self) -> bool:
-        """Whether the seeds move all samples alike; only asked where all have the same seeds."""
+        """Whether a seed has the same effect on all samples; False if samples differ in seeds."""
         if len({tuple(sample.seeds) for sample in self.samples}) > 1 or len(self.values[0]) < 3:
             return False
         table = np.stack(self.values)
@@ -109,7 +109,7 @@ class Errors:
         return bool(within > 0 and special.fdtrc(*freedom, between / within) < _SEED_EFFECT)
 
     def _variances(self) -> Array:
-        """The variance of each sample, without the effect of the seeds where that is removed."""
+        """The variance of each sample, without the effect of the seeds if it is removed."""
         if not self.blocks or len(self.values) < 3:
             return np.array([values.var(ddof=1) for values in self.values])
         table = np.stack(self.values)
@@ -125,11 +125,11 @@ class Errors:
         return float(self.variances @ freedoms / freedoms.sum()), float(freedoms.sum())
 
     def _large(self) -> list[bool]:
-        """Which samples keep a spread of their own."""
+        """Which samples keep their own variance."""
         counts = [len(values) for values in self.values]
         if len(self.values) == 2 and self.blocks:
             return [False, False]  # the residuals of two samples are each other's mirror image
-        # Seeds as blocks leave a pair few degrees of freedom, so that pooling always gains.
+        # With seeds as blocks, a pair has few degrees of freedom, so pooling always gains.
         enough = max(counts) >= _ENOUGH and not self.blocks
         if min(counts) < 3 or enough or _differ(self.variances, counts):
             return [True] * len(counts)
@@ -158,7 +158,7 @@ def _differ(variances: Array, counts: Sequence[int]) -> bool:
 
 
 def _two_way(table: Array) -> tuple[float, float]:
-    """Mean squares between the columns, and of what rows and columns leave, of (rows, columns)."""
+    """Mean squares between the columns, and of the residuals, of a table (rows, columns)."""
     rows, columns = table.shape
     by_row, by_column = table.mean(axis=1, keepdims=True), table.mean(axis=0)
     rest = table - by_row - by_column + table.mean()
@@ -181,11 +181,11 @@ def _welch(a: Array, b: Array) -> tuple[float, float, float]:
 
 
 def item_variance(a: Sample, b: Sample) -> tuple[float, float]:
-    """The variance of the difference over the choice of the held-out items, which both share.
+    """The variance of the difference due to the choice of the held-out items, which both share.
 
-    Of the variance between the items' mean differences, the part that the noise of each item over
-    the seeds explains is taken away. Where items are right or wrong, one item more that differs in
-    each direction is assumed: that none was seen does not say that there are none.
+    It is the variance between the items' mean differences, minus the part that the noise of each
+    item over the seeds explains. If items are right or wrong, one more item that differs in each
+    direction is assumed, since unseen differences may exist.
     """
     if a.items is None or b.items is None or a.items.shape[1] != b.items.shape[1]:
         return 0.0, 0.0
@@ -202,7 +202,7 @@ def item_variance(a: Sample, b: Sample) -> tuple[float, float]:
 
 
 def _noise(items: Array | None) -> float:
-    """The variance of an item's mean over the seeds that comes from the seeds."""
+    """The variance of an item's mean over seeds that is due to the seeds."""
     if items is None or len(items) < 2:
         return 0.0
     rest = items - items.mean(axis=1, keepdims=True) - items.mean(axis=0) + items.mean()

@@ -1,10 +1,10 @@
 """Quantiles that hold for several comparisons together.
 
-Each comparison has a t statistic of its own, with its own degrees of freedom. Each is brought to a
-normal score by its own distribution, and the scores are taken as jointly normal. With equal
-spreads this agrees with Dunnett's and Tukey's tests up to a small margin on the safe side
-(`tests/study/inference/test_joint.py` compares them with SciPy's); unlike those it allows another
-spread for each comparison.
+Each comparison has its own t statistic and degrees of freedom. Its distribution transforms it to a
+normal score, and the scores are treated as jointly normal. With equal spreads the result agrees
+with Dunnett's and Tukey's tests up to a small error on the safe side
+(`tests/study/inference/test_joint.py` compares them with SciPy's). Unlike these tests it allows a
+different spread for each comparison.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def many_to_one_level(shares: Sequence[float], level: float) -> float:
     """Return the level of each one-sided comparison with a control, for `level` in all together.
 
     Args:
-        shares: for each comparison, the part of its variance that the control contributes. The
-            larger these are, the more the comparisons depend on each other.
+        shares: for each comparison, the part of its variance that comes from the control. The
+            larger the parts, the more the comparisons depend on each other.
         level: the probability that any of the comparisons is wrong.
 
     Example:
@@ -38,7 +38,7 @@ def many_to_one_level(shares: Sequence[float], level: float) -> float:
         >>> 0.05 / 7 < many_to_one_level([0.5] * 7, 0.05) < 0.05
         True
     """
-    # Rounded, so that studies of the same shape share the solution.
+    # Rounding lets studies of the same shape share a cached solution.
     return _solve(tuple(sorted(round(min(share, 0.99), 2) for share in shares)), level)
 
 

@@ -16,13 +16,13 @@ _RESAMPLES = 1999
 
 
 def p_values(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return one-sided p-values, adjusted for all `pairs`, of the first being better.
+    """Return one-sided p-values, adjusted for all `pairs`, for the first sample being better.
 
-    A diverged run counts as worse than every run that finished; ranks take the place of values,
-    as normal scores (van der Waerden). Under the hypothesis that all samples have the same
-    distribution the test is exact, whatever that distribution and however often runs diverge. The
-    statistic is the difference of the mean scores over their pooled deviation; its largest value
-    over the pairs is what each pair is compared with.
+    A diverged run counts as worse than every run that finished. Values are replaced by the normal
+    scores of their ranks (van der Waerden). If all samples have the same distribution, the test is
+    exact for any distribution and any rate of divergence. The statistic is the difference of the
+    mean scores, divided by their pooled standard deviation. Each pair is compared with the
+    distribution of the largest statistic over all pairs.
     """
     values = _normal_scores(samples)
 
@@ -44,7 +44,7 @@ def p_values(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> lis
     null = np.sort(np.asarray(found.null_distribution))
     observed = statistics(*values)
     reached = len(null) - np.searchsorted(null, observed - 1e-9 * np.abs(observed), side="left")
-    # All partitions were gone through, or the observed one counts as one of those drawn.
+    # If not all partitions were used, the observed one counts as one of the random ones.
     extra = 0 if len(null) < _RESAMPLES else 1
     return [float(p) for p in (reached + extra) / (len(null) + extra)]
 
@@ -64,7 +64,7 @@ def _studentized(parts: Sequence[Array], pairs: Sequence[tuple[int, int]], axis:
     means = [part.mean(axis=axis) for part in parts]
     squares = sum(part.var(axis=axis) * n for part, n in zip(parts, counts, strict=True))
     freedom = max(sum(counts) - len(parts), 1)
-    # A pooled deviation of zero would divide by zero: ties of all values are no difference.
+    # If all values are equal the pooled deviation is zero: avoid a division by zero.
     deviation = np.sqrt(squares / freedom) + 1e-12 * (1 + np.abs(means[0]))
     return np.stack(
         [

@@ -1,4 +1,4 @@
-"""The outcomes of one normalizer: one value for each seed, and what each held-out item gave."""
+"""The outcomes of one normalizer: one value for each seed, and those of held-out items."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Sample:
     """One value for each seed, where larger is better and None is a run that diverged.
 
     Args:
-        name: what the sample is called in a comparison, such as a normalizer.
-        values: the outcomes, in the unit in which differences are reported.
-        seeds: the seed of each outcome; samples with the same seeds can be compared in pairs.
+        name: the name of the sample in a comparison, such as a normalizer.
+        values: the outcomes, in the unit of the reported differences.
+        seeds: the seed of each outcome; samples with the same seeds can be compared as pairs.
             By default 0, 1, 2, ...
         items: the outcome of each held-out item in the runs that finished, of shape (runs, items),
-            in the same unit. None where only the values are known.
+            in the same unit. None if only the values are known.
 
     Example:
         >>> Sample("batch", [97.5, 98.0, None]).diverged
@@ -53,7 +53,7 @@ class Sample:
 
     @property
     def middle(self) -> float | None:
-        """The mean, or the median where runs diverged; None if the median diverged too."""
+        """The mean, or the median if runs diverged; None if the median run diverged."""
         if not self.diverged:
             return float(self.finite.mean()) if self.values else None
         ordered = sorted(-math.inf if value is None else value for value in self.values)

@@ -1,4 +1,4 @@
-"""Measurements of a model in training, by the definitions of the papers they come from."""
+"""Measurements of a model during training, by the definitions of the original papers."""
 
 from anynorm.study.probes.cost import bytes_for_backward
 from anynorm.study.probes.recorder import Recorder

@@ -1,4 +1,4 @@
-"""What γ and β do to a unit: its output has mean β and deviation |γ| in train mode."""
+"""The effect of γ and β: in train mode a unit's output has mean β and standard deviation |γ|."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ KEYS = ("gamma", "beta", "mean", "deviation")
 
 
 def measure(model: nn.Module, layers: Sequence[Channels], x: Tensor) -> dict[str, list[Any]]:
-    """Return |γ| and β beside the mean and deviation of the output, of the channels of `layers`.
+    """Return |γ|, β, and the mean and standard deviation of the output, for channels of `layers`.
 
-    The model is called on `x` in train mode and left as it was. Of a layer that is called several
-    times, the last call counts. Each of `KEYS` has one list for each layer.
+    The model is called on `x` in train mode, and restored. If a layer is called several times, the
+    last call counts. Each of `KEYS` has one list for each layer.
     """
     outputs = _outputs(model, layers, x)
     found: dict[str, list[Any]] = {"layers": [layer.name for layer in layers]}
@@ -37,7 +37,7 @@ def measure(model: nn.Module, layers: Sequence[Channels], x: Tensor) -> dict[str
 def _outputs(model: nn.Module, layers: Sequence[Channels], x: Tensor) -> dict[str, Tensor]:
     """Return each layer's output as (channels, values) in float64."""
     found: dict[str, Tensor] = {}
-    # Leaving `preserved` takes the hooks away too.
+    # `preserved` removes the hooks at its end.
     with preserved(model), torch.no_grad():
         model.train()
         for layer in layers:

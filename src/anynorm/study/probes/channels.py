@@ -1,4 +1,4 @@
-"""The channels of batch norm whose γ and β are looked at after training."""
+"""The channels of batch norm whose γ and β are measured after training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from anynorm.surgery.normalizers import normalizers
 
 __all__ = ["MOST_CHANNELS", "Channels", "channels_of"]
 
-# Channels that are measured one by one; those of a larger model are spread evenly over each layer.
+# The most channels that are measured one by one; in a larger model they are spread evenly.
 MOST_CHANNELS = 400
 
 
 @dataclass(frozen=True)
 class Channels:
-    """A layer of batch norm with γ and β, and the channels of it that are measured."""
+    """A batch norm layer with γ and β, and its channels that are measured."""
 
     name: str
     layer: nn.Module

@@ -1,4 +1,4 @@
-"""What a model keeps in memory for its backward pass."""
+"""The memory that a model keeps for its backward pass."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["bytes_for_backward"]
 def bytes_for_backward(model: nn.Module, x: Tensor) -> int:
     """Return the bytes that one forward pass on `x`, in the present mode, keeps for backward.
 
-    A tensor kept twice, or in views, counts once; parameters and buffers do not count, `x` does
-    where a layer keeps it. The model is left as it was.
+    A tensor that is kept twice, or in views, counts once. Parameters and buffers do not count; `x`
+    counts if a layer keeps it. The model does not change.
 
     >>> bytes_for_backward(nn.ReLU(), torch.randn(5, 2, requires_grad=True))
     40
@@ -28,7 +28,7 @@ def bytes_for_backward(model: nn.Module, x: Tensor) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with preserved(model), torch.enable_grad(), hooks:
         output = model(x)
-        # Counted while the graph lives: the address of freed memory is soon another tensor's.
+        # Count while the graph is alive, since the addresses of freed memory are reused.
         total = _distinct_bytes(kept, [*model.parameters(), *model.buffers()])
         del output
     return total

@@ -1,4 +1,4 @@
-"""How large the gradient is beside the weights, layer by layer."""
+"""The size of the gradient relative to the weights, layer by layer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KEYS = ("ratio", "max_over_min", "log_slope")
 def measure(objective: Objective, layers: Sequence[WeightLayer]) -> dict[str, list[float] | float]:
     """Return the gradient flow over depth.
 
-    ``ratio`` is ρ_l = ‖∇W_l‖ / ‖W_l‖ of each layer, biases left out; ``max_over_min`` the largest
-    ρ over the smallest; ``log_slope`` the least-squares slope of log10 ρ_l on the layer's index,
-    in decades per layer (negative where gradients fade towards the output). Under a
-    reparametrization such as weight norm, W_l stands for the parameters that are trained.
+    ``ratio`` is ρ_l = ‖∇W_l‖ / ‖W_l‖ of each layer, without biases; ``max_over_min`` is the ratio
+    of the largest to the smallest ρ; ``log_slope`` is the least-squares slope of log10 ρ_l over the
+    layer's index, in decades per layer (negative if ρ falls towards the output). With a
+    parametrization such as weight norm, W_l are the parameters that are trained.
     """
     rho = torch.stack([_ratio(objective, layer) for layer in layers])
     ratio: list[float] = rho.tolist()

@@ -1,4 +1,4 @@
-"""Where the hidden units of a model are: what its activations are given."""
+"""Find the hidden units of a model: the inputs of its activations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anynorm.surgery.snapshot import preserved
 
 __all__ = ["activation_of", "hidden_layers", "pre_activations", "unit_axes"]
 
-# Those that our layers can fuse, and the others of torch.nn.
+# The activations that our layers can fuse, and the others of torch.nn.
 _ACTIVATIONS = (
     *(type(known.module()) for name, known in ACTIVATIONS.items() if name != "identity"),
     nn.CELU,
@@ -33,7 +33,7 @@ _ACTIVATIONS = (
 def hidden_layers(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
     """Return the modules that apply an activation, by name, in order of execution.
 
-    In a model without any, its weight layers after the first: what those are given is hidden too.
+    If the model has none, return its weight layers after the first, whose inputs are hidden too.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     >>> list(hidden_layers(model, torch.randn(4, 2)))
@@ -53,16 +53,16 @@ def activation_of(module: nn.Module) -> str:
     if isinstance(module, _ACTIVATIONS):
         return type(module).__name__.lower()
     fused = getattr(module, "activation", None) if _fuses(module) else None
-    # An activation that is a module is found by itself.
+    # An activation that is a module is found separately.
     if fused in (None, "identity") or isinstance(fused, nn.Module):
         return ""
     return fused if isinstance(fused, str) else getattr(fused, "__name__", type(fused).__name__)
 
 
 def unit_axes(model: nn.Module, x: Tensor) -> dict[str, int]:
-    """Return the axis of the units in what each module is given in its first call on `x`, by name.
+    """Return the axis of the units in the input of each module's first call on `x`, by name.
 
-    It is the last axis behind a linear layer or an embedding, and otherwise axis 1.
+    It is the last axis after a linear layer or an embedding, and otherwise axis 1.
 
     >>> model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.ReLU(), nn.Linear(5, 4), nn.ReLU())
     >>> unit_axes(model, torch.randn(8, 2, 5))
@@ -79,12 +79,12 @@ def unit_axes(model: nn.Module, x: Tensor) -> dict[str, int]:
 
 
 def pre_activations(model: nn.Module, names: Iterable[str], x: Tensor) -> dict[str, Tensor]:
-    """Return what the activation of each named module is given in its last call on `x`.
+    """Return the input of each named module's activation in its last call on `x`.
 
-    For a module that applies none it is the module's input.
+    If a module applies no activation, it is the module's input.
     """
     found: dict[str, Tensor] = {}
-    # Leaving `preserved` takes the hooks away too.
+    # `preserved` removes the hooks at its end.
     with preserved(model), torch.no_grad():
         for name in names:
             model.get_submodule(name).register_forward_pre_hook(
@@ -99,10 +99,10 @@ def _fuses(module: nn.Module) -> bool:
 
 
 def _before(module: nn.Module, x: Tensor) -> Tensor:
-    """Return what the activation of `module` is given when the module is given `x`."""
+    """Return the input of the activation of `module` for the module's input `x`."""
     if _fuses(module) and activation_of(module):
         module = copy.copy(module)
         module.activation = None  # type: ignore[assignment]
         x = module.forward(x)
-    # A copy, since an in-place activation overwrites what it was given.
+    # A copy, since an in-place activation overwrites its input.
     return x.clone()

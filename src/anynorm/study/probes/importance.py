@@ -1,4 +1,4 @@
-"""Whether |γ| says how much a channel matters."""
+"""The importance of channels, to compare it with |γ|."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anynorm.surgery.snapshot import Snapshot, preserved
 
 __all__ = ["DRAWS", "SHARES", "measure", "rank_correlation"]
 
-# Shares of the channels that are made constant together, and how often at random.
+# Shares of the channels that are made constant together, and the number of random choices.
 SHARES = (0.1, 0.3, 0.5)
 DRAWS = 20
 
@@ -32,7 +32,7 @@ def measure(
     """Return how the loss on `x`, `y` rises when channels become constant.
 
     A constant channel outputs β: its normalized value is set to 0. The model is in train mode, so
-    that the statistics of all later layers are those of the changed model. It is left as it was.
+    later layers use the statistics of the changed model. At the end the model is restored.
 
     ==================== ==========================================================
     loss                 the loss of the model as it is
@@ -45,13 +45,13 @@ def measure(
                          ``smallest`` and the ``largest`` |γ|, and with `DRAWS` ``random`` choices
     ==================== ==========================================================
 
-    A correlation is nan where all values are equal.
+    A correlation is nan if all values are equal.
     """
     with preserved(model), torch.no_grad():
         model.train()
         loss_of = _loss_with(layers, Snapshot(model), lambda: loss_fn(model(x), y).item())
         whole = loss_of([])
-        # Copies, since every measurement below writes to γ.
+        # Copies, since every measurement below changes γ.
         every = [layer.gamma.abs() for layer in layers]
         gammas = [one[layer.chosen].tolist() for one, layer in zip(every, layers, strict=True)]
         rises = [_rises(layers, place, loss_of, whole) for place in range(len(layers))]
@@ -81,7 +81,7 @@ def _loss_with(layers: Sequence[Channels], snapshot: Snapshot, loss: Callable[[]
 
 
 def _rises(layers: Sequence[Channels], place: int, loss_of: LossOf, whole: float) -> list[float]:
-    """Return the rise of the loss for each chosen channel of one layer alone."""
+    """Return the rise of the loss for each chosen channel of one layer, one at a time."""
     masks = [torch.zeros(len(layer.gamma), dtype=torch.bool) for layer in layers]
     rises = []
     for channel in layers[place].chosen:
@@ -126,7 +126,7 @@ def _lowest(values: Tensor, share: float) -> Tensor:
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return Spearman's correlation; nan where the values of one side are all equal.
+    """Return Spearman's correlation; nan if all values of one side are equal.
 
     >>> rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0])
     1.0

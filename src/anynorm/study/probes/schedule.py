@@ -1,4 +1,4 @@
-"""Which probe is due at which step."""
+"""The steps at which each probe is due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["EARLY", "Schedule"]
 
 # "Early in training", in steps: where published effects of normalization are measured.
 EARLY = 100
-# From this length on a run is measured at the full number of points; shorter ones in proportion.
+# A run of this length or more has the full number of measurements; shorter ones in proportion.
 _FULL = 200
 _LANDSCAPES, _SHIFTS, _UNITS, _LATE = 16, 8, 20, 3
 
@@ -22,7 +22,7 @@ Stratum = Sequence[int]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps, counted from 0, at which each probe is due: a function of run length and seed.
+    """The steps, counted from 0, at which each probe is due; they depend on run length and seed.
 
     `landscape`, `shift` and `flow` give each step its weight. The steps from 0 to 100 are cut
     into equal strata. One step of each stratum is drawn at random, and its weight is the number
@@ -53,7 +53,7 @@ class Schedule:
         late = dict.fromkeys(_even(len(first), steps - 1, round(_LATE * share)), 0)
         count = (len(first) + 1) // 2 if dense else round(_LANDSCAPES * share)
         landscape = _draw(_cut(first, count), generator)
-        # A probe of the shift needs the landscape's gradient, so it draws among those steps.
+        # The shift probe needs the landscape's gradient, so its steps are drawn from these.
         groups = _cut(sorted(landscape), round(_SHIFTS * share))
         shift = _draw(groups, generator, landscape)
         return cls(
@@ -65,7 +65,7 @@ class Schedule:
 
 
 def _even(first: int, last: int, count: int) -> list[int]:
-    """`count` steps from `first` to `last`, at least the last; none where there are none."""
+    """`count` steps from `first` to `last`, at least the last; none if the range is empty."""
     if first > last:
         return []
     gaps = max(count - 1, 1)
@@ -73,7 +73,7 @@ def _even(first: int, last: int, count: int) -> list[int]:
 
 
 def _cut(steps: Stratum, count: int) -> list[Stratum]:
-    """`steps` in `count` parts whose sizes differ by one at most."""
+    """Split `steps` into `count` parts whose sizes differ by at most one."""
     count = min(max(count, 1), len(steps))
     ends = [len(steps) * part // count for part in range(count + 1)]
     return [steps[low:high] for low, high in pairwise(ends)]
@@ -82,7 +82,7 @@ def _cut(steps: Stratum, count: int) -> list[Stratum]:
 def _draw(
     strata: Sequence[Stratum], generator: np.random.Generator, sizes: Weights | None = None
 ) -> dict[int, int]:
-    """One step of each stratum, with the number of training steps that it stands for."""
+    """Draw one step of each stratum, with the number of training steps for which it stands."""
     return {
         int(generator.choice(np.asarray(stratum))): sum(
             1 if sizes is None else sizes[step] for step in stratum

@@ -15,11 +15,11 @@ KEYS = ("distance", "relative", "cosine")
 def measure(objective: Objective, layers: Sequence[WeightLayer]) -> dict[str, list[float]]:
     """Return how much each layer's gradient changes when the layers before it take their step.
 
-    With G_i the gradient of layer i's parameters at step t, and G'_i the same on the same batch
-    with everything before layer i already updated (by the actual optimizer) and the rest not yet:
-    ``distance`` ‖G_i − G'_i‖, ``relative`` ‖G_i − G'_i‖ / ‖G_i‖ and ``cosine``, one number for
-    each layer. The parameters of normalization layers before layer i move too; for the model's
-    first weight layer nothing does.
+    G_i is the gradient of layer i's parameters at step t. G'_i is the gradient on the same batch
+    after all parameters before layer i were updated by the optimizer, including those of
+    normalization layers. The result has ``distance`` ‖G_i − G'_i‖, ``relative``
+    ‖G_i − G'_i‖ / ‖G_i‖ and ``cosine``, one number for each layer. For the model's first weight
+    layer there is nothing before it, so the shift is zero.
 
     Paper: Santurkar et al. 2018, arXiv:1805.11604, Definition 2.1.
     """
@@ -37,9 +37,10 @@ def _compare(objective: Objective, layer: WeightLayer) -> tuple[float, float, fl
 
 
 def spread(layers: Sequence[WeightLayer], most: int = 4) -> list[WeightLayer]:
-    """Return at most `most` of the layers that have others before them, evenly over the depth.
+    """Return at most `most` of the layers after the first, spread evenly over the depth.
 
-    The first weight layer is left out: by definition its shift is zero. The last is always in.
+    The first weight layer is left out, because its shift is zero by definition. The last layer is
+    always included.
     """
     later = list(layers[1:])
     count = min(most, len(later))

@@ -1,4 +1,4 @@
-"""How the distribution of each unit moves during training, on one fixed probe batch."""
+"""The change of each unit's distribution during training, on one fixed probe batch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["KEYS", "PERCENTILES", "Distribution", "Tracker"]
 KEYS = ("mean_shift", "log_std_shift", "wasserstein", "saturated", "dead", "whiteness")
 PERCENTILES = {"p15": 0.15, "p50": 0.50, "p85": 0.85}
 
-# |z| beyond which the slope of the activation is a small part of its largest.
+# If |z| is larger, the slope of the activation is a small fraction of its maximum.
 _SATURATION = {"sigmoid": 4.0, "tanh": 2.0}
 _RECTIFIERS = ("relu", "relu6")
 
-# Enough for percentiles to a few hundredths of σ; keeps images and wide layers affordable.
+# Enough values for percentiles to a few hundredths of σ; a limit for images and wide layers.
 _MOST_VALUES = 2048
 _MOST_UNITS = 256
 
@@ -47,7 +47,7 @@ class Distribution:
         )
 
     def shift_to(self, later: Distribution) -> list[float]:
-        """Return the medians over units of |Δμ|/σ, |Δ log σ| and Wasserstein-1/σ, σ being ours."""
+        """Return the medians over units of |Δμ|/σ, |Δ log σ| and Wasserstein-1/σ, with own σ."""
         shifts = (
             (later.mean - self.mean).abs() / self.std,
             (later.std.log() - self.std.log()).abs(),
@@ -58,13 +58,13 @@ class Distribution:
 
 
 class Tracker:
-    """Measures the hidden units of a model on one probe batch, each time beside the last time.
+    """Measures the hidden units of a model on one probe batch, and the change since the last time.
 
-    Watched is what each activation is given, in order of execution; in a model without
-    any, what its weight layers after the first are given. The units are the last axis behind a
-    linear layer, as in (N, T, C), and otherwise axis 1. Of a module called many times in one pass,
-    as in a recurrent net, the last call counts. Layers with more than 2,048 values per unit are
-    judged by a fixed sample of them.
+    It measures the inputs of each activation, in order of execution; in a model without
+    activations, the inputs of its weight layers after the first. The units are the last axis after
+    a linear layer, as in (N, T, C), and otherwise axis 1. If a module is called many times in one
+    pass, as in a recurrent net, the last call counts. In layers with more than 2,048 values per
+    unit, a fixed sample of the values is used.
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
@@ -86,7 +86,7 @@ class Tracker:
         nan the first time. ``saturated`` is the share of |z| > 4 before a sigmoid, > 2 before a
         tanh; ``dead`` the share of ReLU units at zero on the whole batch; nan before other
         activations. ``whiteness`` is the mean absolute correlation between two units, at most 256
-        of them, constant ones left out. ``percentiles`` are those of the last layer's first unit.
+        of them, without constant ones. ``percentiles`` are those of the last layer's first unit.
         """
         inputs = pre_activations(self._model, self._watched, self._x)
         rows = [self._measure(name, _by_unit(z, self._axes[name])) for name, z in inputs.items()]
@@ -105,7 +105,7 @@ class Tracker:
 
 
 def _by_unit(z: Tensor, axis: int) -> Tensor:
-    """Bring `z` to (units, values) in float64 on the CPU, all positions of a unit in a row."""
+    """Return `z` as (units, values) in float64 on the CPU, all positions of a unit in a row."""
     return z.double().movedim(axis, 0).flatten(1).cpu().contiguous()
 
 
@@ -113,7 +113,7 @@ def _sample(z: Tensor) -> Tensor:
     """Return at most `_MOST_VALUES` of each unit, always at the same samples and positions."""
     if z.shape[1] <= _MOST_VALUES:
         return z
-    # Random rather than every k-th: a stride could meet the same pixel of every image.
+    # A random sample, since every k-th value could be the same pixel of every image.
     order = torch.randperm(z.shape[1], generator=torch.Generator().manual_seed(0))
     return z[:, order[:_MOST_VALUES]]
 
