@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from anynorm.surgery.convert import convert
     from anynorm.surgery.fold import fold
     from anynorm.surgery.freeze import freeze
+    from anynorm.surgery.parameter_groups import parameter_groups
     from anynorm.surgery.prune import prune
     from anynorm.surgery.recalibrate import recalibrate
     from anynorm.surgery.recognize import recognize
@@ -94,6 +95,7 @@ __all__ = [
     "info",
     "nn",
     "normalized",
+    "parameter_groups",
     "prune",
     "recalibrate",
     "recognize",
@@ -112,7 +114,16 @@ _LATE = {
     "study": ("anynorm.study.api", "study"),
     "surgery": ("anynorm.surgery", ""),
 }
-_VERBS = ("convert", "fold", "freeze", "prune", "recalibrate", "recognize", "slim")
+_VERBS = (
+    "convert",
+    "fold",
+    "freeze",
+    "parameter_groups",
+    "prune",
+    "recalibrate",
+    "recognize",
+    "slim",
+)
 _LATE.update({verb: ("anynorm.surgery", verb) for verb in _VERBS})
 
 

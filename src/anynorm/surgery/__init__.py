@@ -5,6 +5,7 @@ from anynorm.surgery.fold import fold
 from anynorm.surgery.freeze import freeze
 from anynorm.surgery.gammas import Gammas
 from anynorm.surgery.normalizers import NORMALIZERS
+from anynorm.surgery.parameter_groups import parameter_groups
 from anynorm.surgery.prune import Plan, Pruned, prune
 from anynorm.surgery.recalibrate import recalibrate
 from anynorm.surgery.receipt import Difference, Note, Receipt, Result
@@ -31,6 +32,7 @@ __all__ = [
     "freeze",
     "load_into",
     "load_state",
+    "parameter_groups",
     "prune",
     "put",
     "recalibrate",
