@@ -84,7 +84,9 @@ def _common(norm: Normalizer, to: str, options: dict[str, Any]) -> dict[str, Any
 
 def _sync(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Module:
     options.setdefault("process_group", getattr(norm.module, "process_group", None))
-    return own.SyncBatchNorm(norm.channels, **options)
+    layer = own.SyncBatchNorm(norm.channels, **options)
+    layer.layer_name = norm.name
+    return layer
 
 
 def _batch(norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]) -> nn.Module:
