@@ -1,6 +1,7 @@
 """Masks, and the formula applied to each set of values that count by itself."""
 
 import torch
+from entries import corrected
 
 from anynorm import functional as F
 from anynorm.activations import ACTIVATIONS
@@ -41,12 +42,13 @@ def alone(layer, x, residual, mask):
     unit = torch.zeros_like(values).index_put((valid,), torch.cat(units))
     moved = unit.reshape([shape[axis] for axis in order])
     unit = moved.permute([order.index(axis) for axis in range(len(order))]).reshape(x.shape)
-    place = [1] * x.dim()
-    place[plan.first : plan.first + len(layer.channels)] = layer.channels
+    after = [1] * (x.dim() - plan.first - len(layer.channels))
     weight, bias = (
-        other if p is None else p.reshape(place)
+        other if p is None else p.reshape(*p.shape, *after)
         for p, other in ((layer.weight, 1.0), (layer.bias, 0.0))
     )
+    if layer.weight is not None:
+        weight = layer.spec.learned.offset + weight
     phi = ACTIVATIONS[layer.activation or "identity"].forward
     y = phi(unit * weight + bias + torch.where(mask, residual, 0))
     spread = [_moments(layer, row[there]) for row, there in zip(values, valid, strict=True)]
@@ -57,8 +59,10 @@ def _unit(layer, values):
     """(x − μ) / σ of one set of values."""
     if not len(values) or layer.spec.is_identity:
         return values
-    spec = Spec.of("... [c]", center=layer.spec.center, scale=layer.spec.scale)
-    return F.normalize(values[None], spec, eps=layer.eps)[0]
+    own = layer.spec
+    spec = Spec.of("... [c]", center=own.center, scale=own.scale, dialect=own.dialect)
+    unit = F.normalize(values[None], spec, eps=layer.eps)[0]
+    return unit if own.source == "batch" else corrected(unit, values, (0,), own.source)
 
 
 def _moments(layer, values):

@@ -6,6 +6,7 @@ output must stay the same where the specification says so, and move where it doe
 
 import pytest
 import torch
+from entries import sizes
 
 import anynorm
 from anynorm.spec import Invariances
@@ -74,10 +75,7 @@ def run(name, weight, x, shift=None):
 
 
 def build(name, conv):
-    row = anynorm.catalogue[name]
-    options = {"groups": 2} if "groups" in row.options else {}
-    if name == "ghost":
-        options = {"size": 3}
+    row, options = anynorm.catalogue[name], sizes(name)
     if row.spec.on == "input" and name == "batch-per-activation":
         shape = (UNITS, LENGTH - 2)
         return torch.nn.Sequential(conv, anynorm.create(name, shape, eps=0.0, dtype=torch.float64))

@@ -15,6 +15,8 @@ from anynorm.errors import UnknownNameError
 
 ROOT = Path(__file__).parent.parent
 KERNELS = Path(kernels.__file__).parent
+LAYERS = (ROOT / "docs/layers.md").read_text("utf-8")
+DOCUMENTED = LAYERS.partition("## Residuals and activations")[2].partition("\n## ")[0]
 CPU = (KERNELS / "cpu/activations.h").read_text("utf-8")
 
 
@@ -31,7 +33,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "the GPU kernels (kernels/triton/phi.py)": of_triton,
     "the reference (reference/activations.py)": lambda: [*reference.ACTIVATIONS],
     "the documentation (docs/layers.md)": lambda: re.findall(
-        r"^\| `(\w+)` \|", (ROOT / "docs/layers.md").read_text("utf-8"), re.MULTILINE
+        r"^\| `(\w+)` \|", DOCUMENTED, re.MULTILINE
     ),
 }
 

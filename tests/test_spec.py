@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from anynorm.errors import AnynormError, UnknownNameError
-from anynorm.spec import SCALES, Scale, Spec
+from anynorm.spec import SCALES, Dialect, Learned, Renorm, Scale, Spec
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
@@ -68,3 +69,40 @@ def test_which_gamma_scale_single_channels():
     mixed = ["... [c]", "n [c] ...", "n (g [c]) [...]", "[n c] ...", "[n] ..."]
     assert not any(Spec.of(pattern).scales_channels for pattern in mixed)
     assert not Spec.of("[n] (g c) [...]", scale="zca").scales_channels
+
+
+def test_what_is_not_said_is_as_usual():
+    plain = Spec.of("[n] c [...]")
+    said = Spec.of("[n] c [...]", learned=Learned(bias=True), dialect=Dialect(), source="batch")
+    assert (plain, hash(plain), plain.is_plain) == (said, hash(said), True)
+    assert plain.learned.bias
+    assert not Spec.of("... [c]", center=False, scale="rms").learned.bias
+    assert not Spec.of("... [c]", learned=Learned("none")).learned.bias
+    assert not Spec.of("o [i ...]", on="weight").learned.bias
+
+
+UNUSUAL = [
+    Spec.of("[n] c [...]", learned=Learned(offset=1.0)),
+    Spec.of("[n] c [...]", learned=Learned("scalar")),
+    Spec.of("[n] c [...]", source=Renorm()),
+    Spec.of("... [c]", dialect=Dialect(cast="before")),
+]
+
+
+@pytest.mark.parametrize("spec", UNUSUAL, ids=str)
+def test_specifications_differ_in_each_answer(spec):
+    plain = Spec.of(spec.pattern)
+    assert not spec.is_plain
+    assert len({plain, spec, *UNUSUAL}) == 1 + len(UNUSUAL)
+    assert not spec.normalizes_as(plain)
+    without = replace(spec, learned=replace(spec.learned, gain="none", bias=False))
+    assert without.normalizes_as(spec)
+
+
+def test_renorm_keeps_the_moments_of_batch_norm_and_none_of_its_invariances():
+    spec = Spec.of("[n] c [...]", source=Renorm(r_max=2.0))
+    assert (spec.pools_batch, spec.estimates_population, spec.keeps_moments) == (True,) * 3
+    assert not any(spec.invariances)
+    assert spec.tuned(d_max=1.0).source == Renorm(r_max=2.0, d_max=1.0)
+    with pytest.raises(UnknownNameError, match='Did you mean "d_max"'):
+        spec.tuned(dmax=1.0)

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from anynorm.bench.cases import Shape
 
-__all__ = ["Deviation", "Response", "Standardized", "WeightNorm"]
+__all__ = [
+    "Deviation",
+    "Gemma",
+    "Llama",
+    "Pixel",
+    "Renorm",
+    "Response",
+    "ScaleNorm",
+    "Standardized",
+    "WeightNorm",
+]
 
 EPS = 1e-5
 
@@ -78,3 +88,70 @@ class WeightNorm(_Gain):
     def forward(self, weight: Tensor) -> Tensor:
         """Divide each unit's weights by their norm."""
         return torch._weight_norm(weight, self.weight, 0)
+
+
+class Pixel(nn.Module):
+    """Pixelwise normalization of (N, C, *), as in progressive GANs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide by the root mean square over the channels."""
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class ScaleNorm(nn.Module):
+    """ScaleNorm of (*, C), as its authors write it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(channels**0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide by the norm, which is at least ε."""
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * (self.weight / norm.clamp(min=EPS))
+
+
+class Gemma(nn.Module):
+    """RMS norm of (*, C) as transformers' GemmaRMSNorm writes it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply by 1 + w in float32, and round then."""
+        wide = x.float()
+        y = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return (y * (1.0 + self.weight.float())).type_as(x)
+
+
+class Llama(nn.Module):
+    """RMS norm of (*, C) as transformers' LlamaRMSNorm writes it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round, and multiply by γ then."""
+        wide = x.to(torch.float32)
+        y = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.weight * y.to(x.dtype)
+
+
+class Renorm(nn.BatchNorm2d):
+    """Batch renorm of (N, C, H, W)."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Correct by r and d in training, and update the running statistics."""
+        with torch.no_grad():
+            var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            sigma = torch.sqrt(self.running_var + EPS)
+            r = (torch.sqrt(var + EPS) / sigma).clamp(1 / 3, 3)
+            d = ((mean - self.running_mean) / sigma).clamp(-5, 5)
+        running = self.running_mean, self.running_var
+        weight, bias = self.weight * r, self.weight * d + self.bias
+        return nn.functional.batch_norm(x, *running, weight, bias, training=True)

@@ -36,7 +36,9 @@ CASES: tuple[Case, ...] = (
     *block("group instance", TWO, dtype="bf16"),
     *block("layer rms batch1d", ROWS[1:3], NCHW, dtype="bf16"),
     *block("batch", TWO, fusions=FUSIONS, phases=("evaluation",)),
-    *block("l1-batch linf-batch filter-response", TWO),
+    *block("l1-batch linf-batch filter-response pixel batch-renorm", TWO),
+    *block("scale gemma-rms llama-rms", ROWS[1:3], NCHW),
+    *block("scale gemma-rms llama-rms", ROWS[1:3], NCHW, dtype="bf16"),
     *block("weight weight-standardization", WEIGHTS, NCHW),
 )
 QUICK = ((32, 256, 14, 14), (8, 64, 8, 8), (4096, 4096), (256, 128))

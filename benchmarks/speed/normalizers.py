@@ -13,7 +13,17 @@ import anynorm
 from anynorm.bench import layers
 from anynorm.bench.cases import Case, Shape
 from anynorm.bench.layers import Normalizer
-from benchmarks.speed.compositions import Deviation, Response, Standardized, WeightNorm
+from benchmarks.speed.compositions import (
+    Deviation,
+    Gemma,
+    Llama,
+    Pixel,
+    Renorm,
+    Response,
+    ScaleNorm,
+    Standardized,
+    WeightNorm,
+)
 
 __all__ = ["NORMALIZERS", "TWINS", "ours", "theirs"]
 
@@ -46,6 +56,11 @@ NORMALIZERS = {
     "weight-standardization": Normalizer(
         partial(_of_weight, "weight-standardization"), Standardized
     ),
+    "pixel": _created("pixel", lambda _: Pixel()),
+    "scale": _created("scale", lambda shape: ScaleNorm(shape[1])),
+    "gemma-rms": _created("gemma-rms", lambda shape: Gemma(shape[1])),
+    "llama-rms": _created("llama-rms", lambda shape: Llama(shape[1])),
+    "batch-renorm": _created("batch-renorm", lambda shape: Renorm(shape[1])),
 }
 
 

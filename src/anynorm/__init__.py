@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from anynorm.surgery.convert import convert
     from anynorm.surgery.fold import fold
     from anynorm.surgery.freeze import freeze
+    from anynorm.surgery.parameter_groups import parameter_groups
     from anynorm.surgery.prune import prune
     from anynorm.surgery.recalibrate import recalibrate
+    from anynorm.surgery.recognize import recognize
     from anynorm.surgery.slim import slim
 
 __version__ = "0.1.0"
@@ -93,8 +95,10 @@ __all__ = [
     "info",
     "nn",
     "normalized",
+    "parameter_groups",
     "prune",
     "recalibrate",
+    "recognize",
     "reference",
     "slim",
     "study",
@@ -110,7 +114,16 @@ _LATE = {
     "study": ("anynorm.study.api", "study"),
     "surgery": ("anynorm.surgery", ""),
 }
-_VERBS = ("convert", "fold", "freeze", "prune", "recalibrate", "slim")
+_VERBS = (
+    "convert",
+    "fold",
+    "freeze",
+    "parameter_groups",
+    "prune",
+    "recalibrate",
+    "recognize",
+    "slim",
+)
 _LATE.update({verb: ("anynorm.surgery", verb) for verb in _VERBS})
 
 

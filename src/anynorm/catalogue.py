@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from anynorm.errors import AnynormError, UnknownNameError
-from anynorm.spec import Invariances, Spec
+from anynorm.pattern import Pattern
+from anynorm.spec import Dialect, Invariances, Learned, Renorm, Spec
 
 __all__ = ["Entry", "catalogue", "entry"]
 
@@ -26,10 +27,9 @@ class Entry:
         eps: ε in σ = √(s² + ε), by default.
         sizes: by the name of an option of :func:`anynorm.create` the part of the pattern that it
             gives the size of, with its default.
-        tunable: the names of the options that change the scale itself.
+        tunable: the names of the options that change constants of the specification itself.
         channels_first: the specification to use instead where the channels are axis 1 of an input
             with positions, (N, C, *).
-        bias: whether there is a β; None for one where μ is subtracted.
 
     Example:
         >>> row = catalogue["group"]
@@ -46,7 +46,6 @@ class Entry:
     sizes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     tunable: tuple[str, ...] = ()
     channels_first: Spec | None = None
-    bias: bool | None = None
 
     @property
     def invariances(self) -> Invariances:
@@ -89,9 +88,7 @@ class Entry:
             else:
                 raise UnknownNameError(f"option of '{self.name}'", option, self.options)
         spec = self.channels_first if channels_first and self.channels_first else self.spec
-        if spec.scale and changes:
-            spec = replace(spec, scale=replace(spec.scale, **changes))
-        return Tuned(spec, sizes)
+        return Tuned(spec.tuned(**changes) if changes else spec, sizes)
 
 
 class Tuned(NamedTuple):
@@ -107,9 +104,22 @@ def _positive(option: str, value: object) -> int:
     return value
 
 
+def _within(spec: Spec) -> Spec:
+    """The same over the channels and all positions of each sample (N, C, *)."""
+    return replace(spec, pattern=Pattern.parse("n [c ...]"))
+
+
 _LAST = Spec.of("... [c]")
 _RMS = Spec.of("... [c]", center=False, scale="rms")
-_WITHIN = "n [c ...]"
+_SCALE = Spec.of(
+    "... [c]",
+    center=False,
+    scale="norm",
+    learned=Learned("scalar", start="root"),
+    dialect=Dialect(eps="max"),
+)
+_GEMMA = replace(_RMS, learned=Learned(offset=1.0), dialect=Dialect(statistics="float32"))
+_LLAMA = replace(_RMS, dialect=Dialect(statistics="float32", cast="before"))
 
 _ENTRIES = (
     Entry(
@@ -138,7 +148,7 @@ _ENTRIES = (
         "one μ and σ for each sample over its features",
         "Ba et al. 2016, arXiv:1607.06450",
         twin="LayerNorm",
-        channels_first=Spec.of(_WITHIN),
+        channels_first=_within(_LAST),
     ),
     Entry(
         "layer-over-channels",
@@ -167,15 +177,14 @@ _ENTRIES = (
         "layer norm without μ: σ is the root mean square",
         "Zhang & Sennrich 2019, arXiv:1910.07467",
         twin="RMSNorm",
-        channels_first=Spec.of(_WITHIN, center=False, scale="rms"),
+        channels_first=_within(_RMS),
     ),
     Entry(
         "filter-response",
-        Spec.of("n c [...]", center=False, scale="rms"),
+        Spec.of("n c [...]", center=False, scale="rms", learned=Learned(bias=True)),
         "instance norm without μ, and with β; its thresholded unit (TLU) is left to the model",
         "Singh & Krishnan 2020, arXiv:1911.09737",
         eps=1e-6,
-        bias=True,
     ),
     Entry(
         "ghost",
@@ -239,6 +248,43 @@ _ENTRIES = (
         "channels of a group whitened along their principal axes",
         "Huang et al. 2018, arXiv:1804.08450",
         sizes={"groups": ("g", 1)},
+    ),
+    Entry(
+        "pixel",
+        Spec.of("n [c] ...", center=False, scale="rms", learned=Learned("none")),
+        "each position divided by the root mean square of its channels, without γ and β",
+        "Karras et al. 2018, arXiv:1710.10196",
+        eps=1e-8,
+    ),
+    Entry(
+        "scale",
+        _SCALE,
+        "ScaleNorm: γ · x / max(‖x‖, ε) over the last axis, with one γ for all channels",
+        "Nguyen & Salazar 2019, arXiv:1910.05895",
+        channels_first=_within(_SCALE),
+    ),
+    Entry(
+        "gemma-rms",
+        _GEMMA,
+        "RMS norm with γ = 1 + w; in 16 bits the result is rounded once, after γ",
+        "Gemma Team 2024, arXiv:2403.08295",
+        eps=1e-6,
+        channels_first=_within(_GEMMA),
+    ),
+    Entry(
+        "llama-rms",
+        _LLAMA,
+        "RMS norm; in 16 bits the result is rounded before γ, and again after it",
+        "Touvron et al. 2023, arXiv:2302.13971",
+        eps=1e-6,
+        channels_first=_within(_LLAMA),
+    ),
+    Entry(
+        "batch-renorm",
+        Spec.of("[n] c [...]", source=Renorm()),
+        "batch norm whose training is corrected towards the running statistics by r and d",
+        "Ioffe 2017, arXiv:1702.03275",
+        tunable=("r_max", "d_max"),
     ),
 )
 

@@ -1,16 +1,18 @@
 """The one formula as data: h = φ(γ · (x − μ) / σ + β).
 
 A :class:`Spec` answers the questions of the formula: over which axes μ and σ are taken (a
-:class:`~anynorm.pattern.Pattern`), what μ is, what σ is (a :class:`Scale`), and whether the
-activations or the weights are normalized.  Its invariances follow from those answers.
+:class:`~anynorm.pattern.Pattern`), what μ is, what σ is (a :class:`Scale`), whether the
+activations or the weights are normalized, what γ and β are (:class:`Learned`), where ε stands and
+in which types it is computed (:class:`Dialect`), and whether running statistics correct those of
+the batch (:class:`Renorm`).  Its invariances follow from those answers.
 
-Every σ obeys one rule for ε: ``σ = sqrt(s² + ε)``, where ``s`` is the scale that was measured.
+Where no dialect says otherwise, ``σ = sqrt(s² + ε)`` for the scale ``s`` that was measured.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from types import NoneType
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +20,16 @@ from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.pattern import Pattern
 from anynorm.pattern.axes import CHANNELS, Axes
 
-__all__ = ["SCALES", "Constant", "Invariances", "Scale", "Spec"]
+__all__ = [
+    "SCALES",
+    "Constant",
+    "Dialect",
+    "Invariances",
+    "Learned",
+    "Renorm",
+    "Scale",
+    "Spec",
+]
 
 Constant = float | Literal["gaussian", "sum"]
 Target = Literal["input", "weight", "both"]
@@ -86,6 +97,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _need_known(owner: object, **known: tuple[str, ...]) -> None:
+    """Raise `UnknownNameError` for a field whose value is not one of those that are known."""
+    for name, values in known.items():
+        if (value := getattr(owner, name)) not in values:
+            raise UnknownNameError(f"{type(owner).__name__}.{name}", value, values)
+
+
 def _is_positive(value: Any) -> bool:
     return _is_number(value) and 0 < value < math.inf
 
@@ -115,6 +133,92 @@ SCALES: dict[str, Scale] = {
     "zca": Scale(root="zca"),
     "pca": Scale(root="pca"),
 }
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What γ and β are.
+
+    Args:
+        gain: whether γ is one number for each "channel", one "scalar" for all, or "none" (γ = 1).
+        offset: γ is stored as a parameter w with γ = `offset` + w.
+        start: where γ starts: at "one", or at the "root" of the number of channels.
+        bias: whether there is β; None for one where there is γ, and μ is subtracted of inputs.
+
+    Raises:
+        UnknownNameError: `gain` or `start` is none of the above.
+
+    Example:
+        >>> Spec.of("... [c]", center=False, scale="rms", learned=Learned(offset=1.0)).is_plain
+        False
+    """
+
+    gain: Literal["channel", "scalar", "none"] = "channel"
+    offset: float = 0.0
+    start: Literal["one", "root"] = "one"
+    bias: bool | None = None
+
+    def __post_init__(self) -> None:
+        _need_known(self, gain=("channel", "scalar", "none"), start=("one", "root"))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Where ε stands, and how 16-bit inputs are rounded: the last digits of a result.
+
+    Args:
+        eps: "inside" for σ = √(s² + ε), "max" for σ = max(s, ε).
+        statistics: how 16-bit inputs are computed: "float32" for each step in float32, as model
+            code writes it, bit for bit; "best" for what is fastest with no less precision.
+        cast: when the result gets the type of the input, "after" γ or "before" it.
+
+    Raises:
+        UnknownNameError: An argument is none of the above.
+
+    Example:
+        >>> Dialect(eps="max") == Dialect()
+        False
+    """
+
+    eps: Literal["inside", "max"] = "inside"
+    statistics: Literal["best", "float32"] = "best"
+    cast: Literal["after", "before"] = "after"
+
+    def __post_init__(self) -> None:
+        known = {"statistics": ("best", "float32"), "cast": ("after", "before")}
+        _need_known(self, eps=("inside", "max"), **known)
+
+
+@dataclass(frozen=True)
+class Renorm:
+    """Running statistics correct those of the batch in training: ẑ = r · (x − μ) / σ + d.
+
+    r = σ / σ_running and d = (μ − μ_running) / σ_running are constants for the gradient.  Between
+    the limits ẑ is what evaluation computes; r = 1 and d = 0 are batch norm.
+
+    Args:
+        r_max: r lies between 1 / `r_max` and `r_max`.
+        d_max: d lies between −`d_max` and `d_max`.
+
+    Raises:
+        AnynormError: `r_max` is below 1 or `d_max` below 0.
+
+    Example:
+        >>> Renorm(r_max=1.0, d_max=0.0)
+        Renorm(r_max=1.0, d_max=0.0)
+
+    Reference:
+        Ioffe 2017, arXiv:1702.03275.
+    """
+
+    r_max: float = 3.0
+    d_max: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("r_max", 1), ("d_max", 0)):
+            value = getattr(self, name)
+            if not _is_number(value) or not value >= least:
+                raise AnynormError(f"{name}={value!r}: give a number of at least {least}.")
 
 
 class Invariances(NamedTuple):
@@ -149,24 +253,40 @@ class Invariances(NamedTuple):
     weight_shift: bool
 
 
+def _constants(part: object) -> tuple[Field[Any], ...]:
+    """The arguments that a scale or a source was made with."""
+    return tuple(f for f in fields(part) if f.init) if is_dataclass(part) else ()
+
+
+Source = Literal["batch"] | Renorm
+_PLAIN_DIALECT = Dialect()
+
+
 @dataclass(frozen=True)
 class Spec:
-    """A normalizer without its parameters: the pattern, μ, σ and what is normalized.
+    """A normalizer as data: the pattern, μ, σ, what is normalized, and what γ and β are.
 
     Build one from names with :meth:`of`.  Some attributes are questions that every call asks, so
     they are answered once: `is_identity`, whether the formula reduces to h = φ(γ · x + β);
     `is_standard`, whether μ is the mean and σ the standard deviation; `is_root_mean_square`,
     whether there is no μ and σ is the root mean square; `is_norm`, whether there is no μ and σ is
-    the L2 norm; `whitens`, whether σ is a root of the covariance matrix of the channels of a group.
+    the L2 norm; `whitens`, whether σ is a root of the covariance matrix of the channels of a group;
+    `is_plain`, whether γ is stored as it is, there is no dialect, and training takes the statistics
+    of the batch.
 
     Args:
         pattern: the axes, and which of them share one μ and σ.
         center: whether μ is subtracted.
         scale: what σ is; None for σ = 1.
         on: what is normalized: the "input", the "weight" or "both".
+        learned: what γ and β are.
+        dialect: where ε stands, and how 16-bit inputs are rounded.
+        source: which statistics training takes: those of the "batch", or these corrected by
+            running ones (:class:`Renorm`).
 
     Raises:
-        AnynormError: The scale is a covariance root, and the pattern has no channels to whiten.
+        AnynormError: The scale is a covariance root, and the pattern has no channels to whiten; or
+            the dialect or the source does not go with the pattern and the scale.
 
     Example:
         >>> Spec.of("[n] c [...]").uses_batch
@@ -179,11 +299,15 @@ class Spec:
     center: bool = True
     scale: Scale | None = _STD
     on: Target = "input"
+    learned: Learned = Learned()
+    dialect: Dialect = _PLAIN_DIALECT
+    source: Source = "batch"
     is_identity: bool = field(init=False, repr=False, compare=False)
     is_standard: bool = field(init=False, repr=False, compare=False)
     is_root_mean_square: bool = field(init=False, repr=False, compare=False)
     is_norm: bool = field(init=False, repr=False, compare=False)
     whitens: bool = field(init=False, repr=False, compare=False)
+    is_plain: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         scale, plain = self.scale, not self.center
@@ -193,13 +317,47 @@ class Spec:
             "is_root_mean_square": plain and scale == SCALES["rms"],
             "is_norm": plain and scale == SCALES["norm"],
             "whitens": scale is not None and scale.root is not None,
+            "is_plain": self._is_plain(),
         }
         for name, answer in answers.items():
             object.__setattr__(self, name, answer)
+        if self.learned.bias is None:
+            bias = self.center and self.learned.gain != "none" and self.on == "input"
+            object.__setattr__(self, "learned", replace(self.learned, bias=bias))
         if self.whitens and not any(p.name == "c" and not p.shared for p in self.pattern.parts):
             raise AnynormError(
                 f"whitening mixes the channels of a group, and pattern '{self.pattern}' has no "
                 "unbracketed axis 'c'. Try '[n] (g c) [...]'."
+            )
+        if self.on != "input" and (self.learned.gain != "channel" or self.learned.offset):
+            raise AnynormError(
+                f"γ of a normalizer of the {self.on} is one number for each unit, which starts at "
+                "the σ of its weights. Leave learned= out."
+            )
+        self._check_dialect()
+        if self.source != "batch" and not self.pools_batch:
+            raise AnynormError(
+                f"batch renorm corrects the mean and variance of all values of a channel, and "
+                f"'{self.pattern}' with this μ and σ has others. Try Spec.of('[n] c [...]', ...)."
+            )
+
+    def _is_plain(self) -> bool:
+        stored = self.learned.offset == 0 and self.learned.gain != "scalar"
+        return stored and self.dialect == _PLAIN_DIALECT and self.source == "batch"
+
+    def _check_dialect(self) -> None:
+        scale, dialect = self.scale, self.dialect
+        quadratic = scale is not None and scale.p == 2 and not self.whitens
+        own = self.on == "input" and not self.uses_batch and quadratic
+        if dialect != _PLAIN_DIALECT and not own:
+            raise AnynormError(
+                f"{dialect} is for a std, rms or norm of the values of each sample; pattern "
+                f"'{self.pattern}' on {self.on} with this scale has none. Leave dialect= out."
+            )
+        if dialect.eps == "max" and not self.is_norm:
+            raise AnynormError(
+                "eps='max' is for the norm of a vector, σ = max(‖x‖, ε). Give center=False and "
+                "scale='norm', or leave eps='max' out."
             )
 
     @classmethod
@@ -212,6 +370,9 @@ class Spec:
         p: float | None = None,
         constant: Constant | None = None,
         on: Target = "input",
+        learned: Learned | None = None,
+        dialect: Dialect = _PLAIN_DIALECT,
+        source: Source = "batch",
     ) -> Spec:
         """Build a specification from a pattern's text and a scale's name.
 
@@ -221,6 +382,8 @@ class Spec:
             scale: what σ is: a key of ``SCALES``, a :class:`Scale`, or None for σ = 1.
             p, constant: values that replace those of the scale.
             on: what is normalized: the "input", the "weight" or "both".
+            learned: what γ and β are; None for one γ for each channel, and β where μ is subtracted.
+            dialect, source: as for the class.
 
         Returns:
             The specification.
@@ -228,7 +391,7 @@ class Spec:
         Raises:
             PatternError: The pattern cannot be read.
             UnknownNameError: There is no scale of that name.
-            AnynormError: The scale is of another type, or does not fit the pattern.
+            AnynormError: The scale is of another type, or the answers do not go together.
         """
         if isinstance(scale, str):
             if scale not in SCALES:
@@ -245,7 +408,56 @@ class Spec:
             center=center,
             scale=replace(scale, **changes) if scale else None,  # type: ignore[arg-type]
             on=on,
+            learned=learned or Learned(),
+            dialect=dialect,
+            source=source,
         )
+
+    def tuned(self, **constants: Any) -> Spec:
+        """Return the specification with other constants of its scale or its source.
+
+        Args:
+            constants: the values by the names of the arguments of :class:`Scale` or
+                :class:`Renorm`.
+
+        Returns:
+            The specification.
+
+        Raises:
+            UnknownNameError: Neither has a constant of that name.
+            AnynormError: A value does not fit.
+
+        Example:
+            >>> Spec.of("[n] c", scale="lp").tuned(p=3.0).scale.p
+            3.0
+        """
+        spec = self
+        for name, value in constants.items():
+            parts = {key: getattr(spec, key) for key in ("scale", "source")}
+            known = {f.name: key for key, part in parts.items() for f in _constants(part)}
+            if name not in known:
+                raise UnknownNameError(f"constant of '{self.pattern}'", name, known)
+            part = known[name]
+            spec = replace(spec, **{part: replace(parts[part], **{name: value})})
+        return spec
+
+    def normalizes_as(self, other: Spec) -> bool:
+        """Return whether both are one normalizer, with or without γ and β.
+
+        Args:
+            other: the other specification.
+
+        Returns:
+            Whether they differ in nothing but that one lacks γ, β or both.
+
+        Example:
+            >>> plain = Spec.of("n c [...]", learned=Learned("none"))
+            >>> plain.normalizes_as(Spec.of("n c [...]"))
+            True
+        """
+        mine, its = self.learned, other.learned
+        gain = its.gain if "none" in (mine.gain, its.gain) else mine.gain
+        return replace(self, learned=replace(its, gain=gain, offset=mine.offset)) == other
 
     @property
     def uses_batch(self) -> bool:
@@ -291,13 +503,15 @@ class Spec:
     def scales_channels(self) -> bool:
         """Whether each γ multiplies one channel whose statistics are its own."""
         named = any(part.name in CHANNELS for part in self.pattern.parts)
-        return self.on == "input" and named and self._keeps_units
+        single = self.learned.gain != "scalar"
+        return self.on == "input" and named and self._keeps_units and single
 
     @property
     def invariances(self) -> Invariances:
         """The changes of weights and data that leave the output as it is (ε aside)."""
-        on_input, scaled = self.on != "weight", self.scale is not None
-        centered = self.center and (self.scale is None or self.scale.origin == "mean")
+        own = self.source == "batch"  # running statistics know nothing of the change
+        on_input, scaled = self.on != "weight", self.scale is not None and own
+        centered = self.center and (self.scale is None or self.scale.origin == "mean") and own
         return Invariances(
             unit_weights=scaled and self._keeps_units,
             all_weights=scaled,

@@ -157,7 +157,7 @@ def test_no_batches_is_an_error(empty):
 def test_a_generator_that_ran_dry():
     data = iter(batches(3))
     doctor(MODEL, data, checks=[1])
-    with pytest.raises(anynorm.AnynormError, match="gone through before is empty"):
+    with pytest.raises(anynorm.AnynormError, match="already used is empty"):
         doctor(MODEL, data, checks=[1])
 
 

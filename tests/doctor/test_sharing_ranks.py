@@ -116,6 +116,9 @@ def test_losses_are_those_of_the_ranks_own_batches_however_many(made, found):
         _, expected = worse(nn.BatchNorm1d(16), count)
         assert expected
         skipped, of_rank = found[rank][made]
-        assert of_rank == expected
+        # The ranks are other processes, where memory is aligned otherwise and sums round otherwise.
+        assert [check for check, _ in of_rank] == [check for check, _ in expected]
+        for (_, numbers), (_, right) in zip(of_rank, expected, strict=True):
+            assert numbers == pytest.approx(right, rel=1e-5)
         # torch's does not train on CPUs.
         assert [one.check for one in skipped] == ([12] if made is nn.SyncBatchNorm else [])

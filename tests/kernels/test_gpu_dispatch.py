@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 import anynorm
+from anynorm import kernels
 from anynorm.ops import PLAIN, Epilogue, dispatch_thresholds, running
 from anynorm.ops.backends import fused
 from anynorm.ops.dispatch_thresholds import Crossover
@@ -30,7 +31,7 @@ THEIRS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
     """Fake tensors in the place of a GPU's; in its table, kernels pay from four samples on."""
-    monkeypatch.setattr(fused, "_ON_GPU", True)
+    monkeypatch.setattr(kernels, "_ON_GPU", True)
     monkeypatch.setattr(fused, "_PLAIN_TENSORS", (*fused._PLAIN_TENSORS, FakeTensor))
     monkeypatch.setattr(running, "_ON_GPU", True)
     monkeypatch.setattr("anynorm.ops.backends.torch_operators._OWN", True)
@@ -129,13 +130,13 @@ def test_backward_operators_say_what_they_return(dtype):
 
 def test_types_that_are_served():
     kinds = (torch.float32, torch.bfloat16, torch.float16)
-    assert all(fused.served(drawn(1, dtype)) for dtype in kinds)
-    assert not fused.served(drawn(1, torch.float64))  # which the CPU has kernels for
+    assert all(kernels.served(drawn(1, dtype)) for dtype in kinds)
+    assert not kernels.served(drawn(1, torch.float64))  # which the CPU has kernels for
 
 
 def test_nothing_is_served_without_kernels(monkeypatch):
-    monkeypatch.setattr(fused, "_ON_GPU", False)
-    assert not fused.served(drawn(1))
+    monkeypatch.setattr(kernels, "_ON_GPU", False)
+    assert not kernels.served(drawn(1))
     assert called(LAYERS["layer"](), drawn(4)) == ["layer_norm"]
 
 

@@ -10,6 +10,7 @@ from on_device import DEVICE, dispatched, needs_triton
 from torch import nn
 
 import anynorm
+from anynorm import kernels
 
 pytestmark = [
     needs_triton,
@@ -33,11 +34,10 @@ LAYERS = {
 def calls(monkeypatch, pays_from):
     """Send every size to the kernels, and without a GPU the CPU's calls; count them."""
     from anynorm.ops import running
-    from anynorm.ops.backends import fused
 
     pays_from(1)
     if DEVICE == "cpu":
-        monkeypatch.setattr(fused, "_ON_CPU", True)
+        monkeypatch.setattr(kernels, "_ON_CPU", True)
         monkeypatch.setattr("anynorm.ops.backends.torch_operators._OWN", True)
         monkeypatch.setattr(running, "_OWN", True)
     with dispatched() as seen:

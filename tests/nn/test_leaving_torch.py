@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from entries import channels, options
 from torch import nn
 
 import anynorm
@@ -17,13 +18,6 @@ from anynorm.ops.eigen import jacobi
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch.export's own
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "group": {"groups": 2},
-    "ghost": {"size": 2},
-    "zca": {"groups": 2},
-    "pca": {"groups": 2},
-    "lp-batch": {"p": 3},
-}
 # What torch.export leaves besides core operators: its check of types, and its own loop.
 BESIDE = ("aten::_assert_tensor_metadata", "while_loop")
 
@@ -32,19 +26,18 @@ def layer(name: str) -> nn.Module:
     """A layer with γ, β and statistics of its own, for inputs (N, 4, 6, 6)."""
     torch.manual_seed(3)
     if anynorm.catalogue[name].spec.on == "input":
-        channels = (4, 6, 6) if name == "batch-per-activation" else 4
-        options = OPTIONS.get(name, {})
-        made = anynorm.create(name, channels, channels_first=True, activation="silu", **options)
+        size, given = channels(name, (1, 4, 6, 6)), options(name)
+        made = anynorm.create(name, size, channels_first=True, activation="silu", **given)
     else:
         made = anynorm.normalized(nn.Conv2d(4, 3, 3), name, activation="silu")
     for parameter in made.parameters():
         nn.init.normal_(parameter, mean=1.0, std=0.3)
     for _ in range(3):
-        made(images(8) * 2 + 1)
+        made(images() * 2 + 1)
     return made
 
 
-def images(samples: int = 4) -> torch.Tensor:
+def images(samples: int = 6) -> torch.Tensor:
     return torch.randn(samples, 4, 6, 6)
 
 
@@ -73,7 +66,7 @@ def _tags(target: Any) -> list[torch.Tag]:
 def test_an_exported_layer_trains_as_it_does_here(name: str) -> None:
     made, x = layer(name).train(), images()
     program = torch.export.export(made, (x,)).module()
-    cotangent = torch.randn(4, 4, 6, 6)
+    cotangent = torch.randn(6, 4, 6, 6)
     program(x).backward(cotangent)
     own = {key: p.grad.clone() for key, p in made.named_parameters() if p.grad is not None}
     exported = dict(program.named_parameters())

@@ -1,7 +1,9 @@
 """What a mask leaves out has no part: the layers do what they do of the other values alone."""
 
+import entries
 import pytest
 import torch
+from entries import ON_INPUT, channels
 from masks import alone, lengths, poisoned
 from torch.utils.checkpoint import checkpoint
 
@@ -11,13 +13,7 @@ from anynorm.errors import ShapeError
 from anynorm.nn import Norm
 
 N, C, L = 6, 4, 9
-OPTIONS = {"group": {"groups": 2}, "ghost": {"size": 2}, "zca": {"groups": 2}, "pca": {"groups": 2}}
-WHITENING = ("zca", "pca")
-STATISTICS = [
-    name
-    for name, row in anynorm.catalogue.items()
-    if row.spec.on == "input" and name not in WHITENING
-]
+STATISTICS = [name for name in ON_INPUT if not anynorm.catalogue[name].spec.whitens]
 CLOSE = {torch.float32: 1e-6, torch.float64: 1e-12}
 # A single value has σ = √ε, by which rounding is divided before it cancels.
 SINGLE = 2**-23 / 1e-5**0.5
@@ -33,8 +29,8 @@ TWINS = {
 
 
 def created(name, **options):
-    size = (C, L) if name == "batch-per-activation" else C
-    layer = anynorm.create(name, size, channels_first=True, **OPTIONS.get(name, {}), **options)
+    size, given = channels(name, (N, C, L)), {**entries.options(name), **options}
+    layer = anynorm.create(name, size, channels_first=True, **given)
     return seeded(layer)
 
 

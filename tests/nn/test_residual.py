@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from entries import ON_INPUT, channels, options
 
 import anynorm
 from anynorm.activations import ACTIVATIONS
 from anynorm.nn import Norm
 
-OPTIONS = {"group": {"groups": 2}, "ghost": {"size": 3}, "zca": {"groups": 2}, "pca": {"groups": 2}}
-CREATED = [name for name, row in anynorm.catalogue.items() if row.spec.on == "input"]
 LAYERS = {
     "BatchNorm2d": lambda **kw: anynorm.BatchNorm2d(4, **kw),
     "BatchNorm2d without γ": lambda **kw: anynorm.BatchNorm2d(4, affine=False, **kw),
@@ -18,10 +17,9 @@ LAYERS = {
     "RMSNorm": lambda **kw: anynorm.RMSNorm(5, **kw),
     **{
         f"create({name})": lambda name=name, **kw: anynorm.create(
-            name, 4 if name != "batch-per-activation" else SHAPE[1:], channels_first=True,
-            **OPTIONS.get(name, {}), **kw,
+            name, channels(name, SHAPE), channels_first=True, **options(name), **kw
         )
-        for name in CREATED
+        for name in ON_INPUT
     },
     "γ on the last axis": lambda **kw: Norm("[n l t] c", 5, **kw),
 }  # fmt: skip
@@ -101,11 +99,11 @@ def test_a_function_is_applied_behind_the_residual(build):
 def test_second_derivatives(build, phi, training):
     layer = build(activation=phi, dtype=torch.float64).train(training)
     x, residual, _ = tensors()
-    buffers = {k: v.clone() for k, v in layer.named_buffers()}
     names = list(dict(layer.named_parameters()))
 
     def call(x, residual, *parameters):
         named = dict(zip(names, parameters, strict=True))
+        buffers = {k: v.clone() for k, v in layer.named_buffers()}
         return torch.func.functional_call(layer, {**buffers, **named}, (x, residual))
 
     inputs = [t.detach().requires_grad_() for t in (x / 8, residual, *layer.parameters())]

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy
 import pytest
 import torch
+from entries import PHI
 
 from anynorm.reference import ACTIVATIONS
-
-from .twins import PHI
 
 U = numpy.concatenate([numpy.linspace(-30.0, 30.0, 61), [-800.0, 800.0, 0.3, -0.3]])
 

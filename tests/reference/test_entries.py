@@ -9,11 +9,10 @@ import array_api_strict
 import numpy
 import pytest
 import torch
+from entries import PHI, TWINS, affine
 
 from anynorm import reference
 from anynorm.catalogue import catalogue
-
-from .twins import PHI, TWINS, affine
 
 # Both sides round at 1.1e-16; sums of up to 200 values and a division by σ ≥ 0.1 cost less than a
 # factor of 1e3 on top, and the eigenvectors a factor of the inverse relative gap of eigenvalues.
@@ -48,10 +47,14 @@ def errors(name: str, shape: tuple[int, ...], activation: str | None) -> dict[st
     """Compare forward, dx, dγ and dβ with the twin, for a random γ, β and cotangent."""
     x, random = sample(name, shape)
     layer, twin = build(name, shape, activation), TWINS[name]
-    layer.gamma, layer.beta = (random.standard_normal(layer.channels) for _ in range(2))
+    layer.gamma, layer.beta = (
+        random.standard_normal(start.shape) for start in (layer.gamma, layer.beta)
+    )
     dy = random.standard_normal(shape)
     leaves = [torch.tensor(v, requires_grad=True) for v in (x, layer.gamma, layer.beta)]
-    y = PHI[activation](affine(twin.normalize(leaves[0]), leaves[1], leaves[2], twin.first))
+    y = PHI[activation](
+        affine(twin.normalize(leaves[0]), twin.gain(leaves[1]), leaves[2], twin.first)
+    )
     gradients = torch.autograd.grad(y, leaves, torch.tensor(dy))
     found = (layer.forward(x), layer.backward(dy), layer.dgamma, layer.dbeta)
     names = ("y", "dx", "dgamma", "dbeta")

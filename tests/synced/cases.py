@@ -82,6 +82,7 @@ FORMULAS = [
     Case("lp-batch", {"p": 3.0}),
     Case("lp-batch"),
     Case("linf-batch"),
+    Case("batch-renorm", {"r_max": 1.2, "d_max": 0.1}),
     Case("zca", {"groups": 2}),
     Case("pca", {"groups": 3}),
 ]

@@ -30,7 +30,7 @@ def message(call):
 
 def model():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 1), anynorm.SyncBatchNorm(4))
+    return anynorm.convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), "sync").model
 
 
 def joined(rank):

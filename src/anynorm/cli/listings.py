@@ -64,8 +64,18 @@ def _row(entry: Entry) -> Sequence[str]:
 
 
 def _statistic(spec: Spec) -> str:
+    """μ and σ, and what is not as usual of γ, of ε, of the rounding and of the source."""
     scales = [name for name, scale in SCALES.items() if scale == spec.scale]
-    return " and ".join([*(["mean"] if spec.center else []), *scales[:1]]) or "none"
+    taken = " and ".join([*(["mean"] if spec.center else []), *scales[:1]]) or "none"
+    unusual = {
+        "no γ": spec.learned.gain == "none",
+        "one γ": spec.learned.gain == "scalar",
+        f"γ = {spec.learned.offset:g} + w": spec.learned.offset != 0,
+        "at least ε": spec.dialect.eps == "max",
+        "rounded before γ": spec.dialect.cast == "before",
+        "corrected by running ones": spec.source != "batch",
+    }
+    return "; ".join([taken, *(words for words, holds in unusual.items() if holds)])
 
 
 def _info() -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from anynorm.doctor.api import doctor
 from anynorm.doctor.causes import Cause
-from anynorm.doctor.diagnosis import Diagnosis, Finding, Skipped
+from anynorm.doctor.diagnosis import Diagnosis
+from anynorm.doctor.finding import Finding, Skipped
 from anynorm.doctor.table import CHECKS
 from anynorm.doctor.undecided import Undecided
 from anynorm.packages import make_callable

@@ -18,8 +18,9 @@ from anynorm.doctor.case import CannotRunError, Case, Loader
 from anynorm.doctor.causes.table import explained
 from anynorm.doctor.causes.ward import Ward
 from anynorm.doctor.check import Check
-from anynorm.doctor.diagnosis import Diagnosis, Finding, Skipped, arranged
+from anynorm.doctor.diagnosis import Diagnosis
 from anynorm.doctor.examined import tally
+from anynorm.doctor.finding import Finding, Skipped, arranged
 from anynorm.doctor.kept import Kept
 from anynorm.doctor.losses import Loss
 from anynorm.doctor.overruled import judged

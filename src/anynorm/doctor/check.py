@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from anynorm.doctor.case import CannotRunError, Case, Outcome
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import Finding
 
 __all__ = ["Check"]
 

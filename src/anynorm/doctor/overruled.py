@@ -9,7 +9,7 @@ from dataclasses import replace
 from anynorm.doctor.case import Case
 from anynorm.doctor.causes.inputs import preprocessing
 from anynorm.doctor.causes.ward import Ward
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import Finding
 
 __all__ = ["OVERRULED", "judged"]
 

@@ -12,6 +12,7 @@ from torch import distributed as dist
 
 from anynorm.doctor.geometry import double, group_values, rows_of
 from anynorm.doctor.units import Units
+from anynorm.ops.merge import merge
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.streaming_stats import Pooled, by_sample
 
@@ -29,7 +30,7 @@ class Moments:
 
     def add(self, start: int, counts: Tensor, means: Tensor, squares: Tensor) -> None:
         """Merge consecutive samples, the first of which has the number `start`."""
-        self.values.add(*_together(counts, means, squares))
+        self.values.add(*merge(counts, means, squares))
         self.units.add(start, counts, means, squares)
 
 
@@ -89,7 +90,7 @@ class Record:
             kept = None if kept is None else _by_sample(kept, samples, axis)
         part = _of_samples(rows, kept)
         if self.brief:
-            self.inputs.values.add(*_together(*part))
+            self.inputs.values.add(*merge(*part))
             return
         if call == 0 and not again:
             self._start = self._next
@@ -115,7 +116,7 @@ class Record:
     def see_output(self, y: Tensor, mask: Tensor | None = None) -> None:
         """Take an output."""
         kept = None if mask is None else self._kept(mask, y)
-        self.outputs.add(*_together(*_of_samples(rows_of(self.norm, y), kept)))
+        self.outputs.add(*merge(*_of_samples(rows_of(self.norm, y), kept)))
 
     def _kept(self, mask: Tensor, x: Tensor) -> Tensor:
         return rows_of(self.norm, mask.expand_as(x)) > 0
@@ -133,17 +134,6 @@ class Record:
     def finite(self) -> bool:
         """Whether what reached the layer was finite."""
         return bool(self.inputs.values.mean.isfinite().all())
-
-
-def _together(
-    counts: Tensor, means: Tensor, squares: Tensor
-) -> tuple[int | Tensor, Tensor, Tensor]:
-    """Count, mean and squared deviations of all samples."""
-    total = counts.sum(dim=0)
-    mean = (counts * means).sum(dim=0) / total.clamp(min=1)
-    deviations = (squares + counts * (means - mean).square()).sum(dim=0)
-    # One count for all channels but where a mask leaves values out.
-    return int(total) if len(total) == 1 else total.long(), mean, deviations
 
 
 def _by_sample(rows: Tensor, samples: int, axis: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch import nn
 
 from anynorm.doctor.causes.cause import Cause
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import Finding
 from anynorm.doctor.overruled import OVERRULED
 from anynorm.surgery.batches import Batch, Forward, once
 from anynorm.surgery.freeze import freeze

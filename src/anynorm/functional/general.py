@@ -43,7 +43,8 @@ def normalize(
     Args:
         x: a tensor of real floating-point numbers.
         spec: the specification, such as ``Spec.of("[n] c [...]")``.
-        weight, bias: γ and β, which start at the pattern's channel axis; None for 1 and 0.
+        weight, bias: γ and β, which start at the pattern's channel axis; None for 1 and 0.  Where
+            the specification says γ = 1 + w, or one γ for all channels, `weight` is that.
         running: the running statistics.  They are updated in place in training, and used in
             evaluation.
         training: whether to use the statistics of this input.  Without `running` they are always
@@ -90,6 +91,8 @@ def normalize(
         epilogue, function = PLAIN, None
         if residual is not None or activation is not None:
             epilogue, function = following(x, residual, activation)
+        if weight is not None and not spec.is_plain:
+            weight = ops.gain(weight, spec.learned, x.shape[plan.first : plan.first + 1])
         affine, sizes = Affine(weight, bias), sizes or NO_SIZES
         training = training or running is None
         call = NormCall(
@@ -129,7 +132,8 @@ def scale_of(x: Tensor, spec: Spec, eps: float = 1e-5) -> Tensor:
     """
     try:
         statistic = ops.statistic_of(spec, x, spec.pattern.plan(x.dim()).dims, eps)
-        return torch.sqrt(ops.formula.moments(x, statistic)[1] + eps).to(x.dtype)
+        square = ops.formula.moments(x, statistic)[1]
+        return torch.sqrt(ops.dialects.variance(square, eps, spec.dialect)).to(x.dtype)
     except (AttributeError, RuntimeError, TypeError):
         _need_spec(spec)
         explain("scale_of", x=x, eps=eps)

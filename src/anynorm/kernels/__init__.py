@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.kernels import cuda
@@ -29,6 +30,8 @@ __all__ = [
     "cuda",
     "huge_pages",
     "isa",
+    "on_device_of",
+    "served",
     "tune_allocator",
     "why_not",
 ]
@@ -36,11 +39,22 @@ __all__ = [
 _HERE = Path(__file__).parent
 _ISAS = ("baseline", "avx2", "avx512")
 _HUGE_PAGES_BY_DEFAULT = True
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def available() -> bool:
     """Whether the kernels are loaded."""
     return _library is not None
+
+
+def on_device_of(x: Tensor) -> bool:
+    """Whether there are kernels for the device of `x`."""
+    return _ON_CPU if x.is_cpu else _ON_GPU and x.is_cuda
+
+
+def served(x: Tensor) -> bool:
+    """Whether there are kernels for the device and the type of `x`."""
+    return on_device_of(x) and (x.dtype in _TYPES or (x.is_cpu and x.dtype == torch.float64))
 
 
 def why_not() -> str | None:
@@ -108,4 +122,5 @@ switch("ANYNORM_HUGE_PAGES")
 if cuda.available():
     cuda.register()
 _library, _why_not = _load()
+_ON_CPU, _ON_GPU = available(), cuda.available()
 _check_isa(os.environ.get("ANYNORM_ISA", ""))

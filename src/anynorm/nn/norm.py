@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +17,7 @@ from anynorm.functional import Activation, Running, Sync
 from anynorm.nn import sync_module
 from anynorm.nn.fx import entered
 from anynorm.pattern import Pattern
-from anynorm.spec import SCALES, Constant, Scale, Spec
+from anynorm.spec import SCALES, Constant, Dialect, Scale, Spec
 
 __all__ = ["Norm", "create"]
 
@@ -27,7 +29,8 @@ class Norm(sync_module.Sharing):
 
     Args:
         pattern: the axes of the input, in brackets those that share one μ and σ, for example ``"n
-            (g [c]) [...]"`` for group norm.
+            (g [c]) [...]"`` for group norm; or a whole :class:`~anynorm.spec.Spec`, which then says
+            what scale, center, p and constant are.
         channels: the shape of γ and β, which start at the pattern's axis c; for ``"[n] ..."`` the
             shape of one sample.
         scale: what σ is, a name of :data:`anynorm.spec.SCALES`, a :class:`~anynorm.spec.Scale` or
@@ -37,8 +40,8 @@ class Norm(sync_module.Sharing):
         eps: ε in σ = √(s² + ε).
         momentum: the weight of the newest batch in the running statistics, from 0 to 1; None for
             the cumulative average.
-        affine: whether there are γ and β.
-        bias: whether there is β; None for one where μ is subtracted.
+        affine: whether there are γ and β, where the specification has them.
+        bias: whether there is β; None for the specification's, which is one where μ is subtracted.
         track_running_stats: whether there are running statistics, if samples share statistics.
         activation: φ, the name of one in :data:`anynorm.activations.ACTIVATIONS`, a function or
             None.
@@ -78,7 +81,7 @@ class Norm(sync_module.Sharing):
 
     def __init__(
         self,
-        pattern: str | Pattern,
+        pattern: str | Pattern | Spec,
         channels: int | Sequence[int],
         *,
         scale: str | Scale | None = "std",
@@ -100,18 +103,21 @@ class Norm(sync_module.Sharing):
         given = {"channels": channels, "eps": eps, "momentum": momentum}
         F.check_arguments(type(self).__name__, given)
         F.check_activation(activation)
-        self.spec = Spec.of(pattern, center=center, scale=scale, p=p, constant=constant)
+        formula = {"center": center, "scale": scale, "p": p, "constant": constant}
+        spec = _checked_spec(pattern, formula)
+        affine = affine and not spec.is_identity and spec.learned.gain != "none"
+        self.spec = _having(spec, affine, bias)
         self.channels = (channels,) if isinstance(channels, int) else tuple(channels)
         self.sizes = _checked_sizes(self.spec.pattern, self.channels, sizes)
         self.eps, self.momentum, self.activation = eps, momentum, activation
         if (group := F.check_sync(sync)) is not None:
             F.check_synced(self.spec)
             self.sync = group
-        self.affine = affine and not self.spec.is_identity
+        self.affine = affine
         self.track_running_stats = track_running_stats and self.spec.uses_batch
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self._add_statistics(factory)
-        self._add_parameters(center if bias is None else bias, factory)
+        self._add_parameters(factory)
 
     @classmethod
     def of(cls, spec: Spec, channels: int | Sequence[int], **options: Any) -> Norm:
@@ -125,12 +131,15 @@ class Norm(sync_module.Sharing):
         Returns:
             The layer.
         """
-        return cls(spec.pattern, channels, scale=spec.scale, center=spec.center, **options)
+        return cls(spec, channels, **options)
 
-    def _add_parameters(self, bias: bool, factory: dict[str, Any]) -> None:
-        for name, wanted in (("weight", self.affine), ("bias", self.affine and bias)):
-            parameter = torch.nn.Parameter(torch.empty(self.channels, **factory))
-            self.register_parameter(name, parameter if wanted else None)
+    def _add_parameters(self, factory: dict[str, Any]) -> None:
+        learned = self.spec.learned
+        gain = (1,) if learned.gain == "scalar" else self.channels
+        wanted = (("weight", gain, self.affine), ("bias", self.channels, learned.bias))
+        for name, shape, there in wanted:
+            parameter = torch.nn.Parameter(torch.empty(shape, **factory))
+            self.register_parameter(name, parameter if there else None)
         self.reset_parameters()
 
     def _add_statistics(self, factory: dict[str, Any]) -> None:
@@ -151,9 +160,14 @@ class Norm(sync_module.Sharing):
         return "running_cov" if self.spec.whitens else "running_var"
 
     def reset_parameters(self) -> None:
-        """Set γ to 1 and β to 0, and the running statistics to those of standardized data."""
+        """Set γ and β to where they start, and the running statistics to mean 0 and variance 1.
+
+        γ starts at 1 and β at 0, where the specification does not say otherwise.
+        """
+        learned = self.spec.learned
         if self.weight is not None:
-            torch.nn.init.ones_(self.weight)
+            start = math.sqrt(math.prod(self.channels)) if learned.start == "root" else 1.0
+            torch.nn.init.constant_(self.weight, start - learned.offset)
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
         self.reset_running_stats()
@@ -252,11 +266,37 @@ class Norm(sync_module.Sharing):
         return ", ".join(shown) + sync_module.shown(self.sync)
 
     def _formula(self) -> list[str]:
-        """What μ and σ are, where they are not the mean and the standard deviation."""
-        scale = self.spec.scale
+        """What the specification says, where it is not what that of a pattern alone would be."""
+        spec, learned = self.spec, self.spec.learned
+        scale = spec.scale
         name = next((repr(name) for name, known in SCALES.items() if known == scale), str(scale))
         shown = [] if name == "'std'" else [f"scale={name}"]
-        return shown if self.spec.center else [*shown, "center=False"]
+        shown += [] if spec.center else ["center=False"]
+        shown += ["gain='scalar'"] if learned.gain == "scalar" else []
+        shown += [f"offset={learned.offset}"] if learned.offset else []
+        shown += [] if spec.dialect == Dialect() else [f"dialect={spec.dialect}"]
+        return shown if spec.source == "batch" else [*shown, f"source={spec.source}"]
+
+
+def _checked_spec(pattern: str | Pattern | Spec, formula: dict[str, Any]) -> Spec:
+    """The specification of a pattern with its μ and σ; raise if a whole one is given others."""
+    if not isinstance(pattern, Spec):
+        return Spec.of(pattern, **formula)
+    usual = {"center": True, "scale": "std", "p": None, "constant": None}
+    given = [name for name, value in formula.items() if value != usual[name]]
+    if given:
+        raise AnynormError(
+            f"{', '.join(given)}= came with a Spec, which says them itself. Give a pattern, or "
+            "change the Spec with dataclasses.replace(spec, ...)."
+        )
+    return pattern
+
+
+def _having(spec: Spec, affine: bool, bias: bool | None) -> Spec:
+    """The specification with or without γ and β."""
+    learned = spec.learned
+    learned = replace(learned, bias=affine and (learned.bias if bias is None else bias))
+    return replace(spec, learned=learned if affine else replace(learned, gain="none"))
 
 
 def _checked_sizes(
@@ -331,7 +371,7 @@ def create(
         eps=row.eps if eps is None else eps,
         momentum=momentum,
         affine=affine,
-        bias=row.bias if bias is None else bias,
+        bias=bias,
         activation=activation,
         sync=sync,
         device=device,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from copy import deepcopy
 from typing import Any
-
-import torch
 
 from anynorm.functional import Sync
 from anynorm.nn.scripting import Unscripted
@@ -15,9 +12,13 @@ __all__ = ["Sharing", "layer_of", "shown"]
 
 
 class Sharing(Unscripted):
-    """A layer with `sync`, which copies share: a process group cannot be copied."""
+    """A layer with `sync`, which copies share: a process group cannot be copied.
+
+    `layer_name` is the layer's name in its model, for errors; `anynorm.convert` sets it.
+    """
 
     sync: Sync = None
+    layer_name: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         memo[id(self.sync)] = self.sync
@@ -28,9 +29,7 @@ class Sharing(Unscripted):
 
 
 def layer_of(layer: Any) -> str:
-    """Return what errors call a layer: its class, its channels, and its name in the model.
-
-    The model is the outermost module whose call led here the first time.
+    """Return what errors call a layer: its class, its channels, and its name in the model if known.
 
     >>> from anynorm import BatchNorm1d
     >>> layer_of(BatchNorm1d(3))
@@ -38,29 +37,8 @@ def layer_of(layer: Any) -> str:
     """
     size = getattr(layer, "num_features", None) or layer.channels
     channels = size[0] if isinstance(size, tuple) and len(size) == 1 else size
-    return f"{type(layer).__name__}({channels})" + _name(layer)
-
-
-def _name(layer: Any) -> str:
-    if torch.compiler.is_compiling():
-        return ""
-    kept = layer.__dict__
-    if "_named" not in kept:
-        model = _outermost()
-        names = (name for name, module in model.named_modules() if module is layer)
-        kept["_named"] = f" {name!r}" if (name := next(names, "")) else ""
-    named: str = kept["_named"]
-    return named
-
-
-def _outermost() -> torch.nn.Module:
-    """The outermost module that is being called."""
-    frame, found = sys._getframe(), torch.nn.Module()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        owner = frame.f_locals.get("self")
-        found = owner if isinstance(owner, torch.nn.Module) else found
-    return found
+    name = f" {layer.layer_name!r}" if layer.layer_name else ""
+    return f"{type(layer).__name__}({channels}){name}"
 
 
 def shown(sync: Any) -> str:

@@ -5,8 +5,9 @@
 (`process_groups`), `whitening` the covariance roots and `running` the update of running statistics.
 """
 
-from anynorm.ops import formula, merged_statistics, process_groups, whitening
+from anynorm.ops import dialects, formula, merged_statistics, process_groups, whitening
 from anynorm.ops.backends import torch_operators
+from anynorm.ops.backends.affine import gain
 from anynorm.ops.backends.eager import statistic_of
 from anynorm.ops.call import NO_SIZES, NormCall
 from anynorm.ops.dispatch import run
@@ -25,7 +26,9 @@ __all__ = [
     "Running",
     "Statistic",
     "View",
+    "dialects",
     "formula",
+    "gain",
     "measure",
     "merged_statistics",
     "normalize",

@@ -9,6 +9,7 @@ from torch import Tensor
 from anynorm.ops.backends import affine, eager, masked, torch_operators, whitening
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_axes, need_statistics
+from anynorm.ops.dialects import as_usual
 
 __all__ = ["Backend", "run"]
 
@@ -44,7 +45,8 @@ def _backend(x: Tensor, call: NormCall) -> Backend:
         need_axes(x, call.plan)
     else:
         need_statistics(x, call.plan, call.sizes)
-        if call.mask is None and (operator := _operator(x, call)):
+        usual = spec.is_plain or as_usual(spec, x)
+        if usual and call.mask is None and (operator := _operator(x, call)):
             return operator
     if spec.whitens:
         return whitening.run
@@ -60,7 +62,7 @@ def _operator(x: Tensor, call: NormCall) -> Backend | None:
     last = x.dim() - 1
     only_last = plan.dims == (last,) and plan.first == last and not plan.splits
     if spec.is_standard:
-        return _STANDARD.get(_LAST if only_last else plan.pattern.text)
+        return _STANDARD.get(_LAST if only_last else plan.pattern)
     if spec.is_root_mean_square:
         return torch_operators.rms_of_last if only_last and bias is None else None
     return torch_operators.weight if torch_operators.takes_weight(x, call) else None

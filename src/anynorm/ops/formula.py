@@ -47,33 +47,50 @@ def forward(
 
     μ and s² keep the reduced axes at size 1.
     """
-    mean, square = moments(x, statistic)
-    y, sign_mask = normalize(x, mean, square, affine, statistic.eps, epilogue)
+    mean, square, d = _measure(widen(x), statistic)
+    y, sign_mask = _output(x, d * _inverse(square, statistic.eps).to(d.dtype), affine, epilogue)
     return y, mean, square, sign_mask
 
 
 def moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
     """Return μ (zeros where nothing is subtracted) and s², the square of the measured scale."""
-    dims, p = statistic.dims, statistic.p
-    mean, d = None, widen(x)
+    return _measure(widen(x), statistic)[:2]
+
+
+def _measure(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor, Tensor]:
+    """Return μ, s² and x − μ."""
+    dims = statistic.dims
+    mean, away = None, x
     if statistic.center or statistic.about_mean:
-        mean, away = _centred(d, dims)
-        d = away if statistic.about_mean else d
-    if math.isinf(p):
-        square = _accurate(d.abs().amax(dims, keepdim=True)).square()
-    else:
-        power = d.square() if p == 2 else d.abs().pow(p)
-        square = _accurate(power.mean(dims, keepdim=True)).pow(2.0 / p)
+        mean, away = _centred(x, dims)
+    d = away if statistic.about_mean else x
+    square = _squared_norm(d, dims, statistic.p) * statistic.factor**2
     if mean is None or not statistic.center:
-        mean = torch.zeros_like(square)
-    return mean, square * statistic.factor**2
+        return torch.zeros_like(square), square, x
+    return mean, square, away
+
+
+def _squared_norm(d: Tensor, dims: list[int], p: float) -> Tensor:
+    """(mean |d|^p)^(2/p)."""
+    if p == 2:
+        return _accurate(d.square().mean(dims, keepdim=True))
+    if math.isinf(p):
+        return _accurate(d.abs().amax(dims, keepdim=True)).square()
+    if p == 1:
+        return _accurate(d.abs().mean(dims, keepdim=True)).square()
+    return _accurate(d.abs().pow(p).mean(dims, keepdim=True)).pow(2.0 / p)
 
 
 def normalize(
     x: Tensor, mean: Tensor, square: Tensor, affine: Affine, eps: float, epilogue: Epilogue
 ) -> tuple[Tensor, Tensor]:
     """Return h for given μ and s², and the bits that backward needs."""
-    z = _before_phi(_unit(widen(x), mean, square, eps), affine, epilogue.residual)
+    return _output(x, _unit(widen(x), mean, square, eps), affine, epilogue)
+
+
+def _output(x: Tensor, unit: Tensor, affine: Affine, epilogue: Epilogue) -> tuple[Tensor, Tensor]:
+    """Return h in the type of x for the unit values, and the bits that backward needs."""
+    z = _before_phi(unit, affine, epilogue.residual)
     # Not a number counts as positive, so that it is passed on.
     sign_mask = (
         sign_bits.pack(~(z <= 0), x) if keeps_bits(epilogue) else sign_bits.fake(x, kept=False)
@@ -99,30 +116,40 @@ def gives_residual(residual: Tensor | None, sign_mask: Tensor, phi: str) -> bool
 
 def backward(dy: Tensor, saved: Saved, statistic: Statistic, phi: str) -> Gradients:
     """Return the gradients, from what the forward left."""
-    unit, dz, g = _through_output(dy, saved, statistic.eps, phi)
-    dx = _through_statistics(g, unit, saved, statistic)
+    x, inverse = widen(saved.x), _inverse(saved.square, statistic.eps)
+    away = deviations(x, saved.mean) if statistic.center else x
+    unit = away * inverse.to(x.dtype)
+    dz, g = _through_output(dy, unit, saved, phi)
+    if statistic.center == statistic.about_mean:
+        measured = away
+    else:  # where only the scale is about the mean, the mean was not saved
+        measured = _centred(x, statistic.dims)[1] if statistic.about_mean else x
+    dx = _through_statistics(g, unit, measured, saved.square, inverse, statistic)
     return dx.to(saved.x.dtype), *_beside(dz, unit, saved, phi)
 
 
 def normalize_backward(dy: Tensor, saved: Saved, eps: float, phi: str) -> Gradients:
     """Return what :func:`backward` does, for μ and s² that do not depend on x."""
-    unit, dz, g = _through_output(dy, saved, eps, phi)
-    dx = g * torch.rsqrt(saved.square + eps).to(g.dtype)
+    unit = _unit(widen(saved.x), saved.mean, saved.square, eps)
+    dz, g = _through_output(dy, unit, saved, phi)
+    dx = g * _inverse(saved.square, eps).to(g.dtype)
     return dx.to(saved.x.dtype), *_beside(dz, unit, saved, phi)
 
 
-def _through_output(
-    dy: Tensor, saved: Saved, eps: float, phi: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The unit values, and the gradients of what φ was applied to and of the unit values."""
-    unit = _unit(widen(saved.x), saved.mean, saved.square, eps)
+def _through_output(dy: Tensor, unit: Tensor, saved: Saved, phi: str) -> tuple[Tensor, Tensor]:
+    """The gradients of what φ was applied to, and of the unit values."""
     dz = _through_phi(widen(dy), unit, saved, phi)
-    return unit, dz, dz if saved.weight is None else dz * saved.weight
+    return dz, dz if saved.weight is None else dz * saved.weight
+
+
+def _inverse(square: Tensor, eps: float) -> Tensor:
+    """1 / σ."""
+    return torch.rsqrt(square + eps)
 
 
 def _unit(x: Tensor, mean: Tensor, square: Tensor, eps: float) -> Tensor:
     """(x − μ) / σ.  What μ has beside its nearest number of the type of x enters last."""
-    inverse = torch.rsqrt(square + eps)
+    inverse = _inverse(square, eps)
     high = mean.to(x.dtype)
     rest = (high - mean) * inverse
     return torch.addcmul(rest.to(x.dtype), x - high, inverse.to(x.dtype))
@@ -155,12 +182,21 @@ def _beside(dz: Tensor, unit: Tensor, saved: Saved, phi: str) -> tuple[Tensor, T
     )
 
 
-def _through_statistics(g: Tensor, unit: Tensor, saved: Saved, statistic: Statistic) -> Tensor:
-    """The gradient of x from that of the unit values, through the values, σ and μ."""
-    dims, square = statistic.dims, saved.square
-    inverse = torch.rsqrt(square + statistic.eps)
+def _through_statistics(
+    g: Tensor,
+    unit: Tensor,
+    measured: Tensor,
+    square: Tensor,
+    inverse: Tensor,
+    statistic: Statistic,
+) -> Tensor:
+    """The gradient of x from that of the unit values, through the values, σ and μ.
+
+    `measured` is what the scale was measured of.
+    """
+    dims = statistic.dims
     dsigma = -(g * unit).sum(dims, keepdim=True) * inverse
-    via_sigma = scale_gradient(dsigma * inverse, _measured(saved, statistic), square, statistic)
+    via_sigma = scale_gradient(dsigma * inverse, measured, square, statistic)
     direct = g * inverse.to(g.dtype)
     if statistic.center and statistic.about_mean:
         return _less_mean(direct + via_sigma, dims)
@@ -200,16 +236,6 @@ def scale_gradient(
     scale = torch.where(square > 0, square, 1).sqrt()
     relative = (d.abs() * (factor / scale).to(d.dtype)).pow(p - 1)
     return relative * d.sign() * share
-
-
-def _measured(saved: Saved, statistic: Statistic) -> Tensor:
-    """What the scale was measured of."""
-    x = widen(saved.x)
-    if not statistic.about_mean:
-        return x
-    if not statistic.center:  # then the mean was not saved
-        return _centred(x, statistic.dims)[1]
-    return deviations(x, saved.mean)
 
 
 def deviations(x: Tensor, mean: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from anynorm import kernels
 from anynorm.ops import formula, whitening
-from anynorm.ops.backends.fused import served
+from anynorm.ops.merge import merge
 from anynorm.ops.moments import measure
 from anynorm.ops.normalize import gradients, keeping, normalize
 from anynorm.ops.process_groups import Ranks, gather, reduce
@@ -48,7 +49,7 @@ def pool(
     """Return the statistics of `x`, of any shape, on all ranks; a rank may have no values.
 
     `mask`: which values count, a bool tensor that broadcasts against `x`, which is 0 elsewhere.
-    Where none does, the mean and s² are 0.  Chan, Golub & LeVeque 1983, of several parts at once.
+    Where none does, the mean and s² are 0.
     """
     x = x.detach()
     if not statistic.about_mean or statistic.p == 2:
@@ -87,9 +88,9 @@ def _exchange(
     if ranks is None:
         return found
     number, shares, (means, squares) = _told(found.number, found[1:], ranks)
-    middle = (shares * means).sum(0)
     if statistic.about_mean:
-        squares = squares + (means - middle).square()
+        return MergedStatistics(number, *merge(shares, means, shares * squares)[1:])
+    middle = (shares * means).sum(0)
     return MergedStatistics(number, middle, _averaged(shares, squares, statistic.p))
 
 
@@ -107,7 +108,7 @@ def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> MergedStati
 
 
 def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
-    if x.is_cpu and served(x):  # one pass over x and a copy, where the formula takes many
+    if x.is_cpu and kernels.served(x):  # one pass over x and a copy, where the formula takes many
         return standardize(x, Affine(), statistic)[1:]
     return measure(x, statistic)
 

@@ -1,12 +1,14 @@
 """Registration of an operator: schema, fallback kernel, fake kernel, derivative and vmap rule.
 
-There are five ways to call an operator, all with the same derivative.  A compiled graph calls the
+There are six ways to call an operator, all with the same derivative.  A compiled graph calls the
 operator itself and shows one node.  An exported graph contains the fallback, because other programs
 can read its core operators of torch (:func:`readable`).  Inside a torch.func transform the call
 goes through the operator's `autograd.Function`, because torch.func does not see
 ``torch.library.register_autograd``.  In eager mode with gradients it goes through a Function
 without ``setup_context``, because torch inspects the arguments of the other kind at every call.
-Without gradients it calls the operator below autograd.
+Without gradients it calls the operator below autograd; on a device without kernels it calls the
+fallback itself, because the way through torch's dispatcher takes as long as ten operators of torch
+on a small tensor.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from anynorm import kernels
 
 __all__ = [
     "LIBRARY",
@@ -81,10 +86,24 @@ def operator(
             return function.apply(*args)
         if torch.is_grad_enabled():
             return plain(*args)
+        if _needs_no_operator(args[0]):
+            return kernel(*args)
         with torch._C._AutoDispatchBelowAutograd():  # as below_autograd, without its call
             return op(*args)
 
     return call
+
+
+def _needs_no_operator(x: Tensor) -> bool:
+    """Whether the operator would run its fallback on `x`, and no mode or tracer waits for it."""
+    return (
+        type(x) is Tensor
+        and not kernels.on_device_of(x)
+        and not x.is_meta
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None
+        and forward_ad._current_level < 0
+    )
 
 
 def readable(op: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:

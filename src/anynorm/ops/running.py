@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anynorm import kernels
 from anynorm.errors import AnynormError
+from anynorm.ops.merge import merge
 from anynorm.ops.registry import define, implement, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
@@ -169,14 +170,13 @@ def _pool(batch: list[Tensor], axes: tuple[int | None, ...]) -> tuple[Tensor, Te
         t.unsqueeze(0) if axis is None else t.movedim(axis, 0)
         for t, axis in zip(batch, axes, strict=True)
     )
-    mean = means.mean(0)
-    away = means - mean
     if means.shape[1:] == variances.shape[1:]:
-        between = away.square().mean(0)
-    else:  # covariances, of channels in groups
-        away = away.reshape(-1, *variances.shape[1:-1])
-        between = torch.einsum("vgc,vgd->gcd", away, away) / len(away)
-    return mean, variances.mean(0) + between
+        number, mean, squares = merge(torch.ones_like(means), means, variances)
+        return mean, squares / number
+    # Covariances, of channels in groups.
+    mean = means.mean(0)
+    away = (means - mean).reshape(-1, *variances.shape[1:-1])
+    return mean, variances.mean(0) + torch.einsum("vgc,vgd->gcd", away, away) / len(away)
 
 
 for op in (_TRACK, _FORMULA):

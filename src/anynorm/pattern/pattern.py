@@ -82,7 +82,7 @@ class Pattern:
         """
         key = (self.text, rank)
         if key not in _PLANS:
-            _PLANS[key] = resolve(self, rank)
+            _PLANS[key] = resolve(self.text, self.axes, rank)
         return _PLANS[key]
 
 

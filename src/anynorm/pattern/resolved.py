@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from anynorm.errors import ShapeError
 from anynorm.pattern.axes import CHANNELS, ELLIPSIS, Axes, Part
-
-if TYPE_CHECKING:
-    from anynorm.pattern.pattern import Pattern
 
 __all__ = ["ResolvedPattern", "resolve"]
 
@@ -23,7 +19,7 @@ class ResolvedPattern:
     as (N, G, C/G, H, W).
 
     Args:
-        pattern: the pattern.
+        pattern: the pattern's text.
         axes: the parts of each axis of an input of this rank.
         dims: the axes of the split view which share statistics.
         first: the axis of the input where γ and β (and running statistics) start.
@@ -38,7 +34,7 @@ class ResolvedPattern:
         [2, 3, 2, 5]
     """
 
-    pattern: Pattern
+    pattern: str
     axes: Axes
     dims: tuple[int, ...]
     first: int
@@ -149,33 +145,36 @@ def _join(parts: tuple[Part, ...]) -> str:
     return " ".join(f"[{part.name}]" if part.shared else part.name for part in parts)
 
 
-def resolve(pattern: Pattern, rank: int) -> ResolvedPattern:
-    """Return the plan of `pattern` for inputs of `rank` axes; raises `ShapeError`."""
-    axes = _expand(pattern, rank)
+def resolve(text: str, named: Axes, rank: int) -> ResolvedPattern:
+    """Resolve a pattern, by its text and its axes, for inputs of `rank` axes.
+
+    Raises `ShapeError` if no input of this rank fits.
+    """
+    axes = _expand(text, named, rank)
     flat = [part for axis in axes for part in axis]
     return ResolvedPattern(
-        pattern,
+        text,
         axes,
         dims=tuple(index for index, part in enumerate(flat) if part.shared),
         first=_first(axes),
         splits=len(flat) > len(axes),
-        takes_batch="n" in pattern.shared,
+        takes_batch=any(part.shared and part.name == "n" for part in flat),
         names_channels=any(part.name in CHANNELS for part in flat),
     )
 
 
-def _expand(pattern: Pattern, rank: int) -> Axes:
+def _expand(text: str, axes: Axes, rank: int) -> Axes:
     """Replace the ellipsis by the axes that remain in an input of `rank` axes."""
-    named = [axis for axis in pattern.axes if axis[0].name != ELLIPSIS]
-    free = rank - len(named)
-    if free < 0 or (free and len(named) == len(pattern.axes)):
-        bound = "exactly" if len(named) == len(pattern.axes) else "at least"
+    named = sum(axis[0].name != ELLIPSIS for axis in axes)
+    free = rank - named
+    if free < 0 or (free and named == len(axes)):
+        bound = "exactly" if named == len(axes) else "at least"
         raise ShapeError(
-            f"an input of {rank} axes does not fit pattern '{pattern}', which names {bound} "
-            f"{len(named)}. Reshape the input or change the pattern."
+            f"an input of {rank} axes does not fit pattern '{text}', which names {bound} "
+            f"{named}. Reshape the input or change the pattern."
         )
     expanded: list[tuple[Part, ...]] = []
-    for axis in pattern.axes:
+    for axis in axes:
         expanded += [axis] * (free if axis[0].name == ELLIPSIS else 1)
     return tuple(expanded)
 

@@ -15,10 +15,11 @@ import numpy
 from anynorm.pattern import ResolvedPattern
 from anynorm.reference.arrays import Array, as_float64, beside, namespace
 from anynorm.reference.fold import Fold
+from anynorm.reference.renorm import Renormed
 from anynorm.reference.running import Running, per_channel
 from anynorm.reference.standardize import Fixed, Standardized
 from anynorm.reference.whiten import Whitened, Whitening, root
-from anynorm.spec import Scale, Spec
+from anynorm.spec import Renorm, Scale, Spec
 
 __all__ = ["Core", "Method", "Own", "Standardize", "Whiten", "method"]
 
@@ -59,8 +60,8 @@ class Own:
 class Method(Protocol):
     """How one specification normalizes."""
 
-    def own(self, x: Array) -> Own:
-        """Normalize x by its own statistics."""
+    def own(self, x: Array, running: Running | None) -> Own:
+        """Normalize x by its own statistics, which running ones may correct."""
 
     def fixed(self, x: Array, running: Running) -> Core:
         """Normalize x by running statistics."""
@@ -87,13 +88,24 @@ class Standardize:
         mean = numpy.zeros(self._channels)
         return Running(mean, mean + 1.0, blocks=mean.size)
 
-    def own(self, x: Array) -> Own:
+    def own(self, x: Array, running: Running | None) -> Own:
         """Normalize x by its own statistics, in the pattern's split view."""
         plan, xp = self._spec.pattern.plan(x.ndim), namespace(x)
         view = tuple(plan.view(x.shape, self._sizes))
-        core = Standardized(xp.reshape(x, view), self._spec, plan.dims, self._eps)
+        own = Standardized(xp.reshape(x, view), self._spec, plan.dims, self._eps)
+        core = self._corrected(own, running, plan)
         viewed = Viewed(core, lambda y: xp.reshape(y, view), lambda z: xp.reshape(z, x.shape))
-        return Own(viewed, core.count, lambda: self._statistics(core, plan))
+        return Own(viewed, own.count, lambda: self._statistics(own, plan))
+
+    def _corrected(self, own: Standardized, running: Running | None, plan: ResolvedPattern) -> Core:
+        limits, xp = self._spec.source, namespace(own.z)
+        if running is None or not isinstance(limits, Renorm):
+            return own
+        lies = tuple(plan.affine_view(self._channels, self._sizes))
+        mean, spread = (
+            xp.reshape(as_float64(value, xp), lies) for value in (running.mean, running.spread)
+        )
+        return Renormed(own, mean, (spread + self._eps) ** 0.5, limits)
 
     def _statistics(self, core: Standardized, plan: ResolvedPattern) -> Statistics:
         """The subtracted μ and s² per channel; a variance with Bessel's n/(n−1), as in torch."""
@@ -129,7 +141,7 @@ class Whiten:
         identity = numpy.broadcast_to(numpy.eye(self._size), (groups, self._size, self._size))
         return Running(numpy.zeros(self._channels), identity, blocks=groups)
 
-    def own(self, x: Array) -> Own:
+    def own(self, x: Array, running: Running | None) -> Own:  # noqa: ARG002 - the protocol's
         """Whiten x by its own statistics, as matrices of channels against values."""
         plan, xp = self._spec.pattern.plan(x.ndim), namespace(x)
         view, fold = tuple(plan.view(x.shape, self._sizes)), Fold(plan)

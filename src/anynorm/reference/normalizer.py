@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -31,8 +32,10 @@ class Normalizer:
 
     γ and β lie on the axes of the input where the pattern says the channels start.  They are
     attributes (`gamma`, `beta`, initially 1 and 0) that you may set; a normalizer without them
-    leaves them alone.  :meth:`backward` sets `dgamma` and `dbeta`.  Arrays may come from any
-    library that follows the array-API standard; what follows none is taken for a NumPy array.
+    leaves them alone.  :meth:`backward` sets `dgamma` and `dbeta`.  Where γ is stored as 1 + w, or
+    is one number for all channels, `gamma` is what is stored, and `dgamma` its gradient.  Arrays
+    may come from any library that follows the array-API standard; what follows none is taken for a
+    NumPy array.
 
     A specification that shares statistics between samples keeps running statistics, in `running`:
     ``running_mean``, ``running_var`` (or ``running_cov``), ``num_batches_tracked``.  Set `running`
@@ -73,7 +76,7 @@ class Normalizer:
         self.channels = (channels,) if isinstance(channels, int) else tuple(channels)
         self.momentum = momentum
         self.training = True
-        self.gamma, self.beta = numpy.ones(self.channels), numpy.zeros(self.channels)
+        self.gamma, self.beta = self._start(), numpy.zeros(self.channels)
         self.dgamma: Array = None
         self.dbeta: Array = None
         self._activation = lookup(activation)
@@ -104,7 +107,7 @@ class Normalizer:
         x = as_float64(x, xp)
         self._check_channels(x.shape)
         core = self._normalize(x, self.training if training is None else training)
-        u = self._beside(self.gamma, core.z) * core.z + self._beside(self.beta, core.z)
+        u = self._gain(core.z) * core.z + self._beside(self.beta, core.z)
         self._saved = _Saved(core, core.z, u)
         return self._activation.value(u)
 
@@ -127,7 +130,9 @@ class Normalizer:
             )
         du = dy * self._activation.slope(u)
         self.dgamma, self.dbeta = self._per_channel(du * z), self._per_channel(du)
-        return core.backward(du * self._beside(self.gamma, z))
+        if self.spec.learned.gain == "scalar":
+            self.dgamma = namespace(z).reshape(namespace(z).sum(self.dgamma), (1,))
+        return core.backward(du * self._gain(z))
 
     def train(self, mode: bool = True) -> Normalizer:
         """Use the batch's own statistics from now on, and update the running ones."""
@@ -167,7 +172,7 @@ class Normalizer:
             return Fixed(x, 0.0, 1.0)
         if self.running and not training:
             return self._method.fixed(x, self.running)
-        own = self._method.own(x)
+        own = self._method.own(x, self.running)
         if self.running:
             self._enter(own, self.running, x.shape)
         return own.core
@@ -191,6 +196,17 @@ class Normalizer:
                 f"pattern '{self.spec.pattern}' was built for {self.channels}. "
                 f"Build it for {found}, or move the channels to axis {first}."
             )
+
+    def _start(self) -> Array:
+        """Return the parameter of γ as it begins."""
+        learned = self.spec.learned
+        first = math.prod(self.channels) ** 0.5 if learned.start == "root" else 1.0
+        shape = (1,) if learned.gain == "scalar" else self.channels
+        return numpy.full(shape, first - learned.offset)
+
+    def _gain(self, x: Array) -> Array:
+        """Return γ in a shape that broadcasts against x."""
+        return self.spec.learned.offset + self._beside(self.gamma, x)
 
     def _beside(self, parameter: Array, x: Array) -> Array:
         """Return γ or β in a shape that broadcasts against x."""

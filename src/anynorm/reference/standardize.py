@@ -48,7 +48,8 @@ class Standardized:
     """x standardized by its own μ and σ over the axes `dims`: z, mean, s and σ, and the gradient.
 
     The deviations d are measured from the mean or from zero, as the scale says.  Then
-    s = C · (mean |d|^p)^(1/p) and σ = sqrt(s² + ε).  Statistics keep their axes, with size 1.
+    s = C · (mean |d|^p)^(1/p) and σ = sqrt(s² + ε), or max(s, ε) where the dialect says so.
+    Statistics keep their axes, with size 1.
 
     >>> import numpy
     >>> from anynorm.spec import Spec
@@ -62,7 +63,7 @@ class Standardized:
         self.mean = namespace(x).mean(x, axis=dims, keepdims=True)
         self._d = x - self.mean if _about_mean(spec) else x
         self.s = self._measure()
-        self.sigma = self.s if spec.scale is None else (self.s**2 + eps) ** 0.5
+        self.sigma, self._dsigma_ds = self._regular(eps)
         self.z = (x - self.mean if spec.center else x) / self.sigma
 
     def _measure(self) -> Array:
@@ -72,12 +73,23 @@ class Standardized:
         size = abs(self._d)
         return scale.factor(self.count) * power_mean(size, scale.p, self.dims)
 
+    def _regular(self, eps: float) -> tuple[Array, Array]:
+        """Return σ and ∂σ/∂s."""
+        if self.spec.scale is None:
+            return self.s, self.s
+        if self.spec.dialect.eps == "max":
+            xp = namespace(self.s)
+            ones, above = xp.ones_like(self.s), self.s > eps
+            return xp.where(above, self.s, eps * ones), xp.where(above, ones, 0.0 * ones)
+        sigma = (self.s**2 + eps) ** 0.5
+        return sigma, self.s / sigma
+
     def backward(self, dz: Array) -> Array:
         """Return ∂L/∂x from ∂L/∂z: x reaches z directly, through μ, and through σ.
 
         From z = (x − μ)/σ:   directly and through μ   dz/σ less its mean (if centered)
                               ∂L/∂σ = −Σ dz · z / σ
-        From σ² = s² + ε:     ∂σ/∂d = (s/σ) · ∂s/∂d
+        From σ² = s² + ε:     ∂σ/∂d = (s/σ) · ∂s/∂d; of max(s, ε): ∂s/∂d or 0
         From d = x − μ:       the mean is taken off once more (if d is measured from the mean).
         """
         dx = self._through_mean(dz / self.sigma, self.spec.center)
@@ -85,7 +97,7 @@ class Standardized:
             return dx
         total = namespace(dz).sum(dz * self.z, axis=self.dims, keepdims=True)
         dsigma = -total / self.sigma
-        dd = dsigma * (self.s / self.sigma) * self._ds_dd(self.spec.scale)
+        dd = dsigma * self._dsigma_ds * self._ds_dd(self.spec.scale)
         return dx + self._through_mean(dd, _about_mean(self.spec))
 
     def _ds_dd(self, scale: Scale) -> Array:

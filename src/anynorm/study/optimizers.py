@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from anynorm.study.cell import Cell
+from anynorm.surgery.parameter_groups import parameter_groups
 
 __all__ = ["make_optimizer", "make_warmup"]
 
@@ -29,7 +29,7 @@ def make_optimizer(cell: Cell, model: nn.Module) -> Optimizer:
     """
     make = _MAKERS[cell.optimizer]
     # foreach updates all parameters in one call: equal results, and faster for small parameters.
-    return make(_groups(model, cell.weight_decay), lr=cell.lr, foreach=True)
+    return make(parameter_groups(model, cell.weight_decay), lr=cell.lr, foreach=True)
 
 
 def make_warmup(cell: Cell, optimizer: Optimizer) -> LambdaLR:
@@ -49,15 +49,3 @@ def make_warmup(cell: Cell, optimizer: Optimizer) -> LambdaLR:
     """
     # Start at step + 1, so that the first update does not have a learning rate of zero.
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, cell.warmup)))
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return one group of parameters, or two if only some have weight decay."""
-    parameters = list(model.parameters())
-    if not weight_decay:
-        return [{"params": parameters, "weight_decay": 0.0}]
-    # γ, β and biases are vectors, and weights have two axes or more.
-    weights = [parameter for parameter in parameters if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups = ((weights, weight_decay), (others, 0.0))
-    return [{"params": chosen, "weight_decay": decay} for chosen, decay in groups if chosen]

@@ -131,7 +131,7 @@ class _Run:
         x = self.data.test_x[: most // batch * batch or batch]
         return Recorder(
             *(self.model, self.data.loss, self.optimizer, x, self.cell.steps),
-            every_step=False if self._is_variant else None,
+            dense=False if self._is_variant else None,
         )
 
     @property

@@ -5,9 +5,11 @@ from anynorm.surgery.fold import fold
 from anynorm.surgery.freeze import freeze
 from anynorm.surgery.gammas import Gammas
 from anynorm.surgery.normalizers import NORMALIZERS
+from anynorm.surgery.parameter_groups import parameter_groups
 from anynorm.surgery.prune import Plan, Pruned, prune
 from anynorm.surgery.recalibrate import recalibrate
 from anynorm.surgery.receipt import Difference, Note, Receipt, Result
+from anynorm.surgery.recognize import Recognition, recognize
 from anynorm.surgery.replace import replace_norms
 from anynorm.surgery.slim import Slim, slim
 from anynorm.surgery.walk import Place, put, walk
@@ -22,6 +24,7 @@ __all__ = [
     "Plan",
     "Pruned",
     "Receipt",
+    "Recognition",
     "Result",
     "Slim",
     "convert",
@@ -29,9 +32,11 @@ __all__ = [
     "freeze",
     "load_into",
     "load_state",
+    "parameter_groups",
     "prune",
     "put",
     "recalibrate",
+    "recognize",
     "replace_norms",
     "save_state",
     "slim",

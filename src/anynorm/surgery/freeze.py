@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from anynorm import nn as own
 from anynorm.surgery.affine import eps_of
@@ -103,6 +103,9 @@ def frozen(norm: Normalizer, *, affine: bool = True) -> own.FrozenBatchNorm:
     module, (gain, shift) = norm.module, norm.affine
     if module.running_mean.dim() != 1 or norm.takes_last_axis:
         raise Refused(f"its statistics are not of channels on axis 1: {norm.spec.pattern}")
+    learned = norm.spec.learned
+    if not affine and (learned.offset or learned.gain == "scalar"):
+        raise Refused("FrozenBatchNorm stores γ itself, one for each channel: freeze γ and β too")
     new = own.FrozenBatchNorm(
         norm.channels,
         eps_of(norm),
@@ -116,9 +119,6 @@ def frozen(norm: Normalizer, *, affine: bool = True) -> own.FrozenBatchNorm:
     new.running_var.copy_(module.running_var)
     for name, value in (("weight", gain), ("bias", shift)):
         if value is not None:
-            setattr(new, name, value if new.trainable else _constant(value))
+            constant = value.detach().to(getattr(module, name)).expand(norm.channels).clone()
+            setattr(new, name, value if new.trainable else constant)
     return new
-
-
-def _constant(value: Tensor) -> Tensor:
-    return value.detach().clone()

@@ -91,7 +91,9 @@ def scales_of(model: nn.Module, layers: Layers | None = None) -> dict[str, Tenso
     return {name: gamma for name, gamma in found.items() if name in wanted}
 
 
-SEARCH = Search("layers with a γ for each channel", lambda norm: _why_not(norm))
+SEARCH = Search(
+    "layers with a γ for each channel", lambda norm: _why_not(norm) or _why_not_a_parameter(norm)
+)
 
 
 def _why_not(norm: Normalizer) -> str:
@@ -99,9 +101,16 @@ def _why_not(norm: Normalizer) -> str:
     gamma = norm.affine[0]
     if gamma is None:
         return "no γ"
+    if norm.spec.learned.gain == "scalar":
+        return "there is one γ for all channels"
     if not norm.spec.scales_channels or gamma.dim() != 1:
         return "statistics are taken over channels, so γ says nothing about single channels"
     return ""
+
+
+def _why_not_a_parameter(norm: Normalizer) -> str:
+    """Why the γ of a layer can be read and not written; "" where it can."""
+    return f"γ is stored as {norm.spec.learned.offset:g} + w" if norm.spec.learned.offset else ""
 
 
 def gap_of(values: Sequence[float]) -> tuple[float, float] | None:

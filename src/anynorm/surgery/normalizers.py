@@ -15,6 +15,7 @@ from anynorm.catalogue import catalogue, entry
 from anynorm.pattern.axes import CHANNELS, ELLIPSIS
 from anynorm.spec import Spec
 from anynorm.surgery.names import Layers, matching
+from anynorm.surgery.streaming_stats import double
 from anynorm.surgery.walk import Place, walk
 
 __all__ = ["NORMALIZERS", "Normalizer", "families", "named", "normalizer", "normalizers"]
@@ -168,8 +169,11 @@ class Normalizer:
 
     @property
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
-        """γ and β."""
-        return self.module.weight, getattr(self.module, "bias", None)
+        """γ and β: the layer's parameters, but for a γ that is stored as 1 + w."""
+        gain, offset = self.module.weight, self.spec.learned.offset
+        if gain is not None and offset:
+            gain = double(gain) + offset
+        return gain, getattr(self.module, "bias", None)
 
     @property
     def base(self) -> type[nn.Module]:
@@ -239,7 +243,8 @@ def normalizer(place: Place) -> Normalizer | None:
 def _entry(norm: Any) -> str:
     """The name of a general layer in the catalogue, or its pattern."""
     for row in catalogue.values():
-        if norm.spec in (row.spec, row.channels_first):
+        specs = (row.spec, row.channels_first or row.spec)
+        if any(norm.spec.normalizes_as(spec) for spec in specs):
             return row.name
     return str(norm.spec.pattern)
 

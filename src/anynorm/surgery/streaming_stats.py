@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from anynorm.ops.merge import merge
+
 __all__ = ["Pooled", "anyone", "averaged", "by_sample", "centred", "double", "in_group"]
 
 
 class Pooled:
     """Mean and variance per channel of everything merged so far, exact and in float64.
 
-    Batches of any size are merged by count, mean and sum of squared deviations, which loses no
-    digits where a sum of squares would (Chan, Golub, LeVeque 1983; Welford 1962).
+    Batches of any size are merged by count, mean and sum of squared deviations
+    (:func:`anynorm.ops.merge`), which loses no digits where a sum of squares would.
 
     >>> pooled = Pooled()
     >>> pooled.merge(torch.tensor([[1.0], [2.0]]))
@@ -23,14 +25,14 @@ class Pooled:
     """
 
     def __init__(self) -> None:
-        self.counts: int | Tensor = 0  # a tensor (C,) where masks made them differ
+        self.counts = torch.zeros((), dtype=torch.float64)
         self.mean = torch.zeros((), dtype=torch.float64)
         self._squares = torch.zeros((), dtype=torch.float64)
 
     @property
     def count(self) -> int:
         """The number of values per channel; the largest if they differ."""
-        return self.counts if isinstance(self.counts, int) else int(self.counts.max())
+        return int(self.counts.max())
 
     def merge(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Add `x`, of shape (N, C, ...), or its values where `mask` is True, which broadcasts."""
@@ -50,37 +52,32 @@ class Pooled:
         """Add `count` values of each channel by their mean and sum of squared deviations."""
         if isinstance(count, int) and not count:
             return
-        before, count = (torch.as_tensor(n).to(mean) for n in (self.counts, count))
-        share = count / (before + count).clamp(min=1)
-        delta = mean - self.mean.to(mean)
-        self._squares = self._squares.to(mean) + squares + delta.square() * before * share
-        self.mean = self.mean.to(mean) + delta * share
-        self.counts = before + count
+        self.counts, self.mean, self._squares = merge(
+            _stacked(self.counts, count, mean),
+            _stacked(self.mean, mean, mean),
+            _stacked(self._squares, squares, mean),
+        )
 
     @property
     def variance(self) -> Tensor:
         """The unbiased variance, as in running statistics; nan for a single value."""
-        counts = torch.as_tensor(self.counts).to(self._squares)
-        return torch.where(counts > 1, self._squares / (counts - 1), torch.nan)
+        return torch.where(self.counts > 1, self._squares / (self.counts - 1), torch.nan)
 
     def beside(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance; channels with too few values get those given."""
-        counts = torch.as_tensor(self.counts).to(mean.device)
-        own_mean, own_variance = (t.to(mean.device) for t in (self.mean, self.variance))
+        own = (self.counts, self.mean, self.variance)
+        counts, own_mean, own_variance = (t.to(mean.device) for t in own)
         found = torch.where(counts > 0, own_mean, mean)
         return found, torch.where(counts > 1, own_variance, variance)
 
     def over_ranks(self, group: dist.ProcessGroup | None, channels: int) -> Pooled:
         """The values of all processes of `group`, merged in the order of their ranks."""
-        own = torch.zeros(3, channels, dtype=torch.float64)
-        own[0] = torch.as_tensor(self.counts)
-        own[1], own[2] = self.mean.cpu(), self._squares.cpu()
-        own = own.to(_device(group))
+        parts = (self.counts, self.mean, self._squares)
+        own = torch.stack([part.expand(channels) for part in parts]).to(_device(group))
         found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
         dist.all_gather(found, own, group=group)
         pooled = Pooled()
-        for counts, mean, squares in found:
-            pooled.add(counts, mean, squares)
+        pooled.counts, pooled.mean, pooled._squares = merge(*torch.stack(found, 1))
         return pooled
 
 
@@ -115,6 +112,10 @@ def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
     found = [centred(part, 1) for part in _parts(x)]
     means, squares = zip(*found, strict=True)
     return torch.cat(means), torch.cat(squares)
+
+
+def _stacked(ours: Tensor, theirs: int | Tensor, like: Tensor) -> Tensor:
+    return torch.stack([torch.as_tensor(t).to(like).expand_as(like) for t in (ours, theirs)])
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["hooked", "succeed"]
+__all__ = ["HOOKS", "hooked", "succeed"]
 
-_HOOKS = (
+HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
@@ -23,7 +23,7 @@ def succeed(old: nn.Module, new: nn.Module) -> nn.Module:
     >>> succeed(nn.BatchNorm1d(3).eval(), nn.Identity()).training
     False
     """
-    for name in _HOOKS:
+    for name in HOOKS:
         getattr(new, name).update(getattr(old, name))
     kept = set(old.modules())
     for module in new.modules():
@@ -34,4 +34,4 @@ def succeed(old: nn.Module, new: nn.Module) -> nn.Module:
 
 def hooked(module: nn.Module) -> bool:
     """Whether calling the module runs hooks."""
-    return any(getattr(module, name) for name in _HOOKS)
+    return any(getattr(module, name) for name in HOOKS)

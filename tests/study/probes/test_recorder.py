@@ -148,9 +148,14 @@ def test_the_seed_of_the_run_draws_the_steps():
     assert len(steps(1)) < 10
 
 
-def test_a_small_model_is_probed_at_every_step(result):
-    assert result["landscape"]["step"] == list(range(STEPS))
-    assert result["landscape"]["weight"] == [1] * STEPS
+@pytest.mark.parametrize(("width", "landscapes"), [(40, 51), (400, 16)])
+def test_a_small_model_is_probed_more_often(width, landscapes):
+    model = nn.Linear(width, width)
+    optimizer, x = torch.optim.SGD(model.parameters(), 0.0), torch.randn(4, width)
+    recorder = Recorder(model, nn.MSELoss(), optimizer, x, steps=200)
+    for step in range(101):
+        recorder.before_step(step, x, x)
+    assert len(recorder.result()["landscape"]["step"]) == landscapes
 
 
 def test_adaptive_optimizers_add_the_columns_of_their_own_update():

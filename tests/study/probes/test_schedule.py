@@ -6,10 +6,10 @@ import pytest
 from anynorm.study.probes.schedule import Schedule
 
 
-@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 5, 30, 150, 1500, 50_000])
-def test_all_steps_are_within_the_run(steps, every_step):
-    schedule = Schedule.of(steps, 0, every_step=every_step)
+def test_all_steps_are_within_the_run(steps, dense):
+    schedule = Schedule.of(steps, 0, dense=dense)
     for due in (schedule.landscape, schedule.shift, schedule.flow, schedule.units):
         assert due
         assert 0 <= min(due) <= max(due) < steps
@@ -31,10 +31,12 @@ def test_the_weights_stand_for_all_early_steps(steps):
         assert all(weight == 0 for step, weight in due.items() if step > 100)
 
 
-def test_one_step_is_drawn_in_each_stratum():
-    early = sorted(step for step in Schedule.of(5000, 0).landscape if step <= 100)
-    assert len(early) == 16
-    ends = [101 * part // 16 for part in range(17)]
+@pytest.mark.parametrize(("dense", "landscapes"), [(False, 16), (True, 51)])
+def test_one_step_is_drawn_in_each_stratum(dense, landscapes):
+    drawn = Schedule.of(5000, 0, dense=dense).landscape
+    early = sorted(step for step in drawn if step <= 100)
+    assert len(early) == landscapes
+    ends = [101 * part // landscapes for part in range(landscapes + 1)]
     assert all(low <= step < high for step, (low, high) in zip(early, pairwise(ends), strict=True))
 
 
@@ -54,15 +56,10 @@ def test_the_weighted_mean_of_the_drawn_steps_is_unbiased(part):
     assert np.mean(estimates) == pytest.approx(values.mean(), abs=4 * np.std(estimates) / 2000**0.5)
 
 
-def test_a_small_model_is_probed_at_every_early_step():
-    landscape = Schedule.of(300, 0, every_step=True).landscape
-    assert [step for step, weight in landscape.items() if weight == 1] == list(range(101))
-
-
-@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("steps", [20, 150, 1000])
-def test_shift_and_flow_share_the_landscapes_gradient(steps, every_step):
-    schedule = Schedule.of(steps, 0, every_step=every_step)
+def test_shift_and_flow_share_the_landscapes_gradient(steps, dense):
+    schedule = Schedule.of(steps, 0, dense=dense)
     assert set(schedule.shift) | set(schedule.flow) <= set(schedule.landscape)
     assert len(schedule.shift) <= 11
 

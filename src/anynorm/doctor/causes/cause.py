@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import SEVERITIES, Finding
 
-__all__ = ["SEVERITIES", "Cause"]
-
-SEVERITIES = ("error", "warning", "info")
+__all__ = ["Cause"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from anynorm.doctor.causes.cause import Cause
 from anynorm.doctor.causes.ward import Trial, Ward
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import Finding
 
 __all__ = ["Evidence", "counted"]
 

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from anynorm.doctor.causes.evidence import Evidence
 from anynorm.doctor.causes.score import Score, better, distance, worse
 from anynorm.doctor.causes.ward import Trial, Ward
-from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import measurable
+from anynorm.doctor.finding import Finding
 from anynorm.doctor.geometry import double
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record

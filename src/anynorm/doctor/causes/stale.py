@@ -13,8 +13,8 @@ from torch import Tensor
 
 from anynorm.doctor.causes.evidence import Evidence, counted
 from anynorm.doctor.causes.ward import Trial, Ward
-from anynorm.doctor.diagnosis import Finding
 from anynorm.doctor.drift import Drift
+from anynorm.doctor.finding import Finding
 from anynorm.doctor.geometry import double
 
 __all__ = ["RECALIBRATE", "averaged", "dropout", "few_batches", "lag", "momentum", "one_layer"]

@@ -10,7 +10,7 @@ from torch import nn
 from anynorm.doctor.causes.evidence import Evidence, counted
 from anynorm.doctor.causes.score import better
 from anynorm.doctor.causes.ward import Trial, Ward
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import Finding
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import call, tensors_of
 from anynorm.surgery.transaction import copied

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from anynorm.doctor.causes import inputs, stale, state, structure
-from anynorm.doctor.causes.cause import SEVERITIES, Cause
+from anynorm.doctor.causes.cause import Cause
 from anynorm.doctor.causes.evidence import Evidence
 from anynorm.doctor.causes.ward import Ward
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import SEVERITIES, Finding
 
 __all__ = ["CAUSES", "Row", "explained"]
 

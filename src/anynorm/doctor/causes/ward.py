@@ -13,7 +13,7 @@ from torch import nn
 from anynorm.doctor.case import Case
 from anynorm.doctor.causes.score import Score, better, changed, merged, samples, score, worse
 from anynorm.doctor.comparison import part_of, samples_of
-from anynorm.doctor.diagnosis import Finding
+from anynorm.doctor.finding import Finding
 from anynorm.doctor.losses import Loss
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import torch
 
 from anynorm.kernels.triton.form import Form
 from anynorm.kernels.triton.geometry import Axes, find
-from anynorm.kernels.triton.launch_plan import Slot
+from anynorm.kernels.triton.launch_plan import LaunchPlan, Slot
 from anynorm.kernels.triton.operand import Extent, Operand
 
 __all__ = ["KernelCall", "call", "x_of"]
@@ -42,6 +42,11 @@ class KernelCall:
     def operands(self, *names: str) -> list[Operand | None]:
         """Return the operands of several tensors."""
         return [self.operand(name) for name in names]
+
+    def plan(self, outputs: Iterable[str]) -> LaunchPlan:
+        """Begin the plan of what makes these of its tensors."""
+        forms = {name: own for name in outputs if (own := self.forms[name]) is not None}
+        return LaunchPlan(self.x, forms, self.copies)
 
     def seen(self, axes: Axes) -> KernelCall:
         """Return the call with other axes for the same tensors."""

@@ -6,19 +6,16 @@ the result, so that a call only allocates the outputs and launches the kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from anynorm.kernels.triton.form import Form, form
 from anynorm.kernels.triton.operand import Operand
-
-if TYPE_CHECKING:
-    from anynorm.kernels.triton.call import KernelCall
 
 __all__ = ["Launch", "LaunchPlan", "Slot", "on_device_of", "planned"]
 
@@ -75,12 +72,6 @@ class LaunchPlan:
     buffers: dict[str, Form]
     copies: dict[str, Form]
     launches: list[Launch] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, call: KernelCall, outputs: Iterable[str]) -> LaunchPlan:
-        """Return a plan without launches for a call with these outputs."""
-        forms = {name: own for name in outputs if (own := call.forms[name]) is not None}
-        return cls(call.x, forms, call.copies)
 
     def buffer(self, name: str, shape: Sequence[int]) -> Slot:
         """Add a buffer of float32 values of this shape."""

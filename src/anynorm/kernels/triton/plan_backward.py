@@ -51,7 +51,7 @@ def _planned(forms: Forms, dims: Sequence[int], scale: Scale | None, phi: str) -
     found = call(dims, {**forms, "sign_mask": None, "residual": read, **outputs})
     if scale is None or found is None:
         return None
-    plan = LaunchPlan.of(found, outputs)
+    plan = found.plan(outputs)
     served = _Backward(plan, found, bits, scale, phi).add()
     return plan if served else None
 

@@ -38,7 +38,7 @@ def standardize(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | N
     found = call(dims, {**forms, "y": x_of(forms).dense(), **_statistics(forms, dims)})
     if scale is None or found is None:
         return None
-    plan = LaunchPlan.of(found, ("y", "mean", "square"))
+    plan = found.plan(("y", "mean", "square"))
     return plan if _Forward.of(plan, found, scale, phi).add() else None
 
 
@@ -47,7 +47,7 @@ def normalize(forms: Forms, eps: float, phi: str) -> LaunchPlan | None:
     found = call(reduced(forms), {**forms, "y": x_of(forms).dense()})
     if found is None:
         return None
-    plan = LaunchPlan.of(found, ("y",))
+    plan = found.plan(("y",))
     return plan if _Forward.of(plan, found, Scale.given(eps), phi).add() else None
 
 
@@ -58,7 +58,7 @@ def moments(forms: Forms, dims: Sequence[int], *rest: Any) -> LaunchPlan | None:
     found = call(dims, {**forms, **_statistics(forms, dims)})
     if scale is None or scale.power == "largest" or found is None:
         return None
-    plan = LaunchPlan.of(found, ("mean", "square"))
+    plan = found.plan(("mean", "square"))
     turned = _Forward(plan, found, scale, "identity").turned()
     turned.add_moments(streaming(turned.call.axes))
     return plan

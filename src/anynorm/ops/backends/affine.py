@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from anynorm.ops import formula
 from anynorm.ops.call import NormCall
+from anynorm.spec import Learned
 
-__all__ = ["empty", "identity", "scaled"]
+__all__ = ["empty", "gain", "identity", "scaled"]
+
+
+def gain(weight: Tensor, learned: Learned, shape: Sequence[int]) -> Tensor:
+    """Return γ of the parameter that stores it, for channels of this shape.
+
+    >>> import torch
+    >>> gain(torch.tensor([0.5]), Learned("scalar", offset=1.0), (2,))
+    tensor([1.5000, 1.5000])
+    """
+    if learned.offset:
+        weight = formula.widen(weight) + learned.offset
+    return weight.reshape(()).expand(shape) if learned.gain == "scalar" else weight
 
 
 def identity(x: Tensor, call: NormCall) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from anynorm.ops.backends import sync
+from anynorm.ops import dialects
+from anynorm.ops.backends import renorm, sync
 from anynorm.ops.backends.tracking import track
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_real
@@ -33,22 +34,33 @@ def run(x: Tensor, call: NormCall) -> Tensor:
     if bias is not None:
         bias = bias.reshape(plan.affine_view(tuple(bias.shape), sizes))
     affine, statistic = Affine(weight, bias), statistic_of(spec, view, plan.dims, eps)
+    lies = None if running is None else plan.affine_view(tuple(running.mean.shape), sizes)
+    if lies is not None and spec.source != "batch":
+        call = call._replace(affine=affine, mask=mask)
+        affine = renorm.corrected(view, statistic, call, lies)
     count: float | Tensor
-    if ranks is None and (mask is None or (running is None and _all_or_none(mask, statistic))):
-        y, mean, square = standardize(view, affine, statistic, epilogue)
+    if ranks is None and (mask is None or (running is None and _ignores(spec, mask, statistic))):
+        if not spec.is_plain and dialects.differs(spec.dialect, x):
+            y, mean, square = dialects.standardize(view, affine, statistic, spec.dialect, epilogue)
+        else:
+            y, mean, square = standardize(view, affine, statistic, epilogue)
         count = view.numel() // max(mean.numel(), 1)
     else:
         call = call._replace(affine=affine, epilogue=epilogue, mask=mask)
         y, mean, square, count = sync.standardize(view, statistic, call)
-    if running is not None:
-        lies = plan.affine_view(tuple(running.mean.shape), sizes)
+    if running is not None and lies is not None:
         track(running, spec, lies, mean, square, count)
     return y.reshape(x.shape) if plan.splits else y
 
 
-def _all_or_none(mask: Tensor, statistic: Statistic) -> bool:
-    """Whether each statistic has all its values or none, and one of zeros does no harm."""
-    return statistic.eps > 0 and all(mask.shape[dim] == 1 for dim in statistic.dims)
+def _ignores(spec: Spec, mask: Tensor, statistic: Statistic) -> bool:
+    """Whether zeros in place of what the mask leaves out give the same statistics.
+
+    So they do in a norm; elsewhere each statistic must have all its values or none.  That of zeros
+    alone must do no harm.
+    """
+    alike = spec.is_norm or all(mask.shape[dim] == 1 for dim in statistic.dims)
+    return statistic.eps > 0 and alike
 
 
 def statistic_of(spec: Spec, view: Tensor, dims: Sequence[int], eps: float) -> Statistic:

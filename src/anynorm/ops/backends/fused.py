@@ -21,12 +21,10 @@ from anynorm.ops.registry import in_transform
 from anynorm.ops.standardize import standardize
 from anynorm.ops.types import PLAIN, Affine, Epilogue, Statistic, View
 
-__all__ = ["AVAILABLE", "by_channel", "group", "last", "served", "takes"]
+__all__ = ["AVAILABLE", "by_channel", "group", "last", "takes"]
 
-_ON_CPU, _ON_GPU = kernels.available(), kernels.cuda.available()
-AVAILABLE = _ON_CPU or _ON_GPU
+AVAILABLE = kernels.available() or kernels.cuda.available()
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 _exporting = torch.compiler.is_exporting
@@ -50,18 +48,11 @@ def takes(
     if x.numel() < (least.fused if fused else least.plain) or _exporting():
         return False
     return (
-        served(x)
+        kernels.served(x)
         and _is_ordinary(x)
         and _fits(x, last, weight, bias)
         and pays(normalizer, x, None if last is None else math.prod(last), fused)
     )
-
-
-def served(x: Tensor) -> bool:
-    """Whether there are kernels for the device and the type of `x`."""
-    if x.is_cpu:
-        return _ON_CPU and (x.dtype in _TYPES or x.dtype == torch.float64)
-    return _ON_GPU and x.is_cuda and x.dtype in _TYPES
 
 
 def _is_ordinary(x: Tensor) -> bool:

@@ -156,6 +156,9 @@ def evaluate(x: Tensor, call: NormCall) -> Tensor:
     running, epilogue, first = call.running, call.epilogue, call.plan.first
     assert running is not None
     call = call if call.spec.scale else call._replace(eps=0.0)
+    if call.spec.learned.offset and (gain := call.affine.weight) is not None:
+        # torch's operator wants all of one type, and 1 + w is wider than a 16-bit w
+        call = call._replace(affine=Affine(gain.to(running.mean.dtype), call.affine.bias))
     width = running.mean.dim()
     if width == 1 and first == 1:
         return batch(x, call)
@@ -184,7 +187,7 @@ def takes_weight(w: Tensor, call: NormCall) -> bool:
     gain, bias = call.affine
     return (
         call.spec.is_norm
-        and call.plan.pattern.text == "o [i ...]"
+        and call.plan.pattern == "o [i ...]"
         and call.eps == 0
         and call.epilogue is PLAIN
         and gain is not None

@@ -49,7 +49,7 @@ def channels_of(model: nn.Module, most: int = MOST_CHANNELS) -> list[Channels]:
         norm
         for norm in normalizers(model)
         if norm.tracks and norm.spec.pools_batch and norm.spec.scales_channels
-        if all(isinstance(value, Tensor) for value in norm.affine)
+        if all(isinstance(value, nn.Parameter) for value in norm.affine)
     ]
     total = sum(norm.channels for norm in layers)
     return [

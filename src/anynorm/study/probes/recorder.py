@@ -21,7 +21,7 @@ from anynorm.surgery.snapshot import preserved
 
 __all__ = ["Recorder"]
 
-# Models with at most this many multiplications per sample are probed at every early step.
+# Models with at most this many multiplications per sample are probed at half of the early steps.
 _SMALL = 100_000
 
 
@@ -32,9 +32,9 @@ class Recorder:
     mini-batch at hand, the units on the fixed batch `probe_x`, all in the model's present mode.
     `layers` names the weight layers whose covariate shift is measured; by default four spread
     over the depth. `seed` draws the steps that are probed (see `Schedule`); by default it is the
-    one that torch's generator was last seeded with. `every_step` says whether the landscape is
-    probed at every early step; by default it is for small models. ``seconds`` is the processor
-    time spent so far.
+    one that torch's generator was last seeded with. `dense` says whether the landscape is probed at
+    half of the early steps, not at 16 of them; by default it is for small models. ``seconds`` is
+    the processor time spent so far.
 
     Raises UnknownNameError for a name that is no weight layer.
 
@@ -61,15 +61,15 @@ class Recorder:
         steps: int,
         layers: Sequence[str] | None = None,
         seed: int | None = None,
-        every_step: bool | None = None,
+        dense: bool | None = None,
     ) -> None:
         self.seconds = 0.0
         self._model, self._loss_fn, self._optimizer = model, loss_fn, optimizer
         seed = torch.initial_seed() if seed is None else seed
         with self._timed():
-            if every_step is None:
-                every_step = multiplications(model, probe_x) <= _SMALL
-            self._schedule = Schedule.of(steps, seed, every_step=every_step)
+            if dense is None:
+                dense = multiplications(model, probe_x) <= _SMALL
+            self._schedule = Schedule.of(steps, seed, dense=dense)
             self._layers = weight_layers(model, probe_x)
             self._units = units.Tracker(model, probe_x)
         self._shifted = _choose(self._layers, layers)

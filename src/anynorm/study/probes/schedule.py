@@ -30,8 +30,8 @@ class Schedule:
     all these steps. Later steps have the weight 0. `units` are sampled evenly, so that
     successive samples are the same number of steps apart.
 
-    >>> Schedule.of(300, seed=0, every_step=True).landscape[17]
-    1
+    >>> len(Schedule.of(300, seed=0, dense=True).flow)
+    54
     >>> sum(Schedule.of(300, seed=0).landscape.values())
     101
     """
@@ -42,16 +42,16 @@ class Schedule:
     units: tuple[int, ...]
 
     @classmethod
-    def of(cls, steps: int, seed: int, *, every_step: bool = False) -> Schedule:
+    def of(cls, steps: int, seed: int, *, dense: bool = False) -> Schedule:
         """Return the schedule of a run of `steps` steps.
 
-        With `every_step` the landscape is probed at each early step, which takes 600 gradients.
+        With `dense` the landscape is probed at half of the early steps, which takes 300 gradients.
         """
         share = min(1.0, steps / _FULL)
         generator = np.random.default_rng(seed)
         first = range(min(EARLY + 1, steps))
         late = dict.fromkeys(_even(len(first), steps - 1, round(_LATE * share)), 0)
-        count = len(first) if every_step else round(_LANDSCAPES * share)
+        count = (len(first) + 1) // 2 if dense else round(_LANDSCAPES * share)
         landscape = _draw(_cut(first, count), generator)
         # The shift probe needs the landscape's gradient, so its steps are drawn from these.
         groups = _cut(sorted(landscape), round(_SHIFTS * share))

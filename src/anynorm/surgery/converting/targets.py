@@ -84,7 +84,9 @@ def _common(norm: Normalizer, to: str, options: dict[str, Any]) -> dict[str, Any
 
 def _sync(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Module:
     options.setdefault("process_group", getattr(norm.module, "process_group", None))
-    return own.SyncBatchNorm(norm.channels, **options)
+    layer = own.SyncBatchNorm(norm.channels, **options)
+    layer.layer_name = norm.name
+    return layer
 
 
 def _batch(norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]) -> nn.Module:
@@ -164,15 +166,23 @@ def _carry_affine(norm: Normalizer, new: Any) -> bool:
             if getattr(new, name, None) is not None:
                 setattr(new, name, None)
         elif getattr(getattr(new, name, None), "shape", None) == value.shape:
-            setattr(new, name, _parameter(value))
+            offset = _offset(new) if name == "weight" else 0.0
+            setattr(new, name, _parameter(value - offset if offset else value, getattr(new, name)))
         else:
             fits = False
     return fits
 
 
-def _parameter(value: Tensor) -> nn.Parameter:
+def _offset(new: nn.Module) -> float:
+    """The constant that the new layer adds to its parameter for γ."""
+    return new.spec.learned.offset if isinstance(new, own.Norm) else 0.0
+
+
+def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
     """The parameter itself; a buffer of a frozen layer becomes a new parameter."""
-    return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
+    if isinstance(value, nn.Parameter):
+        return value
+    return nn.Parameter(value.detach().to(like, copy=True))
 
 
 def _groups(to: str) -> int:

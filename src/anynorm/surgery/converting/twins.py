@@ -119,7 +119,8 @@ def _of_pattern(norm: Normalizer, seen: Seen) -> nn.Module:
     rows = ((_row(*row), make) for row, make in _PATTERNS.items())
     make = next((make for spec, make in rows if _alike(module.spec, spec, seen.rank)), None)
     if make is None or len(module.channels) != 1:
-        raise Refused(f"torch.nn has no layer {str(module.spec.pattern)!r} with such statistics")
+        pattern = str(module.spec.pattern)
+        raise Refused(f"torch.nn has no layer {pattern!r} with such statistics, γ and rounding")
     return _given_state(make(module, seen), norm)
 
 
@@ -131,15 +132,16 @@ def _row(name: str, pattern: str) -> Spec:
 
 
 def _alike(one: Spec, other: Spec, rank: int | None) -> bool:
-    """Whether two specifications are the same, for inputs with `rank` axes if that is known."""
-    if one == other or rank is None:
-        return one == other
+    """Whether both normalize in the same way, for inputs with `rank` axes if that is known."""
+    same = one.normalizes_as(other)
+    if same or rank is None:
+        return same
     try:
         plans = [spec.pattern.plan(rank) for spec in (one, other)]
     except ShapeError:
         return False
     places = [(plan.dims, plan.first, tuple(map(len, plan.axes))) for plan in plans]
-    return places[0] == places[1] and replace(one, pattern=other.pattern) == other
+    return places[0] == places[1] and replace(one, pattern=other.pattern).normalizes_as(other)
 
 
 def _ranked(name: str, module: Any, seen: Seen, **options: Any) -> nn.Module:

@@ -1,0 +1,56 @@
+"""The formula as other people's code writes it: every step an operator of PyTorch's.
+
+Single roundings of 16-bit types differ between implementations of one normalizer.  These are the
+steps of model code in its order, so that they agree with it bit for bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anynorm.ops import formula
+from anynorm.ops.types import Affine, Epilogue, Statistic
+from anynorm.spec import Dialect, Spec
+
+__all__ = ["as_usual", "differs", "standardize", "variance"]
+
+_SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+
+
+def as_usual(spec: Spec, x: Tensor) -> bool:
+    """Whether nothing but γ tells a specification from a plain one for `x`.
+
+    In 16 bits γ may be wider than torch's operators take it.
+    """
+    alike = spec.source == "batch" and spec.dialect.eps == "inside"
+    return alike and x.dtype not in _SIXTEEN_BITS
+
+
+def differs(dialect: Dialect, x: Tensor) -> bool:
+    """Whether the dialect asks for other numbers than our operators compute of `x`."""
+    rounds = dialect.statistics == "float32" or dialect.cast == "before"
+    return dialect.eps == "max" or (rounds and x.dtype in _SIXTEEN_BITS)
+
+
+def variance(square: Tensor, eps: float, dialect: Dialect) -> Tensor:
+    """Return σ² of s²."""
+    return square.clamp_min(eps * eps) if dialect.eps == "max" else square + eps
+
+
+def standardize(
+    x: Tensor, affine: Affine, statistic: Statistic, dialect: Dialect, epilogue: Epilogue
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return h = φ(γ · (x − μ) / σ + β + residual), μ and s², for a σ of squares (p = 2)."""
+    _, center, about_mean, _, factor, eps = statistic
+    wide = formula.widen(x)
+    mean = wide.mean(statistic.dims, keepdim=True) if center or about_mean else None
+    away = wide if mean is None else wide - mean
+    measured = away if about_mean else wide
+    square = measured.pow(2).mean(statistic.dims, keepdim=True) * factor**2
+    z = (away if center else wide) * torch.rsqrt(variance(square, eps, dialect))
+    z = z.to(x.dtype) if dialect.cast == "before" else z
+    z = z if affine.weight is None else affine.weight * z
+    z = z if affine.bias is None else z + affine.bias
+    mean = mean if mean is not None and center else torch.zeros_like(square)
+    return epilogue.apply(z).to(x.dtype), mean, square

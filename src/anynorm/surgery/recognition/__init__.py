@@ -1,0 +1,1 @@
+"""Which specification a module computes, found from its outputs."""

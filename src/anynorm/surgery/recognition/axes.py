@@ -1,0 +1,68 @@
+"""Over which axes a module takes statistics, found from its gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.pattern import Pattern
+from anynorm.surgery.recognition.copies import UnusableError, called
+
+__all__ = ["Found", "find_patterns"]
+
+Found = tuple[Pattern, dict[str, int]]
+
+
+def find_patterns(module: nn.Module, x: Tensor) -> list[Found]:
+    """Return the patterns of the axes that share statistics, with the sizes of split axes.
+
+    They differ in the axis where γ and β would be.
+
+    One output depends on all inputs of its set, and on no others.
+
+    Raises:
+        UnusableError: The inputs on which an output depends are no set of a known pattern.
+    """
+    own = x.detach().requires_grad_()
+    y = called(module, own)
+    if not y.requires_grad:
+        raise UnusableError("its output has no gradient")
+    [gradient] = torch.autograd.grad(y.reshape(-1)[0], own)
+    reached = gradient != 0
+    extents = [_extent(reached, axis) for axis in range(x.dim())]
+    size = math.prod(extents)
+    if size <= 1:
+        raise UnusableError("each output depends on its own input at most")
+    if int(reached.sum()) != size:
+        raise UnusableError("an output depends on inputs that form no block of axes")
+    return _named(extents, list(x.shape))
+
+
+def _extent(reached: Tensor, axis: int) -> int:
+    """How many places along an axis are reached."""
+    return int(reached.movedim(axis, 0).flatten(1).any(1).sum())
+
+
+def _named(extents: list[int], shape: list[int]) -> list[Found]:
+    """The patterns with these axes in brackets; an axis that is reached in part is split."""
+    last = len(shape) - 1
+    whole = {axis for axis, size in enumerate(shape) if extents[axis] == size > 1}
+    part = {axis for axis, size in enumerate(shape) if 1 < extents[axis] < size}
+    positions = {axis for axis in range(2, len(shape)) if shape[axis] > 1}
+    if part == {last} and not whole:
+        return [(Pattern.parse("... (g [c])"), {"c": extents[last]})]
+    if part == {1} and whole == positions:
+        return [(Pattern.parse("n (g [c]) [...]"), {"g": shape[1] // extents[1]})]
+    texts = (
+        ("... [c]", {last}),
+        ("n [c] ...", {1}),
+        ("n [c ...]", {1, *positions}),
+        ("n c [...]", positions),
+        ("[n] c [...]", {0, *positions}),
+    )
+    found = [text for text, axes in texts if axes == whole and not part]
+    if not found:
+        raise UnusableError(f"an output depends on {extents} inputs along the axes of {shape}")
+    return [(Pattern.parse(text), {}) for text in found]

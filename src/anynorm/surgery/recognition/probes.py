@@ -1,0 +1,46 @@
+"""Inputs that tell normalizers apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["battery", "drawn", "probe_shape"]
+
+_FEW = 4  # samples and positions: more show nothing else
+
+
+def probe_shape(shape: Sequence[int], widths: Sequence[int]) -> list[int]:
+    """Return a smaller shape for the probes: the axes that may be the channels keep their size.
+
+    `widths` are the sizes of the parameters.  The first axis has at least two samples.
+
+    >>> probe_shape((1, 300, 64), [64])
+    [2, 4, 64]
+    """
+    small = [size if size in widths else min(size, _FEW) for size in shape]
+    if not set(shape) & set(widths):  # no parameter says where the channels are
+        small = [small[0], *shape[1:2], *small[2:-1], *shape[-1:]][: len(shape)]
+    small[0] = max(small[0], 2)
+    return small
+
+
+def drawn(shape: Sequence[int], seed: int = 1) -> Tensor:
+    """Return standard Gaussian values in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def battery(x: Tensor) -> dict[str, Tensor]:
+    """Return inputs by what they test, made of ordinary values `x`."""
+    dominant = x.clone()
+    dominant.select(-1, 0).mul_(1e4)
+    return {
+        "ordinary values": x,
+        "a mean of 1,000 standard deviations": x + 1e3,
+        "values of 0.001": x * 1e-3,
+        "values of 1e-6": x * 1e-6,
+        "one dominant channel": dominant,
+        "zeros": torch.zeros_like(x),
+    }

@@ -1,0 +1,231 @@
+"""`recognize`: which normalizer a module is, by what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError
+from anynorm.spec import Dialect, Spec
+from anynorm.surgery.recognition.axes import find_patterns
+from anynorm.surgery.recognition.copies import UnusableError, called, copied, in_float64
+from anynorm.surgery.recognition.hypotheses import Match, difference, fitting, with_eps
+from anynorm.surgery.recognition.probes import battery, drawn, probe_shape
+from anynorm.surgery.transfer_hooks import hooked
+
+__all__ = ["Recognition", "recognize"]
+
+_EQUAL = 1e-9  # relative, in float64
+_MOST_PARAMETERS = 2
+_ROWS = 64  # of the inputs in the module's own type: few values could be rounded alike by chance
+_DIALECTS = (
+    Dialect(),
+    Dialect(statistics="float32"),
+    Dialect(statistics="float32", cast="before"),
+)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What :func:`recognize` found.
+
+    Args:
+        spec: the specification that the module computes; None if none was found.
+        eps: its ε.
+        sizes: the sizes of the parts of split axes.
+        weight: the name of the parameter that stores γ; None if there is none.
+        bias: the name of the parameter that is β; None if there is none.
+        exact: whether the outputs in the module's own type have the same bits.
+        normalizes: whether the output does not depend on the scale of the input.
+        evidence: what was measured, in sentences.
+
+    Example:
+        >>> found = recognize(nn.LayerNorm(8), torch.randn(2, 8))
+        >>> found.spec.pattern.text, found.eps, found.weight
+        ('... [c]', 1e-05, 'weight')
+    """
+
+    spec: Spec | None
+    eps: float = 0.0
+    sizes: dict[str, int] | None = None
+    weight: str | None = None
+    bias: str | None = None
+    exact: bool = False
+    normalizes: bool = False
+    evidence: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.spec is not None
+
+
+def recognize(module: nn.Module, x: Tensor) -> Recognition:
+    """Find the specification that a module computes, from its outputs and gradients.
+
+    Nothing is taken from names.  A copy of the module, without hooks and with random parameters,
+    gets inputs that tell normalizers apart: large and tiny values, a large mean, one dominant
+    channel, zeros.  A specification is accepted only if outputs and gradients agree to 1e-9 in
+    float64 on all of them.  Then the copy in its own type decides how 16-bit results are rounded.
+
+    Args:
+        module: a module that maps a tensor to a tensor of the same shape.  It is left as it is.
+        x: an input that it has in its model; only its shape and its type are used.
+
+    Shape:
+        - x: any that the module takes
+
+    Returns:
+        The specification with its ε and its parameters, or why there is none.
+
+    Raises:
+        AnynormError: `module` is no module, or `x` no floating-point tensor.
+
+    Example:
+        >>> class Norm(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.scale = nn.Parameter(torch.zeros(8))
+        ...
+        ...     def forward(self, x):
+        ...         return x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * (1 + self.scale)
+        >>> found = recognize(Norm(), torch.randn(2, 8))
+        >>> found.spec.learned.offset, found.eps, found.weight
+        (1.0, 1e-06, 'scale')
+    """
+    if not isinstance(module, nn.Module):
+        raise AnynormError(f"recognize() takes a module, got {type(module).__name__}.")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise AnynormError("recognize() needs a floating-point tensor that the module takes as x.")
+    key = _key(module, x)
+    if key is None:
+        return _told(module, x)
+    if key not in _KNOWN:
+        _KNOWN[key] = _told(module, x)
+    return _KNOWN[key]
+
+
+# What was found, by class and configuration.
+_KNOWN: dict[Hashable, Recognition] = {}
+_OF_EVERY_MODULE = set(vars(nn.Module()))
+_PLAIN = (bool, int, float, str, NoneType, torch.Size, torch.dtype)
+
+
+def _key(module: nn.Module, x: Tensor) -> Hashable | None:
+    """What decides the result: classes, settings and shapes; None if there may be more."""
+    parts: list[Hashable] = [x.shape, x.dtype]
+    for name, part in module.named_modules():
+        settings = {k: v for k, v in vars(part).items() if k not in _OF_EVERY_MODULE}
+        plain = all(isinstance(value, _PLAIN) or _is_shape(value) for value in settings.values())
+        if not plain or part._buffers or hooked(part):
+            return None
+        shapes = [(k, p.shape, p.dtype) for k, p in part._parameters.items() if p is not None]
+        kind = (type(part), type(part).forward, part.training)
+        parts += [name, kind, tuple(sorted(settings.items())), tuple(shapes)]
+    return tuple(parts)
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
+
+
+def _told(module: nn.Module, x: Tensor) -> Recognition:
+    try:
+        return _recognized(module, x)
+    except UnusableError as error:
+        return Recognition(None, evidence=(str(error),))
+
+
+def _recognized(module: nn.Module, x: Tensor) -> Recognition:
+    parameters = list(module.parameters())
+    if len(parameters) > _MOST_PARAMETERS or any(_is_matrix(p) for p in parameters):
+        raise UnusableError("it has other parameters than one vector γ and one vector β")
+    if any(buffer.numel() > 1 for buffer in module.buffers()):
+        raise UnusableError("it keeps state in buffers")
+    if x.dim() < 2:
+        raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
+    twin = copied(module)
+    wide = in_float64(twin)
+    probe = drawn(probe_shape(x.shape, [p.numel() for p in parameters]))
+    if not torch.equal(called(wide, probe), called(wide, probe)):
+        raise UnusableError("two calls on one input differ")
+    normalizes = _ignores_scale(wide, probe)
+    match = fitting(wide, probe, find_patterns(wide, probe)) if normalizes else None
+    match = None if match is None else with_eps(wide, match, probe)
+    if match is None:
+        reason = (
+            "matches no specification" if normalizes else "it depends on the scale of its input"
+        )
+        return Recognition(None, normalizes=normalizes, evidence=(reason,))
+    if evidence := _disagreement(wide, match, probe):
+        return Recognition(None, normalizes=True, evidence=(evidence,))
+    return _in_own_type(twin, match, drawn([_ROWS, *probe.shape[1:]]).to(x.dtype))
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    return sum(size > 1 for size in parameter.shape) > 1
+
+
+def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
+    """Whether ordinary values give nearly what large ones do; ε makes a small difference."""
+    with torch.no_grad():
+        return difference(called(module, x * 3), called(module, x * 1e6)) < 0.01
+
+
+def _disagreement(module: nn.Module, match: Match, x: Tensor) -> str:
+    """Say where outputs or gradients differ by more than 1e-9; nothing if they agree."""
+    for what, values in battery(x).items():
+        cotangent = drawn(x.shape, seed=2)
+        found, right = (
+            _with_gradient(function, values, cotangent)
+            for function in (lambda own: match.output(module, own), lambda own: called(module, own))
+        )
+        for kind, one, other in zip(("outputs", "gradients"), found, right, strict=True):
+            away = difference(one, other)
+            if other.isfinite().all() and not away <= _EQUAL:
+                return f"{kind} differ by {away:.2g} of the largest on {what}"
+    return ""
+
+
+def _with_gradient(function: Any, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    own_x = x.clone().requires_grad_()
+    y = function(own_x)
+    [gradient] = torch.autograd.grad(y, own_x, cotangent)
+    return y.detach(), gradient
+
+
+@torch.no_grad()
+def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
+    """Choose the dialect whose outputs are nearest in the module's own type."""
+    inputs = list(battery(x).values())
+    right = [called(twin, values) for values in inputs]
+    best: tuple[float, Match] | None = None
+    for rounding in _DIALECTS[: 1 if match.spec.uses_batch else None]:
+        dialect = replace(rounding, eps=match.spec.dialect.eps)
+        tried = replace(match, spec=replace(match.spec, dialect=dialect))
+        outputs = [tried.output(twin, values) for values in inputs]
+        pairs = list(zip(outputs, right, strict=True))
+        same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+        away = 0.0 if same else max(difference(a, b) for a, b in pairs if b.isfinite().all())
+        if best is None or away < best[0]:
+            best = (away, tried)
+    assert best is not None
+    away, chosen = best
+    kind = str(x.dtype).removeprefix("torch.")
+    found = "the same bits" if away == 0.0 else f"differences up to {away:.2g} of the largest value"
+    return Recognition(
+        chosen.spec,
+        chosen.eps,
+        chosen.sizes,
+        chosen.weight,
+        chosen.bias,
+        exact=away == 0.0,
+        normalizes=True,
+        evidence=(
+            f"outputs and gradients agree to {_EQUAL:g} in float64 on {len(inputs)} inputs",
+            f"in {kind}: {found}",
+        ),
+    )

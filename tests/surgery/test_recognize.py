@@ -1,0 +1,228 @@
+"""`recognize`: modules are what they compute, whatever their names are."""
+
+import functools
+import re
+from importlib import import_module
+
+import pytest
+import torch
+from torch import nn
+
+import anynorm
+from anynorm.spec import Dialect, Learned, Spec
+from anynorm.surgery import recognize
+
+LAST = (2, 5, 16)
+IMAGE = (2, 16, 6, 6)
+
+
+class Written(nn.Module):
+    """A norm as model code writes it, by a function of x, γ and β."""
+
+    def __init__(self, formula, *names, size=16):
+        super().__init__()
+        self.formula = formula
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.zeros(size)))
+
+    def forward(self, x):
+        return self.formula(x, *self.parameters())
+
+
+def rms(x, dims=-1, eps=1e-6):
+    return x * (x.pow(2).mean(dims, keepdim=True) + eps).rsqrt()
+
+
+def centred(x, dims=-1, eps=1e-5):
+    away = x - x.mean(dims, keepdim=True)
+    return away * (away.pow(2).mean(dims, keepdim=True) + eps).rsqrt()
+
+
+# By what it is: the module, its input, and its specification with ε.
+WRITTEN = {
+    "rms": (Written(lambda x, g: g * rms(x), "scale"), LAST, ("... [c]", False, "rms"), 1e-6),
+    "rms without γ": (Written(rms), LAST, ("... [c]", False, "rms"), 1e-6),
+    "a large ε": (
+        Written(lambda x, g: g * rms(x, eps=0.01), "scale"),
+        LAST,
+        ("... [c]", False, "rms"),
+        0.01,
+    ),
+    "β stored before γ": (
+        Written(lambda x, b, g: g * centred(x) + b, "shift", "scale"),
+        LAST,
+        ("... [c]", True, "std"),
+        1e-5,
+    ),
+    "β alone": (
+        Written(lambda x, b: centred(x) + b, "shift"),
+        LAST,
+        ("... [c]", True, "std"),
+        1e-5,
+    ),
+    "layer norm over channels": (
+        Written(lambda x, g, b: g[:, None, None] * centred(x, 1) + b[:, None, None], "g", "b"),
+        IMAGE,
+        ("n [c] ...", True, "std"),
+        1e-5,
+    ),
+    "instance": (
+        Written(functools.partial(centred, dims=(2, 3))),
+        IMAGE,
+        ("n c [...]", True, "std"),
+        1e-5,
+    ),
+    "all of a sample": (
+        Written(functools.partial(centred, dims=(1, 2, 3))),
+        IMAGE,
+        ("n [c ...]", True, "std"),
+        1e-5,
+    ),
+    "batch": (
+        Written(lambda x: centred(x, (0, 2, 3))),
+        IMAGE,
+        ("[n] c [...]", True, "std"),
+        1e-5,
+    ),
+    "L2 norm": (
+        Written(lambda x: nn.functional.normalize(x, dim=-1, eps=1e-5)),
+        LAST,
+        ("... [c]", False, "norm"),
+        1e-5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_norms_are_found(name):
+    module, shape, (pattern, center, scale), eps = WRITTEN[name]
+    found = recognize(module, torch.randn(shape))
+    assert found, found.evidence
+    right = Spec.of(
+        pattern, center=center, scale=scale, learned=found.spec.learned, dialect=found.spec.dialect
+    )
+    assert found.spec == right
+    assert found.eps == pytest.approx(eps, rel=1e-5)
+
+
+def test_which_parameters_are_gain_and_bias():
+    found = recognize(WRITTEN["β stored before γ"][0], torch.randn(LAST))
+    assert (found.weight, found.bias) == ("scale", "shift")
+    found = recognize(WRITTEN["β alone"][0], torch.randn(LAST))
+    assert (found.weight, found.bias) == (None, "shift")
+
+
+def test_a_gain_of_one_plus_w_and_one_of_all_channels():
+    stored = Written(lambda x, w: (1 + w) * rms(x), "w")
+    assert recognize(stored, torch.randn(LAST)).spec.learned.offset == 1.0
+    single = Written(lambda x, g: g * rms(x), "g", size=1)
+    assert recognize(single, torch.randn(LAST)).spec.learned.gain == "scalar"
+
+
+def test_where_epsilon_stands():
+    found = recognize(WRITTEN["L2 norm"][0], torch.randn(LAST))
+    assert found.spec.dialect == Dialect(eps="max")
+    outside = Written(lambda x: x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-3))
+    found = recognize(outside, torch.randn(LAST))
+    assert not found
+    assert found.normalizes
+    assert "no specification" in found.evidence[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("module", "name", "learned", "cast"),
+    [
+        ("llama", "LlamaRMSNorm", Learned(bias=False), "before"),
+        ("t5", "T5LayerNorm", Learned(bias=False), "before"),
+        ("gemma", "GemmaRMSNorm", Learned(offset=1.0, bias=False), "after"),
+        ("gemma3", "Gemma3RMSNorm", Learned(offset=1.0, bias=False), "after"),
+        ("qwen3", "Qwen3RMSNorm", Learned(bias=False), "before"),
+        ("olmo2", "Olmo2RMSNorm", Learned(bias=False), "after"),
+    ],
+)
+def test_norms_of_transformers_to_the_bit(module, name, learned, cast, dtype):
+    modelling = pytest.importorskip(f"transformers.models.{module}.modeling_{module}")
+    norm = getattr(modelling, name)(16).to(dtype)
+    found = recognize(norm, torch.randn(LAST, dtype=dtype))
+    assert found.exact, found.evidence
+    assert found.spec.learned == learned
+    assert found.spec.is_root_mean_square
+    assert found.eps == 1e-6
+    if dtype != torch.float32:
+        assert found.spec.dialect.cast == cast
+
+
+@pytest.mark.parametrize("name", ["layer", "rms", "group", "scale", "pixel", "instance"])
+def test_our_own_layers_are_recognized(name):
+    options = {"groups": 4} if name == "group" else {}
+    layer = anynorm.create(name, 16, **options)
+    found = recognize(layer, torch.randn(LAST if name in ("layer", "rms", "scale") else IMAGE))
+    assert found.exact
+    assert found.spec.normalizes_as(layer.spec)
+    assert (found.eps, found.sizes or {}) == (pytest.approx(layer.eps), layer.sizes)
+
+
+def test_norms_of_heads_in_one_axis():
+    def heads(x, g):
+        return (g * rms(x.unflatten(-1, (4, 4))).flatten(-2)) if len(g) == 16 else x
+
+    found = recognize(Written(heads, "g"), torch.randn(LAST))
+    assert (found.spec.pattern.text, found.sizes) == ("... (g [c])", {"c": 4})
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (nn.ReLU(), "depends on the scale"),
+        (nn.Linear(16, 16), "other parameters"),
+        (nn.Dropout(), "two calls"),
+        (nn.Softmax(-1), "depends on the scale"),
+        (nn.Flatten(), "its output has shape"),
+        (nn.RMSNorm(16, device="meta"), "meta device"),
+        (nn.LayerNorm(8), "fails on an input of shape"),
+        (nn.BatchNorm1d(5), "state in buffers"),
+        (Written(lambda x: x.sign()), "own input at most"),
+        (Written(lambda x: rms(x).cumsum(1)), "no block|matches no|along the axes"),
+        (Written(lambda x: (x, x)), "type tuple"),
+        (Written(lambda x: x / x.std(-1, keepdim=True)), "matches no"),
+        (Written(lambda x: rms(x) * torch.arange(1, 6)[:, None]), "matches no|fails"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_norm_says_why(module, reason):
+    found = recognize(module, torch.randn(LAST))
+    assert not found
+    assert re.search(reason, " ".join(found.evidence)), found
+
+
+def test_the_module_and_the_random_state_are_left_as_they_are():
+    norm = nn.LayerNorm(16, dtype=torch.bfloat16)
+    calls = []
+    norm.register_forward_hook(lambda *_: calls.append(1))
+    before, state = {k: v.clone() for k, v in norm.state_dict().items()}, torch.get_rng_state()
+    assert recognize(norm, torch.randn(LAST, dtype=torch.bfloat16, generator=torch.Generator()))
+    assert not calls
+    assert torch.equal(state, torch.get_rng_state())
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert value.dtype == torch.bfloat16
+    assert norm.weight.grad is None
+
+
+def test_a_class_of_one_configuration_is_measured_once(monkeypatch):
+    surgery = import_module("anynorm.surgery.recognize")
+    measured = []
+    told = surgery._told
+    monkeypatch.setattr(surgery, "_told", lambda *given: measured.append(1) or told(*given))
+    monkeypatch.setattr(surgery, "_KNOWN", {})
+    for eps in (1e-5, 1e-5, 1e-4):
+        assert recognize(nn.LayerNorm(16, eps=eps), torch.randn(LAST)).eps == eps
+    assert len(measured) == 2
+
+
+def test_wrong_arguments():
+    with pytest.raises(anynorm.AnynormError, match="takes a module"):
+        recognize("norm", torch.randn(2, 3))
+    with pytest.raises(anynorm.AnynormError, match="floating-point"):
+        recognize(nn.LayerNorm(3), torch.ones(2, 3, dtype=torch.long))
