@@ -42,7 +42,7 @@ def test_running_statistics_that_lag_are_named_and_recomputed_ones_compared() ->
     assert "anynorm.recalibrate" in cause["action"]
     assert found["recommended"] == "batch"
     assert found["comparisons"][0]["difference"] < -30
-    assert "Its running statistics lag behind" in found["recommendation"]
+    assert "The running statistics of batch lag behind" in found["recommendation"]
 
 
 def test_a_normalizer_without_running_statistics_cannot_lag() -> None:

@@ -187,7 +187,7 @@ def _limit(entry: Entry, entries: Sequence[Entry], score: Score) -> str:
         if size > entry["small_batch"]["reference"]:
             continue
         if beyond is None or beyond > MUCH * score.equal_within:
-            return "" if last is None else f"Avoid it below batch size {last}."
+            return "" if last is None else f"Avoid {entry['label']} below batch size {last}."
         last = size
     return ""
 
@@ -195,7 +195,7 @@ def _limit(entry: Entry, entries: Sequence[Entry], score: Score) -> str:
 def _repair(entry: Entry, causes: Sequence[Cause]) -> str:
     for cause in causes:
         if cause.name == LAG and entry["label"] in cause.normalizers:
-            return f"Its running statistics lag behind: {_lower(cause.action)}"
+            return f"The running statistics of {entry['label']} lag behind: {_lower(cause.action)}"
     return ""
 
 
