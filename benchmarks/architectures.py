@@ -26,8 +26,7 @@ from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.surgery import convert, fold, prune, recalibrate
-from anynorm.surgery.converting.targets import BATCH_FAMILY
-from anynorm.surgery.normalizers import normalizers
+from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.receipt import Difference, Result
 from anynorm.surgery.transaction import Trial
 from benchmarks import ROOT
@@ -116,12 +115,17 @@ def _to_anynorm(row: Architecture, model: nn.Module) -> str:
 
 
 def _to_groups(row: Architecture, model: nn.Module) -> str:
-    found = [norm for norm in normalizers(model) if norm.family in BATCH_FAMILY and norm.known]
+    found = [norm for norm in normalizers(model) if _of_batches(norm) and norm.known]
     groups = math.gcd(*(norm.channels for norm in found), 8)
     result = convert(model, "group", _example(row), groups=groups)
     if not all(bool(y.isfinite().all()) for y in Trial(_example(row)).outputs(result.model)):
         raise WrongError("outputs are not finite")
     return _counted(result)
+
+
+def _of_batches(norm: Normalizer) -> bool:
+    """Whether convert turns the layer into others unless told otherwise."""
+    return norm.constant or norm.spec.uses_batch
 
 
 def _recalibrate(row: Architecture, model: nn.Module) -> str:

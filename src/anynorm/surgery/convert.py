@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from anynorm.errors import UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.converting.call_info import Seen, observe
+from anynorm.surgery.converting.recognized import candidates, inputs_of, recognized
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.model import check_model
-from anynorm.surgery.normalizers import Normalizer, families, normalizers
+from anynorm.surgery.normalizers import Normalizer, families, normalizer, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
 from anynorm.surgery.transaction import Trial, perform
 from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search
-from anynorm.surgery.walk import put
+from anynorm.surgery.walk import Place, put
 
 __all__ = ["convert"]
 
@@ -47,8 +48,9 @@ def convert(
     Args:
         model: the model.
         to: "torch" or "anynorm", for the same layers of torch.nn or anynorm: all normalizers are
-            converted, with their statistics.  Or the new kind of the batch family: "sync",
-            "frozen", or a name of :data:`anynorm.catalogue`.
+            converted, with their statistics.  For "anynorm" and with an example, so are modules of
+            other classes that :func:`anynorm.recognize` finds to normalize.  Or the new kind of
+            the batch family: "sync", "frozen", or a name of :data:`anynorm.catalogue`.
         example: an input, as a loader gives it.  It shows the number of axes of the inputs and
             which layers take a residual, which decides between torch's classes.  Without an
             example, layers for which this is unknown are refused or become general layers.
@@ -85,8 +87,12 @@ def convert(
         found = [norm for norm in normalizers(target) if _meant(norm, to, source)]
         check_groups([norm for norm in found if norm.known], to, options)
         seen = _seen(target, found, example, forward)
+        others = _others(target, to, source, example, forward)
         for norm in found:
-            target = _converted(target, norm, to, seen[norm.module], options, log)
+            if norm.module not in others:
+                target = _converted(target, norm, to, seen[norm.module], options, log)
+        for place, x in others.values():
+            target = _exchanged(target, place, x, log)
         leave_fast_path(target)
         return target
 
@@ -131,6 +137,37 @@ def _seen(
     if example is None:
         return {layer: Seen() for layer in layers}
     return observe(model, layers, example, forward)
+
+
+def _others(
+    model: nn.Module,
+    to: str,
+    source: Sequence[str] | None,
+    example: Batch | None,
+    forward: Forward | None,
+) -> dict[nn.Module, tuple[Place, Tensor | None]]:
+    """The modules of other classes that may normalize, with their input in the example."""
+    if to != "anynorm" or source is not None or example is None:
+        return {}
+    places = {place.module: place for place in candidates(model)}
+    inputs = inputs_of(model, places, example, forward) if places else {}
+    return {module: (places[module], x) for module, x in inputs.items()}
+
+
+def _exchanged(model: nn.Module, place: Place, x: Tensor | None, log: Log) -> nn.Module:
+    """Put anynorm's layer in the place of a module, if the module is found to normalize."""
+    name, kind, norm = place.names[0], type(place.module).__name__, normalizer(place)
+    try:
+        new = recognized(place.module, x)
+        if new is None and norm is not None:
+            raise Refused(norm.doubt)
+    except Refused as reason:
+        log.refuse(name, str(reason))
+        return model
+    if new is None:
+        return model
+    log.change(name, f"{kind} to anynorm (Norm('{new.spec.pattern}')), by what it computes")
+    return put(model, place, succeed(place.module, new))
 
 
 def _converted(

@@ -157,7 +157,7 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     match = None if match is None else with_eps(wide, match, probe)
     if match is None:
         reason = (
-            "matches no specification" if normalizes else "it depends on the scale of its input"
+            "it matches no specification" if normalizes else "it depends on the scale of its input"
         )
         return Recognition(None, normalizes=normalizes, evidence=(reason,))
     if evidence := _disagreement(wide, match, probe):

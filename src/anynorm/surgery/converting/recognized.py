@@ -1,0 +1,106 @@
+"""Modules of other classes that compute a normalizer, and anynorm's layer for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm import nn as own
+from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.modes import evaluating
+from anynorm.surgery.normalizers import normalizer
+from anynorm.surgery.recognize import Recognition, recognize
+from anynorm.surgery.refused import Refused
+from anynorm.surgery.walk import Place, walk
+
+__all__ = ["candidates", "inputs_of", "recognized"]
+
+_SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+
+
+def candidates(model: nn.Module) -> list[Place]:
+    """Return the modules that may normalize and whose class does not say how.
+
+    They are subclasses of known layers, and modules of neither torch nor anynorm without children
+    and with no other parameters than vectors.
+    """
+    return [place for place in walk(model) if _may_normalize(place)]
+
+
+def _may_normalize(place: Place) -> bool:
+    norm = normalizer(place)
+    if norm is not None:
+        return not norm.known
+    module = place.module
+    foreign = type(module).__module__.partition(".")[0] not in ("torch", "anynorm")
+    vectors = all(sum(size > 1 for size in p.shape) <= 1 for p in module.parameters())
+    return foreign and vectors and not list(module.children())
+
+
+def inputs_of(
+    model: nn.Module, modules: Iterable[nn.Module], example: Batch, forward: Forward | None
+) -> dict[nn.Module, Tensor | None]:
+    """Run `model` on `example`, and return the first input of each module that is called.
+
+    None stands for a module that is called with anything else than one tensor.
+    """
+    found: dict[nn.Module, Tensor | None] = {}
+
+    def see(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        values = [*args, *keywords.values()]
+        alone = len(values) == 1 and isinstance(values[0], Tensor)
+        found[module] = found.get(module, values[0]) if alone else None
+
+    hooks = [module.register_forward_pre_hook(see, with_kwargs=True) for module in modules]
+    try:
+        with evaluating(model):
+            call(model, example, forward)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def recognized(module: nn.Module, x: Tensor | None) -> own.Norm | None:
+    """Return anynorm's layer for a module with the input `x`, with the module's own parameters.
+
+    None for a module that does not normalize.
+
+    Raises:
+        Refused: The module normalizes, and no layer would do exactly the same.
+    """
+    if x is None or not x.is_floating_point():
+        return None
+    found = recognize(module, x)
+    if found.spec is None:
+        if found.normalizes:
+            raise Refused(f"it normalizes, but {' and '.join(found.evidence)}")
+        return None
+    if not found.exact and x.dtype in _SIXTEEN_BITS:
+        raise Refused(f"anynorm rounds otherwise: {found.evidence[-1]}")
+    layer = _layer(found, x)
+    for name, stored in (("weight", found.weight), ("bias", found.bias)):
+        if stored is not None:
+            _hand_over(module.get_parameter(stored), stored, layer, name)
+    return layer
+
+
+def _layer(found: Recognition, x: Tensor) -> own.Norm:
+    assert found.spec is not None
+    first = found.spec.pattern.plan(x.dim()).first
+    options: dict[str, Any] = {"eps": found.eps, "device": "meta", **(found.sizes or {})}
+    return own.Norm(found.spec, x.shape[first], **options)
+
+
+def _hand_over(parameter: nn.Parameter, stored: str, layer: own.Norm, name: str) -> None:
+    """Let `layer` have a module's parameter, if the state dict stays as it is."""
+    shape = tuple(getattr(layer, name).shape)
+    if stored != name or tuple(parameter.shape) != shape:
+        raise Refused(
+            f"its parameter '{stored}' of shape {tuple(parameter.shape)} would be '{name}' of "
+            f"shape {shape} in the state dict"
+        )
+    setattr(layer, name, parameter)
