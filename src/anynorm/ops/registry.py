@@ -86,7 +86,8 @@ def operator(
             return function.apply(*args)
         if torch.is_grad_enabled():
             return plain(*args)
-        if _needs_no_operator(args[0]):
+        x = args[0]
+        if not kernels.on_device_of(x) and _is_unwatched(x):
             return kernel(*args)
         with torch._C._AutoDispatchBelowAutograd():  # as below_autograd, without its call
             return op(*args)
@@ -94,11 +95,10 @@ def operator(
     return call
 
 
-def _needs_no_operator(x: Tensor) -> bool:
-    """Whether the operator would run its fallback on `x`, and no mode or tracer waits for it."""
+def _is_unwatched(x: Tensor) -> bool:
+    """Whether no mode, tracer or forward-mode differentiation needs to see the operator."""
     return (
         type(x) is Tensor
-        and not kernels.on_device_of(x)
         and not x.is_meta
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
