@@ -98,6 +98,20 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(module, reason):
     assert re.search(reason, refused.text), refused.text
 
 
+def test_batch_statistics_without_memory_stay_so():
+    class OfBatch(nn.Module):
+        def forward(self, x):
+            away = x - x.mean((0, 2, 3), keepdim=True)
+            return away * (away.square().mean((0, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), OfBatch()).eval()
+    x = torch.randn(4, 3, 5, 5)
+    result = anynorm.convert(model, "anynorm", x)
+    assert [note.layer for note in result.receipt.changed] == ["1"]
+    assert not list(result.model[1].buffers())
+    torch.testing.assert_close(result.model(x), model(x))
+
+
 def test_other_modules_are_left_alone_without_a_word():
     class Gate(nn.Module):
         def __init__(self):

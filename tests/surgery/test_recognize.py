@@ -196,6 +196,23 @@ def test_what_is_no_norm_says_why(module, reason):
     assert re.search(reason, " ".join(found.evidence)), found
 
 
+def test_dropout_that_only_trains_is_seen_in_eval_mode_too():
+    class Dropping(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(rms(x), 0.5, self.training)
+
+    found = recognize(Dropping().eval(), torch.randn(LAST))
+    assert "train mode" in found.evidence[0]
+
+
+def test_a_wider_gain_makes_another_type():
+    modelling = pytest.importorskip("transformers.models.llama.modeling_llama")
+    found = recognize(modelling.LlamaRMSNorm(16), torch.randn(LAST, dtype=torch.bfloat16))
+    assert found
+    assert not found.exact
+    assert "an output of type float32" in found.evidence[-1]
+
+
 def test_the_module_and_the_random_state_are_left_as_they_are():
     norm = nn.LayerNorm(16, dtype=torch.bfloat16)
     calls = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from types import NoneType
@@ -134,7 +136,9 @@ def _is_shape(value: object) -> bool:
 
 def _told(module: nn.Module, x: Tensor) -> Recognition:
     try:
-        return _recognized(module, x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on types of a candidate that is not chosen
+            return _recognized(module, x)
     except UnusableError as error:
         return Recognition(None, evidence=(str(error),))
 
@@ -150,8 +154,9 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     twin = copied(module)
     wide = in_float64(twin)
     probe = drawn(probe_shape(x.shape, [p.numel() for p in parameters]))
-    if not torch.equal(called(wide, probe), called(wide, probe)):
-        raise UnusableError("two calls on one input differ")
+    first, *others = (called(wide.train(mode), probe) for mode in (True, True, False))
+    if not all(torch.equal(first, other) for other in others):
+        raise UnusableError("two calls on one input differ, or train mode differs from eval mode")
     normalizes = _ignores_scale(wide, probe)
     match = fitting(wide, probe, find_patterns(wide, probe)) if normalizes else None
     match = None if match is None else with_eps(wide, match, probe)
@@ -202,27 +207,29 @@ def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
     """Choose the dialect whose outputs are nearest in the module's own type."""
     inputs = list(battery(x).values())
     right = [called(twin, values) for values in inputs]
-    best: tuple[float, Match] | None = None
+    best: tuple[bool, float, Match] | None = None
     for rounding in _DIALECTS[: 1 if match.spec.uses_batch else None]:
         dialect = replace(rounding, eps=match.spec.dialect.eps)
         tried = replace(match, spec=replace(match.spec, dialect=dialect))
         outputs = [tried.output(twin, values) for values in inputs]
         pairs = list(zip(outputs, right, strict=True))
         same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
-        away = 0.0 if same else max(difference(a, b) for a, b in pairs if b.isfinite().all())
-        if best is None or away < best[0]:
-            best = (away, tried)
+        away = max((difference(a, b) for a, b in pairs if b.isfinite().all()), default=math.inf)
+        if best is None or (not same, away) < best[:2]:
+            best = (not same, away, tried)
     assert best is not None
-    away, chosen = best
+    differs, away, chosen = best
     kind = str(x.dtype).removeprefix("torch.")
-    found = "the same bits" if away == 0.0 else f"differences up to {away:.2g} of the largest value"
+    found = f"differences up to {away:.2g} of the largest value" if differs else "the same bits"
+    if right[0].dtype != x.dtype:
+        found += f", and an output of type {str(right[0].dtype).removeprefix('torch.')}"
     return Recognition(
         chosen.spec,
         chosen.eps,
         chosen.sizes,
         chosen.weight,
         chosen.bias,
-        exact=away == 0.0,
+        exact=not differs,
         normalizes=True,
         evidence=(
             f"outputs and gradients agree to {_EQUAL:g} in float64 on {len(inputs)} inputs",

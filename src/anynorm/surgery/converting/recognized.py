@@ -92,7 +92,8 @@ def _layer(found: Recognition, x: Tensor) -> own.Norm:
     assert found.spec is not None
     first = found.spec.pattern.plan(x.dim()).first
     options: dict[str, Any] = {"eps": found.eps, "device": "meta", **(found.sizes or {})}
-    return own.Norm(found.spec, x.shape[first], **options)
+    # What was recognized keeps no statistics.
+    return own.Norm(found.spec, x.shape[first], track_running_stats=False, **options)
 
 
 def _hand_over(parameter: nn.Parameter, stored: str, layer: own.Norm, name: str) -> None:
