@@ -69,3 +69,8 @@ def test_without_weight_decay_there_is_one_group():
 def test_wrong_weight_decay(weight_decay):
     with pytest.raises(anynorm.AnynormError, match="weight_decay="):
         anynorm.parameter_groups(nn.Linear(2, 2), weight_decay)
+
+
+def test_lazy_parameters_have_no_shape_yet():
+    with pytest.raises(anynorm.AnynormError, match="Call it once"):
+        anynorm.parameter_groups(nn.LazyLinear(3), 0.1)

@@ -196,6 +196,24 @@ def test_what_is_no_norm_says_why(module, reason):
     assert re.search(reason, " ".join(found.evidence)), found
 
 
+def test_without_epsilon_zeros_are_no_numbers_and_it_is_found_all_the_same():
+    found = recognize(nn.LayerNorm(16, eps=0.0), torch.randn(LAST))
+    assert found.eps == 0.0
+    assert found.spec.is_standard
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "reason"),
+    [
+        (nn.LazyBatchNorm1d(), torch.randn(2, 3), "before the model is called once"),
+        (nn.LayerNorm(3), torch.randn(0, 3), "has no values"),
+        (nn.LayerNorm(3), torch.randn(3), "no axis beside"),
+    ],
+)
+def test_inputs_and_modules_without_values(module, x, reason):
+    assert reason in recognize(module, x).evidence[0]
+
+
 def test_dropout_that_only_trains_is_seen_in_eval_mode_too():
     class Dropping(nn.Module):
         def forward(self, x):

@@ -7,11 +7,12 @@ from pathlib import PurePath
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from anynorm.errors import AnynormError
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "need_shapes"]
 
 
 def check_model(verb: str, model: object, name: str = "model") -> None:
@@ -76,3 +77,11 @@ _FIXES: tuple[tuple[Callable[[Any], bool], Callable[[Any], str]], ...] = (
     (callable, lambda _: "Call it, and give the model that it returns."),
     (lambda _: True, lambda _: "Give the model itself."),
 )
+
+
+def need_shapes(model: nn.Module) -> None:
+    """Raise `AnynormError` for a model with lazy parameters or buffers, which have no shape yet."""
+    if any(map(is_lazy, [*model.parameters(), *model.buffers()])):
+        raise AnynormError(
+            "the model has lazy parameters, which have no shape yet. Call it once, model(x), first."
+        )

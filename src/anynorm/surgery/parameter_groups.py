@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
-from anynorm.surgery.model import check_model
+from anynorm.surgery.model import check_model, need_shapes
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.recognize import recognize
 
@@ -32,7 +32,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         weight decay of 0.  A tied parameter is there once.
 
     Raises:
-        AnynormError: `model` is no module, or `weight_decay` no number from 0 on.
+        AnynormError: `model` is no module or has lazy parameters, or `weight_decay` is no number
+            from 0 on.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm([8, 1]))
@@ -49,6 +50,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         raise AnynormError(f"weight_decay={weight_decay!r}: give a number from 0 on.")
     if not weight_decay >= 0:
         raise AnynormError(f"weight_decay={weight_decay}: give a number from 0 on.")
+    need_shapes(model)
     without = {id(parameter) for parameter in _of_normalizers(model)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [p for p in parameters if p.dim() >= 2 and id(p) not in without]

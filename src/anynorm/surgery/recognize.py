@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError
 from anynorm.spec import Dialect, Spec
@@ -124,7 +125,10 @@ def _key(module: nn.Module, x: Tensor) -> Hashable | None:
         plain = all(isinstance(value, _PLAIN) or _is_shape(value) for value in settings.values())
         if not plain or part._buffers or hooked(part):
             return None
-        shapes = [(k, p.shape, p.dtype) for k, p in part._parameters.items() if p is not None]
+        named = [(k, p) for k, p in part._parameters.items() if p is not None]
+        if any(is_lazy(parameter) for _, parameter in named):
+            return None
+        shapes = [(name, parameter.shape, parameter.dtype) for name, parameter in named]
         kind = (type(part), type(part).forward, part.training)
         parts += [name, kind, tuple(sorted(settings.items())), tuple(shapes)]
     return tuple(parts)
@@ -144,16 +148,10 @@ def _told(module: nn.Module, x: Tensor) -> Recognition:
 
 
 def _recognized(module: nn.Module, x: Tensor) -> Recognition:
-    parameters = list(module.parameters())
-    if len(parameters) > _MOST_PARAMETERS or any(_is_matrix(p) for p in parameters):
-        raise UnusableError("it has other parameters than one vector γ and one vector β")
-    if any(buffer.numel() > 1 for buffer in module.buffers()):
-        raise UnusableError("it keeps state in buffers")
-    if x.dim() < 2:
-        raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
+    _check(module, x)
     twin = copied(module)
     wide = in_float64(twin)
-    probe = drawn(probe_shape(x.shape, [p.numel() for p in parameters]))
+    probe = drawn(probe_shape(x.shape, [p.numel() for p in module.parameters()]))
     first, *others = (called(wide.train(mode), probe) for mode in (True, True, False))
     if not all(torch.equal(first, other) for other in others):
         raise UnusableError("two calls on one input differ, or train mode differs from eval mode")
@@ -168,6 +166,21 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     if evidence := _disagreement(wide, match, probe):
         return Recognition(None, normalizes=True, evidence=(evidence,))
     return _in_own_type(twin, match, drawn([_ROWS, *probe.shape[1:]]).to(x.dtype))
+
+
+def _check(module: nn.Module, x: Tensor) -> None:
+    """Raise `UnusableError` for what cannot be one of the specifications, without calling it."""
+    parameters = list(module.parameters())
+    if any(map(is_lazy, [*parameters, *module.buffers()])):
+        raise UnusableError("it has no shape before the model is called once")
+    if 0 in x.shape:
+        raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
+    if len(parameters) > _MOST_PARAMETERS or any(_is_matrix(p) for p in parameters):
+        raise UnusableError("it has other parameters than one vector γ and one vector β")
+    if any(buffer.numel() > 1 for buffer in module.buffers()):
+        raise UnusableError("it keeps state in buffers")
+    if x.dim() < 2:
+        raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
 
 
 def _is_matrix(parameter: Tensor) -> bool:

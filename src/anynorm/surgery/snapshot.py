@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from anynorm.surgery.model import need_shapes
+
 __all__ = ["Snapshot", "preserved"]
 
 Restore = Callable[[], None]
@@ -41,6 +43,7 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
+        need_shapes(model)
         parameters = _parameters(model, optimizer)
         leaves = [p for p in parameters if p.is_leaf]  # the copy of a scripted model has no leaves
         tensors = [*parameters, *(p.grad for p in leaves if p.grad is not None)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from anynorm import nn as own
 from anynorm.surgery.batches import Batch, Forward, call
@@ -35,6 +36,8 @@ def _may_normalize(place: Place) -> bool:
     if norm is not None:
         return not norm.known
     module = place.module
+    if any(map(is_lazy, module.parameters())):
+        return False
     foreign = type(module).__module__.partition(".")[0] not in ("torch", "anynorm")
     vectors = all(sum(size > 1 for size in p.shape) <= 1 for p in module.parameters())
     return foreign and vectors and not list(module.children())

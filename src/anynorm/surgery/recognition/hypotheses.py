@@ -88,12 +88,12 @@ def with_eps(module: nn.Module, match: Match, x: Tensor) -> Match | None:
     """Return `match` with the ε that the module has, and where it stands; None for another form."""
     plain = replace(match.spec, learned=Learned("none"))
     unit = F.normalize(x, plain, eps=0.0, sizes=match.sizes)  # every set has s = 1
-    zero = called(module, torch.zeros_like(x)).detach()
-    gain = called(module, unit * _LARGE).detach() - zero
+    up, down = (called(module, unit * size).detach() for size in (_LARGE, -_LARGE))
+    shift, gain = (up + down) / 2, (up - down) / 2
 
     def sigma(size: float) -> float:
         """σ of values whose s is `size`."""
-        z = called(module, unit * size).detach() - zero
+        z = called(module, unit * size).detach() - shift
         return size * float((gain * gain).sum() / (z * gain).sum())
 
     tiny, small = sigma(1e-7), sigma(1e-3)
