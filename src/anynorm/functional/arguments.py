@@ -15,6 +15,7 @@ from torch import Tensor
 
 from anynorm.errors import AnynormError
 from anynorm.ops.checks import need_real
+from anynorm.ops.formula import SIXTEEN_BITS
 
 __all__ = ["check_arguments", "explain", "need_tensor"]
 
@@ -131,7 +132,7 @@ def _need_alike(function: str, x: Tensor, name: str, value: Tensor) -> None:
             f"{function}: {name} is on {value.device}, but the input is on {x.device}; they must "
             f"be on the same device. Move one of them with .to({str(x.device)!r})."
         )
-    wide = value.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)
+    wide = value.dtype == torch.float32 and x.dtype in SIXTEEN_BITS
     if value.dtype != x.dtype and not wide:
         raise AnynormError(
             f"{function}: {name} is {value.dtype}, but the input is {x.dtype}; they must have the "

@@ -15,22 +15,20 @@ from anynorm.spec import Dialect, Spec
 
 __all__ = ["as_usual", "differs", "standardize", "variance"]
 
-_SIXTEEN_BITS = (torch.float16, torch.bfloat16)
-
 
 def as_usual(spec: Spec, x: Tensor) -> bool:
-    """Whether nothing but γ tells a specification from a plain one for `x`.
+    """Whether torch's operators and the kernels may compute the specification for `x`.
 
-    In 16 bits γ may be wider than torch's operators take it.
+    Not in 16 bits, where γ may be of a wider type than torch's operators take.
     """
     alike = spec.source == "batch" and spec.dialect.eps == "inside"
-    return alike and x.dtype not in _SIXTEEN_BITS
+    return alike and x.dtype not in formula.SIXTEEN_BITS
 
 
 def differs(dialect: Dialect, x: Tensor) -> bool:
     """Whether the dialect asks for other numbers than our operators compute of `x`."""
     rounds = dialect.statistics == "float32" or dialect.cast == "before"
-    return dialect.eps == "max" or (rounds and x.dtype in _SIXTEEN_BITS)
+    return dialect.eps == "max" or (rounds and x.dtype in formula.SIXTEEN_BITS)
 
 
 def variance(square: Tensor, eps: float, dialect: Dialect) -> Tensor:

@@ -18,6 +18,7 @@ from anynorm.ops import sign_bits
 from anynorm.ops.types import Affine, Epilogue, Saved, Statistic
 
 __all__ = [
+    "SIXTEEN_BITS",
     "Gradients",
     "accurate",
     "backward",
@@ -34,6 +35,8 @@ __all__ = [
     "widen",
     "working",
 ]
+
+SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 
 # The gradients of x, residual, γ and β.  Empty: those of γ and β where there are none, that of the
 # residual where there is none and where it is dy.
@@ -264,7 +267,7 @@ def widen(x: Tensor) -> Tensor:
 
 def working(x: Tensor) -> torch.dtype:
     """Return the type of the values at work: at least float32."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return torch.float32 if x.dtype in SIXTEEN_BITS else x.dtype
 
 
 def reduced_shape(shape: Sequence[int], dims: Sequence[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from anynorm.errors import UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.converting.call_info import Seen, observe
-from anynorm.surgery.converting.recognized import candidates, inputs_of, recognized
+from anynorm.surgery.converting.recognized import candidates, recognized
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.model import check_model
@@ -86,13 +86,15 @@ def convert(
         log.search = _search(to, source)
         found = [norm for norm in normalizers(target) if _meant(norm, to, source)]
         check_groups([norm for norm in found if norm.known], to, options)
-        seen = _seen(target, found, example, forward)
-        others = _others(target, to, source, example, forward)
+        recognizes = to == "anynorm" and source is None and example is not None
+        others = {place.module: place for place in candidates(target)} if recognizes else {}
+        layers = dict.fromkeys([*(norm.module for norm in found), *others])
+        seen = _seen(target, layers, example, forward)
         for norm in found:
             if norm.module not in others:
                 target = _converted(target, norm, to, seen[norm.module], options, log)
-        for place, x in others.values():
-            target = _exchanged(target, place, x, log)
+        for module, place in others.items():
+            target = _exchanged(target, place, seen[module].single, log)
         leave_fast_path(target)
         return target
 
@@ -131,27 +133,11 @@ def _search(to: str, sources: Sequence[str] | None) -> Search:
 
 
 def _seen(
-    model: nn.Module, found: list[Normalizer], example: Batch | None, forward: Forward | None
+    model: nn.Module, layers: Iterable[nn.Module], example: Batch | None, forward: Forward | None
 ) -> dict[nn.Module, Seen]:
-    layers = [norm.module for norm in found]
     if example is None:
         return {layer: Seen() for layer in layers}
     return observe(model, layers, example, forward)
-
-
-def _others(
-    model: nn.Module,
-    to: str,
-    source: Sequence[str] | None,
-    example: Batch | None,
-    forward: Forward | None,
-) -> dict[nn.Module, tuple[Place, Tensor | None]]:
-    """The modules of other classes that may normalize, with their input in the example."""
-    if to != "anynorm" or source is not None or example is None:
-        return {}
-    places = {place.module: place for place in candidates(model)}
-    inputs = inputs_of(model, places, example, forward) if places else {}
-    return {module: (places[module], x) for module, x in inputs.items()}
 
 
 def _exchanged(model: nn.Module, place: Place, x: Tensor | None, log: Log) -> nn.Module:

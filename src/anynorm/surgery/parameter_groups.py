@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.surgery.model import check_model, need_shapes
 from anynorm.surgery.normalizers import normalizers
-from anynorm.surgery.recognize import recognize
+from anynorm.surgery.recognize import is_vector, recognize
 
 __all__ = ["parameter_groups"]
 
@@ -46,10 +46,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         Loshchilov & Hutter 2019, arXiv:1711.05101 (decoupled weight decay).
     """
     check_model("parameter_groups", model)
-    if isinstance(weight_decay, bool) or not isinstance(weight_decay, (int, float)):
+    number = isinstance(weight_decay, (int, float)) and not isinstance(weight_decay, bool)
+    if not (number and weight_decay >= 0):
         raise AnynormError(f"weight_decay={weight_decay!r}: give a number from 0 on.")
-    if not weight_decay >= 0:
-        raise AnynormError(f"weight_decay={weight_decay}: give a number from 0 on.")
     need_shapes(model)
     without = {id(parameter) for parameter in _of_normalizers(model)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -73,7 +72,7 @@ def _of_normalizers(model: nn.Module) -> Iterator[Tensor]:
 
 def _normalizes(module: nn.Module, own: Sequence[Tensor]) -> bool:
     """Whether the module normalizes inputs that have its channels on a usual axis."""
-    if any(sum(size > 1 for size in parameter.shape) > 1 for parameter in own):
+    if not all(map(is_vector, own)):
         return False
     channels = max(parameter.numel() for parameter in own)
     shapes = ((2, 5, channels), (2, channels, 4, 4), (2, channels, 5))

@@ -21,7 +21,7 @@ from anynorm.surgery.recognition.hypotheses import Match, difference, fitting, w
 from anynorm.surgery.recognition.probes import battery, drawn, probe_shape
 from anynorm.surgery.transfer_hooks import hooked
 
-__all__ = ["Recognition", "recognize"]
+__all__ = ["Recognition", "is_vector", "recognize"]
 
 _EQUAL = 1e-9  # relative, in float64
 _MOST_PARAMETERS = 2
@@ -43,7 +43,7 @@ class Recognition:
         sizes: the sizes of the parts of split axes.
         weight: the name of the parameter that stores γ; None if there is none.
         bias: the name of the parameter that is β; None if there is none.
-        exact: whether the outputs in the module's own type have the same bits.
+        exact: whether the outputs in the module's own type had the same bits on all inputs tried.
         normalizes: whether the output does not depend on the scale of the input.
         evidence: what was measured, in sentences.
 
@@ -175,7 +175,7 @@ def _check(module: nn.Module, x: Tensor) -> None:
         raise UnusableError("it has no shape before the model is called once")
     if 0 in x.shape:
         raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
-    if len(parameters) > _MOST_PARAMETERS or any(_is_matrix(p) for p in parameters):
+    if len(parameters) > _MOST_PARAMETERS or not all(map(is_vector, parameters)):
         raise UnusableError("it has other parameters than one vector γ and one vector β")
     if any(buffer.numel() > 1 for buffer in module.buffers()):
         raise UnusableError("it keeps state in buffers")
@@ -183,8 +183,13 @@ def _check(module: nn.Module, x: Tensor) -> None:
         raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
 
 
-def _is_matrix(parameter: Tensor) -> bool:
-    return sum(size > 1 for size in parameter.shape) > 1
+def is_vector(parameter: Tensor) -> bool:
+    """Whether at most one axis has a size above 1, as in γ and β of one value for each channel.
+
+    >>> is_vector(torch.ones(1, 8, 1, 1)), is_vector(torch.ones(2, 8))
+    (True, False)
+    """
+    return sum(size > 1 for size in parameter.shape) <= 1
 
 
 def _ignores_scale(module: nn.Module, x: Tensor) -> bool:

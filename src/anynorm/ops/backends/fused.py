@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from anynorm import kernels
 from anynorm.ops.call import NormCall
 from anynorm.ops.dispatch_thresholds import GPU_SMALLEST, SMALLEST, pays
-from anynorm.ops.formula import working
+from anynorm.ops.formula import SIXTEEN_BITS, working
 from anynorm.ops.normalize import normalize
 from anynorm.ops.registry import in_transform
 from anynorm.ops.standardize import standardize
@@ -25,7 +25,6 @@ __all__ = ["AVAILABLE", "by_channel", "group", "last", "takes"]
 
 AVAILABLE = kernels.available() or kernels.cuda.available()
 
-_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 _exporting = torch.compiler.is_exporting
 
@@ -78,7 +77,7 @@ def _fits(
     if last is not None and (not shape or x.shape[-len(shape) :] != shape):
         return False
     # Parameters in float32 go with inputs of 16 bits.
-    types = (x.dtype, torch.float32) if x.dtype in _SIXTEEN_BITS else (x.dtype,)
+    types = (x.dtype, torch.float32) if x.dtype in SIXTEEN_BITS else (x.dtype,)
     for parameter in (weight, bias):
         if parameter is not None and (parameter.shape != shape or parameter.dtype not in types):
             return False

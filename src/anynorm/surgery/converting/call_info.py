@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from anynorm.surgery.batches import Batch, Forward, call
@@ -22,11 +23,18 @@ class Seen:
     ranks: set[int] = field(default_factory=set)
     residual: bool = False
     mask: bool = False
+    alone: bool = field(default=True, repr=False)  # every call had one tensor and nothing else
+    first: Tensor | None = field(default=None, repr=False)  # on the meta device, without values
 
     @property
     def rank(self) -> int | None:
         """The number of axes of the input; None if it is not known or differs between calls."""
         return next(iter(self.ranks)) if len(self.ranks) == 1 else None
+
+    @property
+    def single(self) -> Tensor | None:
+        """A tensor like the first input; None if a call had other arguments too."""
+        return self.first if self.alone else None
 
 
 def observe(
@@ -43,9 +51,13 @@ def observe(
     def see(layer: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         given = [value for value in (*args, *keywords.values()) if isinstance(value, Tensor)]
         mask = mask_of(layer, args, keywords)
-        found[layer].ranks.add(given[0].dim())
-        found[layer].mask |= mask is not None
-        found[layer].residual |= len(given) > 1 + (mask is not None)
+        seen = found[layer]
+        if given and seen.first is None:
+            seen.first = torch.empty(given[0].shape, dtype=given[0].dtype, device="meta")
+        seen.alone &= len(args) + len(keywords) == len(given) == 1
+        seen.ranks |= {tensor.dim() for tensor in given[:1]}
+        seen.mask |= mask is not None
+        seen.residual |= len(given) > 1 + (mask is not None)
 
     hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in found]
     try:

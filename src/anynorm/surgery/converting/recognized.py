@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anynorm import nn as own
-from anynorm.surgery.batches import Batch, Forward, call
-from anynorm.surgery.modes import evaluating
+from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.surgery.normalizers import normalizer
-from anynorm.surgery.recognize import Recognition, recognize
+from anynorm.surgery.recognize import Recognition, is_vector, recognize
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.walk import Place, walk
 
-__all__ = ["candidates", "inputs_of", "recognized"]
-
-_SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+__all__ = ["candidates", "recognized"]
 
 
 def candidates(model: nn.Module) -> list[Place]:
@@ -39,32 +34,8 @@ def _may_normalize(place: Place) -> bool:
     if any(map(is_lazy, module.parameters())):
         return False
     foreign = type(module).__module__.partition(".")[0] not in ("torch", "anynorm")
-    vectors = all(sum(size > 1 for size in p.shape) <= 1 for p in module.parameters())
+    vectors = all(map(is_vector, module.parameters()))
     return foreign and vectors and not list(module.children())
-
-
-def inputs_of(
-    model: nn.Module, modules: Iterable[nn.Module], example: Batch, forward: Forward | None
-) -> dict[nn.Module, Tensor | None]:
-    """Run `model` on `example`, and return the first input of each module that is called.
-
-    None stands for a module that is called with anything else than one tensor.
-    """
-    found: dict[nn.Module, Tensor | None] = {}
-
-    def see(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        values = [*args, *keywords.values()]
-        alone = len(values) == 1 and isinstance(values[0], Tensor)
-        found[module] = found.get(module, values[0]) if alone else None
-
-    hooks = [module.register_forward_pre_hook(see, with_kwargs=True) for module in modules]
-    try:
-        with evaluating(model):
-            call(model, example, forward)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
 
 
 def recognized(module: nn.Module, x: Tensor | None) -> own.Norm | None:
@@ -82,7 +53,7 @@ def recognized(module: nn.Module, x: Tensor | None) -> own.Norm | None:
         if found.normalizes:
             raise Refused(f"it normalizes, but {' and '.join(found.evidence)}")
         return None
-    if not found.exact and x.dtype in _SIXTEEN_BITS:
+    if not found.exact and x.dtype in SIXTEEN_BITS:
         raise Refused(f"anynorm rounds otherwise: {found.evidence[-1]}")
     layer = _layer(found, x)
     for name, stored in (("weight", found.weight), ("bias", found.bias)):

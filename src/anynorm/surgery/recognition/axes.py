@@ -18,9 +18,8 @@ Found = tuple[Pattern, dict[str, int]]
 def find_patterns(module: nn.Module, x: Tensor) -> list[Found]:
     """Return the patterns of the axes that share statistics, with the sizes of split axes.
 
-    They differ in the axis where γ and β would be.
-
-    One output depends on all inputs of its set, and on no others.
+    An output depends on the inputs that share its statistics, and on no others.  Several patterns
+    may fit; they differ in the axis of γ and β.
 
     Raises:
         UnusableError: The inputs on which an output depends are no set of a known pattern.

@@ -20,9 +20,9 @@ def probe_shape(shape: Sequence[int], widths: Sequence[int]) -> list[int]:
     >>> probe_shape((1, 300, 64), [64])
     [2, 4, 64]
     """
-    small = [size if size in widths else min(size, _FEW) for size in shape]
-    if not set(shape) & set(widths):  # no parameter says where the channels are
-        small = [small[0], *shape[1:2], *small[2:-1], *shape[-1:]][: len(shape)]
+    kept = {axis for axis, size in enumerate(shape) if size in widths}
+    kept = kept or {1, len(shape) - 1}  # if no parameter says where the channels are
+    small = [size if axis in kept else min(size, _FEW) for axis, size in enumerate(shape)]
     small[0] = max(small[0], 2)
     return small
 
