@@ -286,7 +286,7 @@ def _checked_spec(pattern: str | Pattern | Spec, formula: dict[str, Any]) -> Spe
     given = [name for name, value in formula.items() if value != usual[name]]
     if given:
         raise AnynormError(
-            f"{', '.join(given)}= came with a Spec, which says them itself. Give a pattern, or "
+            f"{', '.join(given)}= came with a Spec, which contains them. Give a pattern, or "
             "change the Spec with dataclasses.replace(spec, ...)."
         )
     return pattern

@@ -1,7 +1,7 @@
 """The formula as other people's code writes it: every step an operator of PyTorch's.
 
-Single roundings of 16-bit types differ between implementations of one normalizer.  These are the
-steps of model code in its order, so that they agree with it bit for bit.
+Implementations of one normalizer round 16-bit values at different steps.  This module takes the
+same steps in the same order as that code, so that the bits are equal.
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ def run(x: Tensor, call: NormCall) -> Tensor:
 
 
 def _ignores(spec: Spec, mask: Tensor, statistic: Statistic) -> bool:
-    """Whether zeros in place of what the mask leaves out give the same statistics.
+    """Whether zeros for the values that are masked out do not change the statistics that count.
 
-    So they do in a norm; elsewhere each statistic must have all its values or none.  That of zeros
-    alone must do no harm.
+    In a norm they never do.  Otherwise the mask must leave each statistic all its values or none.
+    ε must be positive, so that the statistics of zeros alone are harmless.
     """
     alike = spec.is_norm or all(mask.shape[dim] == 1 for dim in statistic.dims)
     return statistic.eps > 0 and alike

@@ -15,7 +15,7 @@ __all__ = ["corrected"]
 
 
 def corrected(x: Tensor, statistic: Statistic, call: NormCall, lies: Sequence[int]) -> Affine:
-    """Return γ · r and β + γ · d, which make γ · (r · ẑ + d) + β of the batch's own ẑ.
+    """Return γ · r and β + γ · d: applied to the batch's own ẑ they give γ · (r · ẑ + d) + β.
 
     r and d have no gradient.  All tensors of the call are those of the split view `x`, in which
     running statistics have the shape `lies`.
