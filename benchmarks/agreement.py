@@ -1,6 +1,8 @@
 """Whether studies agree with themselves, and with far larger ones.
 
-    python -m benchmarks.agreement --store /tmp/agreement    # about 25 minutes on two cores
+    python -m benchmarks.agreement --store /tmp/agreement    # many hours on two cores
+    python -m benchmarks.agreement --store /tmp/agreement --models mlp-relu mlp-sigmoid    # one hour
+    python -m benchmarks.agreement --store /tmp/agreement --models cnn --no-large    # 15 minutes
 
 Each built-in model is studied ten times with other seeds, and once with ten times the steps and
 twenty seeds. All runs are kept in the store, so an interrupted benchmark resumes.
@@ -18,7 +20,7 @@ import anynorm
 from anynorm.study.subjects import SUBJECTS
 from benchmarks import RESULTS
 from benchmarks.page import line
-from benchmarks.result_files import about, write
+from benchmarks.result_files import about, read, write
 
 __all__ = ["FILE", "main", "table"]
 
@@ -26,18 +28,26 @@ FILE = RESULTS / "agreement.json"
 REPEATS, SEEDS = 10, 3
 LARGE_SEEDS, LARGE_STEPS = 20, 10
 NORMS = ("none", "batch", "layer")
-RATES = {"mlp-relu": (0.03, 0.1, 0.3, 1.0), "mlp-sigmoid": (0.1, 1.0, 3.0, 10.0)}
+OTHER_NORMS = {"char-transformer": ("none", "layer", "rms")}
+RATES = {
+    "mlp-relu": (0.03, 0.1, 0.3, 1.0),
+    "mlp-sigmoid": (0.1, 1.0, 3.0, 10.0),
+    "cnn": (0.1, 0.3, 1.0),
+    "deep-linear": (0.003, 0.01, 0.03),
+    "rnn": (0.01, 0.03, 0.1),
+    "char-transformer": (0.003, 0.01, 0.03),
+}
 
 
 def study(model: str, store: Path, **changes: Any) -> dict[str, Any]:
     """Return the verdict of one study of learning rates."""
     found = anynorm.study(
         model,
-        norms=NORMS,
+        norms=OTHER_NORMS.get(model, NORMS),
         lrs=RATES[model],
         inits=[],
         batches=[],
-        placements=["before"],
+        placements=SUBJECTS[model].settings.placements[:1],
         experiments=False,
         probes=False,
         refine=0,
@@ -53,10 +63,12 @@ def study(model: str, store: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def measure(model: str, store: Path) -> dict[str, Any]:
+def measure(model: str, store: Path, with_large: bool) -> dict[str, Any]:
     """Study a model ten times, and once at length."""
     firsts = [1000 * number for number in range(REPEATS)]
     small = [study(model, store, seeds=SEEDS, first_seed=first) for first in firsts]
+    if not with_large:
+        return {"model": model, "small": small, "large": None}
     steps = LARGE_STEPS * SUBJECTS[model].settings.steps
     large = study(model, store, seeds=LARGE_SEEDS, steps=steps, first_seed=1000 * REPEATS)
     return {"model": model, "small": small, "large": large}
@@ -68,9 +80,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [line(head), "|---" * len(head) + "|"]
     for row in rows:
         counts = Counter(str(one["recommended"]) for one in row["small"])
-        large = str(row["large"]["recommended"])
         said = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-        lines.append(line((row["model"], said, large, f"{counts[large]} of {len(row['small'])}")))
+        large, agree = "not run", "not known"
+        if row["large"] is not None:
+            large = str(row["large"]["recommended"])
+            agree = f"{counts[large]} of {len(row['small'])}"
+        lines.append(line((row["model"], said, large, agree)))
     return "\n".join(lines)
 
 
@@ -79,11 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--store", type=Path, required=True, help="folder of the records")
     parser.add_argument("--models", nargs="+", choices=RATES, default=list(RATES))
+    parser.add_argument("--no-large", action="store_true", help="only the ten small studies")
     parser.add_argument("--out", type=Path, default=FILE, help=f"the result ({FILE})")
     options = parser.parse_args(arguments)
-    rows = [measure(model, options.store) for model in options.models]
-    write(options.out, {"about": about("default", {}), "rows": rows})
-    print(table(rows))
+    kept = read(options.out)["rows"] if options.out.exists() else []
+    rows = {row["model"]: row for row in kept}
+    for model in options.models:
+        rows[model] = measure(model, options.store, not options.no_large)
+        write(options.out, {"about": about("default", {}), "rows": list(rows.values())})
+    print(table(list(rows.values())))
 
 
 if __name__ == "__main__":
