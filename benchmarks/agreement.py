@@ -1,7 +1,7 @@
 """Whether studies agree with themselves, and with far larger ones.
 
     python -m benchmarks.agreement --store /tmp/agreement    # many hours on two cores
-    python -m benchmarks.agreement --store /tmp/agreement --models mlp-relu mlp-sigmoid    # one hour
+    python -m benchmarks.agreement --store /tmp/agreement --models mlp-relu mlp-sigmoid   # 1 hour
     python -m benchmarks.agreement --store /tmp/agreement --models cnn --no-large    # 15 minutes
 
 Each built-in model is studied ten times with other seeds, and once with ten times the steps and
