@@ -32,7 +32,7 @@ def rows_of(norm: Normalizer, x: Tensor) -> Tensor:
     >>> rows_of(norm, torch.zeros(8, 3, 4, 5)).shape
     torch.Size([8, 20, 3])
     """
-    shape = getattr(norm.module, "normalized_shape", None)
+    shape = getattr(norm.layer, "normalized_shape", None)
     if shape is not None:
         x = x.reshape(*x.shape[: x.dim() - len(shape)], -1)
     elif not norm.takes_last_axis:
@@ -60,7 +60,7 @@ def group_values(norm: Normalizer, x: Tensor, mask: Tensor | None = None) -> tup
 
 
 def _values(norm: Normalizer, shape: tuple[int, ...]) -> int:
-    module = norm.module
+    module = norm.layer
     if isinstance(module, own.Norm):
         return _by_pattern(module, shape)
     if (normalized := getattr(module, "normalized_shape", None)) is not None:
@@ -74,7 +74,7 @@ def _values(norm: Normalizer, shape: tuple[int, ...]) -> int:
 
 def _numbers(norm: Normalizer, x: Tensor, mask: Tensor) -> Tensor:
     """The number of values of each μ and σ, by the pattern."""
-    module, kept = norm.module, mask.expand_as(x)
+    module, kept = norm.layer, mask.expand_as(x)
     if isinstance(module, own.Norm):
         pattern, sizes = module.spec.pattern, module.sizes
     else:
@@ -92,7 +92,7 @@ def _numbers(norm: Normalizer, x: Tensor, mask: Tensor) -> Tensor:
 
 def _batched(norm: Normalizer, shape: tuple[int, ...]) -> bool:
     """Instance norm takes a single sample without the batch's axis, too."""
-    digits = [char for char in type(norm.module).__name__ if char.isdigit()]
+    digits = [char for char in type(norm.layer).__name__ if char.isdigit()]
     return not digits or len(shape) == int(digits[0]) + 2
 
 

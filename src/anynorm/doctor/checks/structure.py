@@ -73,7 +73,7 @@ class _Pair:
     def __init__(self, record: Record, calls: tuple[int, int]) -> None:
         self.record, self.calls = record, calls
         one, other = (record.calls[number] for number in calls)
-        ε = epsilon(record.norm.module)
+        ε = epsilon(record.norm.layer)
         variances = [call.values.variance + ε for call in (one, other)]
         difference = one.values.mean - other.values.mean
         # As in the tests of running statistics: differences are relative to both σ, and the noise
