@@ -17,6 +17,7 @@ from anynorm.surgery import Receipt, convert, fold, freeze, recalibrate
 from anynorm.surgery.batches import call, tensors_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.normalizers import normalizers
+from anynorm.surgery.recognized import find_on
 
 pytest.importorskip("transformers")
 
