@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anynorm.doctor.deviation import LEVEL, Deviation, off
-from anynorm.doctor.geometry import double
+from anynorm.doctor.geometry import double, epsilon
 from anynorm.doctor.record import Record
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "VARIANCE",
     "Drift",
     "drifts",
-    "epsilon",
     "measurable",
     "relative",
     "tested",
@@ -130,11 +129,6 @@ class _Measured:
 def relative(influence: Tensor, scale: Tensor) -> Tensor:
     """`influence` divided by the `scale` of each channel; 0 where the scale is 0."""
     return torch.where(scale > 0, influence / scale, 0.0)
-
-
-def epsilon(module: nn.Module) -> float:
-    """The ε of a layer. Some frozen layers do not expose it; it is then torch's default."""
-    return float(getattr(module, "eps", 1e-5))
 
 
 def _behind(record: Record) -> float:

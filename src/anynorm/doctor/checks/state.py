@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from anynorm.doctor.case import Case, Found, Numbers, Outcome
-from anynorm.doctor.drift import epsilon
-from anynorm.doctor.geometry import double
+from anynorm.doctor.geometry import double, epsilon
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["exploded", "momentum", "moving", "non_finite"]
