@@ -67,7 +67,7 @@ def center(
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
         >>> result = center(model, torch.randn(5, 3))
         >>> result.model[1]
-        Norm('... [c]', 4, scale='rms', center=False, eps=1e-05)
+        Norm('... [c]', 4, scale='rms', center=False, eps=1e-05, bias=True)
 
     Reference:
         Ashkboos et al. 2024, arXiv:2401.15024 (SliceGPT); Jiang et al. 2023, arXiv:2305.14858.
