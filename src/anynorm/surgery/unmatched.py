@@ -76,6 +76,8 @@ def not_understood(model: nn.Module, found: Normalizers | None = None) -> Iterat
     """
     found = found or Normalizers()
     yield from found.unmatched.items()
+    for name in found.functional:
+        yield name, "it is called as a function and not as a layer, so it is left as it is"
     known = {id(norm.module) for norm in (*normalizers(model), *found.norms)}
     scripted = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     leaves = ((name, module) for name, module in scripted if not list(module.children()))
