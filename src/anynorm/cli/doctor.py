@@ -124,7 +124,11 @@ def _diagnosis(
     from anynorm.doctor import doctor
 
     model, plan = subject.model, named["pruned_by"]
-    again = {"finite": False, "unpacked": named["unpacked"]}
+    again = {
+        "finite": False,
+        "unpacked": named["unpacked"],
+        "manifest": not named["ignore_manifest"],
+    }
     return doctor(
         model,
         subject.batches,
