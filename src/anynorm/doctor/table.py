@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from anynorm.doctor.check import Check
-from anynorm.doctor.checks import channels, mode, sizes, state, statistics, structure, training
+from anynorm.doctor.checks import (
+    channels,
+    mode,
+    recorded,
+    sizes,
+    state,
+    statistics,
+    structure,
+    training,
+)
 from anynorm.errors import AnynormError
 
 __all__ = ["CHECKS", "chosen"]
@@ -335,6 +344,20 @@ CHECKS: tuple[Check, ...] = (
         "PyTorch documentation: torch.nn.Module.eval",
         mode.handed_over,
         needs=(),
+    ),
+    Check(
+        26,
+        "not as recorded",
+        "the settings of the normalizers against the manifest of the weights",
+        "any difference",
+        "error",
+        "A state dict has no ε and does not say which normalizer its γ and β belong to, so weights "
+        "load into a model that computes something else.",
+        "manifest.layers[{layer}].spec  # build the layer with this specification",
+        "LibreYOLO#700",
+        recorded.otherwise,
+        needs=("manifest=",),
+        severities="error if eval mode computes something else; info if only training does",
     ),
 )
 

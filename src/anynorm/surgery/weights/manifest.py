@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from anynorm.surgery.weights.mismatch import Mismatch, mismatches
 from anynorm.surgery.weights.names import plain_names
 from anynorm.surgery.weights.settings import NormSettings, from_plain, to_plain
 
-__all__ = ["KEY", "Manifest", "manifest", "recorded"]
+__all__ = ["KEY", "Manifest", "described", "manifest", "recorded"]
 
 KEY = "anynorm.manifest"  # of a safetensors file's metadata
 _FORMAT = "anynorm-manifest-1"
@@ -202,6 +202,11 @@ def manifest(
     """
     check_model("manifest", model)
     found = normalizers(model) if example is None else find_on(model, example, forward).norms
+    return described(model, found)
+
+
+def described(model: nn.Module, found: Sequence[Normalizer]) -> Manifest:
+    """Return the manifest of a model whose normalizers were found already."""
     known = {norm.module for norm in found}
     settings = {name: _settings(norm) for norm in found for name in norm.place.names}
     unknown = [
