@@ -353,7 +353,7 @@ CHECKS: tuple[Check, ...] = (
         "error",
         "A state dict has no ε and does not say which normalizer its γ and β belong to, so weights "
         "load into a model that computes something else.",
-        "manifest.layers[{layer}].spec  # build the layer with this specification",
+        "manifest.restore(model)  # sets ε and momentum; manifest.layers says what others are",
         "LibreYOLO#700",
         recorded.otherwise,
         needs=("manifest=",),

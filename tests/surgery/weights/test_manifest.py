@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import anynorm
 from anynorm.errors import AnynormError
-from anynorm.spec import Dialect, Learned, Renorm, Scale, Spec
+from anynorm.spec import Learned, Renorm, Scale, Spec
 from anynorm.surgery import Manifest, NormSettings, manifest, save_state
 from anynorm.surgery.weights.manifest import KEY
 
@@ -78,93 +78,6 @@ def test_what_is_recorded() -> None:
     bare = manifest(nn.LayerNorm(8, elementwise_affine=False)).layers[""]
     assert bare.spec == Spec.of("... [c]", learned=Learned("none", bias=False))
     assert manifest(nn.RMSNorm(8)).layers[""].eps == "machine"
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "effect", "words"),
-    [
-        (nn.BatchNorm2d(8), nn.BatchNorm2d(8, eps=1e-3), "outputs", "ε is 1e-05 and was recorded"),
-        (nn.RMSNorm(8), nn.RMSNorm(8, eps=1e-6), "outputs", "ε is machine and was recorded as"),
-        (nn.GroupNorm(2, 8), nn.GroupNorm(4, 8), "outputs", "with g=2 and was recorded as"),
-        (nn.LayerNorm(8), nn.GroupNorm(1, 8), "outputs", "the pattern is '... [c]' and was"),
-        (
-            nn.BatchNorm2d(8, track_running_stats=False),
-            nn.InstanceNorm2d(8, affine=True),
-            "outputs",
-            "the pattern is '[n] c [...]' and was recorded as 'n c [...]'",
-        ),
-        (
-            anynorm.Norm("... [c]", 8, scale="rms", center=False),
-            anynorm.Norm(
-                Spec.of("... [c]", scale="rms", center=False, learned=Learned(offset=1.0)), 8
-            ),
-            "outputs",
-            "γ is w and was recorded as 1 + w",
-        ),
-        (
-            anynorm.Norm("... [c]", 8, center=False, scale="norm"),
-            anynorm.Norm(
-                Spec.of("... [c]", center=False, scale="norm", dialect=Dialect(eps="max")), 8
-            ),
-            "outputs",
-            "σ is √(s² + ε) and was recorded as max(s, ε)",
-        ),
-        (
-            anynorm.Norm("... [c]", 8, bias=False),
-            anynorm.Norm("... [c]", 8, center=False),
-            "outputs",
-            "μ is the mean and was recorded as 0",
-        ),
-        (
-            anynorm.Norm("... [c]", 8),
-            anynorm.Norm("... [c]", 8, scale="l1"),
-            "outputs",
-            "σ is std and was recorded as l1",
-        ),
-        (
-            nn.BatchNorm2d(8, momentum=0.9),
-            nn.BatchNorm2d(8),
-            "training",
-            "momentum is 0.9 (1 − m, the other convention) and was recorded as 0.1",
-        ),
-        (nn.BatchNorm2d(8), nn.BatchNorm2d(8, momentum=None), "training", "recorded as None"),
-        (nn.BatchNorm2d(8), nn.BatchNorm2d(8).eval(), "none", "the mode is train and was"),
-    ],
-)
-def test_what_differs(one: nn.Module, other: nn.Module, effect: str, words: str) -> None:
-    found = told(nn.Sequential(one), nn.Sequential(other))
-    assert list(found) == [effect]
-    assert len(found[effect]) == 1
-    assert words in found[effect][0]
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (nn.BatchNorm2d(8), anynorm.BatchNorm2d(8, activation="relu")),
-        (nn.BatchNorm2d(8), anynorm.SyncBatchNorm(8)),
-        (nn.BatchNorm2d(8), anynorm.Norm("[n] c [h w]", 8)),
-        (nn.BatchNorm2d(8), nn.BatchNorm2d(8, eps=float(torch.tensor(1e-5)))),
-        (nn.GroupNorm(4, 8), anynorm.create("group", 8, groups=4)),
-        (nn.GroupNorm(4, 8), anynorm.Norm("n (g [c]) [...]", 8, c=2)),
-        (nn.LayerNorm(8), anynorm.LayerNorm(8)),
-        (nn.LayerNorm(8, elementwise_affine=False), anynorm.Norm("... [c]", 8, affine=False)),
-        (nn.LazyBatchNorm2d(), nn.BatchNorm2d(8)),
-    ],
-)
-def test_other_classes_that_compute_the_same(one: nn.Module, other: nn.Module) -> None:
-    assert told(one, other) == told(other, one) == {}
-
-
-def test_layers_that_evaluate_alike_differ_only_in_training() -> None:
-    batch, instance = nn.BatchNorm1d(8), nn.InstanceNorm1d(8, affine=True, track_running_stats=True)
-    others = [instance, anynorm.create("ghost", 8), anynorm.FrozenBatchNorm(8, trainable=True)]
-    x = torch.randn(4, 8, 5)
-    for other in others:
-        assert list(told(batch, other)) in (["training"], ["training", "none"])
-        other.load_state_dict(batch.state_dict(), strict=False)
-        assert torch.allclose(other.eval()(x), batch.eval()(x))
-        batch.train()
 
 
 def test_classes_that_say_nothing_are_compared_with_an_example() -> None:
@@ -240,6 +153,18 @@ def test_frozen_layers_of_others_and_the_epsilon_that_they_hide() -> None:
     assert list(told(FrozenBatchNorm2d(1e-5), anynorm.FrozenBatchNorm(8, 1e-3))) == ["outputs"]
     with torch.device("meta"):
         assert manifest(FrozenBatchNorm2d(1e-5)).layers[""].eps is None
+
+
+def test_settings_are_restored_where_they_are_attributes() -> None:
+    trained = nn.Sequential(nn.BatchNorm1d(8, 1e-3, 0.2), nn.RMSNorm(8), nn.GroupNorm(2, 8))
+    model = nn.Sequential(nn.BatchNorm1d(8, 1e-5, 0.8), nn.RMSNorm(8, 1e-3), nn.GroupNorm(4, 8))
+    model[0].track_running_stats = False
+    [left] = manifest(trained).restore(nn.DataParallel(model))
+    assert (left.layer, left.what) == ("2", "the pattern")
+    assert (model[0].eps, model[0].momentum, model[0].track_running_stats) == (1e-3, 0.2, True)
+    assert model[1].eps is None
+    gone = nn.Sequential(nn.Identity(), rms(), nn.GroupNorm(2, 8))
+    assert [one.layer for one in manifest(trained).restore(gone)] == ["0"]
 
 
 GOOD = manifest(nn.GroupNorm(2, 8)).to_dict()
@@ -344,3 +269,15 @@ def test_weights_of_others_carry_none(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").write_text("text")
     with pytest.raises(AnynormError, match="cannot be read"):
         Manifest.read(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("given", ["net.json", {}, True])
+def test_other_things_than_manifests(given: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    with pytest.raises(AnynormError, match=r"give that of a model.*Manifest.read\(path\)"):
+        save_state(nn.LayerNorm(8), file, manifest=given)
+    assert not file.exists()
+    with pytest.raises(AnynormError, match="give that of a model"):
+        manifest(nn.LayerNorm(8)).differences(given)
+    with pytest.raises(AnynormError, match="give that of a model"):
+        anynorm.doctor(nn.LayerNorm(8), manifest=given, checks=[26])

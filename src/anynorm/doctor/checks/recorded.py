@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.errors import listed
 from anynorm.surgery.weights import Mismatch
@@ -12,7 +10,6 @@ from anynorm.surgery.weights.manifest import described
 __all__ = ["otherwise"]
 
 _SEVERITIES = {"outputs": "error", "training": "info"}
-_ATTRIBUTES = {"ε": "eps", "momentum": "momentum"}  # what can be set on a layer that is there
 
 
 def otherwise(case: Case) -> Outcome:
@@ -29,12 +26,4 @@ def otherwise(case: Case) -> Outcome:
         numbers: Numbers = {"here": here, "recorded": recorded, "layers": len(names)}
         words = "" if len(names) == 1 else f", in {len(names)} layers: {listed(names)}"
         message = f"{what} is {here} and was recorded as {recorded}{words}"
-        yield Found(names[0], message, numbers, 1.0, _SEVERITIES[effect], _fix(found))
-
-
-def _fix(found: Sequence[Mismatch]) -> str:
-    """Set what can be set, for all findings at once; "" if that is nothing."""
-    values = {_ATTRIBUTES[one.what]: "" for one in found if one.what in _ATTRIBUTES}
-    settings = ", ".join(f"{name}=was.{name}" for name in values)
-    layers = "for name, was in manifest.layers.items()"
-    return f"{layers}: vars(model.get_submodule(name)).update({settings})" if settings else ""
+        yield Found(names[0], message, numbers, 1.0, _SEVERITIES[effect])

@@ -24,6 +24,7 @@ __all__ = ["load_into", "shapes"]
 
 _State = Mapping[str, Tensor]
 _MOST = 4  # tensors that a message describes
+_RESTORE = " (anynorm.surgery.Manifest.read(path).restore(model) sets ε and momentum)"
 
 
 def load_into(
@@ -86,7 +87,8 @@ def load_into(
         _check_finite(values, path)
     about = _recorded(path) if manifest is True else manifest
     if about:
-        _check_settings(manifest_of(model, example, forward=forward), about, path)
+        here = manifest_of(model, example, forward=forward)
+        _check_settings(here.differences(about), path)
     model.load_state_dict(values, strict=False)
 
 
@@ -99,30 +101,22 @@ def _recorded(path: str | os.PathLike[str]) -> Manifest | None:
         return None
 
 
-def _check_settings(here: Manifest, about: Manifest, path: str | os.PathLike[str]) -> None:
-    found = here.differences(about)
+def _check_settings(found: Sequence[Mismatch], path: str | os.PathLike[str]) -> None:
+    """Raise `AnynormError` for settings that change outputs; warn of those that change training."""
     if wrong := [one for one in found if one.effect == "outputs"]:
         raise AnynormError(
             f"the weights {os.fspath(path)!r} fit, but their normalizers computed something else "
             f"when they were written: {'; '.join(grouped(wrong))}. Build the model with these "
-            f"settings{_example(wrong)}, or load the weights all the same with manifest=False "
+            f"settings{_RESTORE}, or load the weights all the same with manifest=False "
             "(--ignore-manifest)."
         )
     if trained := [one for one in found if one.effect == "training"]:
         warnings.warn(
             f"the weights {os.fspath(path)!r}: in training, normalizers differ from when they were "
-            f"written: {'; '.join(grouped(trained))}. Set this if you train on, or say nothing "
-            "with manifest=False (--ignore-manifest).",
+            f"written: {'; '.join(grouped(trained))}. Set this if you train on{_RESTORE}, or say "
+            "nothing with manifest=False (--ignore-manifest).",
             stacklevel=3,
         )
-
-
-def _example(found: Sequence[Mismatch]) -> str:
-    """How ε is set, if it differs."""
-    off = next((one for one in found if one.what == "ε" and one.recorded != "machine"), None)
-    if off is None:
-        return ""
-    return f" (model.get_submodule({off.layer!r}).eps = {off.recorded})"
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -29,11 +29,17 @@ from anynorm.surgery.weights.mismatch import Mismatch, mismatches
 from anynorm.surgery.weights.names import plain_names
 from anynorm.surgery.weights.settings import NormSettings, from_plain, to_plain
 
-__all__ = ["KEY", "Manifest", "described", "manifest", "recorded"]
+__all__ = ["KEY", "Manifest", "check_manifest", "described", "manifest", "recorded"]
 
 KEY = "anynorm.manifest"  # of a safetensors file's metadata
 _FORMAT = "anynorm-manifest-1"
 _MOST = 16 << 20  # bytes
+# The attribute of a layer, and the setting that it is, by the words for it.
+_ATTRIBUTES = {
+    "ε": ("eps", "eps"),
+    "momentum": ("momentum", "momentum"),
+    "track_running_stats": ("track_running_stats", "tracks"),
+}
 # What a value of another type raises, and text that is nested deeper than it can be read.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
@@ -68,11 +74,34 @@ class Manifest:
 
         Returns:
             What differs; as text, each is a sentence.
+
+        Raises:
+            AnynormError: `recorded` is no manifest.
         """
+        check_manifest(recorded)
         unknown = {*self.unknown, *recorded.unknown}
         names = [name for name in {**recorded.layers, **self.layers} if name not in unknown]
         found = ((name, self.layers.get(name), recorded.layers.get(name)) for name in names)
         return tuple(one for settings in found for one in mismatches(*settings))
+
+    def restore(self, model: nn.Module) -> tuple[Mismatch, ...]:
+        """Set ε, momentum and `track_running_stats` of a model's normalizers as recorded here.
+
+        They are set where they are attributes of these names.
+
+        Args:
+            model: the model, which is changed itself.
+
+        Returns:
+            What still differs.
+        """
+        modules = _by_plain_name(model)
+        for one in manifest(model).differences(self):
+            attribute, setting = _ATTRIBUTES.get(one.what, ("", ""))
+            if attribute and hasattr(modules[one.layer], attribute):
+                value = getattr(self.layers[one.layer], setting)
+                setattr(modules[one.layer], attribute, None if value == "machine" else value)
+        return manifest(model).differences(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as they are written to a file."""
@@ -131,6 +160,18 @@ class Manifest:
                 "line write one; for other files use anynorm.manifest(model).write(path)."
             )
         return found
+
+
+def check_manifest(given: object) -> None:
+    """Raise `AnynormError` if `given` is no manifest; the message says how to get one.
+
+    >>> check_manifest(Manifest())
+    """
+    if not isinstance(given, Manifest):
+        raise AnynormError(
+            f"manifest is of type {type(given).__name__}; give that of a model, "
+            "anynorm.manifest(model), or of a file, anynorm.surgery.Manifest.read(path)."
+        )
 
 
 def recorded(path: str | os.PathLike[str]) -> Manifest | None:
@@ -230,6 +271,13 @@ def _plain(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
     tensors = (name for name, _ in (*model.named_parameters(), *model.named_buffers()))
     plain = plain_names([*tensors, *keys.values()])
     return {name: plain[key].rpartition(".")[0] for name, key in keys.items()}
+
+
+def _by_plain_name(model: nn.Module) -> dict[str, nn.Module]:
+    """The normalizers of known classes and their subclasses, by the names of a manifest."""
+    found = {name: norm.module for norm in normalizers(model) for name in norm.place.names}
+    plain = _plain(model, found)
+    return {plain[name]: module for name, module in found.items()}
 
 
 def _settings(norm: Normalizer) -> NormSettings:

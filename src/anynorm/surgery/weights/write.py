@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError, listed
 from anynorm.report.files import check_target, whole
 from anynorm.surgery.model import check_model
-from anynorm.surgery.weights.manifest import KEY, Manifest
+from anynorm.surgery.weights.manifest import KEY, Manifest, check_manifest
 from anynorm.surgery.weights.manifest import manifest as manifest_of
 from anynorm.surgery.weights.ties import first_names
 
@@ -35,8 +35,8 @@ def save_state(
             :func:`anynorm.manifest` finds without an example.
 
     Raises:
-        AnynormError: The name has another ending, some state is no tensor, or the file cannot be
-            written.
+        AnynormError: The name has another ending, some state is no tensor, `manifest` is no
+            manifest, or the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -56,6 +56,7 @@ def save_state(
     first = first_names(state)
     tied = {name: one for name, one in first.items() if name != one}
     about = manifest_of(model) if manifest is None else manifest
+    check_manifest(about)
     try:
         stored = _apart({name: state[name] for name in state if name not in tied})
         with whole(path) as beside:
