@@ -80,7 +80,9 @@ def test_what_matters_only_in_training_is_a_warning(file: Path) -> None:
         load_into(net(momentum=0.9), file)
     load_into(net(momentum=0.9), file, manifest=False)
     save_state(anynorm.freeze(net()).model, file)
-    with pytest.warns(UserWarning, match="in eval mode is running and was recorded as constant"):
+    with pytest.warns(
+        UserWarning, match="kind of statistics is running and was recorded as constant"
+    ):
         load_into(net(), file)
 
 

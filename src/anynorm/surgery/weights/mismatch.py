@@ -110,7 +110,7 @@ def _state(here: NormSettings, recorded: NormSettings) -> Iterator[_Row]:
         yield "ε", _numbers(here.eps, recorded.eps), "outputs"
     kinds = (here.statistics, recorded.statistics)
     effect: Effect = "outputs" if "input" in kinds else "training"
-    yield "the source of statistics in eval mode", kinds, effect
+    yield "the kind of statistics", kinds, effect
     if kinds == ("running", "running"):
         yield "momentum", _momenta(here.momentum, recorded.momentum), "training"
         yield "track_running_stats", (str(here.tracks), str(recorded.tracks)), "training"
