@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from anynorm.doctor import CHECKS
 from benchmarks import RESULTS
 from benchmarks.page import line
 from benchmarks.result_files import about, read, write
-from benchmarks.zoo import digits_batches, find
+from benchmarks.zoo import build, digits_batches, find
 from benchmarks.zoo_digits import BATCH, one_thread
 from benchmarks.zoo_digits import accuracy as accuracy_of
 from benchmarks.zoo_trained import held_out, trained
@@ -46,7 +47,7 @@ OTHERS = (
 )
 MODELS = (*BATCH_NORMALIZED, *OTHERS)
 # Checks of models without batch norm: 22 is of the other normalizers.
-EVERYWHERE = (9, 18, 19, 21, 24)
+EVERYWHERE = (9, 18, 19, 21, 24, 32)
 OTHER_NORMALIZERS = 22
 RANKS = 14
 MEASURED_ELSEWHERE = range(26, 32)  # on decoders: `benchmarks.decoders`
@@ -57,7 +58,12 @@ Row = dict[str, Any]
 def examine(name: str, model: nn.Module) -> Row:
     """What the doctor says of a trained model: for each check its worst severity, and its words."""
     started = time.perf_counter()
-    found = [_on_training(name, model), _on_held_out(model), _converted(model)]
+    found = [
+        _on_training(name, model),
+        _on_held_out(model),
+        _converted(model),
+        reloaded(name, model),
+    ]
     findings = [finding for diagnosis in found for finding in diagnosis.findings]
     findings.sort(key=lambda finding: ("error", "warning", "info").index(finding.severity))
     ran = {check.number for diagnosis in found for check in diagnosis.checks}
@@ -86,7 +92,7 @@ def _on_training(name: str, model: nn.Module) -> anynorm.Diagnosis:
         averaged=copy.deepcopy(model),
         accumulation=ACCUMULATED,
         steps=max(steps // ACCUMULATED, 1),
-        checks=[check.number for check in CHECKS if check.number not in (3, 24)],
+        checks=[check.number for check in CHECKS if check.number not in (3, 24, 32)],
     )
 
 
@@ -103,6 +109,16 @@ def _converted(model: nn.Module) -> anynorm.Diagnosis:
     """The same model with our layers in place of torch's, which compute the same."""
     ours = anynorm.surgery.convert(model, "anynorm").model
     return anynorm.doctor(ours, digits_batches(BATCH)[:1], source=model, checks=[24])
+
+
+def reloaded(name: str, model: nn.Module) -> anynorm.Diagnosis:
+    """The model as it is built for weights that were saved, beside the manifest in their file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.safetensors")
+        anynorm.surgery.save_state(model, file)
+        manifest = anynorm.surgery.Manifest.read(file)
+    batches = digits_batches(BATCH)[:1]
+    return anynorm.doctor(build(name), batches, manifest=manifest, checks=[32])
 
 
 def _recalibrated(model: nn.Module) -> float:

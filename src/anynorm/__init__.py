@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from anynorm.surgery.recalibrate import recalibrate
     from anynorm.surgery.recognize import recognize
     from anynorm.surgery.slim import slim
+    from anynorm.surgery.weights.manifest import manifest
 
 __version__ = "0.1.0"
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "freeze",
     "functional",
     "info",
+    "manifest",
     "nn",
     "normalized",
     "parameter_groups",
@@ -121,6 +123,7 @@ _VERBS = (
     "convert",
     "fold",
     "freeze",
+    "manifest",
     "parameter_groups",
     "prune",
     "recalibrate",

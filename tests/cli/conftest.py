@@ -16,6 +16,26 @@ from torch import nn
 def net():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
 
+def loose():
+    model = net()
+    model[1].eps = 1e-3
+    return model
+
+class Foreign(nn.Module):
+    def forward(self, x):
+        return x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+def foreign():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), Foreign())
+
+def batch_alone():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+
+ENDS = iter([torch.randn(4, 1, 6, 6) for _ in range(2)])
+
+def once():
+    return ENDS
+
 def bare():
     return nn.Sequential(nn.Linear(3, 2))
 

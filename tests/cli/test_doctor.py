@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from anynorm import cli
 from anynorm.cli.sources import model_from
 from anynorm.doctor import doctor
 from anynorm.surgery.receipt import Note, Receipt, Result
-from anynorm.surgery.weights import load_into
+from anynorm.surgery.weights import load_into, manifest, save_state
+from anynorm.surgery.weights.manifest import KEY
 
 
 class FakeDiagnosis:
@@ -167,3 +169,30 @@ def test_a_diagnosis_and_its_repair(here: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(f"{words} --weights nan.pt --fix --out a.safetensors".split()) == 1
     assert "statistics of 2 batches" in capsys.readouterr().out
     assert cli.main(f"{words} --weights a.safetensors".split()) == 0
+
+
+def test_other_normalizers_than_recorded_are_a_finding(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = model_from("nets:loose")
+    save_state(trained, "a.safetensors")
+    status, given = call(monkeypatch, "--weights a.safetensors")
+    assert status == 0
+    assert given["manifest"] == manifest(trained)
+    assert torch.equal(given["model"][0].weight, trained[0].weight)
+    assert call(monkeypatch, "--weights a.safetensors --ignore-manifest")[1]["manifest"] is None
+    torch.save(trained.state_dict(), "a.pt")
+    assert call(monkeypatch, "--weights a.pt")[1]["manifest"] is None
+    assert capsys.readouterr().err == ""
+    save_file(trained.state_dict(), "b.safetensors", metadata={KEY: "broken"})
+    assert call(monkeypatch, "--weights b.safetensors")[1]["manifest"] is None
+    assert "the manifest in 'b.safetensors': JSONDecodeError" in capsys.readouterr().err
+
+
+def test_the_check_of_the_manifest_needs_only_the_weights(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_state(model_from("nets:loose"), "a.safetensors")
+    words = "doctor --model nets:net --weights a.safetensors --checks 32"
+    assert cli.main(words.split()) == 1
+    assert "was recorded as 0.001" in " ".join(capsys.readouterr().out.split())

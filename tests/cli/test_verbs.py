@@ -19,7 +19,7 @@ from anynorm.surgery.fold import fold
 from anynorm.surgery.freeze import freeze
 from anynorm.surgery.recalibrate import recalibrate
 from anynorm.surgery.receipt import Note, Receipt, Result
-from anynorm.surgery.weights import load_into, load_state, save_state
+from anynorm.surgery.weights import Manifest, load_into, load_state, save_state
 
 VERBS = {"convert": convert, "freeze": freeze, "recalibrate": recalibrate, "fold": fold}
 # Those of a command line without any option of its own.
@@ -120,6 +120,38 @@ def test_recalibrated_weights_fit_the_same_factory(
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
     load_into(model_from("nets:net"), "b.safetensors")
+
+
+def test_weights_of_other_normalizers_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_state(model_from("nets:loose"), "a.safetensors")
+    words = "freeze --model nets:net --weights a.safetensors"
+    assert run(words) == 2
+    assert "ε is 1e-05 and was recorded as 0.001 ('1')" in capsys.readouterr().err
+    assert run(f"{words} --ignore-manifest") == 0
+    assert run("freeze --model nets:loose --weights a.safetensors") == 0
+
+
+def test_what_a_conversion_computes_is_not_what_the_factory_makes(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names and shapes of its weights are those of the factory's model."""
+    words = "convert --model nets:batch_alone --to instance --out a.safetensors"
+    assert run(words) == 0
+    assert "They load into a model that was changed" in capsys.readouterr().out
+    assert run("freeze --model nets:batch_alone --weights a.safetensors") == 2
+    assert "recorded as 'n c [...]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["pairs", "once"])
+def test_the_data_show_what_other_norms_compute(data: str, here: Path) -> None:
+    """Data that end are no reason to lose the weights."""
+    words = f"recalibrate --model nets:foreign --data nets:{data} --passes 1 --out a.safetensors"
+    assert run(words) == 0
+    about = Manifest.read("a.safetensors")
+    assert list(about.layers) == (["1", "2"] if data == "pairs" else ["1"])
+    assert about.unknown == (() if data == "pairs" else ("2",))
 
 
 def test_the_same_command_gives_the_same_weights(here: Path) -> None:

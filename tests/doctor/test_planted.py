@@ -87,6 +87,10 @@ def hasty(model):
     model.bn1.momentum = 0.9
 
 
+def loose(model):
+    model.bn1.eps = model.bn2.eps = 1e-3
+
+
 def frozen(model):
     model.train()
     model.bn2.requires_grad_(False)
@@ -187,6 +191,14 @@ def on(model, **options):
     return Case(model, batches(), options)
 
 
+def split(groups):
+    return convolutional(bn1=nn.GroupNorm(groups, 8))
+
+
+def recorded(model, trained=HEALTHY):
+    return Case(model, None, {"manifest": anynorm.manifest(trained)})
+
+
 # The check, the fault, its layer and severity, and the same without the fault.
 PLANTED = [
     (1, on(edited(shifted)), "bn2", "error", on(HEALTHY)),
@@ -280,6 +292,9 @@ PLANTED = [
         "warning",
         Case(Stack(make=nn.LayerNorm), tokens(0.1)),
     ),
+    (32, recorded(edited(loose)), "bn1", "error", recorded(HEALTHY)),
+    (32, recorded(edited(hasty)), "bn1", "info", recorded(HEALTHY)),
+    (32, recorded(split(2), split(4)), "bn1", "error", recorded(split(4), split(4))),
 ]
 
 

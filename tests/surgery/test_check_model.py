@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "convert": lambda model: anynorm.convert(model, "torch"),
     "fold": lambda model: anynorm.fold(model, ROWS),
     "freeze": anynorm.freeze,
+    "manifest": anynorm.manifest,
     "prune": lambda model: anynorm.prune(model, ROWS, ratio=0.5),
     "recalibrate": lambda model: anynorm.recalibrate(model, [ROWS]),
     "slim": lambda model: anynorm.slim(model, torch.optim.SGD([torch.zeros(1)], lr=0.1)),

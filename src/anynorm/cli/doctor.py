@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.edit import OURS, add_files, check_files, finish
@@ -11,9 +12,11 @@ from anynorm.cli.subject import NAMES, Subject, add_options, opened
 from anynorm.cli.written import say_written
 from anynorm.errors import AnynormError
 from anynorm.report.files import check_target, write_json
+from anynorm.report.text import visible
 
 if TYPE_CHECKING:
     from anynorm.doctor import Diagnosis
+    from anynorm.surgery import Manifest
 
 __all__ = ["add"]
 
@@ -91,8 +94,8 @@ def _doctor(
         if path is not None:
             check_target(path, kind)
     named = {name: options.pop(name) for name in NAMES}
-    # Weights that are not finite are a finding, not an error.
-    with opened(**{**named, "allow_non_finite": True}) as subject:
+    # Weights that are not finite, or of other normalizers, are a finding, not an error.
+    with opened(**{**named, "allow_non_finite": True, "ignore_manifest": True}) as subject:
         diagnosis = _diagnosis(subject, named, **options)
         diagnosis.table()
         if html is not None:
@@ -124,12 +127,17 @@ def _diagnosis(
     from anynorm.doctor import doctor
 
     model, plan = subject.model, named["pruned_by"]
-    again = {"finite": False, "unpacked": named["unpacked"]}
+    again = {
+        "finite": False,
+        "unpacked": named["unpacked"],
+        "manifest": not named["ignore_manifest"],
+    }
     return doctor(
         model,
         subject.batches,
         target=None if target is None else batches_from(target),
         loss=function_from(loss, "loss"),
+        manifest=None if named["ignore_manifest"] else _manifest(named["weights"]),
         optimizer=None if optimizer is None else lookup.called(optimizer, "optimizer", model),
         averaged=None
         if averaged is None
@@ -139,3 +147,14 @@ def _diagnosis(
         origin=" ".join(filter(None, (named["weights"], named["weights_key"]))),
         **options,
     )
+
+
+def _manifest(weights: str | None) -> Manifest | None:
+    """The manifest in the file of the weights; why it cannot be read is said."""
+    from anynorm.surgery.weights.manifest import recorded
+
+    try:
+        return None if weights is None else recorded(weights)
+    except AnynormError as error:
+        print(f"anynorm: {visible(str(error))}", file=sys.stderr)
+        return None

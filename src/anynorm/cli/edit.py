@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from anynorm.cli.status import DONE, NOT_ALL
 from anynorm.cli.subject import NAMES, Subject, add_options, opened
 from anynorm.cli.written import say_written
+from anynorm.errors import AnynormError
 from anynorm.report.files import check_target
 
 if TYPE_CHECKING:
-    from anynorm.surgery import Result
+    from torch import nn
+
+    from anynorm.surgery import Manifest, Result
 
 __all__ = ["OURS", "SWITCH", "add_edit", "add_files", "check_files", "finish"]
 
@@ -82,7 +85,7 @@ def check_files(out: str | None, receipt: str | None) -> None:
 
 def finish(subject: Subject, result: Result, out: str | None, receipt: str | None) -> int:
     """Print and write the receipt, and write the weights unless the edit was rolled back."""
-    from anynorm.surgery.weights import save_state, shapes
+    from anynorm.surgery.weights import save_state
 
     print(result.receipt)
     if receipt is not None:
@@ -92,6 +95,25 @@ def finish(subject: Subject, result: Result, out: str | None, receipt: str | Non
         print("anynorm: the change was undone, so no weights were written.", file=sys.stderr)
         return NOT_ALL
     if out is not None:
-        save_state(result.model, out)
-        print(f"weights: {out}{'' if shapes(result.model) == subject.shapes else _CHANGED}")
+        about = _manifest(result.model, subject)
+        save_state(result.model, out, manifest=about)
+        print(f"weights: {out}{'' if _fits(result.model, about, subject) else _CHANGED}")
     return DONE
+
+
+def _manifest(model: nn.Module, subject: Subject) -> Manifest:
+    """The manifest of a changed model; data that cannot be read again do not cost its weights."""
+    from anynorm.surgery.weights import manifest
+
+    try:
+        return manifest(model, subject.example, forward=subject.forward)
+    except AnynormError:
+        return manifest(model)
+
+
+def _fits(model: nn.Module, about: Manifest, subject: Subject) -> bool:
+    """Whether weights of the changed model load into the model as it was made."""
+    from anynorm.surgery.weights import shapes
+
+    others = subject.manifest.differences(about)
+    return shapes(model) == subject.shapes and all(one.effect != "outputs" for one in others)

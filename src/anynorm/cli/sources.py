@@ -29,13 +29,15 @@ def model_from(
     unpacked: int | None = None,
     plan: str | None = None,
     finite: bool = True,
+    manifest: bool = True,
 ) -> nn.Module:
     """Return the model of ``package.module:factory``, with the weights from a file.
 
     `key` names the entry of the weights in a checkpoint; `unpacked` is the most bytes to which a
     compressed one may unpack.  If the weights were pruned by a `plan`, the model is cut by it
     first. Raises `AnynormError` for a factory that needs arguments, raises an error or returns
-    something else, and for weights that cannot be read, do not fit, or are not `finite`.
+    something else, and for weights that cannot be read, do not fit, are not `finite`, or belong to
+    normalizers that compute something else by the file's `manifest`.
 
     >>> model_from("torch.nn:Identity")
     Identity()
@@ -54,10 +56,10 @@ def model_from(
     if weights is not None:
         from anynorm.surgery.weights import load_into
 
-        # Always print warnings about other entries of a checkpoint, whatever Python's filters are.
+        # Always print warnings, such as those about other entries, whatever Python's filters are.
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            load_into(model, weights, finite=finite, key=key, unpacked=unpacked)
+            load_into(model, weights, finite=finite, key=key, unpacked=unpacked, manifest=manifest)
         for one in said:
             print(f"anynorm: {visible(str(one.message))}", file=sys.stderr)
     return model

@@ -34,6 +34,7 @@ from anynorm.surgery.model import check_model
 from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.snapshot import preserved
 from anynorm.surgery.unmatched import contents
+from anynorm.surgery.weights import Manifest
 
 __all__ = ["doctor"]
 
@@ -50,6 +51,7 @@ def doctor(
     forward: Forward | None = None,
     averaged: nn.Module | None = None,
     source: nn.Module | None = None,
+    manifest: Manifest | None = None,
     accumulation: int = 1,
     steps: int | None = None,
     loader: DataLoader[Any] | None = None,
@@ -76,6 +78,7 @@ def doctor(
         forward: a function of the model and a batch, if the model is called in another way.
         averaged: the model with averaged weights.
         source: the model that this one was converted from.
+        manifest: what was recorded when the weights were written (:func:`anynorm.manifest`).
         accumulation: the number of batches per step of the optimizer.
         steps: how many steps were trained.
         loader: the DataLoader, which says how large the last batch is, if `batches` is not one.
@@ -119,6 +122,7 @@ def doctor(
             seen,
             target=None if target is None else records_on(model, target, batch_axis=axis, **how),
             source=source,
+            manifest=manifest,
             optimizer=optimizer,
             loader=_cut(loader if loader is not None else batches),
             accumulation=accumulation,

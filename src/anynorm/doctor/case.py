@@ -21,6 +21,7 @@ from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.recognized import Normalizers
+from anynorm.surgery.weights import Manifest
 
 __all__ = ["CannotRunError", "Case", "Found", "Loader", "Numbers", "Outcome"]
 
@@ -61,6 +62,7 @@ class Case:
     survey: Survey | None = None
     target: list[Record] | None = None
     source: nn.Module | None = None
+    manifest: Manifest | None = None
     optimizer: Optimizer | None = None
     loader: Loader | None = None
     forward: Forward | None = None

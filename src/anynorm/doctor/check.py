@@ -17,6 +17,7 @@ _GIVEN: dict[str, Callable[[Case], bool]] = {
     "averaged=": lambda case: case.survey is not None and case.survey.averaged is not None,
     "target=": lambda case: case.target is not None,
     "source=": lambda case: case.source is not None,
+    "manifest=": lambda case: case.manifest is not None,
     "optimizer=": lambda case: case.optimizer is not None,
     "accumulation= above 1": lambda case: case.accumulation > 1,
 }

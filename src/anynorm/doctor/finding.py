@@ -90,7 +90,10 @@ class Skipped:
 
 
 # Arguments for situations that most models are not in.
-_OTHERS = ("averaged=", "target=", "source=", "optimizer=", "accumulation=", "process group")
+_OTHERS = (
+    *("averaged=", "target=", "source=", "manifest=", "optimizer=", "accumulation="),
+    "process group",
+)
 
 
 def _plain(value: float | int | str) -> float | int | str:

@@ -10,6 +10,7 @@ from anynorm.doctor.checks import (
     magnitudes,
     mode,
     precision,
+    recorded,
     sizes,
     state,
     statistics,
@@ -422,6 +423,20 @@ CHECKS: tuple[Check, ...] = (
         "model.get_submodule({layer}).eps = 1e-6  # if it was trained with it; or scale the input",
         "Zhang & Sennrich 2019, arXiv:1910.07467",
         magnitudes.by_epsilon,
+    ),
+    Check(
+        32,
+        "not as recorded",
+        "the settings of the normalizers against the manifest of the weights",
+        "any difference",
+        "error",
+        "A state dict has no ε and does not say which normalizer its γ and β belong to, so weights "
+        "load into a model that computes something else.",
+        "manifest.restore(model)  # sets ε and momentum; manifest.layers says what others are",
+        "LibreYOLO#700",
+        recorded.otherwise,
+        needs=("manifest=",),
+        severities="error if eval mode computes something else; info if only training does",
     ),
 )
 

@@ -14,12 +14,23 @@ from anynorm.surgery.recognize import Recognition, recognize
 from anynorm.surgery.replace import replace_norms
 from anynorm.surgery.slim import Slim, slim
 from anynorm.surgery.walk import Place, put, walk
-from anynorm.surgery.weights import load_into, load_state, save_state
+from anynorm.surgery.weights import (
+    Manifest,
+    Mismatch,
+    NormSettings,
+    load_into,
+    load_state,
+    manifest,
+    save_state,
+)
 
 __all__ = [
     "NORMALIZERS",
     "Difference",
     "Gammas",
+    "Manifest",
+    "Mismatch",
+    "NormSettings",
     "Note",
     "Place",
     "Plan",
@@ -34,6 +45,7 @@ __all__ = [
     "freeze",
     "load_into",
     "load_state",
+    "manifest",
     "parameter_groups",
     "prune",
     "put",

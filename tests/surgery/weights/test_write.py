@@ -11,7 +11,8 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
-from anynorm.surgery.weights import load_state, save_state
+from anynorm.surgery.weights import load_state, manifest, save_state
+from anynorm.surgery.weights.manifest import KEY
 
 
 class Views(nn.Module):
@@ -39,16 +40,22 @@ def test_weights_that_share_memory(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert "same" not in file.keys()  # noqa: SIM118
-        assert file.metadata() == {"format": "pt", "same": "a"}
+        assert file.metadata() == {"format": "pt", "same": "a", KEY: manifest(model).text()}
 
 
 def test_the_library_itself_reads_them(tmp_path: Path) -> None:
-    one, other = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(2))
+    one, other = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.LayerNorm(3)) for _ in "ab")
     for both in (one, other):
         both[1].weight = both[0].weight
     save_state(one, tmp_path / "a.safetensors")
-    load_model(other, tmp_path / "a.safetensors")
+    assert load_model(other, tmp_path / "a.safetensors") == (set(), [])
     assert torch.equal(one[1].weight, other[1].weight)
+
+
+def test_the_manifest_is_no_name_of_a_weight(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    save_state(model, tmp_path / "a.safetensors")
+    assert load_state(tmp_path / "a.safetensors").keys() == model.state_dict().keys()
 
 
 def test_folders_are_made_and_nothing_is_left_beside(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError, listed
+from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.model import check_model
+from anynorm.surgery.weights.manifest import Manifest, recorded
+from anynorm.surgery.weights.manifest import manifest as manifest_of
+from anynorm.surgery.weights.mismatch import Mismatch, grouped
 from anynorm.surgery.weights.names import plain_names, prefix_hint
 from anynorm.surgery.weights.read import load_state
 from anynorm.surgery.weights.ties import first_names
@@ -19,6 +24,7 @@ __all__ = ["load_into", "shapes"]
 
 _State = Mapping[str, Tensor]
 _MOST = 4  # tensors that a message describes
+_RESTORE = " (anynorm.surgery.Manifest.read(path).restore(model) sets ε and momentum)"
 
 
 def load_into(
@@ -28,21 +34,33 @@ def load_into(
     finite: bool = True,
     key: str | None = None,
     unpacked: int | None = None,
+    manifest: Manifest | bool = True,
+    example: Batch | None = None,
+    forward: Forward | None = None,
 ) -> None:
     """Load the weights in a file, as :func:`load_state` reads them, into a model.
 
     Every name must be there, with its shape and kind of number, and no other; only batch norm's
     count of batches may lack.  Of tied weights one name is enough.
 
+    The normalizers must compute what they did when the file was written, if it has a manifest
+    (see :func:`anynorm.manifest`).  A difference that only matters in training, such as another
+    momentum, is a warning.
+
     Args:
         model: the model, which is changed itself.
         path: the file.
         finite: whether NaN and infinite values are an error.
         key, unpacked: as for :func:`load_state`.
+        manifest: whether the model is compared with the manifest in the file; or the manifest to
+            compare with, for a file that has none.
+        example: an input, which shows what normalizers of other classes compute.
+        forward: how the model is called on it (see :mod:`anynorm.surgery.batches`).
 
     Raises:
-        AnynormError: Weights do not fit, or are not finite, with their names; or the file cannot be
-            read.  Then the model is as it was.
+        AnynormError: Weights do not fit, or are not finite, or normalizers compute something else
+            than the manifest says, with their names; or the file cannot be read.  Then the model
+            is as it was.
 
     Example:
         >>> import tempfile
@@ -67,7 +85,38 @@ def load_into(
         )
     if finite:
         _check_finite(values, path)
+    about = _recorded(path) if manifest is True else manifest
+    if about:
+        here = manifest_of(model, example, forward=forward)
+        _check_settings(here.differences(about), path)
     model.load_state_dict(values, strict=False)
+
+
+def _recorded(path: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest in a file; one that cannot be read is a warning, since the weights fit."""
+    try:
+        return recorded(path)
+    except AnynormError as error:
+        warnings.warn(f"{error} So the normalizers are not compared with it.", stacklevel=3)
+        return None
+
+
+def _check_settings(found: Sequence[Mismatch], path: str | os.PathLike[str]) -> None:
+    """Raise `AnynormError` for settings that change outputs; warn of those that change training."""
+    if wrong := [one for one in found if one.effect == "outputs"]:
+        raise AnynormError(
+            f"the weights {os.fspath(path)!r} fit, but their normalizers computed something else "
+            f"when they were written: {'; '.join(grouped(wrong))}. Build the model with these "
+            f"settings{_RESTORE}, or load the weights all the same with manifest=False "
+            "(--ignore-manifest)."
+        )
+    if trained := [one for one in found if one.effect == "training"]:
+        warnings.warn(
+            f"the weights {os.fspath(path)!r}: in training, normalizers differ from when they were "
+            f"written: {'; '.join(grouped(trained))}. Set this if you train on{_RESTORE}, or say "
+            "nothing with manifest=False (--ignore-manifest).",
+            stacklevel=3,
+        )
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from anynorm.errors import AnynormError, listed
+from anynorm.surgery.weights.manifest import KEY
 from anynorm.surgery.weights.names import plain_names
 
 __all__ = ["load_state"]
@@ -78,7 +79,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            tied = dict(opened.metadata() or {})
+            tied = {k: v for k, v in (opened.metadata() or {}).items() if k != KEY}
     except (SafetensorError, OSError) as error:
         raise AnynormError(
             f"the weights {str(file)!r} cannot be read as safetensors: {error}. The file is "
