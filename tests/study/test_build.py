@@ -31,6 +31,17 @@ def placed(norm, placement):
 def existing():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.BatchNorm1d(6), nn.Linear(6, 10))
 
+class Rms(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x):
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+def own_class():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), Rms(6), nn.Linear(6, 10))
+
 def neither():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
@@ -141,6 +152,11 @@ def test_users_models_get_the_normalizer(name: str) -> None:
     assert any(getattr(module, "spec", None) is not None for module in model.modules())
     assert not any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
     assert model(torch.randn(4, 1, 8, 8)).shape == (4, 10)
+
+
+def test_norms_of_classes_of_their_own_are_replaced() -> None:
+    model = make("build_models:own_class", "batch")
+    assert [type(layer).__name__ for layer in model] == ["Flatten", "Linear", "Rows", "Linear"]
 
 
 def test_placement_is_passed_to_factories_that_take_it() -> None:

@@ -17,6 +17,7 @@ from anynorm.study.data import Data, seeded
 from anynorm.study.norm_argument import Norms, freeze_affine
 from anynorm.study.subjects import SUBJECTS, Subject
 from anynorm.surgery import put, replace_norms, walk
+from anynorm.surgery.recognized import candidates
 
 __all__ = ["build", "has_attention"]
 
@@ -31,7 +32,8 @@ def build(cell: Cell, data: Data) -> nn.Module:
     """
     norms = Norms(cell)
     with seeded(cell.seed):
-        model = _built_in(cell, data, norms) if cell.subject in SUBJECTS else _own(cell, norms)
+        made = _built_in if cell.subject in SUBJECTS else _own
+        model = made(cell, data, norms)
     if norms.qk and norms.qk_count == 0:
         raise AnynormError(_NOTHING_TO_NORMALIZE_QK.format(name=cell.subject))
     _scale_weights(model, cell.init)
@@ -47,7 +49,7 @@ def has_attention(subject: str, placement: str) -> bool:
     """
     cell = Cell(subject=subject, data="", norm="none", placement=placement, lr=1.0, steps=1, seed=0)
     with seeded(0):
-        model = _own(cell, Norms(cell))
+        model, _ = _made(cell, Norms(cell))
     return any("attention" in type(module).__name__.lower() for module in model.modules())
 
 
@@ -72,19 +74,27 @@ def _check_fits(cell: Cell, subject: Subject, data: Data) -> None:
         )
 
 
-def _own(cell: Cell, norms: Norms) -> nn.Module:
+def _own(cell: Cell, data: Data, norms: Norms) -> nn.Module:
     """The user's model: its factory takes norm=, or its normalization layers are replaced."""
+    model, takes_norm = _made(cell, norms)
+    if not takes_norm:
+        # `replace_norms` gives every normalizer its channels on axis 1.
+        make = partial(norms.make, channels_last=False)
+        # Only norms of classes of their own need to be seen at work.
+        example = data.train_x[:2] if candidates(model) else None
+        model, norms.count = replace_norms(model, make, example)
+    if norms.count == 0:
+        raise AnynormError(_NOTHING_TO_NORMALIZE.format(name=cell.subject))
+    return model
+
+
+def _made(cell: Cell, norms: Norms) -> tuple[nn.Module, bool]:
+    """What the user's factory returns, and whether it takes norm=."""
     if not lookup.is_path(cell.subject):
         raise _unknown(cell.subject)
     factory = lookup.resolve(cell.subject, "model")
     arguments = _arguments(factory, cell, norms)
-    model = _call(arguments, cell)
-    if "norm" not in arguments:
-        # `replace_norms` gives every normalizer its channels on axis 1.
-        model, norms.count = replace_norms(model, partial(norms.make, channels_last=False))
-    if norms.count == 0:
-        raise AnynormError(_NOTHING_TO_NORMALIZE.format(name=cell.subject))
-    return model
+    return _call(arguments, cell), "norm" in arguments
 
 
 def _unknown(name: str) -> AnynormError:
@@ -98,7 +108,8 @@ def _unknown(name: str) -> AnynormError:
 _NOTHING_TO_NORMALIZE = (
     "model {name!r} has no place for a normalizer. Either give its factory an argument norm= and "
     "call norm(channels) wherever a normalizer belongs, or return a model with normalization "
-    "layers of torch.nn (such as BatchNorm2d), which the study then replaces."
+    "layers of torch.nn (such as BatchNorm2d), or layers that compute the same, which the study "
+    "then replaces."
 )
 
 

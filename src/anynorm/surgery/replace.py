@@ -8,24 +8,35 @@ from torch import Tensor, nn
 
 from anynorm import nn as own
 from anynorm.errors import AnynormError
+from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.recognized import find_on
 from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.walk import put
 
 __all__ = ["Rows", "leave_fast_path", "replace_norms"]
 
 
-def replace_norms(model: nn.Module, make: Callable[[int], nn.Module]) -> tuple[nn.Module, int]:
+def replace_norms(
+    model: nn.Module,
+    make: Callable[[int], nn.Module],
+    example: Batch | None = None,
+    *,
+    forward: Forward | None = None,
+) -> tuple[nn.Module, int]:
     """Put a module of your own in place of each normalization layer.
 
-    Layers are recognised by their exact type.  A subclass is an error, because it may do more than
-    normalize (such as an activation), which would be lost silently.  Hooks, modes, devices and ties
-    stay.
+    Layers are known by their exact type; with an example, also by what they compute
+    (:func:`anynorm.recognize`).  Any other subclass of a layer is an error, because it may do more
+    than normalize (such as an activation), which would be lost silently.  Hooks, modes, devices and
+    ties stay.
 
     Args:
         model: the model, which is changed itself.
         make: a function from the number of channels to the new module.
+        example: an input, as a loader gives it.
+        forward: how the model is called (see :mod:`anynorm.surgery.batches`).
 
     Returns:
         The model, and the number of layers that were replaced.
@@ -41,7 +52,7 @@ def replace_norms(model: nn.Module, make: Callable[[int], nn.Module]) -> tuple[n
         ))
     """
     check_model("replace_norms", model)
-    found = normalizers(model)
+    found = normalizers(model) if example is None else find_on(model, example, forward).norms
     for norm in found:
         _check_known(norm)
     for norm in found:
