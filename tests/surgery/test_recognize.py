@@ -231,6 +231,23 @@ def test_a_wider_gain_makes_another_type():
     assert "an output of type float32" in found.evidence[-1]
 
 
+def test_types_that_no_layer_takes_together_are_no_match():
+    class Widening(nn.Module):
+        """Takes float32 with a γ of 16 bits."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(16, dtype=torch.bfloat16))
+
+        def forward(self, x):
+            return self.weight.to(x.dtype) * centred(x)
+
+    found = recognize(Widening(), torch.randn(LAST))
+    assert not found
+    assert found.normalizes
+    assert "must have the same type" in found.evidence[0]
+
+
 def test_the_module_and_the_random_state_are_left_as_they_are():
     norm = nn.LayerNorm(16, dtype=torch.bfloat16)
     calls = []

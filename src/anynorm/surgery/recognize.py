@@ -229,7 +229,10 @@ def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
     for rounding in _DIALECTS[: 1 if match.spec.uses_batch else None]:
         dialect = replace(rounding, eps=match.spec.dialect.eps)
         tried = replace(match, spec=replace(match.spec, dialect=dialect))
-        outputs = [tried.output(twin, values) for values in inputs]
+        try:
+            outputs = [tried.output(twin, values) for values in inputs]
+        except AnynormError as error:  # of the types of x and γ
+            return Recognition(None, normalizes=True, evidence=(str(error),))
         pairs = list(zip(outputs, right, strict=True))
         same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
         away = max((difference(a, b) for a, b in pairs if b.isfinite().all()), default=math.inf)
