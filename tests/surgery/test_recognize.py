@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import anynorm
+from anynorm.activations import ACTIVATIONS
 from anynorm.spec import Dialect, Learned, Spec
 from anynorm.surgery import recognize
 
@@ -124,9 +125,120 @@ def test_where_epsilon_stands():
     assert found.spec.dialect == Dialect(eps="max")
     outside = Written(lambda x: x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-3))
     found = recognize(outside, torch.randn(LAST))
-    assert not found
-    assert found.normalizes
-    assert "no specification" in found.evidence[0]
+    assert (found.spec.dialect.eps, found.eps) == ("outside", 1e-3)
+    clamped = Written(lambda x: x / x.pow(2).mean(-1, keepdim=True).clamp(min=1e-6).sqrt())
+    found = recognize(clamped, torch.randn(LAST))
+    assert (found.spec.dialect.eps, found.eps) == ("max", pytest.approx(1e-3))
+
+
+DEFAULT = functools.partial(nn.functional.normalize, dim=-1)  # σ is at least 1e-12
+UNBIASED = (16 / 15) ** 0.5
+
+
+def deviation(x):
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
+
+
+# By what it is: the module, σ's constant and ε, where ε stands, and what γ is more than stored.
+FACTORS = {
+    "n - 1": (
+        Written(lambda x, g, b: g * deviation(x) + b, "a", "b"),
+        UNBIASED,
+        1e-6,
+        "outside",
+        0,
+    ),
+    "the root of n": (Written(lambda x, g: 4 * g * DEFAULT(x), "g"), 1.0, 2.5e-13, "max", 0),
+    "that and 1 + w": (Written(lambda x, g: 4 * (1 + g) * DEFAULT(x), "g"), 1.0, 2.5e-13, "max", 1),
+    "a vector's norm": (Written(DEFAULT), "sum", 1e-12, "max", 0),
+    "a half": (Written(lambda x, g: 0.5 * g * rms(x), "g"), 2.0, 4e-6, "inside", 0),
+    "1 + w with β": (
+        Written(lambda x, w, b: (1 + w) * centred(x) + b, "w", "b"),
+        1,
+        1e-5,
+        "inside",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_and_epsilons_with_gradients(name):
+    module, constant, eps, stands, offset = FACTORS[name]
+    module = module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(-1, 1)
+    found = recognize(module, torch.randn(LAST, dtype=torch.float64))
+    assert found, found.evidence
+    scale = found.spec.scale.constant
+    assert scale == (constant if constant == "sum" else pytest.approx(constant))
+    assert (found.eps, found.spec.dialect.eps) == (pytest.approx(eps), stands)
+    assert found.spec.learned.offset == offset
+    check_gradients(module, found)
+
+
+def check_gradients(module, found):
+    """The specification with the module's parameters has the module's outputs and gradients."""
+    made = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(LAST, generator=made, dtype=torch.float64) for _ in range(2))
+    for size in (1e-7, 1.0, 1e4):
+        own = (x * size).requires_grad_()
+        stored = [
+            None if n is None else module.get_parameter(n) for n in (found.weight, found.bias)
+        ]
+        y = anynorm.functional.normalize(
+            *(own, found.spec, *stored), eps=found.eps, activation=found.activation
+        )
+        right = module(own)
+        torch.testing.assert_close(y, right)
+        wanted = [own, *module.parameters()]
+        pairs = (torch.autograd.grad(out, wanted, dy) for out in (y, right))
+        torch.testing.assert_close(*pairs)
+
+
+@pytest.mark.parametrize("phi", [name for name in ACTIVATIONS if name != "identity"])
+@pytest.mark.parametrize("center", [True, False])
+def test_an_activation_after_the_norm(phi, center):
+    function = ACTIVATIONS[phi].module()
+
+    def formula(x, g, b=None):
+        return function(g * (rms(x) if b is None else centred(x)) + (0 if b is None else b))
+
+    module = Written(formula, *(["g", "b"] if center else ["g"]))
+    found = recognize(module, torch.randn(LAST), activation=True)
+    assert found, found.evidence
+    assert found.activation == phi
+    assert found.spec.center == center
+    assert found.eps == (1e-5 if center else 1e-6)
+    plain = recognize(module, torch.randn(LAST))
+    assert not plain
+    assert plain.normalizes
+    assert f"applies {phi}" in plain.evidence[0]
+    check_gradients(module.double(), found)
+
+
+def test_no_activation_is_named_where_there_is_none():
+    assert recognize(nn.LayerNorm(16), torch.randn(LAST), activation=True).activation is None
+
+
+def test_a_constant_buffer_that_is_not_stored_plays_no_part():
+    class Weightless(nn.Module):
+        def __init__(self, persistent):
+            super().__init__()
+            self.register_buffer("gain", torch.ones(16), persistent=persistent)
+
+        def forward(self, x):
+            return self.gain * rms(x)
+
+    class Counting(Weightless):
+        def forward(self, x):
+            self.gain += 1
+            return rms(x)
+
+    assert recognize(Weightless(False), torch.randn(LAST)).weight is None
+    assert "state in buffers" in recognize(Weightless(True), torch.randn(LAST)).evidence[0]
+    assert "changes its buffers" in recognize(Counting(False), torch.randn(LAST)).evidence[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -185,7 +297,15 @@ def test_norms_of_heads_in_one_axis():
         (Written(lambda x: x.sign()), "own input at most"),
         (Written(lambda x: rms(x).cumsum(1)), "no block|matches no|along the axes"),
         (Written(lambda x: (x, x)), "type tuple"),
-        (Written(lambda x: x / x.std(-1, keepdim=True)), "matches no"),
+        (Written(lambda x: -rms(x)), "matches no"),
+        (Written(lambda x, g: g.exp() * rms(x), "g"), "matches no"),
+        (Written(lambda x, g: g.exp() * rms(x), "g", size=1), "matches no"),
+        (Written(lambda x, g, b: g * rms(x), "g", "b"), "'b' plays no part"),
+        (
+            Written(lambda x: x * x[..., :8].pow(2).mean(-1, keepdim=True).rsqrt()),
+            "along the axes|matches no",
+        ),
+        (Written(lambda x: x / (x.std(1, keepdim=True) + 1e-5)), "number of values"),
         (Written(lambda x: rms(x) * torch.arange(1, 6)[:, None]), "matches no|fails"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

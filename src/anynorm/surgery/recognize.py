@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -17,7 +18,8 @@ from anynorm.errors import AnynormError
 from anynorm.spec import Dialect, Spec
 from anynorm.surgery.recognition.axes import find_patterns
 from anynorm.surgery.recognition.copies import UnusableError, called, copied, in_float64
-from anynorm.surgery.recognition.hypotheses import Match, difference, fitting, with_eps
+from anynorm.surgery.recognition.epsilon import with_eps
+from anynorm.surgery.recognition.hypotheses import Match, difference, fitting
 from anynorm.surgery.recognition.probes import battery, drawn, probe_shape
 from anynorm.surgery.transfer_hooks import hooked
 
@@ -25,6 +27,7 @@ __all__ = ["Recognition", "is_vector", "recognize"]
 
 _EQUAL = 1e-9  # relative, in float64
 _MOST_PARAMETERS = 2
+_LOUD = 4.0  # of parameters: outputs above 6, where one activation is like another below
 _ROWS = 64  # of the inputs in the module's own type: few values could be rounded alike by chance
 _DIALECTS = (
     Dialect(),
@@ -43,6 +46,7 @@ class Recognition:
         sizes: the sizes of the parts of split axes.
         weight: the name of the parameter that stores γ; None if there is none.
         bias: the name of the parameter that is β; None if there is none.
+        activation: the name of φ, which the module applies after γ and β; None if there is none.
         exact: whether the outputs in the module's own type had the same bits on all inputs tried.
         normalizes: whether the output does not depend on the scale of the input.
         evidence: what was measured, in sentences.
@@ -58,6 +62,7 @@ class Recognition:
     sizes: dict[str, int] | None = None
     weight: str | None = None
     bias: str | None = None
+    activation: str | None = None
     exact: bool = False
     normalizes: bool = False
     evidence: tuple[str, ...] = ()
@@ -66,7 +71,7 @@ class Recognition:
         return self.spec is not None
 
 
-def recognize(module: nn.Module, x: Tensor) -> Recognition:
+def recognize(module: nn.Module, x: Tensor, *, activation: bool = False) -> Recognition:
     """Find the specification that a module computes, from its outputs and gradients.
 
     Nothing is taken from names.  A copy of the module, without hooks and with random parameters,
@@ -77,6 +82,8 @@ def recognize(module: nn.Module, x: Tensor) -> Recognition:
     Args:
         module: a module that maps a tensor to a tensor of the same shape.  It is left as it is.
         x: an input that it has in its model; only its shape and its type are used.
+        activation: whether the module may apply an activation after normalizing.  If not, such a
+            module has no specification, because its specification alone is not what it computes.
 
     Shape:
         - x: any that the module takes
@@ -103,6 +110,14 @@ def recognize(module: nn.Module, x: Tensor) -> Recognition:
         raise AnynormError(f"recognize() takes a module, got {type(module).__name__}.")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise AnynormError("recognize() needs a floating-point tensor that the module takes as x.")
+    found = _found(module, x)
+    if found.spec is None or found.activation is None or activation:
+        return found
+    reason = f"it applies {found.activation} after normalizing by '{found.spec.pattern}'"
+    return Recognition(None, normalizes=True, evidence=(reason,))
+
+
+def _found(module: nn.Module, x: Tensor) -> Recognition:
     key = _key(module, x)
     if key is None:
         return _told(module, x)
@@ -144,7 +159,7 @@ def _told(module: nn.Module, x: Tensor) -> Recognition:
             warnings.simplefilter("ignore")  # torch's, on types of a candidate that is not chosen
             return _recognized(module, x)
     except UnusableError as error:
-        return Recognition(None, evidence=(str(error),))
+        return Recognition(None, normalizes=error.normalizes, evidence=(str(error),))
 
 
 def _recognized(module: nn.Module, x: Tensor) -> Recognition:
@@ -152,20 +167,24 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     twin = copied(module)
     wide = in_float64(twin)
     probe = drawn(probe_shape(x.shape, [p.numel() for p in module.parameters()]))
-    first, *others = (called(wide.train(mode), probe) for mode in (True, True, False))
-    if not all(torch.equal(first, other) for other in others):
-        raise UnusableError("two calls on one input differ, or train mode differs from eval mode")
-    normalizes = _ignores_scale(wide, probe)
-    match = fitting(wide, probe, find_patterns(wide, probe)) if normalizes else None
+    _check_calls(wide, probe)
+    if not _ignores_scale(wide, probe):
+        return Recognition(None, evidence=("it depends on the scale of its input",))
+    _need_all_parameters(wide, probe)
+    loud = in_float64(copied(module, size=_LOUD)).eval()
+    match = fitting(loud, probe, find_patterns(wide, probe))
     match = None if match is None else with_eps(wide, match, probe)
     if match is None:
-        reason = (
-            "it matches no specification" if normalizes else "it depends on the scale of its input"
-        )
-        return Recognition(None, normalizes=normalizes, evidence=(reason,))
-    if evidence := _disagreement(wide, match, probe):
-        return Recognition(None, normalizes=True, evidence=(evidence,))
+        return _unmatched("it matches no specification")
+    tests = [(what, wide, values) for what, values in battery(probe).items()]
+    tests.append((f"parameters of {_LOUD}", loud, probe))
+    if evidence := _disagreement(match, tests):
+        return _unmatched(evidence)
     return _in_own_type(twin, match, drawn([_ROWS, *probe.shape[1:]]).to(x.dtype))
+
+
+def _unmatched(reason: str) -> Recognition:
+    return Recognition(None, normalizes=True, evidence=(reason,))
 
 
 def _check(module: nn.Module, x: Tensor) -> None:
@@ -177,10 +196,29 @@ def _check(module: nn.Module, x: Tensor) -> None:
         raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
     if len(parameters) > _MOST_PARAMETERS or not all(map(is_vector, parameters)):
         raise UnusableError("it has other parameters than one vector γ and one vector β")
-    if any(buffer.numel() > 1 for buffer in module.buffers()):
+    stored = module.state_dict().keys()
+    if any(name in stored and one.numel() > 1 for name, one in module.named_buffers()):
         raise UnusableError("it keeps state in buffers")
     if x.dim() < 2:
         raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
+
+
+def _check_calls(wide: nn.Module, probe: Tensor) -> None:
+    """Raise `UnusableError` for a module that computes something else from call to call."""
+    before = [buffer.clone() for buffer in wide.buffers()]
+    first, *others = (called(wide.train(mode), probe) for mode in (True, True, False))
+    if not all(torch.equal(first, other) for other in others):
+        raise UnusableError("two calls on one input differ, or train mode differs from eval mode")
+    if not all(map(torch.equal, before, wide.buffers())):
+        raise UnusableError("a call changes its buffers")
+
+
+def _need_all_parameters(wide: nn.Module, probe: Tensor) -> None:
+    """Raise `UnusableError` for a parameter that is neither γ nor β, since nothing uses it."""
+    for name, parameter in wide.named_parameters():
+        [gradient] = torch.autograd.grad(called(wide, probe).sum(), parameter, allow_unused=True)
+        if gradient is None:
+            raise UnusableError(f"its parameter '{name}' plays no part", normalizes=True)
 
 
 def is_vector(parameter: Tensor) -> bool:
@@ -198,14 +236,12 @@ def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
         return difference(called(module, x * 3), called(module, x * 1e6)) < 0.01
 
 
-def _disagreement(module: nn.Module, match: Match, x: Tensor) -> str:
+def _disagreement(match: Match, tests: Iterable[tuple[str, nn.Module, Tensor]]) -> str:
     """Say where outputs or gradients differ by more than 1e-9; nothing if they agree."""
-    for what, values in battery(x).items():
-        cotangent = drawn(x.shape, seed=2)
-        found, right = (
-            _with_gradient(function, values, cotangent)
-            for function in (lambda own: match.output(module, own), lambda own: called(module, own))
-        )
+    for what, module, values in tests:
+        cotangent = drawn(values.shape, seed=2)
+        found = _with_gradient(partial(match.output, module), values, cotangent)
+        right = _with_gradient(partial(called, module), values, cotangent)
         for kind, one, other in zip(("outputs", "gradients"), found, right, strict=True):
             away = difference(one, other)
             if other.isfinite().all() and not away <= _EQUAL:
@@ -232,7 +268,7 @@ def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
         try:
             outputs = [tried.output(twin, values) for values in inputs]
         except AnynormError as error:  # of the types of x and γ
-            return Recognition(None, normalizes=True, evidence=(str(error),))
+            return _unmatched(str(error))
         pairs = list(zip(outputs, right, strict=True))
         same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
         away = max((difference(a, b) for a, b in pairs if b.isfinite().all()), default=math.inf)
@@ -250,6 +286,7 @@ def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
         chosen.sizes,
         chosen.weight,
         chosen.bias,
+        chosen.activation,
         exact=not differs,
         normalizes=True,
         evidence=(

@@ -28,14 +28,18 @@ def find_patterns(module: nn.Module, x: Tensor) -> list[Found]:
     y = called(module, own)
     if not y.requires_grad:
         raise UnusableError("its output has no gradient")
-    [gradient] = torch.autograd.grad(y.reshape(-1)[0], own)
+    # Neither among the least nor the greatest, whose gradient may be 0 behind an activation.
+    typical = y.detach().reshape(-1).argsort()[3 * y.numel() // 4]
+    [gradient] = torch.autograd.grad(y.reshape(-1)[typical], own)
     reached = gradient != 0
     extents = [_extent(reached, axis) for axis in range(x.dim())]
     size = math.prod(extents)
     if size <= 1:
         raise UnusableError("each output depends on its own input at most")
     if int(reached.sum()) != size:
-        raise UnusableError("an output depends on inputs that form no block of axes")
+        raise UnusableError(
+            "an output depends on inputs that form no block of axes", normalizes=True
+        )
     return _named(extents, list(x.shape))
 
 
@@ -50,9 +54,10 @@ def _named(extents: list[int], shape: list[int]) -> list[Found]:
     whole = {axis for axis, size in enumerate(shape) if extents[axis] == size > 1}
     part = {axis for axis, size in enumerate(shape) if 1 < extents[axis] < size}
     positions = {axis for axis in range(2, len(shape)) if shape[axis] > 1}
-    if part == {last} and not whole:
+    divides = all(shape[axis] % extents[axis] == 0 for axis in part)
+    if part == {last} and not whole and divides:
         return [(Pattern.parse("... (g [c])"), {"c": extents[last]})]
-    if part == {1} and whole == positions:
+    if part == {1} and whole == positions and divides:
         return [(Pattern.parse("n (g [c]) [...]"), {"g": shape[1] // extents[1]})]
     texts = (
         ("... [c]", {last}),
@@ -63,5 +68,7 @@ def _named(extents: list[int], shape: list[int]) -> list[Found]:
     )
     found = [text for text, axes in texts if axes == whole and not part]
     if not found:
-        raise UnusableError(f"an output depends on {extents} inputs along the axes of {shape}")
+        raise UnusableError(
+            f"an output depends on {extents} inputs along the axes of {shape}", normalizes=True
+        )
     return [(Pattern.parse(text), {}) for text in found]

@@ -18,11 +18,15 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class UnusableError(Exception):
-    """The module cannot be measured; the message says why."""
+    """The module cannot be measured, or has no specification; the message says why."""
+
+    def __init__(self, reason: str, *, normalizes: bool = False) -> None:
+        super().__init__(reason)
+        self.normalizes = normalizes
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """Return a copy on the CPU, without hooks, whose parameters have random values.
+def copied(module: nn.Module, size: float = 1.0) -> nn.Module:
+    """Return a copy on the CPU, without hooks, whose parameters have random values around `size`.
 
     Random values tell γ from β, and γ = w from γ = 1 + w, which new layers do not.
 
@@ -39,12 +43,12 @@ def copied(module: nn.Module) -> nn.Module:
     for part in twin.modules():
         for name in HOOKS:
             getattr(part, name).clear()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(int(size))
     for parameter in twin.parameters():
         if not parameter.is_floating_point():
             raise UnusableError(f"it has a parameter of type {parameter.dtype}")
         values = 0.5 + torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.data = values.to(parameter.dtype)
+        parameter.data = (size * values).to(parameter.dtype)
     return twin
 
 
