@@ -275,6 +275,40 @@ def test_our_own_layers_are_recognized(name):
     assert (found.eps, found.sizes or {}) == (pytest.approx(layer.eps), layer.sizes)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dims", "text", "channels"),
+    [
+        ((2, 6, 16), 1, "n [l] c", 16),
+        ((2, 5, 6, 16), (1, 2), "n [h w] c", 16),
+        ((2, 5, 6, 7), 2, "n c [h] w", 5),
+        ((2, 16, 3, 4, 5), (1, 3, 4), "n [c] t [h w]", 16),
+        ((3, 6, 16), (0, 1), "[n l] c", 16),
+        ((3, 6, 5), (0, 1, 2), "[n c l]", 6),
+    ],
+)
+def test_any_axes_of_an_input_are_named(shape, dims, text, channels):
+    axis = text.replace("[", "").replace("]", "").split().index("c")
+    view = [-1 if i == axis else 1 for i in range(len(shape))]
+    module = Written(lambda x, g: g.view(view) * rms(x, dims), "weight", size=channels)
+    found = recognize(module, torch.randn(shape))
+    assert found, found.evidence
+    assert (found.spec.pattern.text, found.eps) == (text, 1e-6)
+    with torch.no_grad():
+        module.weight.uniform_()
+    x = torch.randn(shape)
+    y = anynorm.functional.normalize(x, found.spec, module.weight, eps=found.eps)
+    torch.testing.assert_close(y, module(x))
+
+
+def test_groups_of_each_frame():
+    def frames(x, g, b):
+        each = nn.functional.group_norm(x.movedim(2, 1).flatten(0, 1), 4, g, b)
+        return each.unflatten(0, (x.shape[0], -1)).movedim(1, 2)
+
+    found = recognize(Written(frames, "g", "b"), torch.randn(2, 16, 3, 4, 4))
+    assert (found.spec.pattern.text, found.sizes) == ("n (g [c]) t [h w]", {"g": 4})
+
+
 def test_norms_of_heads_in_one_axis():
     def heads(x, g):
         return (g * rms(x.unflatten(-1, (4, 4))).flatten(-2)) if len(g) == 16 else x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from anynorm.surgery.recognition.copies import UnusableError, called
 __all__ = ["Found", "find_patterns"]
 
 Found = tuple[Pattern, dict[str, int]]
+_NAMES = {2: ("nc",), 3: ("ncl", "nlc"), 4: ("nchw", "nhwc"), 5: ("ncthw", "nthwc")}
 
 
 def find_patterns(module: nn.Module, x: Tensor) -> list[Found]:
@@ -50,15 +52,32 @@ def _extent(reached: Tensor, axis: int) -> int:
 
 def _named(extents: list[int], shape: list[int]) -> list[Found]:
     """The patterns with these axes in brackets; an axis that is reached in part is split."""
-    last = len(shape) - 1
     whole = {axis for axis, size in enumerate(shape) if extents[axis] == size > 1}
     part = {axis for axis, size in enumerate(shape) if 1 < extents[axis] < size}
+    if any(shape[axis] % extents[axis] for axis in part):
+        part = set(range(len(shape)))  # as no pattern has them
+    found: dict[tuple[tuple[int, ...], int], Found] = {}
+    for text, sizes in (*_usual(extents, shape, whole, part), *_full(extents, shape, whole, part)):
+        pattern = Pattern.parse(text)
+        plan = pattern.plan(len(shape))
+        found.setdefault((plan.dims, plan.first), (pattern, sizes))
+    if not found:
+        raise UnusableError(
+            f"an output depends on {extents} inputs along the axes of {shape}", normalizes=True
+        )
+    return list(found.values())
+
+
+def _usual(
+    extents: list[int], shape: list[int], whole: set[int], part: set[int]
+) -> Iterator[tuple[str, dict[str, int]]]:
+    """Patterns for inputs of any rank."""
+    last = len(shape) - 1
     positions = {axis for axis in range(2, len(shape)) if shape[axis] > 1}
-    divides = all(shape[axis] % extents[axis] == 0 for axis in part)
-    if part == {last} and not whole and divides:
-        return [(Pattern.parse("... (g [c])"), {"c": extents[last]})]
-    if part == {1} and whole == positions and divides:
-        return [(Pattern.parse("n (g [c]) [...]"), {"g": shape[1] // extents[1]})]
+    if part == {last} and not whole:
+        yield "... (g [c])", {"c": extents[last]}
+    if part == {1} and whole == positions:
+        yield "n (g [c]) [...]", {"g": shape[1] // extents[1]}
     texts = (
         ("... [c]", {last}),
         ("n [c] ...", {1}),
@@ -66,9 +85,18 @@ def _named(extents: list[int], shape: list[int]) -> list[Found]:
         ("n c [...]", positions),
         ("[n] c [...]", {0, *positions}),
     )
-    found = [text for text, axes in texts if axes == whole and not part]
-    if not found:
-        raise UnusableError(
-            f"an output depends on {extents} inputs along the axes of {shape}", normalizes=True
-        )
-    return [(Pattern.parse(text), {}) for text in found]
+    yield from ((text, {}) for text, axes in texts if axes == whole and not part)
+
+
+def _full(
+    extents: list[int], shape: list[int], whole: set[int], part: set[int]
+) -> Iterator[tuple[str, dict[str, int]]]:
+    """Patterns that name each axis, with the channels in axis 1 or last."""
+    for names in _NAMES.get(len(shape), ()):
+        channels = names.index("c")
+        if part <= {channels}:
+            axes = [f"[{name}]" if axis in whole else name for axis, name in enumerate(names)]
+            if part:
+                axes[channels] = "(g [c])"
+            sizes = {"g": shape[channels] // extents[channels]} if part else {}
+            yield " ".join(axes).replace("] [", " "), sizes

@@ -21,7 +21,6 @@ LARGE = 1e8  # an ε of 0.1 changes values of this size by one part in 10^9
 _CLOSE = 1e-8
 _SAME = 1e-9
 _STATISTICS = ((True, "std"), (False, "rms"), (False, "norm"), (False, "std"))
-_OF_THE_LAST_AXIS = ("... [c]", "... (g [c])")
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,9 @@ def _times(match: Match, factor: float) -> Match:
     A set must have as many values whatever the size of the input is.
     """
     spec = match.spec
-    of_channels = spec.pattern.text == "n [c] ..." and (match.weight or match.bias)
-    if not of_channels and spec.pattern.text not in _OF_THE_LAST_AXIS:
+    parts = spec.pattern.parts
+    of_channels = all(part.name == "c" for part in parts if part.shared)
+    if not (of_channels and (match.weight or match.bias or parts[-1].name == "c")):
         raise UnusableError(
             f"it is {factor:.6g} times what '{spec.pattern}' gives, and this factor may depend on "
             "the number of values",
