@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError
+from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.spec import Dialect, Spec
 from anynorm.surgery.recognition.axes import find_patterns
 from anynorm.surgery.recognition.copies import UnusableError, called, copied, in_float64
@@ -28,7 +29,8 @@ __all__ = ["Recognition", "is_vector", "recognize"]
 _EQUAL = 1e-9  # relative, in float64
 _MOST_PARAMETERS = 2
 _LOUD = 4.0  # of parameters: outputs above 6, where one activation is like another below
-_ROWS = 64  # of the inputs in the module's own type: few values could be rounded alike by chance
+# The inputs in the module's own type: few values could be rounded alike by chance.
+_ROWS, _VALUES = 64, 2**16
 _DIALECTS = (
     Dialect(),
     Dialect(statistics="float32"),
@@ -180,7 +182,7 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     tests.append((f"parameters of {_LOUD}", loud, probe))
     if evidence := _disagreement(match, tests):
         return _unmatched(evidence)
-    return _in_own_type(twin, match, drawn([_ROWS, *probe.shape[1:]]).to(x.dtype))
+    return _in_own_type(twin, match, probe, x.dtype)
 
 
 def _unmatched(reason: str) -> Recognition:
@@ -236,10 +238,10 @@ def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
         return difference(called(module, x * 3), called(module, x * 1e6)) < 0.01
 
 
-def _disagreement(match: Match, tests: Iterable[tuple[str, nn.Module, Tensor]]) -> str:
+def _disagreement(match: Match, tests: Sequence[tuple[str, nn.Module, Tensor]]) -> str:
     """Say where outputs or gradients differ by more than 1e-9; nothing if they agree."""
+    cotangent = drawn(tests[0][-1].shape, seed=2)
     for what, module, values in tests:
-        cotangent = drawn(values.shape, seed=2)
         found = _with_gradient(partial(match.output, module), values, cotangent)
         right = _with_gradient(partial(called, module), values, cotangent)
         for kind, one, other in zip(("outputs", "gradients"), found, right, strict=True):
@@ -247,6 +249,15 @@ def _disagreement(match: Match, tests: Iterable[tuple[str, nn.Module, Tensor]]) 
             if other.isfinite().all() and not away <= _EQUAL:
                 return f"{kind} differ by {away:.2g} of the largest on {what}"
     return ""
+
+
+def _away(found: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """The largest difference; below 0 if all bits are the same, those of infinities too."""
+    pairs = list(zip(found, right, strict=True))
+    if all(one.dtype == other.dtype and torch.equal(one, other) for one, other in pairs):
+        return -1.0
+    finite = ((one, other) for one, other in pairs if other.isfinite().all())
+    return max((difference(one, other) for one, other in finite), default=math.inf)
 
 
 def _with_gradient(function: Any, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,25 +268,29 @@ def _with_gradient(function: Any, x: Tensor, cotangent: Tensor) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
+def _in_own_type(twin: nn.Module, match: Match, probe: Tensor, dtype: torch.dtype) -> Recognition:
     """Choose the dialect whose outputs are nearest in the module's own type."""
+    rows = max(2, min(_ROWS, _VALUES // probe[0].numel()))
+    x = drawn([rows, *probe.shape[1:]]).to(dtype)
     inputs = list(battery(x).values())
     right = [called(twin, values) for values in inputs]
-    best: tuple[bool, float, Match] | None = None
-    for rounding in _DIALECTS[: 1 if match.spec.uses_batch else None]:
+    rounds = dtype in SIXTEEN_BITS and not match.spec.uses_batch
+    best: tuple[float, Match] | None = None
+    for rounding in _DIALECTS if rounds else _DIALECTS[:1]:
         dialect = replace(rounding, eps=match.spec.dialect.eps)
         tried = replace(match, spec=replace(match.spec, dialect=dialect))
         try:
             outputs = [tried.output(twin, values) for values in inputs]
         except AnynormError as error:  # of the types of x and γ
             return _unmatched(str(error))
-        pairs = list(zip(outputs, right, strict=True))
-        same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
-        away = max((difference(a, b) for a, b in pairs if b.isfinite().all()), default=math.inf)
-        if best is None or (not same, away) < best[:2]:
-            best = (not same, away, tried)
+        away = _away(outputs, right)
+        if best is None or away < best[0]:
+            best = (away, tried)
+        if away < 0:
+            break
     assert best is not None
-    differs, away, chosen = best
+    away, chosen = best
+    differs = away >= 0
     kind = str(x.dtype).removeprefix("torch.")
     found = f"differences up to {away:.2g} of the largest value" if differs else "the same bits"
     if right[0].dtype != x.dtype:

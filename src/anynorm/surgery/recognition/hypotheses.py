@@ -63,9 +63,9 @@ def fitting(module: nn.Module, x: Tensor, patterns: Iterable[Found]) -> Match | 
     """
     large = x * LARGE
     right = called(module, large).detach()
-    tried = list(_candidates(module, large, patterns))
-    multiples = []
-    for match, scaled, shift in tried:
+    tried, multiples = [], []
+    for match, scaled, shift in _candidates(module, large, patterns):
+        tried.append((match, scaled, shift))
         factor = _factor(scaled, shift, right)
         if abs(factor - 1) < _SAME:
             return match
