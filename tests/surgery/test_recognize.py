@@ -333,6 +333,8 @@ def test_norms_of_heads_in_one_axis():
         (Written(lambda x: (x, x)), "type tuple"),
         (Written(lambda x: -rms(x)), "matches no"),
         (Written(lambda x, g: g.exp() * rms(x), "g"), "matches no"),
+        (Written(lambda x, g: g.abs() * rms(x), "g"), "matches no|differ"),
+        (Written(lambda x, g: rms(x), "g"), "'g' plays no part"),
         (Written(lambda x, g: g.exp() * rms(x), "g", size=1), "matches no"),
         (Written(lambda x, g, b: g * rms(x), "g", "b"), "'b' plays no part"),
         (
@@ -383,6 +385,20 @@ def test_a_wider_gain_makes_another_type():
     assert found
     assert not found.exact
     assert "an output of type float32" in found.evidence[-1]
+
+
+def test_a_backward_that_fails_is_no_error():
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return rms(x)
+
+        @staticmethod
+        def backward(ctx, dy):
+            raise RuntimeError("on a GPU only")
+
+    found = recognize(Written(Forward.apply), torch.randn(LAST))
+    assert found.evidence == ("its backward fails: on a GPU only",)
 
 
 def test_types_that_no_layer_takes_together_are_no_match():

@@ -18,7 +18,13 @@ from anynorm.errors import AnynormError
 from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.spec import Dialect, Spec
 from anynorm.surgery.recognition.axes import find_patterns
-from anynorm.surgery.recognition.copies import UnusableError, called, copied, in_float64
+from anynorm.surgery.recognition.copies import (
+    UnusableError,
+    called,
+    copied,
+    gradients,
+    in_float64,
+)
 from anynorm.surgery.recognition.epsilon import with_eps
 from anynorm.surgery.recognition.hypotheses import Match, difference, fitting
 from anynorm.surgery.recognition.probes import battery, drawn, probe_shape
@@ -28,7 +34,9 @@ __all__ = ["Recognition", "is_vector", "recognize"]
 
 _EQUAL = 1e-9  # relative, in float64
 _MOST_PARAMETERS = 2
-_LOUD = 4.0  # of parameters: outputs above 6, where one activation is like another below
+# Around these are the parameters of a copy.  γ of both signs tells γ from |γ|, and large outputs
+# tell activations apart that are alike for small ones.
+_QUIET, _LOUD = 1.0, -4.0
 # The inputs in the module's own type: few values could be rounded alike by chance.
 _ROWS, _VALUES = 64, 2**16
 _DIALECTS = (
@@ -166,20 +174,20 @@ def _told(module: nn.Module, x: Tensor) -> Recognition:
 
 def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     _check(module, x)
-    twin = copied(module)
+    twin = copied(module, _QUIET)
     wide = in_float64(twin)
     probe = drawn(probe_shape(x.shape, [p.numel() for p in module.parameters()]))
     _check_calls(wide, probe)
     if not _ignores_scale(wide, probe):
         return Recognition(None, evidence=("it depends on the scale of its input",))
     _need_all_parameters(wide, probe)
-    loud = in_float64(copied(module, size=_LOUD)).eval()
+    loud = in_float64(copied(module, _LOUD)).eval()
     match = fitting(loud, probe, find_patterns(wide, probe))
     match = None if match is None else with_eps(wide, match, probe)
     if match is None:
         return _unmatched("it matches no specification")
     tests = [(what, wide, values) for what, values in battery(probe).items()]
-    tests.append((f"parameters of {_LOUD}", loud, probe))
+    tests.append((f"parameters around {_LOUD:g}", loud, probe))
     if evidence := _disagreement(match, tests):
         return _unmatched(evidence)
     return _in_own_type(twin, match, probe, x.dtype)
@@ -217,8 +225,9 @@ def _check_calls(wide: nn.Module, probe: Tensor) -> None:
 
 def _need_all_parameters(wide: nn.Module, probe: Tensor) -> None:
     """Raise `UnusableError` for a parameter that is neither γ nor β, since nothing uses it."""
-    for name, parameter in wide.named_parameters():
-        [gradient] = torch.autograd.grad(called(wide, probe).sum(), parameter, allow_unused=True)
+    parameters = dict(wide.named_parameters())
+    found = gradients(called(wide, probe), list(parameters.values()))
+    for name, gradient in zip(parameters, found, strict=True):
         if gradient is None:
             raise UnusableError(f"its parameter '{name}' plays no part", normalizes=True)
 
@@ -263,8 +272,8 @@ def _away(found: Sequence[Tensor], right: Sequence[Tensor]) -> float:
 def _with_gradient(function: Any, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
     own_x = x.clone().requires_grad_()
     y = function(own_x)
-    [gradient] = torch.autograd.grad(y, own_x, cotangent)
-    return y.detach(), gradient
+    [gradient] = gradients(y, [own_x], cotangent)
+    return y.detach(), torch.zeros_like(x) if gradient is None else gradient
 
 
 @torch.no_grad()

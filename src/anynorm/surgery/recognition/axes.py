@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from anynorm.pattern import Pattern
-from anynorm.surgery.recognition.copies import UnusableError, called
+from anynorm.surgery.recognition.copies import UnusableError, called, gradients
 
 __all__ = ["Found", "find_patterns"]
 
@@ -28,11 +27,11 @@ def find_patterns(module: nn.Module, x: Tensor) -> list[Found]:
     """
     own = x.detach().requires_grad_()
     y = called(module, own)
-    if not y.requires_grad:
-        raise UnusableError("its output has no gradient")
     # Neither among the least nor the greatest, whose gradient may be 0 behind an activation.
     typical = y.detach().reshape(-1).argsort()[3 * y.numel() // 4]
-    [gradient] = torch.autograd.grad(y.reshape(-1)[typical], own)
+    [gradient] = gradients(y.reshape(-1)[typical], [own])
+    if gradient is None:
+        raise UnusableError("its output has no gradient")
     reached = gradient != 0
     extents = [_extent(reached, axis) for axis in range(x.dim())]
     size = math.prod(extents)
