@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from anynorm.errors import AnynormError
 from anynorm.study.data import seeded
@@ -159,8 +160,11 @@ def _in_float32(model: nn.Module, example: Example) -> str:
 
 
 def _in_bfloat16(model: nn.Module, example: Example) -> str:
-    floating = {k: x.bfloat16() if x.is_floating_point() else x for k, x in example.items()}
-    return _converted(model.bfloat16(), floating)
+    return _converted(model.bfloat16(), tree_map_only(Tensor, _narrow, example))
+
+
+def _narrow(x: Tensor) -> Tensor:
+    return x.bfloat16() if x.is_floating_point() else x
 
 
 def _converted(model: nn.Module, example: Example) -> str:
@@ -168,8 +172,8 @@ def _converted(model: nn.Module, example: Example) -> str:
     if receipt.rolled_back or receipt.difference is None:
         raise WrongError(f"the outputs differ: {receipt.difference}")
     apart = receipt.difference.relative
-    refused = f", {len(receipt.refused)} refused" if receipt.refused else ""
-    return ("equal" if apart == 0 else f"{apart:.1g}") + refused
+    refused = len({note.layer for note in receipt.refused})
+    return ("equal" if apart == 0 else f"{apart:.1g}") + (f", {refused} refused" if refused else "")
 
 
 def _doctor(model: nn.Module, example: Example) -> str:

@@ -196,8 +196,18 @@ def _stable(n: int) -> Batch:
     return {**_latent(4, 8, 8)(n), "pooled_projections": torch.randn(n, 32)}
 
 
-def _lumina(n: int) -> Batch:
-    return {**_latent(4, 8, 8)(n), "encoder_attention_mask": torch.ones(n, 5, dtype=torch.bool)}
+def _masked(*shape: int) -> Callable[[int], Batch]:
+    """Noisy latents, with a text that may be padded."""
+    latent, mask = _latent(*shape), {"encoder_attention_mask": torch.ones(1, 5, dtype=torch.bool)}
+    return lambda n: {**latent(n), **{name: one.expand(n, -1) for name, one in mask.items()}}
+
+
+def _video(n: int) -> dict[str, Any]:
+    return {**_masked(8, 4)(n), "num_frames": 2, "height": 2, "width": 2}
+
+
+def _pixart(n: int) -> dict[str, Any]:
+    return {**_latent(4, 8, 8)(n), "added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
 
 
 _DECODERS = (
@@ -245,8 +255,52 @@ _DECODERS = (
     _decoder("MiniMax", num_local_experts=4),
     _decoder("Lfm2"),
     _decoder("Doge"),
+    _decoder("Olmo3"),
+    _decoder("Apertus"),
+    _transformer(
+        "llama4",
+        "Llama4ForCausalLM",
+        "Llama4Text",
+        **_HEADS,
+        num_local_experts=2,
+        intermediate_size_mlp=32,
+    ),
+    _transformer(
+        "gemma3n",
+        "Gemma3nTextModel",
+        "Gemma3nText",
+        **_HEADS,
+        num_kv_shared_layers=0,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=_WORDS,
+        layer_types=["full_attention"] * 2,
+        activation_sparsity_pattern=[0.0] * 2,
+        laurel_rank=4,
+    ),
+    _older(
+        "Bamba",
+        num_key_value_heads=2,
+        mamba_n_heads=8,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        attn_layer_indices=[1],
+        use_cache=False,
+    ),
+    _older(
+        "Jamba",
+        num_key_value_heads=2,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        num_experts=2,
+        mamba_d_state=4,
+        use_cache=False,
+        use_mamba_kernels=False,
+    ),
+    _older("xLSTM", num_heads=4, use_cache=False),
+    _transformer("imagegpt", "ImageGPTModel", "ImageGPT", **_TEXT),
 )
 _ENCODERS = (
+    _transformer("squeezebert", "SqueezeBertModel", "SqueezeBert", **_TEXT, embedding_size=32),
     _encoder("Bert"),
     _encoder("Roberta"),
     _encoder("Deberta"),
@@ -262,6 +316,15 @@ _VISION = (
     ),
     _transformer(
         "clip", "CLIPVisionModel", "CLIPVision", floats("pixel_values", 3, 32, 32), **_PATCHES
+    ),
+    _transformer(
+        "vitdet",
+        "VitDetModel",
+        "VitDet",
+        floats("pixel_values", 3, 32, 32),
+        **_PATCHES,
+        window_block_indices=[0],
+        residual_block_indices=[1],
     ),
 )
 _AUDIO = (
@@ -385,7 +448,7 @@ _DIFFUSION = (
     _diffusion(
         "lumina-2",
         "Lumina2Transformer2DModel",
-        _lumina,
+        _masked(4, 8, 8),
         sample_size=8,
         in_channels=4,
         hidden_size=32,
@@ -411,6 +474,86 @@ _DIFFUSION = (
         ffn_dim=48,
         num_layers=2,
         rope_max_seq_len=32,
+    ),
+    _diffusion(
+        "wan-autoencoder",
+        "AutoencoderKLWan",
+        floats("sample", 3, 5, 16, 16),
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    ),
+    _diffusion(
+        "cogvideox",
+        "CogVideoXTransformer3DModel",
+        _latent(2, 4, 8, 8),
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=32,
+        num_layers=2,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=5,
+        max_text_seq_length=5,
+    ),
+    _diffusion(
+        "mochi",
+        "MochiTransformer3DModel",
+        _masked(4, 2, 8, 8),
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        pooled_projection_dim=16,
+        in_channels=4,
+        text_embed_dim=32,
+        time_embed_dim=8,
+        max_sequence_length=5,
+    ),
+    _diffusion(
+        "ltx-video",
+        "LTXVideoTransformer3DModel",
+        _video,
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=32,
+    ),
+    _diffusion(
+        "pixart",
+        "PixArtTransformer2DModel",
+        _pixart,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=4,
+        num_layers=2,
+        cross_attention_dim=32,
+        caption_channels=32,
+        sample_size=8,
+    ),
+    _diffusion(
+        "autoencoder-dc",
+        "AutoencoderDC",
+        floats("sample", 3, 16, 16),
+        latent_channels=4,
+        attention_head_dim=8,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 16),
+        decoder_block_out_channels=(8, 16),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
     ),
 )
 
