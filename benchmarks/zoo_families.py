@@ -311,6 +311,7 @@ _ENCODERS = (
 )
 _VISION = (
     *map(find, ("vit", "swin", "convnext-v2", "dinov2", "bit-bottleneck", "poolformer")),
+    *map(find, ("detr", "rt-detr", "deim-v2")),
     _transformer(
         "siglip", "SiglipVisionModel", "SiglipVision", floats("pixel_values", 3, 32, 32), **_PATCHES
     ),

@@ -12,6 +12,7 @@ from anynorm import nn as own
 from anynorm.activations import ACTIVATIONS
 from anynorm.catalogue import entry
 from anynorm.errors import ShapeError
+from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.spec import Spec
 from anynorm.surgery.converting.call_info import Seen
 from anynorm.surgery.freeze import frozen
@@ -59,6 +60,8 @@ def to_anynorm(norm: Normalizer, _: Seen) -> nn.Module | None:
     if type(module).__module__.startswith("anynorm."):
         return None
     if norm.constant:
+        if module.running_mean.dtype in SIXTEEN_BITS:
+            raise Refused("in 16 bits it rounds after each step, and anynorm rounds once")
         return frozen(norm)
     return _rebuilt(norm, getattr(own, norm.base.__name__), activation=norm.activation)
 
