@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_map_only
 from anynorm.errors import AnynormError
 from anynorm.study.data import seeded
 from anynorm.surgery import convert
-from anynorm.surgery.converting.call_info import Seen, observe
-from anynorm.surgery.converting.recognized import candidates
+from anynorm.surgery.call_info import Seen, observe
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.recognize import Recognition, is_vector, recognize
+from anynorm.surgery.recognized import candidates
 from benchmarks import ROOT
 from benchmarks.page import fill, line
 from benchmarks.zoo import Architecture, warmed
@@ -126,7 +126,7 @@ def _by_behaviour(model: nn.Module, example: Example) -> str:
 def _recognitions(model: nn.Module, example: Example) -> Iterator[tuple[str, Recognition]]:
     """The class of each module that convert asks about or that is named a norm, and what it is."""
     known = {norm.module for norm in normalizers(model) if norm.known}
-    asked = {place.module for place in candidates(model)}
+    asked = set(candidates(model))
     named = {part for part in model.modules() if _is_named_a_norm(type(part).__name__)}
     for module, seen in observe(model, (asked | named) - known, example).items():
         yield type(module).__name__, _recognized(module, seen)

@@ -59,14 +59,14 @@ def test_the_page_says_what_the_code_and_the_measurements_say():
 
 
 def test_enough_healthy_models_were_measured():
-    from benchmarks.calibrate import FILE, HEALTHY
+    from benchmarks.calibrate import FILE, HEALTHY, MEASURED_ELSEWHERE
     from benchmarks.result_files import read
 
     from anynorm.doctor import CHECKS
 
     healthy = [found for found in read(FILE)["models"] if found["accuracy"] >= HEALTHY]
     assert len(healthy) >= 20
-    measured = {str(check.number) for check in CHECKS}
+    measured = {str(c.number) for c in CHECKS if c.number not in MEASURED_ELSEWHERE}
     assert all(set(found["checks"]) >= measured for found in healthy)
 
 

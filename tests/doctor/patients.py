@@ -6,7 +6,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["MODEL", "batches", "convolutional", "dense", "edited", "settled"]
+__all__ = [
+    "MODEL",
+    "Rms",
+    "Stack",
+    "batches",
+    "convolutional",
+    "dense",
+    "edited",
+    "settled",
+    "tokens",
+]
 
 
 def batches(count=12, size=16, shape=(3, 6, 6), shift=0.0, scale=1.0):
@@ -77,3 +87,39 @@ def edited(edit, model=MODEL):
     with torch.no_grad():
         edit(model)
     return model
+
+
+class Rms(nn.Module):
+    """An RMS norm of a class that nobody knows; `narrow` computes in the type of the input."""
+
+    def __init__(self, channels, eps=1e-6, narrow=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps, self.narrow = eps, narrow
+
+    def forward(self, x):
+        wide = x if self.narrow else x.float()
+        unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * unit.to(x.dtype)
+
+
+class Stack(nn.Module):
+    """A pre-norm residual stack of vectors; what each block adds is multiplied by its gain."""
+
+    def __init__(self, depth=6, width=32, gains=None, make=Rms, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norms = nn.ModuleList(make(width, **options) for _ in range(depth))
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.gains = gains or [1.0] * depth
+
+    def forward(self, x):
+        for norm, block, gain in zip(self.norms, self.blocks, self.gains, strict=True):
+            x = x + gain * block(norm(x))
+        return x
+
+
+def tokens(scale=1.0, dtype=torch.float32):
+    """Batches of (4, 10, 32)."""
+    generator = torch.Generator().manual_seed(2)
+    return [scale * torch.randn(4, 10, 32, generator=generator).to(dtype) for _ in range(3)]

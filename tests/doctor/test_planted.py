@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from patients import batches, convolutional, dense, settled
+from patients import Stack, batches, convolutional, dense, settled, tokens
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
@@ -140,6 +140,34 @@ def decaying(model, rate):
     return Case(model, None, {"optimizer": torch.optim.AdamW(groups)})
 
 
+def in_16_bits(model, dtype=torch.bfloat16):
+    return copy.deepcopy(model).to(dtype)
+
+
+def trained(master, rate=1e-4, dtype=torch.bfloat16):
+    """A stack after steps of an optimizer on its own 16-bit parameters, or on float32 copies."""
+    model = Stack().to(dtype)
+    masters = [p.detach().float().clone().requires_grad_() for p in model.parameters()]
+    parameters = masters if master else list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=rate)
+    for step in range(60):
+        model.zero_grad()
+        model(tokens(dtype=dtype)[step % 3]).float().square().mean().backward()
+        for parameter, own in zip(model.parameters(), masters, strict=True):
+            own.grad = parameter.grad.float()
+        optimizer.step()
+        for parameter, own in zip(model.parameters(), masters if master else (), strict=False):
+            parameter.data.copy_(own)
+    return Case(model.eval(), tokens(dtype=dtype), {"optimizer": optimizer})
+
+
+def spiked(place=7, value=5e3):
+    """Tokens of which one has one very large channel."""
+    data = tokens()
+    data[1][2, 3, place] = value
+    return data
+
+
 def with_source(source):
     """A conversion by class: the activation of the layer is lost."""
     model = edited(lambda _: None, source)
@@ -210,6 +238,48 @@ PLANTED = [
     (23, on(HEALTHY, target=batches(shift=2.0)), "bn1", "error", on(HEALTHY, target=batches())),
     (24, with_source(FUSED), "bn1", "error", on(HEALTHY, source=copy.deepcopy(HEALTHY))),
     (25, Case(edited(training)), "", "info", Case(HEALTHY)),
+    (26, Case(in_16_bits(edited(training))), "bn1", "warning", Case(edited(training))),
+    (26, Case(in_16_bits(HEALTHY)), "bn1", "info", Case(HEALTHY)),
+    (27, trained(False), "norms.0", "warning", trained(True, rate=1e-3)),
+    (27, trained(False), "norms.0", "warning", trained(False, rate=3e-2)),
+    (
+        27,
+        Case(in_16_bits(Stack()), tokens(dtype=torch.bfloat16)),
+        "norms.0",
+        "info",
+        Case(Stack(), tokens()),
+    ),
+    (
+        28,
+        Case(Stack().half(), tokens(3e3, torch.float16)),
+        "norms.0",
+        "warning",
+        Case(Stack().half(), tokens(1e2, torch.float16)),
+    ),
+    (
+        28,
+        Case(Stack(narrow=True).half(), tokens(2e2, torch.float16)),
+        "norms.0",
+        "warning",
+        Case(Stack().half(), tokens(2e2, torch.float16)),
+    ),
+    (28, Case(Stack(), tokens(3e4)), "norms.0", "info", Case(Stack(), tokens())),
+    (29, Case(Stack(), spiked()), "norms.0", "info", Case(Stack(), spiked(value=50.0))),
+    (
+        30,
+        Case(Stack(gains=[1, 1, 10, 100, 1000, 1]), tokens()),
+        "norms.5",
+        "info",
+        Case(Stack(), tokens(0.01)),
+    ),
+    (31, Case(Stack(eps=1e-2), tokens(0.01)), "norms.0", "warning", Case(Stack(), tokens(0.01))),
+    (
+        31,
+        Case(Stack(make=nn.LayerNorm, eps=1.0), tokens(0.1)),
+        "norms.0",
+        "warning",
+        Case(Stack(make=nn.LayerNorm), tokens(0.1)),
+    ),
 ]
 
 

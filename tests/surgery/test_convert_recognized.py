@@ -106,7 +106,7 @@ def test_subclasses_are_converted_if_their_outputs_say_so():
     ("module", "reason"),
     [
         (Negative(), "normalizes, but it matches no"),
-        (Rms(8, "scale"), "'scale' of shape .8,. would"),
+        (Rms(8, "scale"), "would have {'weight': .8,.} in place of {'scale'"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_reason(module, reason):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.recognized import Normalizers
 
 __all__ = ["CannotRunError", "Case", "Found", "Loader", "Numbers", "Outcome"]
 
@@ -68,10 +69,16 @@ class Case:
     steps: int | None = None
     axis: int | None = None  # the axis of samples, if it was given or the labels show it
     origin: str = ""  # where the weights come from, in words
-    norms: list[Normalizer] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.norms = self.norms or normalizers(self.model)
+    @cached_property
+    def found(self) -> Normalizers:
+        """The normalizers; without batches only those whose class is known."""
+        return Normalizers(normalizers(self.model)) if self.survey is None else self.survey.found
+
+    @property
+    def norms(self) -> list[Normalizer]:
+        """The normalizers, in the order of `named_modules`."""
+        return self.found.norms
 
     @property
     def measured(self) -> Survey:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anynorm.doctor.deviation import LEVEL, Deviation, off
-from anynorm.doctor.geometry import double
+from anynorm.doctor.geometry import double, epsilon
 from anynorm.doctor.record import Record
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "VARIANCE",
     "Drift",
     "drifts",
-    "epsilon",
     "measurable",
     "relative",
     "tested",
@@ -73,11 +72,11 @@ def measurable(records: Sequence[Record]) -> list[Record]:
 def tested(record: Record) -> bool:
     """Whether the layer has a running mean and variance of its input, moving or frozen."""
     norm = record.norm
-    return norm.fixed and norm.spec.estimates_population and norm.module.running_mean.dim() == 1
+    return norm.fixed and norm.spec.estimates_population and norm.layer.running_mean.dim() == 1
 
 
 def _has_finite(record: Record) -> bool:
-    module = record.norm.module
+    module = record.norm.layer
     statistics = (module.running_mean, module.running_var)
     return all(bool(s.isfinite().all()) for s in statistics) and bool((statistics[1] >= 0).all())
 
@@ -106,7 +105,7 @@ class _Measured:
 
     @classmethod
     def of(cls, record: Record) -> _Measured:
-        module, inputs = record.norm.module, record.inputs
+        module, inputs = record.norm.layer, record.inputs
         ε = epsilon(module)
         mean, variance = inputs.values.mean, inputs.values.variance + ε
         running = double(module.running_mean).cpu(), double(module.running_var).cpu() + ε
@@ -132,11 +131,6 @@ def relative(influence: Tensor, scale: Tensor) -> Tensor:
     return torch.where(scale > 0, influence / scale, 0.0)
 
 
-def epsilon(module: nn.Module) -> float:
-    """The ε of a layer. Some frozen layers do not expose it; it is then torch's default."""
-    return float(getattr(module, "eps", 1e-5))
-
-
 def _behind(record: Record) -> float:
     """The smallest number of samples that the running statistics may represent.
 
@@ -145,7 +139,7 @@ def _behind(record: Record) -> float:
     """
     norm = record.norm
     # If statistics do not move any more, the layer does not say how they were computed.
-    momentum = norm.module.momentum if norm.moves else _MOMENTUM
+    momentum = norm.layer.momentum if norm.moves else _MOMENTUM
     if momentum is None:
         return _BATCH * max(norm.batches, 1)
     return _BATCH * (2 - momentum) / max(momentum, 1e-9)

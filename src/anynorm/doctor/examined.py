@@ -19,7 +19,7 @@ def tally(
     The bool says whether one of the others may hide a fault. A layer that no batch reaches does
     not count, because it has no effect on the predictions.
     """
-    hidden = dict(not_understood(case.model))
+    hidden = dict(not_understood(case.model, case.found))
     hidden |= {one.layer: f"too few data: {one.message}" for one in undecided}
     reached = None
     if case.survey is not None:

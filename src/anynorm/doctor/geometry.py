@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anynorm import nn as own
 from anynorm.errors import ShapeError
 from anynorm.surgery.normalizers import Normalizer
 
-__all__ = ["double", "group_values", "rows_of", "shares_batch"]
+__all__ = ["double", "epsilon", "group_values", "rows_of", "sets_of", "shares_batch"]
 
 
 def shares_batch(norm: Normalizer) -> bool:
@@ -24,6 +23,11 @@ def double(x: Tensor) -> Tensor:
     return (x.detach().cpu() if x.device.type == "mps" else x.detach()).double()
 
 
+def epsilon(module: nn.Module) -> float:
+    """The ε of a layer. Some frozen layers do not expose it; it is then torch's default."""
+    return float(getattr(module, "eps", 1e-5))
+
+
 def rows_of(norm: Normalizer, x: Tensor) -> Tensor:
     """`x` as (samples, positions, channels), by the axes of the layer's γ.
 
@@ -32,7 +36,7 @@ def rows_of(norm: Normalizer, x: Tensor) -> Tensor:
     >>> rows_of(norm, torch.zeros(8, 3, 4, 5)).shape
     torch.Size([8, 20, 3])
     """
-    shape = getattr(norm.module, "normalized_shape", None)
+    shape = getattr(norm.layer, "normalized_shape", None)
     if shape is not None:
         x = x.reshape(*x.shape[: x.dim() - len(shape)], -1)
     elif not norm.takes_last_axis:
@@ -60,7 +64,7 @@ def group_values(norm: Normalizer, x: Tensor, mask: Tensor | None = None) -> tup
 
 
 def _values(norm: Normalizer, shape: tuple[int, ...]) -> int:
-    module = norm.module
+    module = norm.layer
     if isinstance(module, own.Norm):
         return _by_pattern(module, shape)
     if (normalized := getattr(module, "normalized_shape", None)) is not None:
@@ -74,25 +78,38 @@ def _values(norm: Normalizer, shape: tuple[int, ...]) -> int:
 
 def _numbers(norm: Normalizer, x: Tensor, mask: Tensor) -> Tensor:
     """The number of values of each μ and σ, by the pattern."""
-    module, kept = norm.module, mask.expand_as(x)
-    if isinstance(module, own.Norm):
-        pattern, sizes = module.spec.pattern, module.sizes
+    return sets_of(norm, mask.expand_as(x)).sum(1)
+
+
+def sets_of(norm: Normalizer, x: Tensor) -> Tensor:
+    """`x` as (sets, values): each row has the values that share one μ and σ.
+
+    >>> from anynorm.surgery.normalizers import normalizers
+    >>> [norm] = normalizers(own.GroupNorm(2, 6))
+    >>> sets_of(norm, torch.zeros(8, 6, 4, 5)).shape
+    torch.Size([16, 60])
+    """
+    layer, pattern = norm.layer, norm.spec.pattern
+    if isinstance(layer, own.Norm):
+        sizes = layer.sizes
+    elif (shape := getattr(layer, "normalized_shape", None)) is not None:
+        return x.reshape(-1, math.prod(shape))
     else:
-        pattern = norm.spec.pattern
-        sizes = {"g": getattr(module, "num_groups", 1)}
-        alone = norm.family == "instance" and not _batched(norm, tuple(x.shape))
-        kept = kept[None] if alone else kept
-    plan = pattern.plan(kept.dim())
+        sizes = {"g": getattr(layer, "num_groups", 1)}
+        x = x[None] if norm.family == "instance" and not _batched(norm, tuple(x.shape)) else x
+    plan = pattern.plan(x.dim())
     try:
-        view = plan.view(tuple(kept.shape), sizes)
+        view = x.reshape(plan.view(tuple(x.shape), sizes))
     except ShapeError:  # a ghost batch that this batch is no multiple of
-        return kept.new_tensor([_by_pattern(module, tuple(x.shape))], dtype=torch.int64)
-    return kept.reshape(view).sum(plan.dims) if plan.dims else kept.sum().reshape(1)
+        return x.reshape(1, -1)[:, : math.prod(sizes.values())]
+    last = [axis for axis in range(view.dim()) if axis not in plan.dims]
+    values = math.prod(view.shape[axis] for axis in plan.dims)
+    return view.permute(*last, *plan.dims).reshape(-1, values)
 
 
 def _batched(norm: Normalizer, shape: tuple[int, ...]) -> bool:
     """Instance norm takes a single sample without the batch's axis, too."""
-    digits = [char for char in type(norm.module).__name__ if char.isdigit()]
+    digits = [char for char in type(norm.layer).__name__ if char.isdigit()]
     return not digits or len(shape) == int(digits[0]) + 2
 
 

@@ -29,6 +29,7 @@ class Probe:
     [(8, 2)]
 
     `brief` leaves the records without what a trial has no use for: units of samples and outputs.
+    `norms` are the layers to watch; by default those whose class is known.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Probe:
         axis: int = 0,
         *,
         brief: bool = False,
+        norms: list[Normalizer] | None = None,
     ) -> None:
         self.model, self.forward, self.axis, self.brief = model, forward, axis, brief
-        self.norms: list[Normalizer] = normalizers(model)
+        self.norms = normalizers(model) if norms is None else norms
         self.records = [Record(norm, brief=brief) for norm in self.norms]
         self._order = itertools.count()
         self._calls = [0] * len(self.norms)

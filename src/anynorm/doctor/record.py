@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.doctor.geometry import double, group_values, rows_of
+from anynorm.doctor.magnitudes import Magnitudes
 from anynorm.doctor.units import Units
 from anynorm.ops.merge import merge
 from anynorm.surgery.normalizers import Normalizer
@@ -41,6 +42,7 @@ class Record:
     norm: Normalizer
     inputs: Moments = field(default_factory=Moments)
     outputs: Pooled = field(default_factory=Pooled)
+    magnitudes: Magnitudes = field(init=False)
     calls: list[Moments] = field(default_factory=list)
     brief: bool = False  # only the moments over all values are wanted, as in a trial
     forwards: int = 0
@@ -50,6 +52,9 @@ class Record:
     shape: tuple[int, ...] = ()
     _start: int = 0  # the number of this forward pass's first sample
     _next: int = 0
+
+    def __post_init__(self) -> None:
+        self.magnitudes = Magnitudes(self.norm)
 
     def see(
         self,
@@ -78,6 +83,8 @@ class Record:
         rows = rows_of(self.norm, x)
         kept = None if mask is None else self._kept(mask, x)
         self._take(rows, kept, call, samples, axis, again)
+        if not self.brief and self.finite:
+            self.magnitudes.add(x if mask is None else torch.where(mask > 0, x, 0))
         self.forwards += call == 0
         self.order = min(self.order, order)
         self._size(x, mask)

@@ -15,6 +15,7 @@ from anynorm.doctor.losses import Loss, Losses, target_of
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, each
+from anynorm.surgery.recognized import Normalizers, find_on
 from anynorm.surgery.streaming_stats import in_group
 
 __all__ = ["Survey", "Wanted", "records_on", "survey"]
@@ -32,6 +33,7 @@ class Wanted:
 class Survey:
     """What one pass over the batches showed."""
 
+    found: Normalizers  # the normalizers, also those that the first batch showed
     records: list[Record]  # in the order of the forward pass
     losses: Losses
     dropped: Dropped
@@ -53,16 +55,18 @@ def survey(
     batch_axis: int | None = None,
 ) -> Survey:
     """Go through the batches once, whatever they are: a generator has no second pass."""
-    probe = Probe(model, forward)
+    probe: Probe | None = None
     others = [Probe(averaged, forward)] if averaged is not None else []
-    found = Survey([], Losses(loss), Dropped(model, forward), axis=batch_axis)
+    found = Survey(Normalizers(), [], Losses(loss), Dropped(model, forward), axis=batch_axis)
     for batch in each(batches):
-        if not found.sizes and batch_axis is None:
-            found.axis = _axis_of_labels(batch)
+        if probe is None:
+            found.found = find_on(model, batch, forward)
+            probe = Probe(model, forward, norms=found.found.norms)
+            found.axis = _axis_of_labels(batch) if batch_axis is None else batch_axis
         for watching in (probe, *others, *found.dropped.probes.values()):
             watching.axis = found.axis or 0
         _take(found, batch, probe, others, wanted)
-    found.records = _ordered(probe, group)
+    found.records = [] if probe is None else _ordered(probe, group)
     found.averaged = _ordered(others[0], group) if others else None
     return found
 

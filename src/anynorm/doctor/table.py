@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from anynorm.doctor.check import Check
-from anynorm.doctor.checks import channels, mode, sizes, state, statistics, structure, training
+from anynorm.doctor.checks import (
+    channels,
+    magnitudes,
+    mode,
+    precision,
+    sizes,
+    state,
+    statistics,
+    structure,
+    training,
+)
 from anynorm.errors import AnynormError
 
 __all__ = ["CHECKS", "chosen"]
@@ -335,6 +345,83 @@ CHECKS: tuple[Check, ...] = (
         "PyTorch documentation: torch.nn.Module.eval",
         mode.handed_over,
         needs=(),
+    ),
+    Check(
+        26,
+        "statistics in 16 bits",
+        "the type of the running statistics",
+        "bfloat16 or float16",
+        "warning",
+        "An update by momentum times a difference is smaller than the distance between two 16-bit "
+        "numbers: the statistics stop moving before they are right.",
+        "model.get_submodule({layer}).float()  # statistics, γ and β; autocast casts the inputs",
+        "Zamirai et al. 2020, arXiv:2010.06192",
+        precision.stored,
+        needs=(),
+        severities="warning in train mode; info in eval mode",
+    ),
+    Check(
+        27,
+        "γ that never moved",
+        "γ in 16 bits, against its initial value 1",
+        "exactly 1 in all channels",
+        "warning",
+        "Near 1 a bfloat16 cannot change by less than 0.002, and an optimizer's step is smaller: "
+        "rounding takes it back each time.",
+        "model.float()  # train in float32 with torch.autocast, or with float32 master weights",
+        "Zamirai et al. 2020, arXiv:2010.06192",
+        precision.stuck,
+        needs=(),
+        severities="warning if optimizer= shows that γ was trained, or steps= is given; otherwise "
+        "info",
+    ),
+    Check(
+        28,
+        "near float16's range",
+        "the largest input of a layer, and its square where the module computes it in float16",
+        "above an eighth of 65,504; a square above 65,504",
+        "warning",
+        "Beyond its range a float16 is infinite, and all later values are NaN.",
+        "model.bfloat16()  # its range is that of float32",
+        "Micikevicius et al. 2018, arXiv:1710.03740",
+        precision.near_range,
+        severities="warning if the inputs are float16; otherwise info",
+    ),
+    Check(
+        29,
+        "massive activations",
+        "the largest input over the median, in layers with statistics of each input",
+        "more than 100, and more than 1,000 times the median",
+        "info",
+        "Few channels decide σ; in 8 bits one scale for all channels leaves nothing of the others.",
+        "# quantize by channel, or rotate the residual stream after anynorm.fold(model, example)",
+        "Sun et al. 2024, arXiv:2402.17762",
+        magnitudes.massive,
+    ),
+    Check(
+        30,
+        "growing residual stream",
+        "the median size of the last layer's input over that at a quarter of the depth, in layers "
+        "with statistics of each input",
+        "more than 30 times",
+        "info",
+        "What a late block adds is small beside the stream that it is added to: late blocks "
+        "change little, and learn slowly.",
+        "# scale down what each block adds, by its depth, or normalize it",
+        "Sun et al. 2025, arXiv:2502.05795",
+        magnitudes.growing,
+    ),
+    Check(
+        31,
+        "ε decides the scale",
+        "the mean square (or variance) of each set of values against ε, in layers with statistics "
+        "of each input",
+        "below ε in half of the sets",
+        "warning",
+        "The output is then proportional to the input: the layer normalizes little.",
+        "model.get_submodule({layer}).eps = 1e-6  # if it was trained with it; or scale the input",
+        "Zhang & Sennrich 2019, arXiv:1910.07467",
+        magnitudes.by_epsilon,
     ),
 )
 

@@ -58,22 +58,22 @@ def eps_of(norm: Normalizer) -> float:
         formula, probed = _by_formula(norm, eps), _probed(norm)
         pairs = ((formula.a, probed.a), (formula.b, probed.b))
         if not all(torch.allclose(one, other, _SAME, _SAME) for one, other in pairs):
-            raise Refused(f"a {type(norm.module).__name__} that computes with an ε of its own")
-    return eps or torch.finfo(norm.module.running_var.dtype).tiny
+            raise Refused(f"a {type(norm.layer).__name__} that computes with an ε of its own")
+    return eps or torch.finfo(norm.layer.running_var.dtype).tiny
 
 
 def _eps(norm: Normalizer) -> float:
     """The ε that is added to the running variance; a specification without a scale has none."""
-    return float(getattr(norm.module, "eps", _USUAL_EPS)) if norm.spec.scale else 0.0
+    return float(getattr(norm.layer, "eps", _USUAL_EPS)) if norm.spec.scale else 0.0
 
 
 def _foreign(norm: Normalizer) -> bool:
     """Whether this is a frozen batch norm of another library, which may hide its ε."""
-    return norm.constant and not isinstance(norm.module, own.FrozenBatchNorm)
+    return norm.constant and not isinstance(norm.layer, own.FrozenBatchNorm)
 
 
 def _by_formula(norm: Normalizer, eps: float) -> Affine:
-    mean, var = double(norm.module.running_mean), double(norm.module.running_var)
+    mean, var = double(norm.layer.running_mean), double(norm.layer.running_var)
     gain, shift = norm.affine
     a = (var + eps).rsqrt()
     a = a if gain is None else a * double(gain)
@@ -84,7 +84,7 @@ def _by_formula(norm: Normalizer, eps: float) -> Affine:
 @torch.no_grad()
 def _probed(norm: Normalizer) -> Affine:
     """Compute ε from the layer's outputs at 0 and at 1."""
-    module, device = copy.deepcopy(norm.module).cpu().double(), norm.module.running_mean.device
+    module, device = copy.deepcopy(norm.layer).cpu().double(), norm.layer.running_mean.device
     zeros = torch.zeros(1, norm.channels, 1, 1, dtype=torch.float64)
     at_zero = module(zeros).double().flatten()
     a = module(zeros + 1).double().flatten() - at_zero

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from anynorm.errors import UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward
-from anynorm.surgery.converting.call_info import Seen, observe
-from anynorm.surgery.converting.recognized import candidates, recognized
+from anynorm.surgery.call_info import Seen, observe
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.model import check_model
-from anynorm.surgery.normalizers import Normalizer, families, normalizer, normalizers
+from anynorm.surgery.normalizers import Normalizer, families, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
+from anynorm.surgery.recognized import candidates, find
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
 from anynorm.surgery.transaction import Trial, perform
 from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search
-from anynorm.surgery.walk import Place, put
+from anynorm.surgery.walk import put
 
 __all__ = ["convert"]
 
@@ -48,12 +48,13 @@ def convert(
     Args:
         model: the model.
         to: "torch" or "anynorm", for the same layers of torch.nn or anynorm: all normalizers are
-            converted, with their statistics.  For "anynorm" and with an example, so are modules of
-            other classes that :func:`anynorm.recognize` finds to normalize.  Or the new kind of
-            the batch family: "sync", "frozen", or a name of :data:`anynorm.catalogue`.
+            converted, with their statistics.  Or the new kind of the batch family: "sync",
+            "frozen", or a name of :data:`anynorm.catalogue`.
         example: an input, as a loader gives it.  It shows the number of axes of the inputs and
             which layers take a residual, which decides between torch's classes.  Without an
             example, layers for which this is unknown are refused or become general layers.
+            With one, modules of other classes that :func:`anynorm.recognize` finds to normalize
+            are converted too, except to "torch".
         source: other families to convert, by name.
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
         inplace: whether to change the model itself instead of a copy.
@@ -84,17 +85,15 @@ def convert(
 
     def change(target: nn.Module, log: Log) -> nn.Module:
         log.search = _search(to, source)
-        found = [norm for norm in normalizers(target) if _meant(norm, to, source)]
-        check_groups([norm for norm in found if norm.known], to, options)
-        recognizes = to == "anynorm" and source is None and example is not None
-        others = {place.module: place for place in candidates(target)} if recognizes else {}
-        layers = dict.fromkeys([*(norm.module for norm in found), *others])
+        by_class = normalizers(target)
+        unknown = candidates(target) if to != "torch" and example is not None else []
+        layers = dict.fromkeys([*(norm.module for norm in by_class), *unknown])
         seen = _seen(target, layers, example, forward)
+        log.found = find(target, {module: seen[module] for module in unknown})
+        found = [norm for norm in log.found.norms if _meant(norm, to, source)]
+        check_groups([norm for norm in found if norm.known], to, options)
         for norm in found:
-            if norm.module not in others:
-                target = _converted(target, norm, to, seen[norm.module], options, log)
-        for module, place in others.items():
-            target = _exchanged(target, place, seen[module].single, log)
+            target = _converted(target, norm, to, seen[norm.module], options, log)
         leave_fast_path(target)
         return target
 
@@ -140,22 +139,6 @@ def _seen(
     return observe(model, layers, example, forward)
 
 
-def _exchanged(model: nn.Module, place: Place, x: Tensor | None, log: Log) -> nn.Module:
-    """Put anynorm's layer in the place of a module, if the module is found to normalize."""
-    name, kind, norm = place.names[0], type(place.module).__name__, normalizer(place)
-    try:
-        new = recognized(place.module, x)
-        if new is None and norm is not None:
-            raise Refused(norm.doubt)
-    except Refused as reason:
-        log.refuse(name, str(reason))
-        return model
-    if new is None:
-        return model
-    log.change(name, f"{kind} to anynorm (Norm('{new.spec.pattern}')), by what it computes")
-    return put(model, place, succeed(place.module, new))
-
-
 def _converted(
     model: nn.Module, norm: Normalizer, to: str, seen: Seen, options: dict[str, Any], log: Log
 ) -> nn.Module:
@@ -168,6 +151,8 @@ def _converted(
         return model
     new, lost = made
     told = f"{type(norm.module).__name__} to {to} ({type(new).__name__}){_but(lost)}"
+    if norm.recognition is not None:
+        told += f", recognized by what it computes: '{norm.spec.pattern}'"
     log.change(norm.name, told)
     return put(model, norm.place, succeed(norm.module, new))
 
@@ -177,10 +162,25 @@ def _made(
 ) -> tuple[nn.Module, str] | None:
     if not norm.known:
         raise Refused(norm.doubt)
-    if to not in _LIBRARIES:
-        return to_kind(norm, to, seen, options)
-    new = _LIBRARIES[to](norm, seen)
-    return None if new is None else (new, "")
+    if to in _LIBRARIES:
+        new, lost = _LIBRARIES[to](norm, seen), ""
+    else:
+        new, lost = to_kind(norm, to, seen, options) or (None, "")
+    if new is None:
+        return None
+    if norm.recognition is not None and to in _LIBRARIES:
+        _check_state(norm.module, new)
+    return new, lost
+
+
+def _check_state(old: nn.Module, new: nn.Module) -> None:
+    """Raise `Refused` if the state dict would have other names or shapes.
+
+    Methods such as `from_pretrained` of the model's class load by these names.
+    """
+    shapes = [{k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise Refused(f"the state dict would have {shapes[1]} in place of {shapes[0]}")
 
 
 def _but(lost: str) -> str:

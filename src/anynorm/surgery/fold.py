@@ -11,11 +11,13 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.bias import add_bias
 from anynorm.surgery.folding.fold_plan import FoldPlan, planned
+from anynorm.surgery.folding.gain_plan import GainPlan, planned_gain
 from anynorm.surgery.folding.weighted import State
 from anynorm.surgery.graph import capture
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
+from anynorm.surgery.recognized import find_on
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.transaction import Trial, perform
 from anynorm.surgery.transfer_hooks import succeed
@@ -38,10 +40,16 @@ def fold(
     A normalizer with running statistics is a · x + b for each channel.  It is folded into the
     convolution (of any rank, transposed or grouped) or linear layer before it, or into the layer
     after it if there is no padding between the two.  A bias is added if there is none; an
-    activation or a residual stays.  The operators are found with :func:`torch.export.export` on the
-    example.  If a layer is also used in another way, its normalizer is not folded; the receipt
-    names every normalizer that is not folded, with the reason.  New weights are computed in float64
-    and rounded once.
+    activation or a residual stays.
+
+    Other normalizers, such as layer and RMS norm, take statistics from each input, so they stay.
+    Their γ and β go into all linear layers, convolutions and matrix products that read the output,
+    and γ becomes 1 and β 0; names in the state dict stay.  Modules of other classes that
+    :func:`anynorm.recognize` finds to normalize are among them.
+
+    The operators are found with :func:`torch.export.export` on the example.  If a weight is also
+    used in another way, nothing is folded into it; the receipt names every normalizer that is not
+    folded, with the reason.  New weights are computed in float64 and rounded once.
 
     Use a folded model only for inference: it can no longer update statistics.
 
@@ -73,7 +81,7 @@ def fold(
     _check_mode(model)
 
     def change(target: nn.Module, log: Log) -> nn.Module:
-        log.search = Search("normalizers with kept statistics", lambda _: "")
+        log.search = Search("normalizers", lambda _: "")
         log.facts["parameters before"] = _count(target)
         target = _folded(target, example, forward, log)
         log.facts["parameters after"] = _count(target)
@@ -98,35 +106,36 @@ def _count(model: nn.Module) -> int:
 
 
 def _folded(model: nn.Module, example: Batch, forward: Forward | None, log: Log) -> nn.Module:
-    found = normalizers(model)
+    log.found = find_on(model, example, forward)
     lent = _lend_biases(model)
     state = State(model, capture(model, example, forward))
-    plans = [_planned(norm, state, log) for norm in found]  # all before any weight changes
+    plans = [_planned(norm, state, log) for norm in log.found.norms]  # before any weight changes
     done = [plan for plan in plans if plan is not None and _carried_out(plan, log)]
     for plan in done:
-        model = put(model, plan.norm.place, succeed(plan.norm.module, plan.remainder))
-    needed = {plan.layer.layer for plan in done}
+        if plan.remainder is not plan.norm.module:
+            model = put(model, plan.norm.place, succeed(plan.norm.module, plan.remainder))
+    needed = {layer for plan in done for layer in plan.biased}
     for layer in lent:
         layer.bias = layer.bias if layer in needed else None
-    log.facts["folded"] = f"{len(done)} of {len(found)} normalizers"
+    log.facts["folded"] = f"{len(done)} of {len(log.found.norms)} normalizers"
     return model
 
 
-def _planned(norm: Normalizer, state: State, log: Log) -> FoldPlan | None:
+def _planned(norm: Normalizer, state: State, log: Log) -> FoldPlan | GainPlan | None:
     try:
-        return planned(norm, state)
+        return planned(norm, state) if norm.fixed else planned_gain(norm, state)
     except Refused as reason:
         log.refuse(norm.name, str(reason))
         return None
 
 
-def _carried_out(plan: FoldPlan, log: Log) -> bool:
+def _carried_out(plan: FoldPlan | GainPlan, log: Log) -> bool:
     try:
         plan.carry_out()
     except Refused as reason:
         log.refuse(plan.norm.name, str(reason))
         return False
-    log.change(plan.norm.name, f"folded into {plan.layer.told}")
+    log.change(plan.norm.name, plan.told)
     return True
 
 

@@ -100,7 +100,7 @@ def frozen(norm: Normalizer, *, affine: bool = True) -> own.FrozenBatchNorm:
 
     Raises `Refused` where the statistics are not those of channels on axis 1.
     """
-    module, (gain, shift) = norm.module, norm.affine
+    module, (gain, shift) = norm.layer, norm.affine
     if module.running_mean.dim() != 1 or norm.takes_last_axis:
         raise Refused(f"its statistics are not of channels on axis 1: {norm.spec.pattern}")
     learned = norm.spec.learned

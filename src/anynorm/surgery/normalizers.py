@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,10 +15,19 @@ from anynorm.catalogue import catalogue, entry
 from anynorm.pattern.axes import CHANNELS, ELLIPSIS
 from anynorm.spec import Spec
 from anynorm.surgery.names import Layers, matching
+from anynorm.surgery.recognize import Recognition
 from anynorm.surgery.streaming_stats import double
 from anynorm.surgery.walk import Place, walk
 
-__all__ = ["NORMALIZERS", "Normalizer", "families", "named", "normalizer", "normalizers"]
+__all__ = [
+    "NORMALIZERS",
+    "Normalizer",
+    "catalogue_name",
+    "families",
+    "named",
+    "normalizer",
+    "normalizers",
+]
 
 _BATCH = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
 _FAMILIES = {
@@ -54,17 +63,24 @@ class Normalizer:
     `family` is a name of the catalogue, or "frozen" for batch norm with constant statistics.
     `fused` has the modules that the layer applies after normalizing, as in the fused batch norm and
     activation of image model collections.  If `known` is False, the layer is a subclass that may do
-    more than normalize.
+    more than normalize.  `recognition` is there if outputs, and not the class, showed what the
+    module computes; `layer` is anynorm's layer for it then, with the parameters of the module.
     """
 
     place: Place
     family: str
     fused: tuple[nn.Module, ...] = ()
     known: bool = True
+    layer: Any = field(default=None, repr=False)
+    recognition: Recognition | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.layer is None:
+            object.__setattr__(self, "layer", self.place.module)
 
     @property
-    def module(self) -> Any:
-        """The layer itself."""
+    def module(self) -> nn.Module:
+        """The module in the model; what it computes is read from `layer`."""
         return self.place.module
 
     @property
@@ -78,32 +94,32 @@ class Normalizer:
         if self.fused:
             applied = [child for child in self.fused if type(child) is not nn.Identity]
             return nn.Sequential(*applied) if len(applied) > 1 else next(iter(applied), None)
-        phi: F.Activation = getattr(self.module, "activation", None)
+        phi: F.Activation = getattr(self.layer, "activation", None)
         return phi
 
     @property
     def channels(self) -> int:
         """The number of channels of the layer."""
         for name in ("num_features", "num_channels"):
-            if hasattr(self.module, name):
-                return int(getattr(self.module, name))
+            if hasattr(self.layer, name):
+                return int(getattr(self.layer, name))
         if self.family == "frozen":
-            return len(self.module.running_mean)
-        shape = getattr(self.module, "normalized_shape", None) or self.module.channels
+            return len(self.layer.running_mean)
+        shape = getattr(self.layer, "normalized_shape", None) or self.layer.channels
         return int(shape[0])
 
     @property
     def spec(self) -> Spec:
         """The layer's specification: its own, or that of its entry in the catalogue."""
-        if isinstance(self.module, own.Norm):
-            return self.module.spec
+        if isinstance(self.layer, own.Norm):
+            return self.layer.spec
         return entry("batch" if self.constant else self.family).spec
 
     @property
     def takes_last_axis(self) -> bool:
         """Whether the channels are the last axis, as in layer norm, and not axis 1."""
-        if not isinstance(self.module, own.Norm):
-            return len(getattr(self.module, "normalized_shape", ())) == 1
+        if not isinstance(self.layer, own.Norm):
+            return len(getattr(self.layer, "normalized_shape", ())) == 1
         pattern = self.spec.pattern
         last = any(part.name in CHANNELS for part in pattern.axes[-1])
         free = any(part.name == ELLIPSIS for part in pattern.parts)
@@ -111,7 +127,7 @@ class Normalizer:
 
     def channel_axis(self, rank: int) -> int:
         """The first axis of γ and the running statistics in an input with `rank` axes."""
-        if isinstance(self.module, own.Norm):
+        if isinstance(self.layer, own.Norm):
             return self.spec.pattern.plan(rank).first
         return rank - 1 if self.takes_last_axis else 1
 
@@ -123,12 +139,12 @@ class Normalizer:
     @property
     def keeps(self) -> bool:
         """Whether the layer uses stored statistics in eval mode."""
-        spread = (getattr(self.module, name, None) for name in ("running_var", "running_cov"))
-        if getattr(self.module, "running_mean", None) is None or all(s is None for s in spread):
+        spread = (getattr(self.layer, name, None) for name in ("running_var", "running_cov"))
+        if getattr(self.layer, "running_mean", None) is None or all(s is None for s in spread):
             return False
         # In eval mode torch's batch norms, and ours of the same names, only look at the buffers.
-        by_buffers = isinstance(self.module, nn.modules.batchnorm._BatchNorm)
-        return self.constant or by_buffers or bool(self.module.track_running_stats)
+        by_buffers = isinstance(self.layer, nn.modules.batchnorm._BatchNorm)
+        return self.constant or by_buffers or bool(self.layer.track_running_stats)
 
     @property
     def tracks(self) -> bool:
@@ -142,16 +158,16 @@ class Normalizer:
         With momentum 0 they do not change.  With momentum None, the cumulative average, they need
         the count of batches, which torch's instance norm never increases.
         """
-        if not self.tracks or not self.module.track_running_stats:
+        if not self.tracks or not self.layer.track_running_stats:
             return False
-        if self.module.momentum is None:
+        if self.layer.momentum is None:
             return self.counts
-        return bool(self.module.momentum != 0)
+        return bool(self.layer.momentum != 0)
 
     @property
     def counts(self) -> bool:
         """Whether the layer counts the batches of training."""
-        counted = getattr(self.module, "num_batches_tracked", None) is not None
+        counted = getattr(self.layer, "num_batches_tracked", None) is not None
         return counted and self.spec.uses_batch
 
     @property
@@ -159,33 +175,33 @@ class Normalizer:
         """How many batches the layer counted; 0 if it has no count, or a negative one."""
         if not self.counts:
             return 0
-        count = float(self.module.num_batches_tracked)  # averaged copies of a model have fractions
+        count = float(self.layer.num_batches_tracked)  # averaged copies of a model have fractions
         return int(count) if 0 < count < float("inf") else 0
 
     @property
     def fixed(self) -> bool:
         """Whether eval mode computes γ · (x − mean) / √(var + ε) + β with stored statistics."""
-        return self.keeps and getattr(self.module, "running_var", None) is not None
+        return self.keeps and getattr(self.layer, "running_var", None) is not None
 
     @property
     def affine(self) -> tuple[Tensor | None, Tensor | None]:
         """γ and β: the layer's parameters, but for a γ that is stored as 1 + w."""
-        gain, offset = self.module.weight, self.spec.learned.offset
+        gain, offset = self.layer.weight, self.spec.learned.offset
         if gain is not None and offset:
             gain = double(gain) + offset
-        return gain, getattr(self.module, "bias", None)
+        return gain, getattr(self.layer, "bias", None)
 
     @property
     def base(self) -> type[nn.Module]:
         """The class of torch.nn or anynorm of which this layer is an instance."""
-        kinds = type(self.module).__mro__
+        kinds = type(self.layer).__mro__
         return next((kind for kind in kinds if kind in NORMALIZERS), kinds[1])
 
     @property
     def doubt(self) -> str:
         """Why a layer that is not `known` is not changed."""
-        kind = type(self.module).__name__
-        if any(map(is_lazy, self.module.parameters())):
+        kind = type(self.layer).__name__
+        if any(map(is_lazy, self.layer.parameters())):
             return f"a {kind} has no channels before the model is called once"
         return f"a {kind} is a subclass of {self.base.__name__} and may do more"
 
@@ -226,11 +242,11 @@ def named(found: Sequence[Normalizer], layers: Layers | None, what: str) -> list
 
 def normalizer(place: Place) -> Normalizer | None:
     """Describe the module at `place` if it normalizes; None if it does not."""
-    kind = type(place.module)
+    kind, module = type(place.module), place.module
     if kind in _EXACT:
         return Normalizer(place, _EXACT[kind])
-    if kind is own.Norm:
-        return Normalizer(place, _entry(place.module))
+    if isinstance(module, own.Norm) and kind is own.Norm:
+        return Normalizer(place, catalogue_name(module))
     if _is_frozen(place.module):
         return Normalizer(place, "frozen")
     family = next((name for base, name in _BASES.items() if isinstance(place.module, base)), None)
@@ -240,7 +256,7 @@ def normalizer(place: Place) -> Normalizer | None:
     return Normalizer(place, family, fused, known=bool(fused))
 
 
-def _entry(norm: Any) -> str:
+def catalogue_name(norm: own.Norm) -> str:
     """The name of a general layer in the catalogue, or its pattern."""
     for row in catalogue.values():
         specs = (row.spec, row.channels_first or row.spec)

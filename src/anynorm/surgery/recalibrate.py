@@ -273,7 +273,7 @@ class _Layer:
     """The new statistics of one layer, in the making during one pass."""
 
     def __init__(self, norm: Normalizer, within: _Pass, settled: bool) -> None:
-        self.norm, self.layer, self.settled = norm, norm.module, settled
+        self.norm, self.layer, self.settled = norm, norm.layer, settled
         self.seen, self.order, self._pass = 0, sys.maxsize, within
         self.reached = False  # by a batch of any process
         self._hook: Any = None

@@ -16,6 +16,7 @@ from anynorm.report.files import write_json
 from anynorm.report.text import visible
 
 if TYPE_CHECKING:
+    from anynorm.surgery.recognized import Normalizers
     from anynorm.surgery.unmatched import Search
 
 __all__ = ["Difference", "Log", "Model", "Note", "Receipt", "Result"]
@@ -91,6 +92,7 @@ class Log:
     refused: list[Note] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     search: Search | None = None  # the layers that the verb searches, for the message if none match
+    found: Normalizers | None = None  # the normalizers that an example showed
 
     def change(self, layer: str, text: str) -> None:
         """Note that a layer was changed."""

@@ -165,7 +165,8 @@ def _is_shape(value: object) -> bool:
 
 def _told(module: nn.Module, x: Tensor) -> Recognition:
     try:
-        with warnings.catch_warnings():
+        # Gradients are compared, also where the caller has turned them off.
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad():
             warnings.simplefilter("ignore")  # torch's, on types of a candidate that is not chosen
             return _recognized(module, x)
     except UnusableError as error:

@@ -64,7 +64,7 @@ def _made(norm: Normalizer, make: Callable[[int], nn.Module]) -> nn.Module:
         new = Rows(new)
     if norm.activation is not None:
         new = nn.Sequential(new, own.Activate(norm.activation))
-    like = next(norm.module.parameters(), None)
+    like = next(norm.layer.parameters(), None)
     return new if like is None else new.to(like)
 
 

@@ -81,9 +81,9 @@ def _tell_the_rest(model: nn.Module, log: Log) -> None:
         return
     if not (log.changed or log.refused):
         log.facts["nothing matched"] = log.search.outcome(model)
-    modules = dict(model.named_modules())
-    for name, reason in not_understood(model):
-        if log.search.unknown(name, modules[name]):
+    modules, told = dict(model.named_modules()), {note.layer for note in log.refused}
+    for name, reason in not_understood(model, log.found):
+        if name not in told and log.search.unknown(name, modules[name]):
             log.refuse(name, reason)
 
 

@@ -15,6 +15,7 @@ from anynorm.errors import listed
 from anynorm.surgery.names import Layers, means
 from anynorm.surgery.names import listed as listed_layers
 from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.recognized import Normalizers
 
 __all__ = ["Search", "contents", "may_keep", "not_understood"]
 
@@ -58,8 +59,10 @@ class Search:
         return f"looked for {self.wanted}; there {verb} {'; '.join(found)}"
 
 
-def not_understood(model: nn.Module) -> Iterator[tuple[str, str]]:
+def not_understood(model: nn.Module, found: Normalizers | None = None) -> Iterator[tuple[str, str]]:
     """Layers that seem to normalize but are of an unknown class, with the reason.
+
+    `found` has the normalizers that an example showed, whatever their class is.
 
     Example:
         >>> class MyNorm(nn.Module):
@@ -69,17 +72,22 @@ def not_understood(model: nn.Module) -> Iterator[tuple[str, str]]:
         >>> [name for name, _ in not_understood(nn.Sequential(MyNorm(), nn.BatchNorm1d(3)))]
         ['0']
     """
-    known = {id(norm.module) for norm in normalizers(model)}
+    found = found or Normalizers()
+    yield from found.unmatched.items()
+    known = {id(norm.module) for norm in (*normalizers(model), *found.norms)}
     scripted = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
-    norms = [(n, m) for n, m in scripted if "norm" in kind_of(m).lower() and not list(m.children())]
-    for name, module in norms or scripted[:1]:
+    leaves = ((name, module) for name, module in scripted if not list(module.children()))
+    named = [(name, module) for name, module in leaves if "norm" in kind_of(module).lower()]
+    for name, module in named or scripted[:1]:
         yield name, f"a {kind_of(module)} in TorchScript; give the model that it was made from"
     inside = {id(module) for _, module in scripted}
     # A normalizer of a layer's weights is not a layer.
     weights = (m for m in model.modules() if isinstance(m, parametrize.ParametrizationList))
     inside |= {id(part) for module in weights for part in module.modules()}
     for name, module in model.named_modules():
-        if id(module) not in known | inside and _looks_like_one(module):
+        if id(module) in known | inside or name in found.unmatched:
+            continue
+        if _looks_like_one(module):
             yield (
                 name,
                 f"a {kind_of(module)} looks like a normalization layer{_UNKNOWN}",

@@ -93,7 +93,7 @@ def _scores(output: Any) -> Tensor:
 
 def distance(record: Record) -> float:
     """By how many σ the running statistics of a layer are off, root mean square over channels."""
-    module, values = record.norm.module, record.inputs.values
+    module, values = record.norm.layer, record.inputs.values
     eps = float(getattr(module, "eps", 1e-5))  # some frozen layers keep theirs to themselves
     variance = values.variance + eps
     by_mean = (double(module.running_mean).cpu() - values.mean) / variance.sqrt()

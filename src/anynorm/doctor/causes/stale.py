@@ -67,7 +67,7 @@ def _accounts_for(ward: Ward, young: Finding) -> bool:
     """
     left = float(young.numbers["left over"])
     record = next(d.record for d in ward.case.drifts if d.record.norm.name == young.layer)
-    values, module = record.inputs.values, record.norm.module
+    values, module = record.inputs.values, record.norm.layer
     running = double(module.running_mean).cpu(), double(module.running_var).cpu() + module.eps
 
     def off(mean: Tensor, variance: Tensor) -> float:

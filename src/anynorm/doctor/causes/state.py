@@ -106,8 +106,8 @@ def _suspects(ward: Ward) -> Iterator[tuple[str, float]]:
     """Yield the layers whose ε changes the scale of channels, or has a finding, with their ε."""
     told = {one.layer for one in ward.findings if _is_about_epsilon(one)}
     for norm in ward.case.norms:
-        variance = getattr(norm.module, "running_var", None)
-        eps = getattr(norm.module, "eps", None)
+        variance = getattr(norm.layer, "running_var", None)
+        eps = getattr(norm.layer, "eps", None)
         if variance is None or eps is None or not bool(variance.isfinite().all()):
             continue
         large = eps > max(USUAL) and eps > LARGE * float(variance.median())

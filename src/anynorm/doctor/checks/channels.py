@@ -59,9 +59,21 @@ def _both(small: Tensor | None, constant: Tensor | None) -> int:
 
 def zero(case: Case) -> Outcome:
     """Check 20."""
-    for norm in case.tracking:
+    for norm in case.norms:
         weight, tracked = norm.affine[0], norm.batches
-        if weight is not None and tracked > 0 and not torch.any(weight):
-            numbers: Numbers = {"channels": weight.numel(), "batches tracked": tracked}
-            message = f"γ is exactly 0 in all {weight.numel()} channels after {tracked} batches"
-            yield Found(norm.name, message, numbers, 1.0)
+        if weight is None or torch.any(weight) or (norm.counts and not tracked):
+            continue
+        numbers: Numbers = {"channels": weight.numel(), "batches tracked": tracked}
+        behind = f" after {tracked} batches" if tracked else ""
+        message = f"γ is exactly 0 in all {weight.numel()} channels{behind}"
+        yield Found(norm.name, message, numbers, 1.0, fix=_ones(norm))
+
+
+def _ones(norm: Normalizer) -> str:
+    """The fix, if γ is not the parameter "weight" itself."""
+    found = norm.recognition
+    if found is None or (found.weight == "weight" and not norm.spec.learned.offset):
+        return ""
+    start = "zeros_" if norm.spec.learned.offset else "ones_"
+    parameter = f"model.get_parameter({f'{norm.name}.{found.weight}'!r})"
+    return f"torch.nn.init.{start}({parameter})  # γ = 1; or drop the branch"

@@ -62,7 +62,7 @@ def _small(case: Case) -> list[tuple[Record, int]]:
 
 def _ranks(record: Record) -> int:
     """How many processes share statistics."""
-    module = record.norm.module
+    module = record.norm.layer
     torchs = isinstance(module, nn.SyncBatchNorm)
     sync = module.process_group or True if torchs else getattr(module, "sync", None)
     if sync is None or not in_group():

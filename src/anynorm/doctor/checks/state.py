@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from anynorm.doctor.case import Case, Found, Numbers, Outcome
-from anynorm.doctor.drift import epsilon
-from anynorm.doctor.geometry import double
+from anynorm.doctor.geometry import double, epsilon
 from anynorm.surgery.normalizers import Normalizer
 
 __all__ = ["exploded", "momentum", "moving", "non_finite"]
@@ -26,7 +25,7 @@ BESIDE = 0.1  # of the median variance
 def momentum(case: Case) -> Outcome:
     """Check 7."""
     for norm in case.tracking:
-        given = norm.module.momentum
+        given = norm.layer.momentum
         if given is not None and given >= CONVENTION:
             meant = round(1 - given, 10) or 0.1
             yield Found(
@@ -106,7 +105,7 @@ def _statistics(norm: Normalizer) -> Outcome:
 
 def _kept(norm: Normalizer) -> Iterator[tuple[str, Tensor]]:
     for name in ("running_mean", "running_var", "running_cov"):
-        statistic = getattr(norm.module, name, None)
+        statistic = getattr(norm.layer, name, None)
         if statistic is not None:
             yield name, statistic
 
@@ -131,7 +130,7 @@ def _statistics_are_bad(norm: Normalizer) -> bool:
 def exploded(case: Case) -> Outcome:
     """Check 10."""
     for norm in case.norms:
-        statistic = getattr(norm.module, "running_var", None)
+        statistic = getattr(norm.layer, "running_var", None)
         if statistic is None or not norm.fixed or _statistics_are_bad(norm):
             continue
         yield from _large(norm, double(statistic))
@@ -141,7 +140,7 @@ def exploded(case: Case) -> Outcome:
 
 def _usual(norm: Normalizer) -> float:
     """The default ε of this type of layer."""
-    for kind in type(norm.module).__mro__:
+    for kind in type(norm.layer).__mro__:
         given = inspect.signature(kind).parameters.get("eps") if "__init__" in vars(kind) else None
         if given is not None and isinstance(given.default, float):
             return given.default
@@ -150,14 +149,14 @@ def _usual(norm: Normalizer) -> float:
 
 def _about(norm: Normalizer) -> str:
     """ε in words, with the default if it is another one."""
-    eps, usual = epsilon(norm.module), _usual(norm)
+    eps, usual = epsilon(norm.layer), _usual(norm)
     kind = type(norm.module).__name__
     return f"ε is {eps:g}" if eps == usual else f"ε is {eps:g} (by default {usual:g} in {kind})"
 
 
 def _large_eps(norm: Normalizer, variance: Tensor) -> Outcome:
     """An ε that was lost when the model was loaded, or comes from another library."""
-    eps, middle = epsilon(norm.module), float(variance.median())
+    eps, middle = epsilon(norm.layer), float(variance.median())
     if eps <= COMMON or eps < BESIDE * middle or eps == _usual(norm):
         return
     numbers: Numbers = {"ε": eps, "usual ε": _usual(norm), "median variance": middle}
@@ -171,7 +170,7 @@ def _large_eps(norm: Normalizer, variance: Tensor) -> Outcome:
 
 
 def _large(norm: Normalizer, variance: Tensor) -> Outcome:
-    middle = max(float(variance.median()), epsilon(norm.module))
+    middle = max(float(variance.median()), epsilon(norm.layer))
     ratio = float(variance.max()) / middle
     if ratio > EXPLODED:
         channel = int(variance.argmax())
@@ -186,13 +185,13 @@ def _large(norm: Normalizer, variance: Tensor) -> Outcome:
 
 
 def _small(norm: Normalizer, variance: Tensor) -> Outcome:
-    below = variance < BELOW * epsilon(norm.module)
+    below = variance < BELOW * epsilon(norm.layer)
     if count := int(below.sum()):
         smallest = float(variance.min())
         numbers: Numbers = {
             "channels": f"{count} of {len(variance)}",
             "smallest variance": smallest,
-            "ε": epsilon(norm.module),
+            "ε": epsilon(norm.layer),
             "usual ε": _usual(norm),
         }
         message = (
@@ -200,5 +199,5 @@ def _small(norm: Normalizer, variance: Tensor) -> Outcome:
             f"{BELOW} ε, so ε and not the data scales them"
         )
         whole = count == len(variance)
-        effect = min(BELOW * epsilon(norm.module) / max(smallest, 1e-30), 1e30)
+        effect = min(BELOW * epsilon(norm.layer) / max(smallest, 1e-30), 1e30)
         yield Found(norm.name, message, numbers, effect, "warning" if whole else "info")

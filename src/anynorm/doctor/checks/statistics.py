@@ -106,7 +106,7 @@ def _frozen(drift: Drift) -> bool:
 
 
 def _mean(drift: Drift) -> Found:
-    module, count = drift.record.norm.module, int(drift.mean_off.sum())
+    module, count = drift.record.norm.layer, int(drift.mean_off.sum())
     worst = _worst(drift.mean, drift.mean_off, drift.mean_sure)
     away = abs(float(drift.mean[worst]))
     numbers: Numbers = {
@@ -126,7 +126,7 @@ def _mean(drift: Drift) -> Found:
 
 
 def _variance(drift: Drift) -> Found:
-    module, count = drift.record.norm.module, int(drift.variance_off.sum())
+    module, count = drift.record.norm.layer, int(drift.variance_off.sum())
     worst = _worst(drift.variance, drift.variance_off, drift.variance_sure)
     log_ratio = float(drift.variance[worst])
     numbers: Numbers = {
@@ -184,7 +184,7 @@ def leftover(case: Case) -> Outcome:
 
 
 def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
-    steps, momentum = norm.batches, norm.module.momentum
+    steps, momentum = norm.batches, norm.layer.momentum
     message = f"after {steps} batch{'es' * (steps != 1)} a share of {left:.2g} of the running "
     message += "statistics is still that of a new layer (mean 0, variance 1)"
     message += "" if norm.moves else f"; they do not move in training ({_why_still(norm)})"
@@ -200,9 +200,9 @@ def _young(norm: Normalizer, left: float, *, reached: bool) -> Found:
 
 def _why_still(norm: Normalizer) -> str:
     """Why the statistics of a layer do not move."""
-    if not norm.module.track_running_stats:
+    if not norm.layer.track_running_stats:
         return "track_running_stats=False"
-    return f"momentum={norm.module.momentum}" + ("" if norm.counts else ", no count of batches")
+    return f"momentum={norm.layer.momentum}" + ("" if norm.counts else ", no count of batches")
 
 
 def _left(norm: Normalizer) -> float:
@@ -212,8 +212,8 @@ def _left(norm: Normalizer) -> float:
     running variance is smaller than the share of the initial one, it did not start at 1.  If the
     statistics do not move with the present momentum, the count says nothing either.
     """
-    momentum, steps = norm.module.momentum, norm.batches
-    mean, variance = norm.module.running_mean, getattr(norm.module, "running_var", None)
+    momentum, steps = norm.layer.momentum, norm.batches
+    mean, variance = norm.layer.running_mean, getattr(norm.layer, "running_var", None)
     if not steps or not norm.moves:
         return float(not mean.any() and (variance is None or bool((variance == 1).all())))
     left = 0.0 if momentum is None else float(max(1 - momentum, 0.0) ** steps)
@@ -225,7 +225,7 @@ def ranks(case: Case) -> Outcome:
     """Check 14."""
     if not in_group():
         raise CannotRunError("a process group of torch.distributed")
-    tested = [norm for norm in case.tracking if norm.module.running_mean is not None]
+    tested = [norm for norm in case.tracking if norm.layer.running_mean is not None]
     own = {norm.name: _statistics(norm) for norm in tested}
     everyone: list[Any] = [None] * dist.get_world_size(case.group)
     dist.all_gather_object(everyone, own, group=case.group)
@@ -236,13 +236,13 @@ def ranks(case: Case) -> Outcome:
 
 
 def _statistics(norm: Normalizer) -> tuple[Tensor, Tensor]:
-    variance = getattr(norm.module, "running_var", None)
-    mean = double(norm.module.running_mean).cpu()
+    variance = getattr(norm.layer, "running_var", None)
+    mean = double(norm.layer.running_mean).cpu()
     return mean, torch.ones_like(mean) if variance is None else double(variance).cpu()
 
 
 def _spread(norm: Normalizer, means: Tensor, variances: Tensor) -> Outcome:
-    variances = variances + norm.module.eps
+    variances = variances + norm.layer.eps
     away = (means.amax(0) - means.amin(0)) / variances.mean(0).sqrt()
     ratio = (variances.amax(0) / variances.amin(0)).log()
     effect = max(float(away.max()) / MEAN, float(ratio.max()) / VARIANCE)

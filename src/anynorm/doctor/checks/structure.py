@@ -13,8 +13,9 @@ from torch.fx import Node
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
 from anynorm.doctor.comparison import apart, first_apart, part_of, run, samples_of
 from anynorm.doctor.deviation import Deviation, Q, off
-from anynorm.doctor.drift import MEAN, VARIANCE, epsilon, relative
+from anynorm.doctor.drift import MEAN, VARIANCE, relative
 from anynorm.doctor.dropped import rate_of
+from anynorm.doctor.geometry import epsilon
 from anynorm.doctor.record import Record
 from anynorm.doctor.significance import discoveries
 from anynorm.doctor.units import together
@@ -73,7 +74,7 @@ class _Pair:
     def __init__(self, record: Record, calls: tuple[int, int]) -> None:
         self.record, self.calls = record, calls
         one, other = (record.calls[number] for number in calls)
-        ε = epsilon(record.norm.module)
+        ε = epsilon(record.norm.layer)
         variances = [call.values.variance + ε for call in (one, other)]
         difference = one.values.mean - other.values.mean
         # As in the tests of running statistics: differences are relative to both σ, and the noise

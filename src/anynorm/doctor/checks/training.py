@@ -132,7 +132,7 @@ def _step(case: Case) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
 
 def _counts(model: nn.Module) -> dict[str, int]:
     counting = (norm for norm in normalizers(model) if norm.tracks and norm.counts)
-    return {norm.name: int(norm.module.num_batches_tracked) for norm in counting}
+    return {norm.name: int(norm.layer.num_batches_tracked) for norm in counting}
 
 
 def _twice(case: Case, name: str, message: str, numbers: Numbers, effect: float) -> Found:

@@ -13,7 +13,7 @@ from anynorm.catalogue import catalogue, entry
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.nn import create
 from anynorm.surgery.affine import eps_of
-from anynorm.surgery.converting.call_info import Seen
+from anynorm.surgery.call_info import Seen
 from anynorm.surgery.freeze import frozen
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
@@ -45,13 +45,13 @@ def to_kind(
 
 
 def _kind(norm: Normalizer) -> str:
-    if isinstance(norm.module, nn.SyncBatchNorm):
+    if isinstance(norm.layer, nn.SyncBatchNorm):
         return "torch's"
-    return norm.family if getattr(norm.module, "sync", None) is None else "sync"
+    return norm.family if getattr(norm.layer, "sync", None) is None else "sync"
 
 
 def _check_axes(norm: Normalizer, to: str, seen: Seen) -> None:
-    module = norm.module
+    module = norm.layer
     shape: Any = getattr(module, "normalized_shape", None) or getattr(module, "channels", ())
     if len(shape) > 1:
         raise Refused(f"it normalizes over several axes, {tuple(shape)}")
@@ -71,19 +71,19 @@ def _frozen(norm: Normalizer, options: dict[str, Any]) -> nn.Module:
 def _common(norm: Normalizer, to: str, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the new layer: those of the old one, overridden by the user's options."""
     gain, _ = norm.affine
-    like = next((t for t in norm.module.state_dict().values() if t.is_floating_point()), None)
+    like = next((t for t in norm.layer.state_dict().values() if t.is_floating_point()), None)
     taken: dict[str, Any] = {"affine": gain is not None, "activation": norm.activation}
     if like is not None:
         taken.update(device=like.device, dtype=like.dtype)
     if _keeps(norm, to):
         taken["eps"] = eps_of(norm)
     if _shares_batch(to):
-        taken["momentum"] = getattr(norm.module, "momentum", 0.1)
+        taken["momentum"] = getattr(norm.layer, "momentum", 0.1)
     return {**taken, **options}
 
 
 def _sync(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Module:
-    options.setdefault("process_group", getattr(norm.module, "process_group", None))
+    options.setdefault("process_group", getattr(norm.layer, "process_group", None))
     layer = own.SyncBatchNorm(norm.channels, **options)
     layer.layer_name = norm.name
     return layer
@@ -98,7 +98,7 @@ def _instance(norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]) ->
 
 
 def _group(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Module:
-    groups = options.pop("groups", getattr(norm.module, "num_groups", _groups("group")))
+    groups = options.pop("groups", getattr(norm.layer, "num_groups", _groups("group")))
     return own.GroupNorm(groups, norm.channels, **options)
 
 
@@ -106,7 +106,7 @@ def _of_rank(
     name: str, norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]
 ) -> nn.Module:
     """The class for the input's number of axes if that is known, otherwise one for any number."""
-    rank = _PER_AXES.get(2 if norm.takes_last_axis else seen.rank or 0) or _rank_of(norm.module)
+    rank = _PER_AXES.get(2 if norm.takes_last_axis else seen.rank or 0) or _rank_of(norm.layer)
     if not rank:
         return _created(norm, to, seen, options)
     layer: nn.Module = getattr(own, name + rank)(norm.channels, **options)
@@ -141,7 +141,7 @@ def _carry(norm: Normalizer, new: Any, to: str) -> str:
     """Transfer γ, β and the statistics that fit; return in words what does not."""
     told = [] if _carry_affine(norm, new) else ["γ and β have no place"]
     for name in ("running_mean", "running_var", "num_batches_tracked"):
-        kept = getattr(norm.module, name, None)
+        kept = getattr(norm.layer, name, None)
         if kept is not None and _keeps(norm, to):
             setattr(new, name, kept.detach().clone())
     if getattr(new, "running_mean", None) is not None and not _keeps(norm, to):

@@ -14,9 +14,10 @@ from anynorm.catalogue import entry
 from anynorm.errors import ShapeError
 from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.spec import Spec
-from anynorm.surgery.converting.call_info import Seen
+from anynorm.surgery.call_info import Seen
 from anynorm.surgery.freeze import frozen
 from anynorm.surgery.normalizers import NORMALIZERS, Normalizer
+from anynorm.surgery.recognize import Recognition
 from anynorm.surgery.refused import Refused
 
 __all__ = ["Added", "to_anynorm", "to_torch"]
@@ -54,16 +55,24 @@ class Added(nn.Module):
         return z
 
 
-def to_anynorm(norm: Normalizer, _: Seen) -> nn.Module | None:
+def to_anynorm(norm: Normalizer, seen: Seen) -> nn.Module | None:
     """Our layer with the same function as `norm`; None if `norm` is already ours."""
-    module: Any = norm.module
-    if type(module).__module__.startswith("anynorm."):
+    if norm.recognition is not None:
+        return _recognized(norm.layer, norm.recognition, seen)
+    if type(norm.module).__module__.startswith("anynorm."):
         return None
     if norm.constant:
-        if module.running_mean.dtype in SIXTEEN_BITS:
+        if norm.module.running_mean.dtype in SIXTEEN_BITS:
             raise Refused("in 16 bits it rounds after each step, and anynorm rounds once")
         return frozen(norm)
     return _rebuilt(norm, getattr(own, norm.base.__name__), activation=norm.activation)
+
+
+def _recognized(layer: nn.Module, found: Recognition, seen: Seen) -> nn.Module:
+    assert seen.first is not None
+    if not found.exact and seen.first.dtype in SIXTEEN_BITS:
+        raise Refused(f"anynorm rounds otherwise: {found.evidence[-1]}")
+    return layer
 
 
 def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
@@ -71,13 +80,13 @@ def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
 
     None where it is one; raises `Refused` where torch has none.
     """
-    if type(norm.module) in NORMALIZERS and type(norm.module).__module__.startswith("torch."):
-        if isinstance(norm.module, nn.SyncBatchNorm):
+    if type(norm.layer) in NORMALIZERS and type(norm.layer).__module__.startswith("torch."):
+        if isinstance(norm.layer, nn.SyncBatchNorm):
             raise Refused(_SYNCED)
         return None
     if seen.mask:
         raise Refused("it is called with a mask, which torch's layers do not take")
-    plain = _of_pattern(norm, seen) if type(norm.module) is own.Norm else _of_twin(norm)
+    plain = _of_pattern(norm, seen) if type(norm.layer) is own.Norm else _of_twin(norm)
     phi = _module(norm.activation)
     if seen.residual:
         return Added(plain, phi or nn.Identity())
@@ -87,7 +96,7 @@ def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
 def _of_twin(norm: Normalizer) -> nn.Module:
     if norm.constant:
         raise Refused("torch.nn has no batch norm of constants")
-    if (sync := getattr(norm.module, "sync", None)) is not None:
+    if (sync := getattr(norm.layer, "sync", None)) is not None:
         return _rebuilt(norm, nn.SyncBatchNorm, process_group=_process_group(sync))
     return _rebuilt(norm, getattr(nn, norm.base.__name__))
 
@@ -102,7 +111,7 @@ def _process_group(sync: Any) -> Any:
 
 
 def _rebuilt(norm: Normalizer, kind: Callable[..., nn.Module], **more: Any) -> nn.Module:
-    module = norm.module
+    module = norm.layer
     options = {name: getattr(module, name) for name in _OPTIONS[norm.family]}
     if isinstance(module, nn.SyncBatchNorm):
         more["process_group"] = module.process_group
@@ -113,12 +122,12 @@ def _given_state(new: nn.Module, norm: Normalizer) -> nn.Module:
     """Transfer the parameters and buffers themselves."""
     for name in _STATE:
         if name in {**new._parameters, **new._buffers}:
-            setattr(new, name, getattr(norm.module, name, None))
+            setattr(new, name, getattr(norm.layer, name, None))
     return new
 
 
 def _of_pattern(norm: Normalizer, seen: Seen) -> nn.Module:
-    module: Any = norm.module
+    module: Any = norm.layer
     rows = ((_row(*row), make) for row, make in _PATTERNS.items())
     make = next((make for spec, make in rows if _alike(module.spec, spec, seen.rank)), None)
     if make is None or len(module.channels) != 1:

@@ -10,9 +10,11 @@ from torch.fx import Node
 
 from anynorm.surgery.folding.passthrough_ops import (
     hands_on,
+    kind_of,
     labels_before,
     labels_behind,
     readers,
+    told_of,
     vector,
 )
 from anynorm.surgery.folding.weighted import State, Weighted
@@ -75,7 +77,7 @@ def _normalizes(node: Node, norm: Normalizer, state: State) -> bool:
     data = node.args[0] if node.args else None
     if not isinstance(data, Node) or "norm" not in str(node.target):
         return False
-    mean = norm.module.running_mean
+    mean = norm.layer.running_mean
     return any(state.of(_origin(one)) is mean for one in node.all_input_nodes[1:])
 
 
@@ -113,7 +115,7 @@ def layer_before(application: Application, state: State) -> Neighbour:
         node, reader = node.all_input_nodes[0], node
     layer = Weighted.at(node, state)
     if layer is None:
-        raise Refused(f"its input comes from {_told(node, state)}")
+        raise Refused(f"its input comes from {told_of(node, state.graph)}")
     return _neighbour(layer, labels, node)
 
 
@@ -129,7 +131,7 @@ def layer_behind(application: Application, state: State) -> Neighbour:
         node = reader
     layer = Weighted.at(reader, state)
     if layer is None or layer.data is not node:
-        raise Refused(f"its output goes to {_told(reader, state)}")
+        raise Refused(f"its output goes to {told_of(reader, state.graph)}")
     return _neighbour(layer, labels, node)
 
 
@@ -142,13 +144,15 @@ def _labels(node: Node) -> Tensor:
 def _check_read_only_by(reader: Node, node: Node) -> None:
     others = [other for other in readers(node) if other is not reader]
     if others or _times(reader, node) > 1:
-        raise Refused(f"what it normalizes is used by {_kind(others[0] if others else reader)} too")
+        raise Refused(
+            f"what it normalizes is used by {kind_of(others[0] if others else reader)} too"
+        )
 
 
 def _only_reader(node: Node, state: State) -> Node:
     found = readers(node)
     if len(found) != 1 or _times(found[0], node) > 1:
-        several = " and ".join(_told(one, state) for one in found[:2])
+        several = " and ".join(told_of(one, state.graph) for one in found[:2])
         raise Refused(f"its output goes to {several or 'nothing'}")
     return found[0]
 
@@ -167,20 +171,3 @@ def _neighbour(layer: Weighted, labels: Tensor, node: Node) -> Neighbour:
             "several channels come from one of them or go to one"
         )
     return Neighbour(layer, channels)
-
-
-def _told(node: Node, state: State) -> str:
-    """An operator and the module that runs it."""
-    if node.op == "output":
-        return "the model's output"
-    if node.op == "placeholder":
-        return "the model's input"
-    module = state.graph.module_of(node)
-    return _kind(node) + (f" in {module!r}" if module else "")
-
-
-def _kind(node: Node) -> str:
-    if node.op == "output":
-        return "the model's output"
-    target = getattr(node.target, "overloadpacket", node.target)
-    return str(getattr(target, "__name__", target)).rstrip("_")

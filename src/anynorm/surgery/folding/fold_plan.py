@@ -48,6 +48,16 @@ class FoldPlan:
             parameter.copy_(value)
 
     @property
+    def told(self) -> str:
+        """What was done, for the receipt."""
+        return f"folded into {self.layer.told}"
+
+    @property
+    def biased(self) -> set[nn.Module]:
+        """The layer whose bias takes a part of the map."""
+        return {self.layer.layer}
+
+    @property
     def remainder(self) -> nn.Module:
         """The module that replaces the normalizer."""
         if children := _children(self.norm):
@@ -59,7 +69,8 @@ class FoldPlan:
 
 def planned(norm: Normalizer, state: State) -> FoldPlan:
     """Plan to fold `norm` into the layer before it, or else the layer after; raises `Refused`."""
-    _check_kind(norm)
+    if not norm.known:
+        raise Refused(norm.doubt)
     uses = applications(norm, state)
     try:
         return _in_front(norm, uses, state)
@@ -69,20 +80,6 @@ def planned(norm: Normalizer, state: State) -> FoldPlan:
         return _behind(norm, uses, state)
     except Refused as reason:
         raise Refused(f"in front: {in_front}; behind: {reason}") from None
-
-
-def _check_kind(norm: Normalizer) -> None:
-    if not norm.known:
-        raise Refused(norm.doubt)
-    if not norm.fixed:
-        raise Refused(_why_not_fixed(norm))
-
-
-def _why_not_fixed(norm: Normalizer) -> str:
-    if norm.keeps:
-        return f"{norm.family} norm mixes the channels of a group"
-    whose = "batch" if norm.spec.uses_batch else "input"
-    return f"{norm.family} norm takes its statistics from each {whose} here"
 
 
 def _in_front(norm: Normalizer, uses: list[Application], state: State) -> FoldPlan:
@@ -117,5 +114,5 @@ def _one(found: list[Neighbour], state: State) -> tuple[Weighted, Tensor]:
 
 def _children(norm: Normalizer) -> OrderedDict[str, nn.Module]:
     """The modules that a fused layer applies after normalizing, with their names."""
-    named = norm.module._modules.items() if norm.fused else ()
+    named = norm.layer._modules.items() if norm.fused else ()
     return OrderedDict((n, m) for n, m in named if m is not None and type(m) is not nn.Identity)

@@ -10,7 +10,23 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["hands_on", "labels_before", "labels_behind", "readers", "vector"]
+from anynorm.surgery.graph import Graph
+from anynorm.surgery.refused import Refused
+
+__all__ = [
+    "casts",
+    "hands_on",
+    "kind_of",
+    "labels_before",
+    "labels_behind",
+    "named_argument",
+    "packet_of",
+    "readers",
+    "selected",
+    "selects",
+    "told_of",
+    "vector",
+]
 
 _aten = torch.ops.aten
 _COPIES = {_aten.clone, _aten.contiguous, _aten.alias, _aten.detach}
@@ -23,6 +39,13 @@ _MOVES = {
     *(_aten.moveaxis, _aten.swapaxes, _aten.swapdims, _aten.flip, _aten.roll),
     *(_aten.pixel_shuffle, _aten.pixel_unshuffle, _aten.channel_shuffle),
 }
+# These return some values of their first argument, and may repeat them.
+_SELECTIONS = {
+    *(_aten.slice, _aten.select, _aten.narrow, _aten.index_select, _aten.index, _aten.gather),
+    *(_aten.split, _aten.split_with_sizes, _aten.chunk, _aten.unbind),
+    *(_aten.expand, _aten.repeat, _aten.repeat_interleave, _aten.tile),
+}
+_CASTS = {_aten.to, _aten._to_copy, _aten.type_as}
 _DROPOUTS = {_aten.dropout, _aten.feature_dropout, _aten.alpha_dropout}
 # These look at the shape of their second argument only, and those at nothing but shape and type.
 _LIKE_SECOND = {_aten.view_as, _aten.reshape_as, _aten.expand_as}
@@ -38,10 +61,47 @@ def hands_on(node: Node) -> bool:
 
     Dropout does so in eval mode.
     """
-    kind = _kind(node)
+    kind = packet_of(node)
     if kind in _DROPOUTS:
         return not node.args[2]
     return kind in _COPIES | _VIEWS | _MOVES
+
+
+def selects(node: Node) -> bool:
+    """Whether each value that `node` returns is one of its first argument, or a mean over them.
+
+    A mean must be over values of one channel, which `selected` checks.
+    """
+    kind = packet_of(node)
+    if kind is _aten.mean:
+        return len(node.args) > 1
+    return casts(node) or (kind in _SELECTIONS and len(node.all_input_nodes) == 1)
+
+
+def casts(node: Node) -> bool:
+    """Whether `node` returns its first argument in a floating-point type."""
+    return packet_of(node) in _CASTS and bool(node.meta["val"].is_floating_point())
+
+
+def selected(node: Node, labels: Tensor) -> list[tuple[Node, Tensor]]:
+    """Return what reads the output of a node that `selects`, with the channel of each value.
+
+    Raises:
+        Refused: The mean is over several channels.
+    """
+    if casts(node):
+        return [(node, labels)]
+    if packet_of(node) is _aten.mean:
+        dims: Any = node.args[1]
+        keep = bool(named_argument(node, "keepdim", False))
+        low, high = (one(labels, dims, keepdim=keep) for one in (torch.amin, torch.amax))
+        if not torch.equal(low, high):
+            raise Refused("its output goes to a mean over channels")
+        return [(node, low)]
+    found = _run(node, labels)
+    if isinstance(found, Tensor):
+        return [(node, found)]
+    return [(user, found[user.args[1]]) for user in node.users]  # operator.getitem
 
 
 def readers(node: Node) -> list[Node]:
@@ -59,10 +119,11 @@ def labels_behind(node: Node, labels: Tensor) -> Tensor:
     Shape:
         - labels: that of what goes in; the result has that of what comes out.
     """
-    kind = _kind(node)
+    kind = packet_of(node)
     if kind in _VIEWS:
         return labels.reshape(_shape(node))
-    return _run(node, labels) if kind in _MOVES else labels
+    moved: Tensor = _run(node, labels) if kind in _MOVES else labels
+    return moved
 
 
 def labels_before(node: Node, labels: Tensor) -> Tensor:
@@ -74,7 +135,7 @@ def labels_before(node: Node, labels: Tensor) -> Tensor:
     >>> labels_before(unflatten, torch.arange(2)[:, None].expand(5, 2, 3))[0]
     tensor([0, 0, 0, 1, 1, 1])
     """
-    kind, shape = _kind(node), _shape(node.all_input_nodes[0])
+    kind, shape = packet_of(node), _shape(node.all_input_nodes[0])
     if kind in _VIEWS:
         return labels.reshape(shape)
     if kind not in _MOVES:
@@ -102,20 +163,45 @@ def vector(labels: Tensor, axis: int) -> Tensor | None:
     return rows[0] if len(rows) and bool((rows == rows[:1]).all()) else None
 
 
-def _run(node: Node, x: Tensor) -> Tensor:
+def _run(node: Node, x: Tensor) -> Any:
     target: Any = node.target
-    moved: Tensor = target(x, *node.args[1:], **node.kwargs)
-    return moved
+    return target(x, *node.args[1:], **node.kwargs)
 
 
-def _kind(node: Node) -> object:
+def packet_of(node: Node) -> Any:
+    """The operator, whatever its overload is."""
     return getattr(node.target, "overloadpacket", node.target)
 
 
+def named_argument(node: Node, name: str, default: Any) -> Any:
+    """An argument of `node`, given by position or by name."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    place = names.index(name)
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def told_of(node: Node, graph: Graph) -> str:
+    """An operator and the module that runs it, in messages."""
+    if node.op == "output":
+        return "the model's output"
+    if node.op == "placeholder":
+        return "the model's input"
+    module = graph.module_of(node)
+    return kind_of(node) + (f" in {module!r}" if module else "")
+
+
+def kind_of(node: Node) -> str:
+    """The name of an operator, without its overload."""
+    if node.op == "output":
+        return "the model's output"
+    packet = packet_of(node)
+    return str(getattr(packet, "__name__", packet)).rstrip("_")
+
+
 def _reads(user: Node, node: Node) -> bool:
-    if _kind(user) in _LIKE_SECOND:
+    if packet_of(user) in _LIKE_SECOND:
         return user.args[0] is node
-    return _kind(user) not in _LIKE
+    return packet_of(user) not in _LIKE
 
 
 def _shape(node: Node) -> Sequence[int]:

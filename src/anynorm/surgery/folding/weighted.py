@@ -11,10 +11,19 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from anynorm.surgery.affine import Affine
+from anynorm.surgery.folding.passthrough_ops import named_argument
 from anynorm.surgery.graph import Graph
 from anynorm.surgery.streaming_stats import double
 
-__all__ = ["State", "Weighted", "absorb_before", "absorb_behind", "kind_of"]
+__all__ = [
+    "State",
+    "Weighted",
+    "absorb_before",
+    "absorb_behind",
+    "mapped_inputs",
+    "pads",
+    "product_kind",
+]
 
 _CONV = ("conv1d", "conv2d", "conv3d")
 _KINDS = {
@@ -29,10 +38,19 @@ _LAYERS: dict[str, tuple[type[nn.Module], ...]] = {
 }
 
 
-def kind_of(node: Node) -> str | None:
+def product_kind(node: Node) -> str | None:
     """The kind of product with a weight: linear, convolution or transposed convolution."""
     packet = getattr(node.target, "overloadpacket", None)
     return _KINDS.get(str(packet).removeprefix("aten.")) if packet is not None else None
+
+
+def pads(node: Node) -> bool:
+    """Whether a convolution pads its input with zeros; 'same' does, except with kernels of 1."""
+    padding = named_argument(node, "padding", 0)
+    if isinstance(padding, str):
+        kernel = node.args[1].meta["val"].shape[2:]  # type: ignore[union-attr]
+        return padding != "valid" and math.prod(kernel) > 1
+    return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
 
 
 class State:
@@ -57,6 +75,10 @@ class State:
         """The parameter or buffer of `node`; None if it is something else."""
         name = self.graph.state(node)
         return None if name is None else self._tensors.get(name)
+
+    def named(self, name: str) -> Tensor:
+        """The parameter or buffer of that name."""
+        return self._tensors[name]
 
     def owners(self, tensor: Tensor) -> list[nn.Module]:
         """The modules that hold `tensor`."""
@@ -84,7 +106,7 @@ class Weighted:
     @classmethod
     def at(cls, node: Node, state: State) -> Weighted | None:
         """The product that `node` computes; None if it is another operator."""
-        kind = kind_of(node)
+        kind = product_kind(node)
         if kind is None:
             return None
         return cls(node, kind, state.module_of(node), state.graph.module_of(node))
@@ -103,14 +125,8 @@ class Weighted:
 
     @property
     def pads(self) -> bool:
-        """Whether the input is zero-padded; 'same' pads except for kernels of size 1."""
-        if self.kind == "linear":
-            return False
-        padding = _argument(self.node, "padding", 0)
-        if isinstance(padding, str):
-            kernel = self.node.args[1].meta["val"].shape[2:]  # type: ignore[union-attr]
-            return padding != "valid" and math.prod(kernel) > 1
-        return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
+        """Whether the input is zero-padded."""
+        return self.kind != "linear" and pads(self.node)
 
     def obstacle(self, state: State, uses: list[Node]) -> str | None:
         """Why the weight and bias cannot be changed only for these `uses`; None if they can."""
@@ -124,7 +140,7 @@ class Weighted:
 
     def _parameter(self, state: State, position: int, name: str, uses: list[Node]) -> str | None:
         own: Any = self.layer._parameters.get(name)
-        given = _argument(self.node, name, None, position)
+        given = named_argument(self.node, name, None) if position == 2 else self.node.args[position]
         direct = own is not None and state.of(given) is own
         if not direct:
             return f"the {name} of {self.told} is computed ({_spelled(given)}), not a parameter"
@@ -140,12 +156,6 @@ class Weighted:
     def told(self) -> str:
         """Its kind and its name."""
         return f"the {self.kind} {self.name!r}"
-
-
-def _argument(node: Node, name: str, default: Any, position: int | None = None) -> Any:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    place = names.index(name) if position is None else position
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
 def _spelled(node: Any) -> str:
@@ -186,9 +196,18 @@ def absorb_before(layer: Any, affine: Affine) -> tuple[Tensor, Tensor]:
     >>> torch.equal(weight, layer.weight.double()), torch.equal(bias, layer.bias.double())
     (True, True)
     """
-    weight, groups = double(layer.weight), getattr(layer, "groups", 1)
-    # (outputs, inputs / groups, ...): each group of outputs has its own inputs.
-    grouped = weight.unflatten(0, (groups, -1))
+    weight, shift = mapped_inputs(double(layer.weight), affine, getattr(layer, "groups", 1))
+    return weight, double(layer.bias) + shift
+
+
+def mapped_inputs(weight: Tensor, affine: Affine, groups: int = 1) -> tuple[Tensor, Tensor]:
+    """The weight of a product whose inputs are mapped, and what the map adds to its outputs.
+
+    Shape:
+        - weight: (outputs, inputs / groups, ...)
+        - affine: one a and one b for each input
+    """
+    grouped = weight.unflatten(0, (groups, -1))  # each group of outputs has its own inputs
     shape = (groups, 1, -1, *[1] * (weight.dim() - 2))
     shift = (grouped * affine.b.reshape(shape)).flatten(2).sum(dim=2).flatten()
-    return (grouped * affine.a.reshape(shape)).flatten(0, 1), double(layer.bias) + shift
+    return (grouped * affine.a.reshape(shape)).flatten(0, 1), shift
