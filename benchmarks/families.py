@@ -2,7 +2,7 @@
 
     python -m benchmarks.families [NAME ...]
 
-prints a table and, of all families, writes that of docs/families.md in half an hour.  Wrong is an
+prints a table and, of all families, writes that of docs/families.md in some minutes.  Wrong is an
 error other than our own, and a changed model whose outputs differ from those of the original.
 """
 
