@@ -387,6 +387,21 @@ def test_a_wider_gain_makes_another_type():
     assert "an output of type float32" in found.evidence[-1]
 
 
+def test_a_gain_over_two_axes_normalizes_and_matches_nothing():
+    class OfHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 16))
+
+        def forward(self, x):
+            return self.weight * centred(x)
+
+    found = recognize(OfHeads(), torch.randn(2, 5, 4, 16))
+    assert not found
+    assert found.normalizes
+    assert "other parameters" in found.evidence[0]
+
+
 def test_a_backward_that_fails_is_no_error():
     class Forward(torch.autograd.Function):
         @staticmethod

@@ -34,6 +34,7 @@ __all__ = ["Recognition", "is_vector", "recognize"]
 
 _EQUAL = 1e-9  # relative, in float64
 _MOST_PARAMETERS = 2
+_OTHER_PARAMETERS = "it has other parameters than one vector γ and one vector β"
 # Around these are the parameters of a copy.  γ of both signs tells γ from |γ|, and large outputs
 # tell activations apart that are alike for small ones.
 _QUIET, _LOUD = 1.0, -4.0
@@ -181,6 +182,8 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
     _check_calls(wide, probe)
     if not _ignores_scale(wide, probe):
         return Recognition(None, evidence=("it depends on the scale of its input",))
+    if not _has_vectors(module):
+        return _unmatched(_OTHER_PARAMETERS)
     _need_all_parameters(wide, probe)
     loud = in_float64(copied(module, _LOUD)).eval()
     match = fitting(loud, probe, find_patterns(wide, probe))
@@ -205,8 +208,8 @@ def _check(module: nn.Module, x: Tensor) -> None:
         raise UnusableError("it has no shape before the model is called once")
     if 0 in x.shape:
         raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
-    if len(parameters) > _MOST_PARAMETERS or not all(map(is_vector, parameters)):
-        raise UnusableError("it has other parameters than one vector γ and one vector β")
+    if not _has_vectors(module) and sum(one.numel() for one in parameters) > x[0].numel():
+        raise UnusableError(_OTHER_PARAMETERS)  # γ and β of a norm are no larger than a sample
     stored = module.state_dict().keys()
     if any(name in stored and one.numel() > 1 for name, one in module.named_buffers()):
         raise UnusableError("it keeps state in buffers")
@@ -231,6 +234,12 @@ def _need_all_parameters(wide: nn.Module, probe: Tensor) -> None:
     for name, gradient in zip(parameters, found, strict=True):
         if gradient is None:
             raise UnusableError(f"its parameter '{name}' plays no part", normalizes=True)
+
+
+def _has_vectors(module: nn.Module) -> bool:
+    """Whether the parameters may be a vector γ and a vector β."""
+    parameters = list(module.parameters())
+    return len(parameters) <= _MOST_PARAMETERS and all(map(is_vector, parameters))
 
 
 def is_vector(parameter: Tensor) -> bool:
