@@ -208,8 +208,8 @@ def _check(module: nn.Module, x: Tensor) -> None:
         raise UnusableError("it has no shape before the model is called once")
     if 0 in x.shape:
         raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
-    if not _has_vectors(module) and sum(one.numel() for one in parameters) > x[0].numel():
-        raise UnusableError(_OTHER_PARAMETERS)  # γ and β of a norm are no larger than a sample
+    if not _has_vectors(module) and not all(_multiplies(one, x) for one in parameters):
+        raise UnusableError(_OTHER_PARAMETERS)
     stored = module.state_dict().keys()
     if any(name in stored and one.numel() > 1 for name, one in module.named_buffers()):
         raise UnusableError("it keeps state in buffers")
@@ -240,6 +240,12 @@ def _has_vectors(module: nn.Module) -> bool:
     """Whether the parameters may be a vector γ and a vector β."""
     parameters = list(module.parameters())
     return len(parameters) <= _MOST_PARAMETERS and all(map(is_vector, parameters))
+
+
+def _multiplies(parameter: Tensor, x: Tensor) -> bool:
+    """Whether a parameter may be γ over several axes: times `x` it has the shape of `x`."""
+    sizes = zip(reversed(parameter.shape), reversed(x.shape), strict=False)
+    return parameter.dim() <= x.dim() and all(own in (1, size) for own, size in sizes)
 
 
 def is_vector(parameter: Tensor) -> bool:
