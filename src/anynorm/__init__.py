@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from anynorm import surgery
     from anynorm.doctor import Diagnosis, doctor
     from anynorm.study import Study, study
+    from anynorm.surgery.center import center
     from anynorm.surgery.convert import convert
     from anynorm.surgery.fold import fold
     from anynorm.surgery.freeze import freeze
@@ -86,6 +87,7 @@ __all__ = [
     "SyncBatchNorm",
     "__version__",
     "catalogue",
+    "center",
     "convert",
     "create",
     "doctor",
@@ -115,6 +117,7 @@ _LATE = {
     "surgery": ("anynorm.surgery", ""),
 }
 _VERBS = (
+    "center",
     "convert",
     "fold",
     "freeze",

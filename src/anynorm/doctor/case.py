@@ -70,15 +70,20 @@ class Case:
     axis: int | None = None  # the axis of samples, if it was given or the labels show it
     origin: str = ""  # where the weights come from, in words
 
-    @cached_property
+    @property
     def found(self) -> Normalizers:
-        """The normalizers; without batches only those whose class is known."""
-        return Normalizers(normalizers(self.model)) if self.survey is None else self.survey.found
+        """What normalizes; without batches only layers whose class is known."""
+        return Normalizers(self.norms) if self.survey is None else self.survey.found
+
+    @cached_property
+    def norms(self) -> list[Normalizer]:
+        """The layers in the order of `named_modules`, then the functions."""
+        return normalizers(self.model) if self.survey is None else self.survey.norms
 
     @property
-    def norms(self) -> list[Normalizer]:
-        """The normalizers, in the order of `named_modules`."""
-        return self.found.norms
+    def layers(self) -> list[str]:
+        """The names of the layers that the batches reach, in the order of the forward pass."""
+        return [record.norm.name for record in self.measured.records if not record.norm.line]
 
     @property
     def measured(self) -> Survey:

@@ -54,7 +54,11 @@ class Check:
         """
         if missing := self.missing(case):
             raise CannotRunError(" and ".join(missing))
+        lines = {norm.name: norm.line for norm in case.norms if norm.line}
         for order, found in enumerate(self.run(case)):
+            fix = found.fix or self.fix.format(layer=repr(found.layer))
+            if found.layer in lines:
+                fix = f"# change the call in {lines[found.layer]}"
             yield Finding(
                 check=self.number,
                 name=self.name,
@@ -64,7 +68,7 @@ class Check:
                 numbers=found.numbers,
                 threshold=self.threshold,
                 why=self.why,
-                fix=found.fix or self.fix.format(layer=repr(found.layer)),
+                fix=fix,
                 citation=self.citation,
                 effect=found.effect,
                 order=order,

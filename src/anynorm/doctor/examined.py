@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from anynorm.doctor.case import Case
 from anynorm.doctor.undecided import Undecided
@@ -19,7 +20,11 @@ def tally(
     The bool says whether one of the others may hide a fault. A layer that no batch reaches does
     not count, because it has no effect on the predictions.
     """
-    hidden = dict(not_understood(case.model, case.found))
+    hidden = dict(not_understood(case.model, replace(case.found, functional={})))
+    known = {norm.name for norm in case.norms}
+    for name, call in case.found.functional.items():
+        if name not in known:
+            hidden[name] = f"{call.function} is no layer that is examined; use a layer of torch.nn"
     hidden |= {one.layer: f"too few data: {one.message}" for one in undecided}
     reached = None
     if case.survey is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +13,10 @@ from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, call
 from anynorm.surgery.call_args import input_of, mask_of
+from anynorm.surgery.functional_calls import FunctionalCall
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.recognized import watching
 
 __all__ = ["Probe"]
 
@@ -51,6 +53,8 @@ class Probe:
 
     def __enter__(self) -> Probe:
         for index, norm in enumerate(self.norms):
+            if norm.line:
+                continue
             before, module = self._before(index), norm.module
             self._hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
             if not self.brief:
@@ -77,7 +81,20 @@ class Probe:
         """Call the model in the modes that its modules are in; `again` on the batch before."""
         self._calls = [0] * len(self.norms)
         self._samples, self._again = samples_of(batch, self.axis), again
-        return call(self.model, batch, self.forward)
+        with self._functions():
+            return call(self.model, batch, self.forward)
+
+    def _functions(self) -> AbstractContextManager[object]:
+        """Take the inputs of functions that normalize, if there are any among the `norms`."""
+        places = {norm.name: index for index, norm in enumerate(self.norms) if norm.line}
+        if not places:
+            return nullcontext()
+
+        def see(call: FunctionalCall) -> None:
+            if call.name in places and _measurable(call.x):
+                self._see(places[call.name], call.x, None)
+
+        return watching(self.model, see) or nullcontext()
 
     def run_to(self, batch: Batch, layer: str) -> None:
         """Call the model in eval mode until that layer was called once, and no further."""
@@ -100,19 +117,21 @@ class Probe:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = input_of(args, kwargs)
             if _measurable(x):
-                mask = mask_of(layer, args, kwargs)
-                self.records[index].see(
-                    x,
-                    self._calls[index],
-                    next(self._order),
-                    mask,
-                    samples=self._samples,
-                    axis=self.axis,
-                    again=self._again,
-                )
-                self._calls[index] += 1
+                self._see(index, x, mask_of(layer, args, kwargs))
 
         return hook
+
+    def _see(self, index: int, x: Tensor, mask: Tensor | None) -> None:
+        self.records[index].see(
+            x,
+            self._calls[index],
+            next(self._order),
+            mask,
+            samples=self._samples,
+            axis=self.axis,
+            again=self._again,
+        )
+        self._calls[index] += 1
 
     def _after(self, index: int) -> Any:
         def hook(layer: nn.Module, args: Any, kwargs: dict[str, Any], y: Any) -> None:

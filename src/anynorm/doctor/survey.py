@@ -15,7 +15,8 @@ from anynorm.doctor.losses import Loss, Losses, target_of
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
 from anynorm.surgery.batches import Batch, Forward, each
-from anynorm.surgery.recognized import Normalizers, find_on
+from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.recognized import Normalizers, find_on, of_calls
 from anynorm.surgery.streaming_stats import in_group
 
 __all__ = ["Survey", "Wanted", "records_on", "survey"]
@@ -34,6 +35,7 @@ class Survey:
     """What one pass over the batches showed."""
 
     found: Normalizers  # the normalizers, also those that the first batch showed
+    norms: list[Normalizer]  # the layers, and the functions that have an equal layer
     records: list[Record]  # in the order of the forward pass
     losses: Losses
     dropped: Dropped
@@ -57,11 +59,12 @@ def survey(
     """Go through the batches once, whatever they are: a generator has no second pass."""
     probe: Probe | None = None
     others = [Probe(averaged, forward)] if averaged is not None else []
-    found = Survey(Normalizers(), [], Losses(loss), Dropped(model, forward), axis=batch_axis)
+    found = Survey(Normalizers(), [], [], Losses(loss), Dropped(model, forward), axis=batch_axis)
     for batch in each(batches):
         if probe is None:
             found.found = find_on(model, batch, forward)
-            probe = Probe(model, forward, norms=found.found.norms)
+            found.norms = [*found.found.norms, *of_calls(model, found.found.functional)]
+            probe = Probe(model, forward, norms=found.norms)
             found.axis = _axis_of_labels(batch) if batch_axis is None else batch_axis
         for watching in (probe, *others, *found.dropped.probes.values()):
             watching.axis = found.axis or 0

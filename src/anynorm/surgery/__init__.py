@@ -1,5 +1,6 @@
 """Functions that change the normalization of a model, and keep ties, hooks and modes."""
 
+from anynorm.surgery.center import center
 from anynorm.surgery.convert import convert
 from anynorm.surgery.fold import fold
 from anynorm.surgery.freeze import freeze
@@ -27,6 +28,7 @@ __all__ = [
     "Recognition",
     "Result",
     "Slim",
+    "center",
     "convert",
     "fold",
     "freeze",

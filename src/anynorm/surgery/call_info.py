@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,9 +39,15 @@ class Seen:
 
 
 def observe(
-    model: nn.Module, layers: Iterable[nn.Module], example: Batch, forward: Forward | None = None
+    model: nn.Module,
+    layers: Iterable[nn.Module],
+    example: Batch,
+    forward: Forward | None = None,
+    watcher: AbstractContextManager[object] | None = None,
 ) -> dict[nn.Module, Seen]:
     """Run `model` in eval mode on `example` and note the arguments of each of `layers`.
+
+    `watcher` is active meanwhile.
 
     >>> norm = nn.BatchNorm1d(3)
     >>> observe(norm, [norm], torch.zeros(2, 3, 5))[norm]
@@ -61,7 +68,7 @@ def observe(
 
     hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in found]
     try:
-        with evaluating(model):
+        with evaluating(model), watcher or nullcontext():
             call(model, example, forward)
     finally:
         for hook in hooks:

@@ -9,13 +9,14 @@ from torch import nn
 
 from anynorm.errors import UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward
-from anynorm.surgery.call_info import Seen, observe
+from anynorm.surgery.call_info import Seen
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
+from anynorm.surgery.functional_calls import FunctionalCall
 from anynorm.surgery.model import check_model
 from anynorm.surgery.normalizers import Normalizer, families, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
-from anynorm.surgery.recognized import candidates, find
+from anynorm.surgery.recognized import candidates, find, observe_unknown
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
 from anynorm.surgery.transaction import Trial, perform
@@ -88,8 +89,8 @@ def convert(
         by_class = normalizers(target)
         unknown = candidates(target) if to != "torch" and example is not None else []
         layers = dict.fromkeys([*(norm.module for norm in by_class), *unknown])
-        seen = _seen(target, layers, example, forward)
-        log.found = find(target, {module: seen[module] for module in unknown})
+        seen, calls = _seen(target, layers, example, forward)
+        log.found = find(target, {module: seen[module] for module in unknown}, calls)
         found = [norm for norm in log.found.norms if _meant(norm, to, source)]
         check_groups([norm for norm in found if norm.known], to, options)
         for norm in found:
@@ -133,10 +134,10 @@ def _search(to: str, sources: Sequence[str] | None) -> Search:
 
 def _seen(
     model: nn.Module, layers: Iterable[nn.Module], example: Batch | None, forward: Forward | None
-) -> dict[nn.Module, Seen]:
+) -> tuple[dict[nn.Module, Seen], dict[str, FunctionalCall]]:
     if example is None:
-        return {layer: Seen() for layer in layers}
-    return observe(model, layers, example, forward)
+        return {layer: Seen() for layer in layers}, {}
+    return observe_unknown(model, layers, example, forward)
 
 
 def _converted(

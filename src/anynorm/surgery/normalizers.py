@@ -65,6 +65,8 @@ class Normalizer:
     activation of image model collections.  If `known` is False, the layer is a subclass that may do
     more than normalize.  `recognition` is there if outputs, and not the class, showed what the
     module computes; `layer` is anynorm's layer for it then, with the parameters of the module.
+    `line` has the file and the line of a function that normalizes in the forward of the module;
+    it is empty for a layer.
     """
 
     place: Place
@@ -73,6 +75,7 @@ class Normalizer:
     known: bool = True
     layer: Any = field(default=None, repr=False)
     recognition: Recognition | None = field(default=None, repr=False)
+    line: str = ""
 
     def __post_init__(self) -> None:
         if self.layer is None:

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anynorm import nn as own
 from anynorm.surgery.batches import Batch, Forward
 from anynorm.surgery.call_info import Seen, observe
+from anynorm.surgery.functional_calls import FunctionalCall, Watcher
 from anynorm.surgery.normalizers import Normalizer, catalogue_name, normalizer, normalizers
 from anynorm.surgery.recognize import Recognition, is_vector, recognize
 from anynorm.surgery.walk import Place, walk
 
-__all__ = ["Normalizers", "candidates", "find", "find_on"]
+__all__ = [
+    "Normalizers",
+    "candidates",
+    "find",
+    "find_on",
+    "observe_unknown",
+    "of_calls",
+    "watching",
+]
 
 
 @dataclass(frozen=True)
 class Normalizers:
-    """The normalizers of a model, and the modules that normalize in a way that is not known.
+    """The normalizers of a model, and what normalizes in a way that is not known.
 
     Args:
         norms: the normalizers, in the order of `named_modules`.
-        unmatched: the names of the other modules that normalize, with what is known of them.
+        unmatched: the names of other modules that normalize, with what is known of them.
+        functional: calls of functions that normalize, by their names.
     """
 
     norms: list[Normalizer] = field(default_factory=list)
     unmatched: dict[str, str] = field(default_factory=dict)
+    functional: dict[str, FunctionalCall] = field(default_factory=dict)
 
 
 def candidates(model: nn.Module) -> list[nn.Module]:
@@ -62,13 +74,34 @@ def find_on(model: nn.Module, example: Batch, forward: Forward | None = None) ->
     >>> [norm.family for norm in find_on(nn.BatchNorm1d(3), torch.zeros(2, 3)).norms]
     ['batch']
     """
-    unknown = candidates(model)
-    if not unknown:
-        return Normalizers(normalizers(model))
-    return find(model, observe(model, unknown, example, forward))
+    return find(model, *observe_unknown(model, candidates(model), example, forward))
 
 
-def find(model: nn.Module, seen: Mapping[nn.Module, Seen]) -> Normalizers:
+def observe_unknown(
+    model: nn.Module, layers: Iterable[nn.Module], example: Batch, forward: Forward | None = None
+) -> tuple[dict[nn.Module, Seen], dict[str, FunctionalCall]]:
+    """Run `model` on `example`: what `layers` are called on, and functions that normalize."""
+    calls: dict[str, FunctionalCall] = {}
+    watcher = watching(model, lambda call: calls.setdefault(call.name, call))
+    return observe(model, layers, example, forward, watcher), calls
+
+
+def watching(model: nn.Module, see: Callable[[FunctionalCall], object]) -> Watcher | None:
+    """A watcher for functions that normalize; None if code of the model is compiled."""
+    if any(isinstance(m, torch.jit.ScriptModule) or _compiled(m) for m in model.modules()):
+        return None
+    return Watcher(model, [norm.module for norm in normalizers(model)], see)
+
+
+def _compiled(module: Any) -> bool:
+    return hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+
+
+def find(
+    model: nn.Module,
+    seen: Mapping[nn.Module, Seen],
+    functional: Mapping[str, FunctionalCall] | None = None,
+) -> Normalizers:
     """Find the normalizers of a model; `seen` has the inputs of its :func:`candidates`."""
     found = Normalizers()
     for place in walk(model):
@@ -84,6 +117,20 @@ def find(model: nn.Module, seen: Mapping[nn.Module, Seen]) -> Normalizers:
             found.norms.append(known)
         elif told.normalizes:
             found.unmatched[place.names[0]] = f"it normalizes, but {' and '.join(told.evidence)}"
+    inside = {name for norm in found.norms for name in norm.place.names} | set(found.unmatched)
+    for name, call in (functional or {}).items():
+        if call.owner not in inside:
+            found.functional[name] = call
+    return found
+
+
+def of_calls(model: nn.Module, calls: Mapping[str, FunctionalCall]) -> list[Normalizer]:
+    """Describe calls of functions like layers; those without an equal layer are left out."""
+    found = []
+    for name, call in calls.items():
+        if call.layer is not None and (like := normalizer(Place(call.layer, (name,)))) is not None:
+            place = Place(model.get_submodule(call.owner), (name,))
+            found.append(replace(like, place=place, layer=call.layer, line=call.line))
     return found
 
 

@@ -80,10 +80,10 @@ def _tell_the_rest(model: nn.Module, log: Log) -> None:
     if log.search is None:
         return
     if not (log.changed or log.refused):
-        log.facts["nothing matched"] = log.search.outcome(model)
+        log.facts["nothing matched"] = log.search.outcome(model, log.found)
     modules, told = dict(model.named_modules()), {note.layer for note in log.refused}
     for name, reason in not_understood(model, log.found):
-        if name not in told and log.search.unknown(name, modules[name]):
+        if name not in told and (name not in modules or log.search.unknown(name, modules[name])):
             log.refuse(name, reason)
 
 

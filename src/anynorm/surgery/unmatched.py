@@ -39,24 +39,26 @@ class Search:
         """What `outcome` says, and why layers are not understood."""
         return "; ".join([self.outcome(model), *_told(model)])
 
-    def outcome(self, model: nn.Module) -> str:
+    def outcome(self, model: nn.Module, found: Normalizers | None = None) -> str:
         """Say what was looked for, what `model` has instead, and what to do.
+
+        `found` has the normalizers that an example showed, whatever their class is.
 
         >>> search = Search("layers with a mean", lambda norm: "it has none; take another")
         >>> search.outcome(nn.Sequential(nn.RMSNorm(3)))
         "looked for layers with a mean; there is 1 RMSNorm ('0'): it has none; take another"
         """
         groups: dict[tuple[str, str], list[str]] = {}
-        for norm in normalizers(model):
+        for norm in normalizers(model) if found is None else found.norms:
             groups.setdefault((kind_of(norm.module), self.why(norm)), []).append(norm.name)
         if not groups:
             return f"looked for {self.wanted}; {contents(model)}"
-        found = [
+        kinds = [
             f"{len(names)} {kind} ({listed(names, _KINDS)}){f': {why}' if why else ''}"
             for (kind, why), names in groups.items()
         ]
-        verb = "is" if len(found) == 1 and found[0].startswith("1 ") else "are"
-        return f"looked for {self.wanted}; there {verb} {'; '.join(found)}"
+        verb = "is" if len(kinds) == 1 and kinds[0].startswith("1 ") else "are"
+        return f"looked for {self.wanted}; there {verb} {'; '.join(kinds)}"
 
 
 def not_understood(model: nn.Module, found: Normalizers | None = None) -> Iterator[tuple[str, str]]:
@@ -74,6 +76,8 @@ def not_understood(model: nn.Module, found: Normalizers | None = None) -> Iterat
     """
     found = found or Normalizers()
     yield from found.unmatched.items()
+    for name in found.functional:
+        yield name, "it is called as a function and not as a layer, so it is left as it is"
     known = {id(norm.module) for norm in (*normalizers(model), *found.norms)}
     scripted = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     leaves = ((name, module) for name, module in scripted if not list(module.children()))

@@ -168,7 +168,7 @@ def _alone(case: Case, axis: int) -> tuple[int, float, str]:
 
 
 def _worst_alone(case: Case, model: nn.Module, batch: Batch, axis: int) -> tuple[int, float, str]:
-    names = [record.norm.name for record in case.measured.records]
+    names = case.layers
     samples = samples_of(batch, axis)
     together = run(model, batch, names, case.forward)
     found = []

@@ -181,7 +181,7 @@ def conversion(case: Case) -> Outcome:
         raise CannotRunError("source=")
     samples = min(SAMPLES, samples_of(case.example, case.batch_axis))
     batch = part_of(case.example, 0, samples, case.batch_axis)
-    names = [record.norm.name for record in case.measured.records]
+    names = case.layers
     now = run(case.model, batch, names, case.forward)
     before = run(case.source, batch, names, case.forward)
     away = apart(before, now)
