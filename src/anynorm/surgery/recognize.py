@@ -18,6 +18,14 @@ from anynorm.errors import AnynormError
 from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.spec import Dialect, Spec
 from anynorm.surgery.recognition.axes import find_patterns
+from anynorm.surgery.recognition.checks import (
+    OTHER_PARAMETERS,
+    has_vectors,
+    is_vector,
+    need_all_parameters,
+    need_possible,
+    need_repeatable,
+)
 from anynorm.surgery.recognition.copies import (
     UnusableError,
     called,
@@ -33,8 +41,6 @@ from anynorm.surgery.transfer_hooks import hooked
 __all__ = ["Recognition", "is_vector", "recognize"]
 
 _EQUAL = 1e-9  # relative, in float64
-_MOST_PARAMETERS = 2
-_OTHER_PARAMETERS = "it has other parameters than one vector γ and one vector β"
 # Around these are the parameters of a copy.  γ of both signs tells γ from |γ|, and large outputs
 # tell activations apart that are alike for small ones.
 _QUIET, _LOUD = 1.0, -4.0
@@ -175,16 +181,16 @@ def _told(module: nn.Module, x: Tensor) -> Recognition:
 
 
 def _recognized(module: nn.Module, x: Tensor) -> Recognition:
-    _check(module, x)
+    need_possible(module, x)
     twin = copied(module, _QUIET)
     wide = in_float64(twin)
     probe = drawn(probe_shape(x.shape, [p.numel() for p in module.parameters()]))
-    _check_calls(wide, probe)
+    need_repeatable(wide, probe)
     if not _ignores_scale(wide, probe):
         return Recognition(None, evidence=("it depends on the scale of its input",))
-    if not _has_vectors(module):
-        return _unmatched(_OTHER_PARAMETERS)
-    _need_all_parameters(wide, probe)
+    if not has_vectors(module):
+        return _unmatched(OTHER_PARAMETERS)
+    need_all_parameters(wide, probe)
     loud = in_float64(copied(module, _LOUD)).eval()
     match = fitting(loud, probe, find_patterns(wide, probe))
     match = None if match is None else with_eps(wide, match, probe)
@@ -199,62 +205,6 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
 
 def _unmatched(reason: str) -> Recognition:
     return Recognition(None, normalizes=True, evidence=(reason,))
-
-
-def _check(module: nn.Module, x: Tensor) -> None:
-    """Raise `UnusableError` for what cannot be one of the specifications, without calling it."""
-    parameters = list(module.parameters())
-    if any(map(is_lazy, [*parameters, *module.buffers()])):
-        raise UnusableError("it has no shape before the model is called once")
-    if 0 in x.shape:
-        raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
-    if not _has_vectors(module) and not all(_multiplies(one, x) for one in parameters):
-        raise UnusableError(_OTHER_PARAMETERS)
-    stored = module.state_dict().keys()
-    if any(name in stored and one.numel() > 1 for name, one in module.named_buffers()):
-        raise UnusableError("it keeps state in buffers")
-    if x.dim() < 2:
-        raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
-
-
-def _check_calls(wide: nn.Module, probe: Tensor) -> None:
-    """Raise `UnusableError` for a module that computes something else from call to call."""
-    before = [buffer.clone() for buffer in wide.buffers()]
-    first, *others = (called(wide.train(mode), probe) for mode in (True, True, False))
-    if not all(torch.equal(first, other) for other in others):
-        raise UnusableError("two calls on one input differ, or train mode differs from eval mode")
-    if not all(map(torch.equal, before, wide.buffers())):
-        raise UnusableError("a call changes its buffers")
-
-
-def _need_all_parameters(wide: nn.Module, probe: Tensor) -> None:
-    """Raise `UnusableError` for a parameter that is neither γ nor β, since nothing uses it."""
-    parameters = dict(wide.named_parameters())
-    found = gradients(called(wide, probe), list(parameters.values()))
-    for name, gradient in zip(parameters, found, strict=True):
-        if gradient is None:
-            raise UnusableError(f"its parameter '{name}' plays no part", normalizes=True)
-
-
-def _has_vectors(module: nn.Module) -> bool:
-    """Whether the parameters may be a vector γ and a vector β."""
-    parameters = list(module.parameters())
-    return len(parameters) <= _MOST_PARAMETERS and all(map(is_vector, parameters))
-
-
-def _multiplies(parameter: Tensor, x: Tensor) -> bool:
-    """Whether a parameter may be γ over several axes: times `x` it has the shape of `x`."""
-    sizes = zip(reversed(parameter.shape), reversed(x.shape), strict=False)
-    return parameter.dim() <= x.dim() and all(own in (1, size) for own, size in sizes)
-
-
-def is_vector(parameter: Tensor) -> bool:
-    """Whether at most one axis has a size above 1, as in γ and β of one value for each channel.
-
-    >>> is_vector(torch.ones(1, 8, 1, 1)), is_vector(torch.ones(2, 8))
-    (True, False)
-    """
-    return sum(size > 1 for size in parameter.shape) <= 1
 
 
 def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
