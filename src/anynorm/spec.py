@@ -167,7 +167,7 @@ class Dialect:
     """Where ε stands, and how 16-bit inputs are rounded: the last digits of a result.
 
     Args:
-        eps: "inside" for σ = √(s² + ε), "max" for σ = max(s, ε).
+        eps: "inside" for σ = √(s² + ε), "outside" for σ = s + ε, "max" for σ = max(s, ε).
         statistics: how 16-bit inputs are computed: "float32" for each step in float32, as model
             code writes it, bit for bit; "best" for what is fastest with no less precision.
         cast: when the result gets the type of the input, "after" γ or "before" it.
@@ -180,13 +180,13 @@ class Dialect:
         False
     """
 
-    eps: Literal["inside", "max"] = "inside"
+    eps: Literal["inside", "outside", "max"] = "inside"
     statistics: Literal["best", "float32"] = "best"
     cast: Literal["after", "before"] = "after"
 
     def __post_init__(self) -> None:
         known = {"statistics": ("best", "float32"), "cast": ("after", "before")}
-        _need_known(self, eps=("inside", "max"), **known)
+        _need_known(self, eps=("inside", "outside", "max"), **known)
 
 
 @dataclass(frozen=True)
@@ -353,11 +353,6 @@ class Spec:
             raise AnynormError(
                 f"{dialect} is for a std, rms or norm of the values of each sample; pattern "
                 f"'{self.pattern}' on {self.on} with this scale has none. Leave dialect= out."
-            )
-        if dialect.eps == "max" and not self.is_norm:
-            raise AnynormError(
-                "eps='max' is for the norm of a vector, σ = max(‖x‖, ε). Give center=False and "
-                "scale='norm', or leave eps='max' out."
             )
 
     @classmethod

@@ -9,6 +9,7 @@ from benchmarks.speed import compositions
 
 import anynorm
 from anynorm import functional as F
+from anynorm import reference
 from anynorm.errors import AnynormError, UnknownNameError
 from anynorm.spec import Dialect, Learned, Spec
 
@@ -77,6 +78,47 @@ def test_epsilon_is_the_least_norm():
     assert sigma.flatten().tolist() == [5.0, 0.5, 0.5]
 
 
+EPSILON = {"outside": lambda s: s + 0.5, "max": lambda s: s.clamp_min(0.5)}
+
+
+@pytest.mark.parametrize("eps", EPSILON)
+@pytest.mark.parametrize(("center", "scale"), [(True, "std"), (False, "rms"), (False, "norm")])
+def test_epsilon_outside_and_at_least(eps, center, scale):
+    spec = Spec.of("... [c]", center=center, scale=scale, dialect=Dialect(eps=eps))
+    made = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(6, 5, generator=made, dtype=torch.float64) for _ in range(2))
+    x = x * torch.logspace(-2, 1, 6, dtype=torch.float64)[:, None]
+    x.requires_grad_()
+    away = x - x.mean(-1, keepdim=True) if center else x
+    s = away.square().sum(-1, keepdim=True) / (1 if scale == "norm" else 5)
+    expected = away / EPSILON[eps](s.sqrt())
+    y = F.normalize(x, spec, eps=0.5)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(F.scale_of(x, spec, eps=0.5), EPSILON[eps](s.sqrt()))
+    given, right = (torch.autograd.grad(out, x, dy)[0] for out in (y, expected))
+    torch.testing.assert_close(given, right)
+    named = reference.Normalizer(spec, 5, eps=0.5)
+    torch.testing.assert_close(torch.as_tensor(named.forward(x.detach().numpy())), y.detach())
+    torch.testing.assert_close(torch.as_tensor(named.backward(dy.numpy())), given)
+
+
+def test_epsilon_outside_has_a_gradient_at_zero():
+    x = torch.zeros(2, 4, requires_grad=True)
+    y = F.normalize(x, Spec.of("... [c]", dialect=Dialect(eps="outside")), eps=0.5)
+    dy = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]])
+    (dx,) = torch.autograd.grad(y, x, dy)
+    torch.testing.assert_close(dx, 2 * (dy - dy.mean(-1, keepdim=True)))
+
+
+def test_a_mask_within_a_statistic_needs_epsilon_inside():
+    spec = Spec.of("n c [...]", dialect=Dialect(eps="outside"))
+    x, mask = torch.randn(2, 3, 4), torch.arange(4) < torch.tensor([[2], [4]])
+    with pytest.raises(AnynormError, match="only some of its values"):
+        F.normalize(x, spec, mask=mask)
+    each = F.normalize(x.mT, Spec.of("... [c]", dialect=spec.dialect), mask=mask[..., None])
+    assert (each[0, 2:] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("learned", [Learned(offset=1.0), Learned("scalar", offset=1.0)])
 @pytest.mark.parametrize(
@@ -112,8 +154,8 @@ def test_dialects_take_the_mean_as_well():
     ("build", "message"),
     [
         (lambda: Spec.of("[n] c", dialect=Dialect(cast="before")), "of the values of each sample"),
-        (lambda: Spec.of("... [c]", dialect=Dialect(eps="max")), "center=False and scale='norm'"),
-        (lambda: Dialect(eps="outside"), r"no Dialect\.eps named 'outside'"),
+        (lambda: Spec.of("[n] c", dialect=Dialect(eps="outside")), "of the values of each sample"),
+        (lambda: Dialect(eps="under"), r"no Dialect\.eps named 'under'"),
         (lambda: Spec.of("o [i]", on="weight", learned=Learned("none")), "Leave learned= out"),
         (lambda: Learned("chanel"), 'Did you mean "channel"'),
         (lambda: anynorm.Norm(Spec.of("[n] c"), 4, scale="rms"), "scale= came with a Spec"),

@@ -260,6 +260,18 @@ def test_gradients_of_strides_that_fit_several_layouts(strides, training, alike)
     torch.testing.assert_close(layer.bias.grad, cotangent.sum((0, 2, 3, 4)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_of_such_strides_are_rounded_once(dtype):
+    x = torch.randn(2, 1, 256, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ours, theirs = anynorm.BatchNorm2d(16), torch.nn.BatchNorm2d(16)
+    theirs.weight.data.uniform_(0.5, 1.5)
+    theirs.running_mean.uniform_(-0.5, 0.5)
+    ours.load_state_dict(theirs.state_dict())
+    layers = [layer.to(dtype).eval() for layer in (ours, theirs)]
+    one, other = (layer(x.transpose(1, 3)) for layer in layers)
+    assert torch.equal(one, other)
+
+
 def test_a_single_image_in_channels_last_stays_so():
     x = torch.randn(1, 4, 5, 6).to(memory_format=torch.channels_last)
     for training in (True, False):

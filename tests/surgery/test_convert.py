@@ -161,6 +161,8 @@ def test_frozen_batch_norms_of_others_become_ours_where_their_eps_is_known() -> 
         torch.testing.assert_close(convert(model, to, x).sure()(x), model(x), rtol=1e-5, atol=1e-5)
     strange = convert(moved(nn.Sequential(Frozen(6, eps=0.1))), "anynorm")
     assert "an ε of its own" in strange.receipt.refused[0].text
+    narrow = convert(model.bfloat16(), "anynorm", x.bfloat16())
+    assert "rounds after each step" in narrow.receipt.refused[0].text
 
 
 NAMED: dict[str, dict[str, Any]] = {

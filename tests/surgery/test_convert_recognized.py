@@ -37,12 +37,22 @@ class Doubling(nn.LayerNorm):
         return 2 * x + super().forward(x)
 
 
-class Outside(nn.Module):
-    """Adds ε to σ."""
+class Negative(nn.Module):
+    def forward(self, x):
+        away = x - x.mean(-1, keepdim=True)
+        return -away / (away.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+
+
+class Annotated(nn.Module):
+    """As an often copied tutorial has it: n - 1 in σ, to which ε is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(8))
 
     def forward(self, x):
         away = x - x.mean(-1, keepdim=True)
-        return away / (away.square().mean(-1, keepdim=True).sqrt() + 1e-3)
+        return self.weight * away / (x.std(-1, keepdim=True) + 1e-6) + self.bias
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -60,6 +70,16 @@ def test_the_result_and_the_state_dict_stay(dtype):
     original.float().square().sum().backward()
     for one, other in zip(result.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_a_norm_with_n_less_one_is_converted():
+    model = nn.Sequential(nn.Linear(4, 8), Annotated())
+    x = torch.randn(2, 3, 4)
+    result = anynorm.convert(model, "anynorm", x)
+    assert [note.layer for note in result.receipt.changed] == ["1"]
+    torch.testing.assert_close(result.model(x), model(x))
+    assert "constant" in repr(result.model[1])
+    result.model.load_state_dict(model.state_dict())
 
 
 def test_in_place_the_parameters_are_the_same_objects_and_ties_hold():
@@ -85,7 +105,7 @@ def test_subclasses_are_converted_if_their_outputs_say_so():
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
-        (Outside(), "normalizes, but it matches no"),
+        (Negative(), "normalizes, but it matches no"),
         (Rms(8, "scale"), "would have {'weight': .8,.} in place of {'scale'"),
     ],
 )

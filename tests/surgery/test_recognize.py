@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import anynorm
+from anynorm.activations import ACTIVATIONS
 from anynorm.spec import Dialect, Learned, Spec
 from anynorm.surgery import recognize
 
@@ -124,9 +125,120 @@ def test_where_epsilon_stands():
     assert found.spec.dialect == Dialect(eps="max")
     outside = Written(lambda x: x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-3))
     found = recognize(outside, torch.randn(LAST))
-    assert not found
-    assert found.normalizes
-    assert "no specification" in found.evidence[0]
+    assert (found.spec.dialect.eps, found.eps) == ("outside", 1e-3)
+    clamped = Written(lambda x: x / x.pow(2).mean(-1, keepdim=True).clamp(min=1e-6).sqrt())
+    found = recognize(clamped, torch.randn(LAST))
+    assert (found.spec.dialect.eps, found.eps) == ("max", pytest.approx(1e-3))
+
+
+DEFAULT = functools.partial(nn.functional.normalize, dim=-1)  # σ is at least 1e-12
+UNBIASED = (16 / 15) ** 0.5
+
+
+def deviation(x):
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
+
+
+# By what it is: the module, σ's constant and ε, where ε stands, and what γ is more than stored.
+FACTORS = {
+    "n - 1": (
+        Written(lambda x, g, b: g * deviation(x) + b, "a", "b"),
+        UNBIASED,
+        1e-6,
+        "outside",
+        0,
+    ),
+    "the root of n": (Written(lambda x, g: 4 * g * DEFAULT(x), "g"), 1.0, 2.5e-13, "max", 0),
+    "that and 1 + w": (Written(lambda x, g: 4 * (1 + g) * DEFAULT(x), "g"), 1.0, 2.5e-13, "max", 1),
+    "a vector's norm": (Written(DEFAULT), "sum", 1e-12, "max", 0),
+    "a half": (Written(lambda x, g: 0.5 * g * rms(x), "g"), 2.0, 4e-6, "inside", 0),
+    "1 + w with β": (
+        Written(lambda x, w, b: (1 + w) * centred(x) + b, "w", "b"),
+        1,
+        1e-5,
+        "inside",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_and_epsilons_with_gradients(name):
+    module, constant, eps, stands, offset = FACTORS[name]
+    module = module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(-1, 1)
+    found = recognize(module, torch.randn(LAST, dtype=torch.float64))
+    assert found, found.evidence
+    scale = found.spec.scale.constant
+    assert scale == (constant if constant == "sum" else pytest.approx(constant))
+    assert (found.eps, found.spec.dialect.eps) == (pytest.approx(eps), stands)
+    assert found.spec.learned.offset == offset
+    check_gradients(module, found)
+
+
+def check_gradients(module, found):
+    """The specification with the module's parameters has the module's outputs and gradients."""
+    made = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(LAST, generator=made, dtype=torch.float64) for _ in range(2))
+    for size in (1e-7, 1.0, 1e4):
+        own = (x * size).requires_grad_()
+        stored = [
+            None if n is None else module.get_parameter(n) for n in (found.weight, found.bias)
+        ]
+        y = anynorm.functional.normalize(
+            *(own, found.spec, *stored), eps=found.eps, activation=found.activation
+        )
+        right = module(own)
+        torch.testing.assert_close(y, right)
+        wanted = [own, *module.parameters()]
+        pairs = (torch.autograd.grad(out, wanted, dy) for out in (y, right))
+        torch.testing.assert_close(*pairs)
+
+
+@pytest.mark.parametrize("phi", [name for name in ACTIVATIONS if name != "identity"])
+@pytest.mark.parametrize("center", [True, False])
+def test_an_activation_after_the_norm(phi, center):
+    function = ACTIVATIONS[phi].module()
+
+    def formula(x, g, b=None):
+        return function(g * (rms(x) if b is None else centred(x)) + (0 if b is None else b))
+
+    module = Written(formula, *(["g", "b"] if center else ["g"]))
+    found = recognize(module, torch.randn(LAST), activation=True)
+    assert found, found.evidence
+    assert found.activation == phi
+    assert found.spec.center == center
+    assert found.eps == (1e-5 if center else 1e-6)
+    plain = recognize(module, torch.randn(LAST))
+    assert not plain
+    assert plain.normalizes
+    assert f"applies {phi}" in plain.evidence[0]
+    check_gradients(module.double(), found)
+
+
+def test_no_activation_is_named_where_there_is_none():
+    assert recognize(nn.LayerNorm(16), torch.randn(LAST), activation=True).activation is None
+
+
+def test_a_constant_buffer_that_is_not_stored_plays_no_part():
+    class Weightless(nn.Module):
+        def __init__(self, persistent):
+            super().__init__()
+            self.register_buffer("gain", torch.ones(16), persistent=persistent)
+
+        def forward(self, x):
+            return self.gain * rms(x)
+
+    class Counting(Weightless):
+        def forward(self, x):
+            self.gain += 1
+            return rms(x)
+
+    assert recognize(Weightless(False), torch.randn(LAST)).weight is None
+    assert "state in buffers" in recognize(Weightless(True), torch.randn(LAST)).evidence[0]
+    assert "changes its buffers" in recognize(Counting(False), torch.randn(LAST)).evidence[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -163,6 +275,40 @@ def test_our_own_layers_are_recognized(name):
     assert (found.eps, found.sizes or {}) == (pytest.approx(layer.eps), layer.sizes)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dims", "text", "channels"),
+    [
+        ((2, 6, 16), 1, "n [l] c", 16),
+        ((2, 5, 6, 16), (1, 2), "n [h w] c", 16),
+        ((2, 5, 6, 7), 2, "n c [h] w", 5),
+        ((2, 16, 3, 4, 5), (1, 3, 4), "n [c] t [h w]", 16),
+        ((3, 6, 16), (0, 1), "[n l] c", 16),
+        ((3, 6, 5), (0, 1, 2), "[n c l]", 6),
+    ],
+)
+def test_any_axes_of_an_input_are_named(shape, dims, text, channels):
+    axis = text.replace("[", "").replace("]", "").split().index("c")
+    view = [-1 if i == axis else 1 for i in range(len(shape))]
+    module = Written(lambda x, g: g.view(view) * rms(x, dims), "weight", size=channels)
+    found = recognize(module, torch.randn(shape))
+    assert found, found.evidence
+    assert (found.spec.pattern.text, found.eps) == (text, 1e-6)
+    with torch.no_grad():
+        module.weight.uniform_()
+    x = torch.randn(shape)
+    y = anynorm.functional.normalize(x, found.spec, module.weight, eps=found.eps)
+    torch.testing.assert_close(y, module(x))
+
+
+def test_groups_of_each_frame():
+    def frames(x, g, b):
+        each = nn.functional.group_norm(x.movedim(2, 1).flatten(0, 1), 4, g, b)
+        return each.unflatten(0, (x.shape[0], -1)).movedim(1, 2)
+
+    found = recognize(Written(frames, "g", "b"), torch.randn(2, 16, 3, 4, 4))
+    assert (found.spec.pattern.text, found.sizes) == ("n (g [c]) t [h w]", {"g": 4})
+
+
 def test_norms_of_heads_in_one_axis():
     def heads(x, g):
         return (g * rms(x.unflatten(-1, (4, 4))).flatten(-2)) if len(g) == 16 else x
@@ -185,7 +331,17 @@ def test_norms_of_heads_in_one_axis():
         (Written(lambda x: x.sign()), "own input at most"),
         (Written(lambda x: rms(x).cumsum(1)), "no block|matches no|along the axes"),
         (Written(lambda x: (x, x)), "type tuple"),
-        (Written(lambda x: x / x.std(-1, keepdim=True)), "matches no"),
+        (Written(lambda x: -rms(x)), "matches no"),
+        (Written(lambda x, g: g.exp() * rms(x), "g"), "matches no"),
+        (Written(lambda x, g: g.abs() * rms(x), "g"), "matches no|differ"),
+        (Written(lambda x, g: rms(x), "g"), "'g' plays no part"),
+        (Written(lambda x, g: g.exp() * rms(x), "g", size=1), "matches no"),
+        (Written(lambda x, g, b: g * rms(x), "g", "b"), "'b' plays no part"),
+        (
+            Written(lambda x: x * x[..., :8].pow(2).mean(-1, keepdim=True).rsqrt()),
+            "along the axes|matches no",
+        ),
+        (Written(lambda x: x / (x.std(1, keepdim=True) + 1e-5)), "number of values"),
         (Written(lambda x: rms(x) * torch.arange(1, 6)[:, None]), "matches no|fails"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -229,6 +385,52 @@ def test_a_wider_gain_makes_another_type():
     assert found
     assert not found.exact
     assert "an output of type float32" in found.evidence[-1]
+
+
+def test_a_gain_over_two_axes_normalizes_and_matches_nothing():
+    class OfHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 16))
+
+        def forward(self, x):
+            return self.weight * centred(x)
+
+    found = recognize(OfHeads(), torch.randn(2, 5, 4, 16))
+    assert not found
+    assert found.normalizes
+    assert "other parameters" in found.evidence[0]
+
+
+def test_a_backward_that_fails_is_no_error():
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return rms(x)
+
+        @staticmethod
+        def backward(ctx, dy):
+            raise RuntimeError("on a GPU only")
+
+    found = recognize(Written(Forward.apply), torch.randn(LAST))
+    assert found.evidence == ("its backward fails: on a GPU only",)
+
+
+def test_types_that_no_layer_takes_together_are_no_match():
+    class Widening(nn.Module):
+        """Takes float32 with a γ of 16 bits."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(16, dtype=torch.bfloat16))
+
+        def forward(self, x):
+            return self.weight.to(x.dtype) * centred(x)
+
+    found = recognize(Widening(), torch.randn(LAST))
+    assert not found
+    assert found.normalizes
+    assert "must have the same type" in found.evidence[0]
 
 
 def test_the_module_and_the_random_state_are_left_as_they_are():

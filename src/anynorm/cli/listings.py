@@ -71,6 +71,7 @@ def _statistic(spec: Spec) -> str:
         "no γ": spec.learned.gain == "none",
         "one γ": spec.learned.gain == "scalar",
         f"γ = {spec.learned.offset:g} + w": spec.learned.offset != 0,
+        "ε added to σ": spec.dialect.eps == "outside",
         "at least ε": spec.dialect.eps == "max",
         "rounded before γ": spec.dialect.cast == "before",
         "corrected by running ones": spec.source != "batch",

@@ -28,12 +28,16 @@ def as_usual(spec: Spec, x: Tensor) -> bool:
 def differs(dialect: Dialect, x: Tensor) -> bool:
     """Whether the dialect asks for other numbers than our operators compute of `x`."""
     rounds = dialect.statistics == "float32" or dialect.cast == "before"
-    return dialect.eps == "max" or (rounds and x.dtype in formula.SIXTEEN_BITS)
+    return dialect.eps != "inside" or (rounds and x.dtype in formula.SIXTEEN_BITS)
 
 
 def variance(square: Tensor, eps: float, dialect: Dialect) -> Tensor:
     """Return σ² of s²."""
-    return square.clamp_min(eps * eps) if dialect.eps == "max" else square + eps
+    if dialect.eps == "max":
+        return square.clamp_min(eps * eps)
+    if dialect.eps == "outside":  # the root has no gradient at 0: there σ is the constant ε
+        return (square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() + eps).square()
+    return square + eps
 
 
 def standardize(

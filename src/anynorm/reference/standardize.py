@@ -48,8 +48,8 @@ class Standardized:
     """x standardized by its own μ and σ over the axes `dims`: z, mean, s and σ, and the gradient.
 
     The deviations d are measured from the mean or from zero, as the scale says.  Then
-    s = C · (mean |d|^p)^(1/p) and σ = sqrt(s² + ε), or max(s, ε) where the dialect says so.
-    Statistics keep their axes, with size 1.
+    s = C · (mean |d|^p)^(1/p) and σ = sqrt(s² + ε), or s + ε or max(s, ε) where the dialect says
+    so.  Statistics keep their axes, with size 1.
 
     >>> import numpy
     >>> from anynorm.spec import Spec
@@ -81,6 +81,8 @@ class Standardized:
             xp = namespace(self.s)
             ones, above = xp.ones_like(self.s), self.s > eps
             return xp.where(above, self.s, eps * ones), xp.where(above, ones, 0.0 * ones)
+        if self.spec.dialect.eps == "outside":
+            return self.s + eps, namespace(self.s).ones_like(self.s)
         sigma = (self.s**2 + eps) ** 0.5
         return sigma, self.s / sigma
 
@@ -89,7 +91,7 @@ class Standardized:
 
         From z = (x − μ)/σ:   directly and through μ   dz/σ less its mean (if centered)
                               ∂L/∂σ = −Σ dz · z / σ
-        From σ² = s² + ε:     ∂σ/∂d = (s/σ) · ∂s/∂d; of max(s, ε): ∂s/∂d or 0
+        From σ² = s² + ε:     ∂σ/∂d = (s/σ) · ∂s/∂d; of s + ε: ∂s/∂d; of max(s, ε): that or 0
         From d = x − μ:       the mean is taken off once more (if d is measured from the mean).
         """
         dx = self._through_mean(dz / self.sigma, self.spec.center)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -14,18 +15,37 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError
+from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.spec import Dialect, Spec
 from anynorm.surgery.recognition.axes import find_patterns
-from anynorm.surgery.recognition.copies import UnusableError, called, copied, in_float64
-from anynorm.surgery.recognition.hypotheses import Match, difference, fitting, with_eps
+from anynorm.surgery.recognition.checks import (
+    OTHER_PARAMETERS,
+    has_vectors,
+    is_vector,
+    need_all_parameters,
+    need_possible,
+    need_repeatable,
+)
+from anynorm.surgery.recognition.copies import (
+    UnusableError,
+    called,
+    copied,
+    gradients,
+    in_float64,
+)
+from anynorm.surgery.recognition.epsilon import with_eps
+from anynorm.surgery.recognition.hypotheses import Match, difference, fitting
 from anynorm.surgery.recognition.probes import battery, drawn, probe_shape
 from anynorm.surgery.transfer_hooks import hooked
 
 __all__ = ["Recognition", "is_vector", "recognize"]
 
 _EQUAL = 1e-9  # relative, in float64
-_MOST_PARAMETERS = 2
-_ROWS = 64  # of the inputs in the module's own type: few values could be rounded alike by chance
+# Around these are the parameters of a copy.  γ of both signs tells γ from |γ|, and large outputs
+# tell activations apart that are alike for small ones.
+_QUIET, _LOUD = 1.0, -4.0
+# The inputs in the module's own type: few values could be rounded alike by chance.
+_ROWS, _VALUES = 64, 2**16
 _DIALECTS = (
     Dialect(),
     Dialect(statistics="float32"),
@@ -43,6 +63,7 @@ class Recognition:
         sizes: the sizes of the parts of split axes.
         weight: the name of the parameter that stores γ; None if there is none.
         bias: the name of the parameter that is β; None if there is none.
+        activation: the name of φ, which the module applies after γ and β; None if there is none.
         exact: whether the outputs in the module's own type had the same bits on all inputs tried.
         normalizes: whether the output does not depend on the scale of the input.
         evidence: what was measured, in sentences.
@@ -58,6 +79,7 @@ class Recognition:
     sizes: dict[str, int] | None = None
     weight: str | None = None
     bias: str | None = None
+    activation: str | None = None
     exact: bool = False
     normalizes: bool = False
     evidence: tuple[str, ...] = ()
@@ -66,7 +88,7 @@ class Recognition:
         return self.spec is not None
 
 
-def recognize(module: nn.Module, x: Tensor) -> Recognition:
+def recognize(module: nn.Module, x: Tensor, *, activation: bool = False) -> Recognition:
     """Find the specification that a module computes, from its outputs and gradients.
 
     Nothing is taken from names.  A copy of the module, without hooks and with random parameters,
@@ -77,6 +99,8 @@ def recognize(module: nn.Module, x: Tensor) -> Recognition:
     Args:
         module: a module that maps a tensor to a tensor of the same shape.  It is left as it is.
         x: an input that it has in its model; only its shape and its type are used.
+        activation: whether the module may apply an activation after normalizing.  If not, such a
+            module has no specification, because its specification alone is not what it computes.
 
     Shape:
         - x: any that the module takes
@@ -103,6 +127,14 @@ def recognize(module: nn.Module, x: Tensor) -> Recognition:
         raise AnynormError(f"recognize() takes a module, got {type(module).__name__}.")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise AnynormError("recognize() needs a floating-point tensor that the module takes as x.")
+    found = _found(module, x)
+    if found.spec is None or found.activation is None or activation:
+        return found
+    reason = f"it applies {found.activation} after normalizing by '{found.spec.pattern}'"
+    return Recognition(None, normalizes=True, evidence=(reason,))
+
+
+def _found(module: nn.Module, x: Tensor) -> Recognition:
     key = _key(module, x)
     if key is None:
         return _told(module, x)
@@ -145,52 +177,34 @@ def _told(module: nn.Module, x: Tensor) -> Recognition:
             warnings.simplefilter("ignore")  # torch's, on types of a candidate that is not chosen
             return _recognized(module, x)
     except UnusableError as error:
-        return Recognition(None, evidence=(str(error),))
+        return Recognition(None, normalizes=error.normalizes, evidence=(str(error),))
 
 
 def _recognized(module: nn.Module, x: Tensor) -> Recognition:
-    _check(module, x)
-    twin = copied(module)
+    need_possible(module, x)
+    twin = copied(module, _QUIET)
     wide = in_float64(twin)
     probe = drawn(probe_shape(x.shape, [p.numel() for p in module.parameters()]))
-    first, *others = (called(wide.train(mode), probe) for mode in (True, True, False))
-    if not all(torch.equal(first, other) for other in others):
-        raise UnusableError("two calls on one input differ, or train mode differs from eval mode")
-    normalizes = _ignores_scale(wide, probe)
-    match = fitting(wide, probe, find_patterns(wide, probe)) if normalizes else None
+    need_repeatable(wide, probe)
+    if not _ignores_scale(wide, probe):
+        return Recognition(None, evidence=("it depends on the scale of its input",))
+    if not has_vectors(module):
+        return _unmatched(OTHER_PARAMETERS)
+    need_all_parameters(wide, probe)
+    loud = in_float64(copied(module, _LOUD)).eval()
+    match = fitting(loud, probe, find_patterns(wide, probe))
     match = None if match is None else with_eps(wide, match, probe)
     if match is None:
-        reason = (
-            "it matches no specification" if normalizes else "it depends on the scale of its input"
-        )
-        return Recognition(None, normalizes=normalizes, evidence=(reason,))
-    if evidence := _disagreement(wide, match, probe):
-        return Recognition(None, normalizes=True, evidence=(evidence,))
-    return _in_own_type(twin, match, drawn([_ROWS, *probe.shape[1:]]).to(x.dtype))
+        return _unmatched("it matches no specification")
+    tests = [(what, wide, values) for what, values in battery(probe).items()]
+    tests.append((f"parameters around {_LOUD:g}", loud, probe))
+    if evidence := _disagreement(match, tests):
+        return _unmatched(evidence)
+    return _in_own_type(twin, match, probe, x.dtype)
 
 
-def _check(module: nn.Module, x: Tensor) -> None:
-    """Raise `UnusableError` for what cannot be one of the specifications, without calling it."""
-    parameters = list(module.parameters())
-    if any(map(is_lazy, [*parameters, *module.buffers()])):
-        raise UnusableError("it has no shape before the model is called once")
-    if 0 in x.shape:
-        raise UnusableError(f"an input of shape {tuple(x.shape)} has no values")
-    if len(parameters) > _MOST_PARAMETERS or not all(map(is_vector, parameters)):
-        raise UnusableError("it has other parameters than one vector γ and one vector β")
-    if any(buffer.numel() > 1 for buffer in module.buffers()):
-        raise UnusableError("it keeps state in buffers")
-    if x.dim() < 2:
-        raise UnusableError(f"an input of {x.dim()} axes has no axis beside that of the channels")
-
-
-def is_vector(parameter: Tensor) -> bool:
-    """Whether at most one axis has a size above 1, as in γ and β of one value for each channel.
-
-    >>> is_vector(torch.ones(1, 8, 1, 1)), is_vector(torch.ones(2, 8))
-    (True, False)
-    """
-    return sum(size > 1 for size in parameter.shape) <= 1
+def _unmatched(reason: str) -> Recognition:
+    return Recognition(None, normalizes=True, evidence=(reason,))
 
 
 def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
@@ -199,14 +213,12 @@ def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
         return difference(called(module, x * 3), called(module, x * 1e6)) < 0.01
 
 
-def _disagreement(module: nn.Module, match: Match, x: Tensor) -> str:
+def _disagreement(match: Match, tests: Sequence[tuple[str, nn.Module, Tensor]]) -> str:
     """Say where outputs or gradients differ by more than 1e-9; nothing if they agree."""
-    for what, values in battery(x).items():
-        cotangent = drawn(x.shape, seed=2)
-        found, right = (
-            _with_gradient(function, values, cotangent)
-            for function in (lambda own: match.output(module, own), lambda own: called(module, own))
-        )
+    cotangent = drawn(tests[0][-1].shape, seed=2)
+    for what, module, values in tests:
+        found = _with_gradient(partial(match.output, module), values, cotangent)
+        right = _with_gradient(partial(called, module), values, cotangent)
         for kind, one, other in zip(("outputs", "gradients"), found, right, strict=True):
             away = difference(one, other)
             if other.isfinite().all() and not away <= _EQUAL:
@@ -214,30 +226,46 @@ def _disagreement(module: nn.Module, match: Match, x: Tensor) -> str:
     return ""
 
 
+def _away(found: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """The largest difference; below 0 if all bits are the same, those of infinities too."""
+    pairs = list(zip(found, right, strict=True))
+    if all(one.dtype == other.dtype and torch.equal(one, other) for one, other in pairs):
+        return -1.0
+    finite = ((one, other) for one, other in pairs if other.isfinite().all())
+    return max((difference(one, other) for one, other in finite), default=math.inf)
+
+
 def _with_gradient(function: Any, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
     own_x = x.clone().requires_grad_()
     y = function(own_x)
-    [gradient] = torch.autograd.grad(y, own_x, cotangent)
-    return y.detach(), gradient
+    [gradient] = gradients(y, [own_x], cotangent)
+    return y.detach(), torch.zeros_like(x) if gradient is None else gradient
 
 
 @torch.no_grad()
-def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
+def _in_own_type(twin: nn.Module, match: Match, probe: Tensor, dtype: torch.dtype) -> Recognition:
     """Choose the dialect whose outputs are nearest in the module's own type."""
+    rows = max(2, min(_ROWS, _VALUES // probe[0].numel()))
+    x = drawn([rows, *probe.shape[1:]]).to(dtype)
     inputs = list(battery(x).values())
     right = [called(twin, values) for values in inputs]
-    best: tuple[bool, float, Match] | None = None
-    for rounding in _DIALECTS[: 1 if match.spec.uses_batch else None]:
+    rounds = dtype in SIXTEEN_BITS and not match.spec.uses_batch
+    best: tuple[float, Match] | None = None
+    for rounding in _DIALECTS if rounds else _DIALECTS[:1]:
         dialect = replace(rounding, eps=match.spec.dialect.eps)
         tried = replace(match, spec=replace(match.spec, dialect=dialect))
-        outputs = [tried.output(twin, values) for values in inputs]
-        pairs = list(zip(outputs, right, strict=True))
-        same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
-        away = max((difference(a, b) for a, b in pairs if b.isfinite().all()), default=math.inf)
-        if best is None or (not same, away) < best[:2]:
-            best = (not same, away, tried)
+        try:
+            outputs = [tried.output(twin, values) for values in inputs]
+        except AnynormError as error:  # of the types of x and γ
+            return _unmatched(str(error))
+        away = _away(outputs, right)
+        if best is None or away < best[0]:
+            best = (away, tried)
+        if away < 0:
+            break
     assert best is not None
-    differs, away, chosen = best
+    away, chosen = best
+    differs = away >= 0
     kind = str(x.dtype).removeprefix("torch.")
     found = f"differences up to {away:.2g} of the largest value" if differs else "the same bits"
     if right[0].dtype != x.dtype:
@@ -248,6 +276,7 @@ def _in_own_type(twin: nn.Module, match: Match, x: Tensor) -> Recognition:
         chosen.sizes,
         chosen.weight,
         chosen.bias,
+        chosen.activation,
         exact=not differs,
         normalizes=True,
         evidence=(

@@ -110,7 +110,7 @@ def find(
         if x is None or not x.is_floating_point() or not _may_normalize(place):
             found.norms.extend([] if known is None else [known])
             continue
-        told = recognize(place.module, x)
+        told = recognize(place.module, x, activation=True)
         if told.spec is not None:
             found.norms.append(_described(place, told, x))
         elif known is not None:
@@ -144,6 +144,7 @@ def _layer(module: nn.Module, found: Recognition, x: Tensor) -> own.Norm:
     assert found.spec is not None
     first = found.spec.pattern.plan(x.dim()).first
     options: dict[str, Any] = {"eps": found.eps, "device": "meta", **(found.sizes or {})}
+    options["activation"] = found.activation
     # What was recognized keeps no statistics.
     layer = own.Norm(found.spec, x.shape[first], track_running_stats=False, **options)
     for name, stored in (("weight", found.weight), ("bias", found.bias)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from anynorm.errors import AnynormError
 from anynorm.ops import dialects
 from anynorm.ops.backends import renorm, sync
 from anynorm.ops.backends.tracking import track
@@ -46,11 +47,21 @@ def run(x: Tensor, call: NormCall) -> Tensor:
             y, mean, square = standardize(view, affine, statistic, epilogue)
         count = view.numel() // max(mean.numel(), 1)
     else:
+        _need_epsilon_inside(spec)
         call = call._replace(affine=affine, epilogue=epilogue, mask=mask)
         y, mean, square, count = sync.standardize(view, statistic, call)
     if running is not None and lies is not None:
         track(running, spec, lies, mean, square, count)
     return y.reshape(x.shape) if plan.splits else y
+
+
+def _need_epsilon_inside(spec: Spec) -> None:
+    if spec.dialect.eps != "inside":
+        raise AnynormError(
+            "mask= leaves a statistic only some of its values, and the dialect has "
+            f"eps='{spec.dialect.eps}'. With such a mask σ is √(s² + ε): take a Spec with "
+            "Dialect(eps='inside'), or leave mask= out."
+        )
 
 
 def _ignores(spec: Spec, mask: Tensor, statistic: Statistic) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 from anynorm.ops.backends import fused
 from anynorm.ops.backends.affine import empty
 from anynorm.ops.call import NormCall
+from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
 from anynorm.ops.types import PLAIN, Affine, Epilogue
@@ -221,7 +222,10 @@ def _run(operator: _Operator, x: Tensor, call: NormCall) -> Tensor:
     if x.dim() > 3 and 1 in x.shape and (operator is not torch.batch_norm or _has_other_strides(x)):
         # The backward of torch 2.13 may take dy and x for different memory formats here.  Inputs
         # (N, C, L) have only one.
-        return _run(operator, x.flatten(2), call).reshape(x.shape)
+        flat = x.flatten(2)
+        if x.dtype in SIXTEEN_BITS:  # of other strides the operator rounds twice
+            flat = flat.contiguous()
+        return _run(operator, flat, call).reshape(x.shape)
     (weight, bias), running, training, eps = call[2:6]
     if running is None or (training and x.numel() == 0):  # an empty batch is not counted
         return operator(x, weight, bias, None, None, training, 0.0, eps, _CUDNN.enabled)

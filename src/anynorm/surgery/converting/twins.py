@@ -62,6 +62,8 @@ def to_anynorm(norm: Normalizer, seen: Seen) -> nn.Module | None:
     if type(norm.module).__module__.startswith("anynorm."):
         return None
     if norm.constant:
+        if norm.module.running_mean.dtype in SIXTEEN_BITS:
+            raise Refused("in 16 bits it rounds after each step, and anynorm rounds once")
         return frozen(norm)
     return _rebuilt(norm, getattr(own, norm.base.__name__), activation=norm.activation)
 

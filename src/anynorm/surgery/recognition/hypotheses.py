@@ -10,27 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from anynorm import functional as F
-from anynorm.spec import Dialect, Learned, Spec
+from anynorm.activations import ACTIVATIONS
+from anynorm.spec import Learned, Spec
 from anynorm.surgery.recognition.axes import Found
-from anynorm.surgery.recognition.copies import called
+from anynorm.surgery.recognition.copies import UnusableError, called
 
-__all__ = ["Match", "difference", "fitting", "with_eps"]
+__all__ = ["LARGE", "Match", "difference", "fitting"]
 
-# ε of 1e-3 changes values of this size by less than one part in 10^10.
-_LARGE = 1e4
+LARGE = 1e8  # an ε of 0.1 changes values of this size by one part in 10^9
 _CLOSE = 1e-8
+_SAME = 1e-9
+_FEW = 500  # values are enough to choose among activations
 _STATISTICS = ((True, "std"), (False, "rms"), (False, "norm"), (False, "std"))
 
 
 @dataclass(frozen=True)
 class Match:
-    """A specification with ε, and the names of the parameters that are γ and β."""
+    """A specification with ε, the names of the parameters that are γ and β, and φ."""
 
     spec: Spec
     weight: str | None
     bias: str | None
     sizes: dict[str, int] = field(default_factory=dict)
     eps: float = 0.0
+    activation: str | None = None
 
     def output(self, module: nn.Module, x: Tensor) -> Tensor:
         """What the specification computes with the module's parameters."""
@@ -38,7 +41,12 @@ class Match:
             None if name is None else module.get_parameter(name).reshape(-1)
             for name in (self.weight, self.bias)
         )
-        return F.normalize(x, self.spec, weight, bias, eps=self.eps, sizes=self.sizes)
+        return F.normalize(
+            *(x, self.spec, weight, bias),
+            eps=self.eps,
+            sizes=self.sizes,
+            activation=self.activation,
+        )
 
 
 def difference(found: Tensor, right: Tensor) -> float:
@@ -49,64 +57,89 @@ def difference(found: Tensor, right: Tensor) -> float:
 
 
 def fitting(module: nn.Module, x: Tensor, patterns: Iterable[Found]) -> Match | None:
-    """Return what computes the module's output for large values, where ε plays no part."""
-    large = x * _LARGE
+    """Return what computes the module's output for large values, where ε plays no part.
+
+    Raises:
+        UnusableError: All but a factor fits, and the factor may depend on the number of values.
+    """
+    large = x * LARGE
     right = called(module, large).detach()
-    for match in _candidates(module, x, patterns):
-        if difference(match.output(module, large), right) < _CLOSE:
+    tried, multiples = [], []
+    for match, scaled, shift in _candidates(module, large, patterns):
+        tried.append((match, scaled, shift))
+        factor = _factor(scaled, shift, right)
+        if abs(factor - 1) < _SAME:
             return match
+        if factor > 0 and match.spec.learned.gain != "scalar":  # whose factor could be anything
+            multiples.append((match, factor))
+    if multiples:
+        return _times(*multiples[0])
+    few = right.reshape(-1)[:_FEW]
+    for match, scaled, shift in tried:
+        z = (scaled + shift).reshape(-1)[:_FEW]
+        for name, phi in ACTIVATIONS.items():
+            if difference(phi.forward(z), few) < _CLOSE:
+                return replace(match, activation=name)
     return None
 
 
-def _candidates(module: nn.Module, x: Tensor, patterns: Iterable[Found]) -> Iterator[Match]:
-    names = [name for name, _ in module.named_parameters()]
-    pairs = permutations([*names, None, None], 2)
-    roles = [pair for pair in dict.fromkeys(pairs) if set(names) <= set(pair)]
-    sizes_of = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    for pattern, sizes in patterns:
-        channels = x.shape[pattern.plan(x.dim()).first]
-        for (center, scale), (weight, bias) in product(_STATISTICS, roles):
-            if bias is not None and sizes_of[bias] != channels:
-                continue
-            for learned in _learned(
-                None if weight is None else sizes_of[weight], bias is not None, channels
-            ):
-                spec = Spec.of(pattern, center=center, scale=scale, learned=learned)
-                yield Match(spec, weight, bias, sizes)
+def _factor(scaled: Tensor, shift: Tensor, right: Tensor) -> float:
+    """k in k · γẑ + β, which is what the module computes; 0 if it does not."""
+    factor = ((right - shift) * scaled).sum() / scaled.square().sum()
+    return float(factor) if difference(factor * scaled + shift, right) < _CLOSE else 0.0
 
 
-def _learned(gains: int | None, bias: bool, channels: int) -> Iterator[Learned]:
-    """What γ and β may be, for the number of values that γ has; None if there is no γ."""
-    if gains is None:
-        yield Learned("channel" if bias else "none", bias=bias)
-    elif gains in (1, channels):
-        for offset in (0.0, 1.0):
-            yield Learned("channel" if gains == channels else "scalar", offset=offset, bias=bias)
+def _times(match: Match, factor: float) -> Match:
+    """The match with `factor` in σ: with n - 1 in place of n it is √((n - 1) / n).
 
-
-def with_eps(module: nn.Module, match: Match, x: Tensor) -> Match | None:
-    """Return `match` with the ε that the module has, and where it stands; None for another form."""
-    plain = replace(match.spec, learned=Learned("none"))
-    unit = F.normalize(x, plain, eps=0.0, sizes=match.sizes)  # every set has s = 1
-    up, down = (called(module, unit * size).detach() for size in (_LARGE, -_LARGE))
-    shift, gain = (up + down) / 2, (up - down) / 2
-
-    def sigma(size: float) -> float:
-        """σ of values whose s is `size`."""
-        z = called(module, unit * size).detach() - shift
-        return size * float((gain * gain).sum() / (z * gain).sum())
-
-    tiny, small = sigma(1e-7), sigma(1e-3)
-    inside = tiny**2 - 1e-14
-    if abs(small**2 - 1e-6 - inside) <= 1e-4 * inside + 1e-15:
-        return replace(match, eps=_rounded(inside))
-    if match.spec.is_norm and abs(small - max(tiny, 1e-3)) <= 1e-9 * small:
-        return replace(
-            match, spec=replace(match.spec, dialect=Dialect(eps="max")), eps=_rounded(tiny)
+    A set must have as many values whatever the size of the input is.
+    """
+    spec = match.spec
+    parts = spec.pattern.parts
+    of_channels = all(part.name == "c" for part in parts if part.shared)
+    if not (of_channels and (match.weight or match.bias or parts[-1].name == "c")):
+        raise UnusableError(
+            f"it is {factor:.6g} times what '{spec.pattern}' gives, and this factor may depend on "
+            "the number of values",
+            normalizes=True,
         )
-    return None
+    assert spec.scale is not None
+    scale = replace(spec.scale, constant=1.0 / factor)
+    return replace(match, spec=replace(spec, scale=scale))
 
 
-def _rounded(eps: float) -> float:
-    """ε without what rounding added."""
-    return 0.0 if eps < 1e-20 else float(f"{eps:.6g}")
+def _candidates(
+    module: nn.Module, x: Tensor, patterns: Iterable[Found]
+) -> Iterator[tuple[Match, Tensor, Tensor]]:
+    """Each match with what it computes of `x`: γẑ, and β."""
+    parameters = {name: one.detach().reshape(-1) for name, one in module.named_parameters()}
+    pairs = permutations([*parameters, None, None], 2)
+    roles = [pair for pair in dict.fromkeys(pairs) if set(parameters) <= set(pair)]
+    for (pattern, sizes), (center, name) in product(patterns, _STATISTICS):
+        first = pattern.plan(x.dim()).first
+        channels = x.shape[first]
+        bare = Spec.of(pattern, center=center, scale=name, learned=Learned("none"))
+        z = F.normalize(x, bare, eps=0.0, sizes=sizes)
+
+        def along(values: Tensor, first: int = first) -> Tensor:
+            return values.reshape(-1, *[1] * (x.dim() - 1 - first))
+
+        for weight, bias in roles:
+            if bias is not None and len(parameters[bias]) != channels:
+                continue
+            gain = None if weight is None else parameters[weight]
+            shift = torch.zeros_like(z) if bias is None else along(parameters[bias]) + 0 * z
+            for learned in _learned(gain, bias is not None, channels):
+                scaled = z if gain is None else z * along(gain + learned.offset)
+                yield Match(replace(bare, learned=learned), weight, bias, sizes), scaled, shift
+
+
+def _learned(gain: Tensor | None, bias: bool, channels: int) -> Iterator[Learned]:
+    """What γ and β may be, for the values that γ has; None if there is no γ."""
+    if gain is None:
+        yield Learned("channel" if bias else "none", bias=bias)
+    elif len(gain) in (1, channels):
+        for offset in (0.0, 1.0):
+            yield Learned(
+                "channel" if len(gain) == channels else "scalar", offset=offset, bias=bias
+            )
