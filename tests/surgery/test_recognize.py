@@ -463,3 +463,27 @@ def test_wrong_arguments():
         recognize("norm", torch.randn(2, 3))
     with pytest.raises(anynorm.AnynormError, match="floating-point"):
         recognize(nn.LayerNorm(3), torch.ones(2, 3, dtype=torch.long))
+
+
+def test_a_factor_of_the_number_of_positions_is_not_absorbed():
+    class OfLength(nn.Module):
+        def forward(self, x):
+            unit = x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+            return unit * (1 + 0.1 * x.shape[1])
+
+    found = recognize(OfLength(), torch.randn(2, 4, 8))
+    assert not found
+    assert found.normalizes
+    assert "differ by" in found.evidence[0]
+
+
+def test_what_takes_one_length_only_is_recognized_or_refused_in_words():
+    class OneLength(nn.Module):
+        def forward(self, x):
+            assert x.shape[1] == 4
+            return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+    assert recognize(OneLength(), torch.randn(2, 4, 8))
+    refused = recognize(OneLength(), torch.randn(2, 9, 8))
+    assert not refused
+    assert refused.evidence

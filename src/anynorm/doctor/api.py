@@ -30,7 +30,7 @@ from anynorm.doctor.table import chosen
 from anynorm.doctor.undecided import Undecided
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, once
-from anynorm.surgery.model import check_model
+from anynorm.surgery.model import check_model, need_values
 from anynorm.surgery.modes import without_gradients
 from anynorm.surgery.snapshot import preserved
 from anynorm.surgery.unmatched import contents
@@ -209,6 +209,8 @@ def _check_arguments(
             f"{lazy[0]!r} and {len(lazy) - 1} more have no shape yet: lazy layers get their shape "
             "from the first input. Call the model once, model(x), then examine it."
         )
+    if batches is not None:
+        need_values(model)
     if accumulation < 1 or (steps is not None and steps < 1):
         raise AnynormError(f"accumulation={accumulation}, steps={steps}; give 1 or more.")
     if batches is not None and target is batches and once(batches):

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from anynorm.errors import AnynormError
+from anynorm.errors import AnynormError, listed
 
-__all__ = ["check_model", "need_shapes"]
+__all__ = ["check_model", "need_shapes", "need_values"]
 
 
 def check_model(verb: str, model: object, name: str = "model") -> None:
@@ -77,6 +77,22 @@ _FIXES: tuple[tuple[Callable[[Any], bool], Callable[[Any], str]], ...] = (
     (callable, lambda _: "Call it, and give the model that it returns."),
     (lambda _: True, lambda _: "Give the model itself."),
 )
+
+
+def need_values(model: nn.Module) -> None:
+    """Raise `AnynormError` for a model whose tensors are on the meta device, or are sharded."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    if empty := [name for name, tensor in named if tensor.is_meta]:
+        raise AnynormError(
+            f"{listed(empty)} of the model have no values: they are on the meta device. Load the "
+            "weights first, or leave out what needs outputs, such as the example."
+        )
+    # What a DTensor is has no test without importing torch.distributed.tensor.
+    if sharded := [name for name, tensor in named if hasattr(tensor, "full_tensor")]:
+        raise AnynormError(
+            f"{listed(sharded)} of the model are sharded over processes. Give the model before it "
+            "is sharded, such as before fully_shard()."
+        )
 
 
 def need_shapes(model: nn.Module) -> None:

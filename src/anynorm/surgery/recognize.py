@@ -35,7 +35,7 @@ from anynorm.surgery.recognition.copies import (
 )
 from anynorm.surgery.recognition.epsilon import with_eps
 from anynorm.surgery.recognition.hypotheses import Match, difference, fitting
-from anynorm.surgery.recognition.probes import battery, drawn, probe_shape
+from anynorm.surgery.recognition.probes import battery, drawn, longer_shape, probe_shape, seen_shape
 from anynorm.surgery.transfer_hooks import hooked
 
 __all__ = ["Recognition", "is_vector", "recognize"]
@@ -198,9 +198,23 @@ def _recognized(module: nn.Module, x: Tensor) -> Recognition:
         return _unmatched("it matches no specification")
     tests = [(what, wide, values) for what, values in battery(probe).items()]
     tests.append((f"parameters around {_LOUD:g}", loud, probe))
+    tests.append(
+        ("an input of the shape that it has in its model", wide, drawn(seen_shape(x.shape)))
+    )
+    longer = drawn(longer_shape(probe.shape, match.spec.pattern.plan(x.dim()).first))
+    if _takes(wide, longer):
+        tests.append(("an input with more positions", wide, longer))
     if evidence := _disagreement(match, tests):
         return _unmatched(evidence)
     return _in_own_type(twin, match, probe, x.dtype)
+
+
+def _takes(module: nn.Module, x: Tensor) -> bool:
+    try:
+        called(module, x)
+    except UnusableError:
+        return False
+    return True
 
 
 def _unmatched(reason: str) -> Recognition:
@@ -215,8 +229,8 @@ def _ignores_scale(module: nn.Module, x: Tensor) -> bool:
 
 def _disagreement(match: Match, tests: Sequence[tuple[str, nn.Module, Tensor]]) -> str:
     """Say where outputs or gradients differ by more than 1e-9; nothing if they agree."""
-    cotangent = drawn(tests[0][-1].shape, seed=2)
     for what, module, values in tests:
+        cotangent = drawn(values.shape, seed=2)
         found = _with_gradient(partial(match.output, module), values, cotangent)
         right = _with_gradient(partial(called, module), values, cotangent)
         for kind, one, other in zip(("outputs", "gradients"), found, right, strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, tensors_of
+from anynorm.surgery.model import need_values
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference, Log, Model, Receipt, Result
 from anynorm.surgery.snapshot import Snapshot, preserved
@@ -42,6 +43,7 @@ class Trial:
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
         """The outputs of the model on the example; the state of the model does not change."""
+        need_values(model)
         with preserved(model), evaluating(model):
             return [t.clone() for t in tensors_of(call(model, self.example, self.forward))]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["battery", "drawn", "probe_shape"]
+__all__ = ["battery", "drawn", "longer_shape", "probe_shape", "seen_shape"]
 
 _FEW = 4  # samples and positions: more show nothing else
+_LARGE = 1 << 18  # values of an input
 
 
 def probe_shape(shape: Sequence[int], widths: Sequence[int]) -> list[int]:
@@ -25,6 +27,25 @@ def probe_shape(shape: Sequence[int], widths: Sequence[int]) -> list[int]:
     small = [size if axis in kept else min(size, _FEW) for axis, size in enumerate(shape)]
     small[0] = max(small[0], 2)
     return small
+
+
+def seen_shape(shape: Sequence[int]) -> list[int]:
+    """Return the shape of an input that was seen, with fewer samples if it is large.
+
+    >>> seen_shape((8, 3, 4)), seen_shape((64, 512, 512))
+    ([8, 3, 4], [2, 512, 512])
+    """
+    few = [min(shape[0], 2), *shape[1:]]
+    return list(shape) if math.prod(shape) <= _LARGE else few
+
+
+def longer_shape(shape: Sequence[int], channels: int) -> list[int]:
+    """Return a shape with more samples and positions; the axis of the channels stays.
+
+    >>> longer_shape((2, 4, 64), 2)
+    [4, 6, 64]
+    """
+    return [size if axis == channels else size + 2 for axis, size in enumerate(shape)]
 
 
 def drawn(shape: Sequence[int], seed: int = 1) -> Tensor:
