@@ -165,13 +165,15 @@ def measure(precision: str, seed: int) -> Row:
     example = batches(1)[0]
     folded = anynorm.fold(model, example, tolerance=tolerance)
     converted = anynorm.convert(model, "anynorm", example, tolerance=tolerance)
+    loss = losses(model)
     row: Row = {
         "precision": precision,
         "seed": seed,
-        "loss": losses(model),
-        "folded": losses(folded.model),
+        "loss": loss,
+        # Results are written with few digits, so the differences are taken here.
+        "change folded": abs(losses(folded.model) - loss),
         "layers folded": len(folded.receipt.changed),
-        "converted": losses(converted.model),
+        "change converted": abs(losses(converted.model) - loss),
         "layers converted": len(converted.receipt.changed),
         "layers": 9,
         "found": found(model, optimizer),
@@ -194,7 +196,7 @@ def _by_precision(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row["precision"] == precision]
         values = sorted(row["loss"] for row in own)
         words = f"{values[0]:.3f} to {values[-1]:.3f}" if values else "–"
-        moved = [max(abs(row[key] - row["loss"]) for row in own) for key in ("folded", "converted")]
+        moved = [max(row[f"change {verb}"] for row in own) for verb in ("folded", "converted")]
         stuck = sum("27" in row["found"] for row in own)
         cells = (precision, words, *(f"{away:.1e}" for away in moved), f"{stuck} of {len(own)}")
         lines.append(line(cells))

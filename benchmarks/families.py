@@ -41,6 +41,7 @@ __all__ = ["COLUMNS", "Family", "Unnamed", "main", "ready", "table", "tried", "u
 Example = dict[str, Tensor]
 Column = Callable[[nn.Module, Example], str]
 SAMPLES = 2
+_OF_TRANSFORMERS = range(26, 32)  # checks of the doctor
 _EXACT = 1e-5
 _TIMES = 5  # the rounding of the original to bfloat16
 
@@ -216,7 +217,9 @@ def _doctor(model: nn.Module, example: Example) -> str:
     from anynorm.doctor import doctor
 
     found = doctor(model, [example, example])
-    return f"{len(found.examined)} examined, {len(found.not_examined)} not"
+    told = sorted({one.check for one in found.findings if one.check in _OF_TRANSFORMERS})
+    words = f"; found: {', '.join(map(str, told))}" if told else ""
+    return f"{len(found.examined)} examined, {len(found.not_examined)} not{words}"
 
 
 COLUMNS: Mapping[str, Column] = {
