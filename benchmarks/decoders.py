@@ -27,7 +27,18 @@ from benchmarks import RESULTS, ROOT
 from benchmarks.page import fill, line
 from benchmarks.result_files import about, read, write
 
-__all__ = ["FILE", "build", "faults", "losses", "main", "tables", "train"]
+__all__ = [
+    "FILE",
+    "PRECISIONS",
+    "build",
+    "faults",
+    "found",
+    "losses",
+    "main",
+    "planted",
+    "tables",
+    "train",
+]
 
 FILE = RESULTS / "doctor" / "decoders.json"
 PAGE = ROOT / "docs" / "doctor.md"
