@@ -142,17 +142,12 @@ def _centred(
 
 def _check(writer: Writer, stream: Stream, state: State) -> None:
     """Raise `Refused` unless a parameter does nothing else than to write to the stream."""
-    parameter = state.named(writer.name)
-    if not parameter.is_floating_point():
-        raise Refused(f"{writer.name!r} writes to the stream and is not floating-point")
-    owners = state.owners(parameter)
-    if len(owners) > 1:
-        kinds = " and a ".join(type(owner).__name__ for owner in owners[:2])
-        raise Refused(f"{writer.name!r} writes to the stream and is shared by a {kinds}")
     same = [one for one in stream.writers if one.name == writer.name]
-    allowed = {node for one in same for node in one.users}
-    if len({one.axis for one in same}) > 1 or set(state.users(parameter)) - allowed:
-        raise Refused(f"{writer.name!r} writes to the stream and is used elsewhere too")
+    reason = state.obstacle(writer.name, {node for one in same for node in one.users})
+    if not reason and len({one.axis for one in same}) > 1:
+        reason = "has its channels on two axes"
+    if reason:
+        raise Refused(f"{writer.name!r} writes to the stream and {reason}")
 
 
 def _root_mean_square(norm: Normalizer) -> nn.Module:

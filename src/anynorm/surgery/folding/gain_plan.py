@@ -179,16 +179,13 @@ def _one(uses: list[Reader], state: State, shifts: bool) -> Reader:
 
 def _check_only(name: str, what: str, uses: list[Reader], state: State) -> None:
     """Raise `Refused` unless a parameter is used by these products only."""
-    parameter, told = state.named(name), uses[0].told
-    if not parameter.is_floating_point():
-        raise Refused(f"the {what} of {told} is not floating-point")
-    if len(owners := state.owners(parameter)) > 1:
-        kinds = " and a ".join(type(owner).__name__ for owner in owners[:2])
-        raise Refused(f"the {what} of {told} is shared by a {kinds}")
     allowed = {node for reader in uses for node in (*reader.route, reader.node)}
-    stages = [state.users(parameter), *(list(n.users) for r in uses for n in r.route)]
-    if any(user not in allowed for users in stages for user in users):
-        raise Refused(f"the {what} of {told} is used elsewhere too")
+    between = [user for reader in uses for node in reader.route for user in node.users]
+    reason = state.obstacle(name, allowed)
+    if not reason and not allowed.issuperset(between):
+        reason = "is used elsewhere too"
+    if reason:
+        raise Refused(f"the {what} of {uses[0].told} {reason}")
 
 
 def _affine(norm: Normalizer) -> Affine:

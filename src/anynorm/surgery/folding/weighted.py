@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -88,6 +89,16 @@ class State:
     def users(self, tensor: Tensor) -> list[Node]:
         """The operators that use `tensor`."""
         return [n for name in self._names.get(tensor, []) for n in self.graph.users.get(name, [])]
+
+    def obstacle(self, name: str, allowed: Collection[Node]) -> str:
+        """Why a parameter cannot be changed for these operators alone; "" if it can."""
+        tensor = self.named(name)
+        if not tensor.is_floating_point():
+            return "is not floating-point"
+        if len(owners := self.owners(tensor)) > 1:
+            kinds = " and a ".join(type(owner).__name__ for owner in owners[:2])
+            return f"is shared by a {kinds}"
+        return "" if set(self.users(tensor)) <= set(allowed) else "is used elsewhere too"
 
     def module_of(self, node: Node) -> nn.Module:
         """The innermost module that runs `node`."""
