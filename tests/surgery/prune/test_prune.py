@@ -431,3 +431,37 @@ def test_a_gap_below_which_nothing_can_be_cut_is_said() -> None:
     assert receipt.facts["nothing matched"] == "no channel below the gap can be cut"
     assert "absorbed" not in receipt.facts
     assert [note.layer for note in receipt.refused] == ["2"]
+
+
+class Shortcut(nn.Module):
+    """A pre-activation block whose projection reads the values in front of the batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.bn, self.a = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)
+        self.proj, self.bn2, self.head = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        s = self.stem(x)
+        inner = self.a(torch.relu(self.bn(s))) + self.proj(s)
+        y: torch.Tensor = self.head(torch.relu(self.bn2(inner)))
+        return y
+
+
+def test_channels_that_are_also_read_in_front_of_the_norm_are_kept() -> None:
+    torch.manual_seed(0)
+    model = Shortcut().eval()
+    model.bn.weight.data[:5] = 0
+    model.bn2.weight.data = torch.linspace(0.5, 1, 8)
+    x = torch.randn(4, 3, 9, 9)
+    kept = prune(model, x, ratio=5 / 16)
+    assert kept.receipt.facts["cut"] == 0
+    assert torch.equal(kept.model(x), model(x))
+    [note] = kept.receipt.refused
+    assert note.layer == "bn"
+    assert "also reads it in front of the normalizer" in note.text
+    more = prune(model, x, ratio=8 / 16)
+    assert [(one.layer, one.text) for one in more.receipt.changed] == [
+        ("bn2", "3 of 8 channels cut")
+    ]
+    assert more.model.stem.out_channels == 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels.labels import Labels, Use
+from anynorm.surgery.channels.not_scaled import not_scaled
 from anynorm.surgery.channels.rules import RULES, Operator, Parameter, lock, unknown
 from anynorm.surgery.graph import Graph
 
@@ -26,8 +27,9 @@ class Channels:
 
     `sites` gives, for an axis of a parameter or buffer, the channel of each index (0 for none);
     `readers` are those that multiply what comes from the channel.  `scales` are the γ of the
-    normalizers that scale channels, `locked` the channels that cannot be cut, with reasons, and
-    `uses` the linear layers and convolutions.
+    normalizers that scale channels, `locked` the channels that cannot be cut, with reasons,
+    `needed` those that are kept because a layer reads them without a γ, and `uses` the linear
+    layers and convolutions.
     """
 
     sites: dict[tuple[str, int], Tensor]
@@ -35,10 +37,11 @@ class Channels:
     scales: tuple[str, ...]
     locked: dict[int, str]
     uses: tuple[Use, ...]
+    needed: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def prunable(self) -> list[int]:
-        """The channels that have a γ and may be cut."""
+        """The channels that have a γ and may be cut, with those that are `needed`."""
         scaled = [self.sites[name, 0] for name in self.scales]
         found = torch.cat(scaled).unique().tolist() if scaled else []
         return [channel for channel in found if channel and channel not in self.locked]
@@ -46,7 +49,8 @@ class Channels:
     def reasons(self, name: str) -> list[str]:
         """Why channels of the γ called `name` cannot be cut; empty if all can."""
         labels = self.sites[name, 0].unique().tolist()
-        found = [self.locked.get(label, "" if label else _FIXED) for label in labels]
+        why = {**self.needed, **self.locked}
+        found = [why.get(label, "" if label else _FIXED) for label in labels]
         return list(dict.fromkeys(reason for reason in found if reason))
 
 
@@ -67,8 +71,10 @@ def analyse(graph: Graph) -> Channels:
     """
     labels = Labels()
     values: dict[Node, Any] = {}
+    raw: dict[Node, Tensor] = {}
     for node in graph.nodes.nodes:
         values[node] = _value(graph, node, values, labels)
+        raw[node] = not_scaled(graph, node, values, raw, labels)
     labels.settle()
     return Channels(
         sites={site: labels.roots(found) for site, found in labels.sites.items()},
@@ -76,6 +82,7 @@ def analyse(graph: Graph) -> Channels:
         scales=tuple(dict.fromkeys(labels.scales)),
         locked=labels.reasons(),
         uses=tuple(labels.uses),
+        needed=labels.needed,
     )
 
 

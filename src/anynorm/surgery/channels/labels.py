@@ -50,6 +50,7 @@ class Labels:
         self._parent = [0]
         self._locked: dict[int, str] = {}
         self._kept: dict[str, str] = {}
+        self._needed: dict[int, str] = {}
         self.sites: dict[tuple[str, int], Tensor] = {}
         self.readers: set[tuple[str, int]] = set()
         self.scales: list[str] = []
@@ -91,6 +92,20 @@ class Labels:
         for label in labels.unique().tolist():
             if label:
                 self._locked.setdefault(label, reason)
+
+    def need(self, labels: Tensor, reason: str) -> None:
+        """Note that a layer reads channels whatever the γ of their normalizers is."""
+        for label in labels.tolist():
+            if label:
+                self._needed.setdefault(label, reason)
+
+    @property
+    def needed(self) -> dict[int, str]:
+        """The channels that a layer reads without a γ, and why each is kept."""
+        found: dict[int, str] = {}
+        for label, reason in self._needed.items():
+            found.setdefault(self._find(label), reason)
+        return found
 
     def at(self, name: str, axis: int, labels: Tensor, *, reads: bool = False) -> None:
         """Note that index i on `axis` of the parameter or buffer `name` is of channel labels[i].

@@ -80,7 +80,9 @@ class Sizes:
 class Choice:
     """The prunable channels in the order of their |γ|, and how many are cut.
 
-    `gap` has the values on both sides of the natural gap of the model's |γ|.
+    A channel that a layer also reads without a γ counts in the order, and is kept: no channel with
+    a larger |γ| is cut in its place.  `gap` has the values on both sides of the natural gap of the
+    model's |γ|.
     """
 
     def __init__(
@@ -107,8 +109,13 @@ class Choice:
         """The channels to cut to reach the goal."""
         if goal.ratio is not None:
             most = math.floor(goal.ratio * self.total + 1e-9)
-            count = self._bound(goal, lambda cut: self.gone(cut) <= most)
-            return self._first(count, goal)
+            needed = self._channels.needed.keys()
+
+            def fits(count: int) -> bool:
+                ahead = needed & set(self.order[:count])
+                return self.gone(self._first(count, goal) | ahead) <= most
+
+            return self._first(self._largest(fits), goal)
         if goal.gap:
             threshold = _threshold(self.gap)
             return self._first(sum(self.scale[root] < threshold for root in self.order), goal)
@@ -136,12 +143,15 @@ class Choice:
 
     def _bound(self, goal: Goal, holds: Callable[[set[int]], bool]) -> int:
         """The largest number of channels, in order, for which the condition still holds."""
+        return self._largest(lambda count: holds(self._first(count, goal)))
+
+    def _largest(self, holds: Callable[[int], bool]) -> int:
         counts = range(1, len(self.order) + 1)
-        return bisect_left(counts, True, key=lambda count: not holds(self._first(count, goal)))
+        return bisect_left(counts, True, key=lambda count: not holds(count))
 
     def _first(self, count: int, goal: Goal) -> set[int]:
         """The first `count` channels in order, without those that every layer keeps."""
-        cut = set(self.order[:count])
+        cut = set(self.order[:count]) - self._channels.needed.keys()
         for space in self.spaces:
             cut -= self._spared(space, cut, goal)
         return cut

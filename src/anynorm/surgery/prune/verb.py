@@ -72,7 +72,8 @@ def prune(
     Args:
         model: the model.
         example: an input, as a loader gives it.
-        ratio: the share of all prunable channels to cut.
+        ratio: the share of all prunable channels to cut.  Channels that a layer also reads in front
+            of the normalizer count, but are kept: their γ does not say whether they are needed.
         parameters, flops: the most that may remain: a share, or a number above 1.
         gap: whether to cut all channels below the natural gap of |γ|, which training with
             :func:`anynorm.slim` makes.
