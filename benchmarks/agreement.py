@@ -18,8 +18,8 @@ from typing import Any
 
 import anynorm
 from anynorm.study.subjects import SUBJECTS
-from benchmarks import RESULTS
-from benchmarks.page import line
+from benchmarks import RESULTS, ROOT
+from benchmarks.page import fill, line
 from benchmarks.result_files import about, read, write
 
 __all__ = ["FILE", "main", "table"]
@@ -37,6 +37,9 @@ RATES = {
     "rnn": (0.01, 0.03, 0.1),
     "char-transformer": (0.003, 0.01, 0.03),
 }
+
+
+_UNDECIDED = "cannot tell"
 
 
 def study(model: str, store: Path, **changes: Any) -> dict[str, Any]:
@@ -76,15 +79,15 @@ def measure(model: str, store: Path, with_large: bool) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """How often the small studies agree with the most frequent one of them, and with the large."""
-    head = ("model", "recommended by the small studies", "by the large one", "they agree in")
+    head = ("model", "recommended by ten small studies", "by the large one", "they agree in")
     lines = [line(head), "|---" * len(head) + "|"]
     for row in rows:
-        counts = Counter(str(one["recommended"]) for one in row["small"])
-        said = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        counts = Counter(one["recommended"] for one in row["small"])
+        said = ", ".join(f"{name or _UNDECIDED} {count}" for name, count in counts.most_common())
         large, agree = "not run", "not known"
         if row["large"] is not None:
-            large = str(row["large"]["recommended"])
-            agree = f"{counts[large]} of {len(row['small'])}"
+            name = row["large"]["recommended"]
+            large, agree = name or _UNDECIDED, f"{counts[name]} of {len(row['small'])}"
         lines.append(line((row["model"], said, large, agree)))
     return "\n".join(lines)
 
@@ -92,17 +95,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Study each model, and write what the studies say."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--store", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--store", type=Path, help="folder of the records")
     parser.add_argument("--models", nargs="+", choices=RATES, default=list(RATES))
+    parser.add_argument("--table", action="store_true", help="only show what was measured")
     parser.add_argument("--no-large", action="store_true", help="only the ten small studies")
     parser.add_argument("--out", type=Path, default=FILE, help=f"the result ({FILE})")
     options = parser.parse_args(arguments)
     kept = read(options.out)["rows"] if options.out.exists() else []
     rows = {row["model"]: row for row in kept}
-    for model in options.models:
+    if options.store is None and not options.table:
+        parser.error("give --store=FOLDER for the records")
+    for model in () if options.table else options.models:
         rows[model] = measure(model, options.store, not options.no_large)
         write(options.out, {"about": about("default", {}), "rows": list(rows.values())})
-    print(table(list(rows.values())))
+    words = table(list(rows.values()))
+    print(words)
+    if options.out == FILE:
+        fill(ROOT / "docs" / "study.md", "agreement", words)
 
 
 if __name__ == "__main__":

@@ -180,3 +180,31 @@ def test_decoders_of_transformers_keep_their_bits(module, cls):
     assert list(result.model.state_dict()) == list(model.state_dict())
     with torch.no_grad():
         assert torch.equal(result.model(**ids).logits, model(**ids).logits)
+
+
+def test_models_of_transformers_are_saved_and_loaded_as_before(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.uniform_(0.5, 1.5)
+    x = {"input_ids": torch.arange(12).reshape(2, 6)}
+    converted = anynorm.convert(model, "anynorm", x).model
+    converted.save_pretrained(tmp_path)
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    assert type(loaded.model.norm).__name__ == "LlamaRMSNorm"
+    with torch.no_grad():
+        assert torch.equal(loaded(**x).logits, model(**x).logits)
+    folded = anynorm.fold(model, x).model
+    folded.save_pretrained(tmp_path / "folded")
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "folded").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**x).logits, model(**x).logits, rtol=1e-4, atol=1e-4)

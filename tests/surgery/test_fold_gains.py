@@ -266,3 +266,49 @@ def test_weights_beyond_their_type_are_refused_and_nothing_is_written() -> None:
     assert "would not be finite" in note.text
     assert torch.equal(result.model[1].weight, model[1].weight)
     assert torch.equal(result.model[0].weight, model[0].weight)
+
+
+class Lora(nn.Module):
+    """A linear layer with a low-rank addition, as adapters wrap it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_a = nn.Linear(base.in_features, 2, bias=False)
+        self.lora_b = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base_layer(x) + self.lora_b(self.lora_a(x))
+        return y
+
+
+def test_layers_with_low_rank_adapters_take_gamma_in_both_parts() -> None:
+    model = folded(nn.Sequential(Rms(6), Lora(nn.Linear(6, 4))), 2, 5, 6)
+    assert sorted(model[1].state_dict()) == [
+        "base_layer.bias",
+        "base_layer.weight",
+        "lora_a.weight",
+        "lora_b.weight",
+    ]
+
+
+class Quantized(nn.Module):
+    """A linear layer whose weight is stored as integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.randint(-127, 127, (4, 6), dtype=torch.int8)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scale", torch.full((4, 1), 0.01))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype))
+
+
+def test_quantized_readers_are_refused_by_name() -> None:
+    model = nn.Sequential(Rms(6), Quantized()).eval()
+    model[0].scale.data.uniform_(0.5, 1)
+    result = fold(model, torch.randn(2, 5, 6))
+    [note] = result.receipt.refused
+    assert "the weight of linear in '1' is computed, not a parameter" in note.text
+    assert torch.equal(result.model[0].scale, model[0].scale)
