@@ -13,6 +13,8 @@ __all__ = [
     "UnknownNameError",
     "listed",
     "nearest",
+    "type_of",
+    "with_article",
 ]
 
 
@@ -98,6 +100,24 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     close = get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def with_article(kind: str) -> str:
+    """Return the name of a class with its article.
+
+    >>> with_article("int"), with_article("Linear"), with_article("UNet")
+    ('an int', 'a Linear', 'a UNet')
+    """
+    return f"{'an' if kind[:1].lower() in 'aeio' else 'a'} {kind}"
+
+
+def type_of(value: object) -> str:
+    """Return the name of a value's class with its article.
+
+    >>> type_of(5), type_of([])
+    ('an int', 'a list')
+    """
+    return with_article(type(value).__name__)
 
 
 def listed(names: Iterable[object], most: int = 6) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from anynorm.errors import AnynormError, nearest
+from anynorm.errors import AnynormError, nearest, type_of
 
 __all__ = ["called", "digest", "ended_by", "is_path", "path_of", "resolve"]
 
@@ -50,7 +50,7 @@ def resolve(name: str, kind: str) -> Callable[..., Any]:
         ) from None
     if not callable(target):
         raise AnynormError(
-            f"{kind} {name!r} is a {type(target).__name__}; give a function (or class) to call."
+            f"{kind} {name!r} is {type_of(target)}; give a function (or class) to call."
         )
     return target  # type: ignore[no-any-return]
 

@@ -24,7 +24,7 @@ def test_a_model_with_its_weights(here: Path) -> None:
     [
         ("nets:broken", r"with no arguments raised RuntimeError\('no \[bold\]weights'\)"),
         ("nets:wide", "cannot be called with no arguments: missing a required argument: 'width'"),
-        ("nets:number", "returned a int; the factory must return a torch.nn.Module"),
+        ("nets:number", "returned an int; the factory must return a torch.nn.Module"),
         ("nets:nte", "has no attribute 'nte'. Did you mean"),
         ("nets", "write package.module:factory"),
         ("missing_nets:net", "there is no module named 'missing_nets'"),
@@ -83,7 +83,7 @@ def test_an_iterator_that_is_made_once_runs_dry(here: Path) -> None:
     ("name", "words"),
     [
         ("digit", "there is no data set named 'digit'. Did you mean \"digits\""),
-        ("nets:number", "returned a int; return an iterable of batches"),
+        ("nets:number", "returned an int; return an iterable of batches"),
         ("nets:tensor", r"returned a Tensor; .* Put a single batch into a list: \[batch\]"),
         ("nets:broken", "raised RuntimeError"),
     ],

@@ -215,7 +215,7 @@ def test_a_placement_that_a_built_in_model_does_not_have() -> None:
         ("build_models:neither", r"Either give its factory an argument norm=.*or return a model"),
         ("build_models:unused", "has no place for a normalizer"),
         ("build_models:broken", r"with no arguments raised RuntimeError\('no weights file'\)"),
-        ("build_models:nothing", "returned a int; the factory must return"),
+        ("build_models:nothing", "returned an int; the factory must return"),
         ("own.models.net", "Write your own factory after a colon: own.models:net"),
         ("mlp-rulu", "no model named 'mlp-rulu'. Did you mean \"mlp-relu\""),
     ],

@@ -148,9 +148,9 @@ def test_loss_of_language_is_the_mean_over_all_positions() -> None:
     [
         (pair(torch.zeros(2, 2), torch.zeros(2, 3, 3).long()), r"each position of a sequence"),
         (None, "returned a NoneType"),
-        (5, "returned a int. Expected two datasets"),
+        (5, "returned an int. Expected two datasets"),
         (np.zeros((2, 3)), "returned a ndarray of length 2. Expected"),
-        ((1, 2), "returned a int as a dataset"),
+        ((1, 2), "returned an int as a dataset"),
         (("ab", "cd"), "returned a str of length 2 as a dataset"),
         (pair(torch.zeros(3, 2), torch.zeros(4)), r"x of shape \(3, 2\) and y of shape \(4,\)"),
         (pair(torch.zeros(0, 2), torch.zeros(0)), "needs one row of features"),

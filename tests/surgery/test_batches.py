@@ -57,7 +57,7 @@ def test_outputs_of_every_form() -> None:
 
 
 def test_batches_that_cannot_be_gone_through() -> None:
-    with pytest.raises(AnynormError, match=r"batches is a int.*A single batch goes into a list"):
+    with pytest.raises(AnynormError, match=r"batches is an int.*A single batch goes into a list"):
         list(each(5))  # type: ignore[arg-type]
     with pytest.raises(AnynormError, match="or a new generator"):
         list(each(iter([])))

@@ -156,7 +156,7 @@ def test_refused_with_the_reason(kind: str, told: str) -> None:
 def test_tied_embeddings_and_post_norm_are_refused() -> None:
     result = center(drawn(Decoder(tied=True)), IDS)
     assert not result.receipt.changed
-    assert all("shared by a Embedding and a Linear" in n.text for n in result.receipt.refused)
+    assert all("shared by an Embedding and a Linear" in n.text for n in result.receipt.refused)
 
     class Post(nn.Module):
         def __init__(self) -> None:

@@ -334,7 +334,7 @@ def test_a_product_with_a_parameter_of_another_class_is_refused() -> None:
             return nn.functional.conv2d(x, self.weight, self.bias)
 
     told = reason(nn.Sequential(Own(), nn.BatchNorm2d(8)), *IMAGE)
-    assert "the convolution '0' belongs to a Own, no layer of torch.nn" in told
+    assert "the convolution '0' belongs to an Own, no layer of torch.nn" in told
 
 
 class Same(nn.Conv2d):

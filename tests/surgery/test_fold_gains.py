@@ -242,7 +242,7 @@ def test_tied_weights_and_hooks_are_refused() -> None:
 
     model = drawn(Tied())
     [note] = fold(model, torch.arange(7)[None]).receipt.refused
-    assert "shared by a Embedding and a Linear" in note.text
+    assert "shared by an Embedding and a Linear" in note.text
     hooked = nn.Sequential(Rms(6), nn.Linear(6, 2))
     hooked[0].register_forward_hook(lambda module, args, y: 2 * y)
     assert "has hooks" in refused(hooked, 4, 6)

@@ -57,7 +57,7 @@ def test_a_model_without_normalizers(verb: str) -> None:
 def test_layers_of_unknown_classes_are_refused_by_name(verb: str) -> None:
     receipt = VERBS[verb](nn.Sequential(nn.Conv2d(3, 3, 1), OwnNorm(3))).receipt
     assert [note.layer for note in receipt.refused] == ["1"]
-    assert "a OwnNorm looks like a normalization layer of an unknown class" in str(receipt)
+    assert "an OwnNorm looks like a normalization layer of an unknown class" in str(receipt)
     said(receipt)
 
 

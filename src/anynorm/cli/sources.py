@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from anynorm import lookup
-from anynorm.errors import AnynormError
+from anynorm.errors import AnynormError, type_of
 from anynorm.report.text import visible
 from anynorm.surgery.batches import Batch
 
@@ -46,8 +46,7 @@ def model_from(
     model = lookup.called(name, "model")
     if not isinstance(model, nn.Module):
         raise AnynormError(
-            f"model {name!r} returned a {type(model).__name__}; the factory must return a "
-            "torch.nn.Module."
+            f"model {name!r} returned {type_of(model)}; the factory must return a torch.nn.Module."
         )
     if plan is not None:
         from anynorm.surgery.prune import Plan
@@ -115,7 +114,7 @@ def _iterable(found: Any, name: str) -> Iterable[Batch]:
     # These are iterable, but not batch by batch.
     if isinstance(found, (Tensor, Mapping, str)) or not isinstance(found, Iterable):
         raise AnynormError(
-            f"data {name!r} returned a {type(found).__name__}; return an iterable of batches, such "
+            f"data {name!r} returned {type_of(found)}; return an iterable of batches, such "
             "as a DataLoader. Put a single batch into a list: [batch]."
         )
     return found

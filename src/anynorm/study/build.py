@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from anynorm import lookup
-from anynorm.errors import AnynormError, UnknownNameError
+from anynorm.errors import AnynormError, UnknownNameError, type_of
 from anynorm.nn import normalized
 from anynorm.study.cell import Cell
 from anynorm.study.data import Data, seeded
@@ -134,7 +134,7 @@ def _call(arguments: dict[str, Any], cell: Cell) -> nn.Module:
     model = lookup.called(cell.subject, "model", **arguments)
     if not isinstance(model, nn.Module):
         raise AnynormError(
-            f"model {cell.subject!r} returned a {type(model).__name__}; "
+            f"model {cell.subject!r} returned {type_of(model)}; "
             "the factory must return a torch.nn.Module."
         )
     return model

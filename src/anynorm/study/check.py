@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anynorm.errors import AnynormError
+from anynorm.errors import AnynormError, with_article
 from anynorm.lookup import ended_by
 from anynorm.study.build import build
 from anynorm.study.cell import Cell
@@ -92,7 +92,9 @@ def _try_held_out(model: nn.Module, data: Data, batch: int) -> None:
 def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
     if not isinstance(prediction, Tensor):
         kind = type(prediction).__name__
-        raise AnynormError(f"the model returned a {kind}; its output must be one tensor.")
+        raise AnynormError(
+            f"the model returned {with_article(kind)}; its output must be one tensor."
+        )
     shape = tuple(prediction.shape)
     if data.task == "regression":
         rule = (

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anynorm import lookup
-from anynorm.errors import AnynormError, nearest
+from anynorm.errors import AnynormError, nearest, type_of
 from anynorm.study.extras import require
 from anynorm.study.python_text import ALPHABET, python_text
 from anynorm.study.varied_digits import varied
@@ -300,4 +300,4 @@ def _as_target(y: Tensor) -> Tensor:
 
 def _describe(value: Any) -> str:
     size = f" of length {len(value)}" if hasattr(value, "__len__") else ""
-    return f"a {type(value).__name__}{size}"
+    return f"{type_of(value)}{size}"

@@ -65,7 +65,8 @@ def _say(line: str) -> None:
 
 def _announcement(missing: int, stored: int, refining: bool) -> str:
     if refining:
-        return f"{_runs(missing + stored)} more to refine the limits of the usable learning rates."
+        more = f"{_runs(missing + stored)} more to refine the limits of the usable learning rates"
+        return f"{more}." if missing else f"{more}, all in the store already."
     if not missing:
         return f"all {_runs(stored)} are in the store already."
     if not stored:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anynorm import nn as own
+from anynorm.errors import type_of
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.streaming_stats import double
@@ -58,7 +59,7 @@ def eps_of(norm: Normalizer) -> float:
         formula, probed = _by_formula(norm, eps), _probed(norm)
         pairs = ((formula.a, probed.a), (formula.b, probed.b))
         if not all(torch.allclose(one, other, _SAME, _SAME) for one, other in pairs):
-            raise Refused(f"a {type(norm.layer).__name__} that computes with an ε of its own")
+            raise Refused(f"{type_of(norm.layer)} that computes with an ε of its own")
     return eps or torch.finfo(norm.layer.running_var.dtype).tiny
 
 

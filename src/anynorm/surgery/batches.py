@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from anynorm.errors import AnynormError
+from anynorm.errors import AnynormError, type_of
 
 __all__ = [
     "Batch",
@@ -68,7 +68,7 @@ def _arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (batch[0],), {}
     if isinstance(batch, Tensor):
         return (batch,), {}
-    raise TypeError(f"a {type(batch).__name__} is no batch")
+    raise TypeError(f"{type_of(batch)} is no batch")
 
 
 def moved(batch: Batch, device: torch.device | None) -> Batch:
@@ -141,7 +141,7 @@ def each(batches: Iterable[Batch]) -> Iterator[Batch]:
         found = iter(batches)
     except TypeError:
         raise AnynormError(
-            f"batches is a {type(batches).__name__}; give a loader or another iterable of batches. "
+            f"batches is {type_of(batches)}; give a loader or another iterable of batches. "
             "A single batch goes into a list: [batch]."
         ) from None
     empty = True

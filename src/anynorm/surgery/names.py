@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from anynorm.errors import AnynormError, nearest
+from anynorm.errors import AnynormError, nearest, type_of
 
 __all__ = ["Layers", "listed", "matching", "means"]
 
@@ -63,7 +63,7 @@ def listed(layers: Layers) -> list[str]:
     wanted: list[Any] = [layers] if single else list(layers)
     if wrong := [one for one in wanted if not isinstance(one, str)]:
         raise AnynormError(
-            f"layers has {wrong[0]!r}, a {type(wrong[0]).__name__}; give names, as in "
+            f"layers has {wrong[0]!r}, {type_of(wrong[0])}; give names, as in "
             "model.named_modules()."
         )
     return wanted

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from anynorm import functional as F
 from anynorm import nn as own
 from anynorm.catalogue import catalogue, entry
+from anynorm.errors import with_article
 from anynorm.pattern.axes import CHANNELS, ELLIPSIS
 from anynorm.spec import Spec
 from anynorm.surgery.names import Layers, matching
@@ -205,8 +206,8 @@ class Normalizer:
         """Why a layer that is not `known` is not changed."""
         kind = type(self.layer).__name__
         if any(map(is_lazy, self.layer.parameters())):
-            return f"a {kind} has no channels before the model is called once"
-        return f"a {kind} is a subclass of {self.base.__name__} and may do more"
+            return f"{with_article(kind)} has no channels before the model is called once"
+        return f"{with_article(kind)} is a subclass of {self.base.__name__} and may do more"
 
 
 def normalizers(model: nn.Module) -> list[Normalizer]:

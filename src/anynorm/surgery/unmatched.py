@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from anynorm.errors import listed
+from anynorm.errors import listed, with_article
 from anynorm.surgery.names import Layers, means
 from anynorm.surgery.names import listed as listed_layers
 from anynorm.surgery.normalizers import Normalizer, normalizers
@@ -83,7 +83,10 @@ def not_understood(model: nn.Module, found: Normalizers | None = None) -> Iterat
     leaves = ((name, module) for name, module in scripted if not list(module.children()))
     named = [(name, module) for name, module in leaves if "norm" in kind_of(module).lower()]
     for name, module in named or scripted[:1]:
-        yield name, f"a {kind_of(module)} in TorchScript; give the model that it was made from"
+        yield (
+            name,
+            f"{with_article(kind_of(module))} in TorchScript; give the model that it was made from",
+        )
     inside = {id(module) for _, module in scripted}
     # A normalizer of a layer's weights is not a layer.
     weights = (m for m in model.modules() if isinstance(m, parametrize.ParametrizationList))
@@ -94,7 +97,7 @@ def not_understood(model: nn.Module, found: Normalizers | None = None) -> Iterat
         if _looks_like_one(module):
             yield (
                 name,
-                f"a {kind_of(module)} looks like a normalization layer{_UNKNOWN}",
+                f"{with_article(kind_of(module))} looks like a normalization layer{_UNKNOWN}",
             )
 
 

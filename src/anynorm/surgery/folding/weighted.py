@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import Node
 
+from anynorm.errors import type_of
 from anynorm.surgery.affine import Affine
 from anynorm.surgery.folding.passthrough_ops import named_argument
 from anynorm.surgery.graph import Graph
@@ -96,8 +97,8 @@ class State:
         if not tensor.is_floating_point():
             return "is not floating-point"
         if len(owners := self.owners(tensor)) > 1:
-            kinds = " and a ".join(type(owner).__name__ for owner in owners[:2])
-            return f"is shared by a {kinds}"
+            kinds = (type_of(owner) for owner in owners[:2])
+            return f"is shared by {' and '.join(kinds)}"
         return "" if set(self.users(tensor)) <= set(allowed) else "is used elsewhere too"
 
     def module_of(self, node: Node) -> nn.Module:
@@ -142,7 +143,8 @@ class Weighted:
     def obstacle(self, state: State, uses: list[Node]) -> str | None:
         """Why the weight and bias cannot be changed only for these `uses`; None if they can."""
         if not isinstance(self.layer, _LAYERS[self.kind]):
-            return f"{self.told} belongs to a {type(self.layer).__name__}, no layer of torch.nn"
+            kind = type_of(self.layer)
+            return f"{self.told} belongs to {kind}, no layer of torch.nn"
         for position, name in ((1, "weight"), (2, "bias")):
             reason = self._parameter(state, position, name, uses)
             if reason is not None:

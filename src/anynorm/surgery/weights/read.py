@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from anynorm.errors import AnynormError, listed
+from anynorm.errors import AnynormError, listed, type_of
 from anynorm.surgery.weights.manifest import KEY
 from anynorm.surgery.weights.names import plain_names
 
@@ -199,7 +199,7 @@ def _checked(held: Any, entries: Mapping[Any, Any], file: Path) -> Mapping[str, 
             f"tensors. {_ADVICE}"
         )
     if not entries:
-        kind = "nothing" if isinstance(held, Mapping) else f"a {type(held).__name__}"
+        kind = "nothing" if isinstance(held, Mapping) else type_of(held)
         raise AnynormError(f"the weights {str(file)!r} have {kind}, not a state dict. {_ADVICE}")
     if empty := [name for name, value in entries.items() if value.is_meta]:
         raise AnynormError(
