@@ -211,7 +211,7 @@ def changed(**settings: Any) -> Any:
         changed(learned={"offset": "1"}),
         changed(source="running"),
         changed(source={"r_max": 0.5}),
-        changed(dialect={"eps": "outside"}),
+        changed(dialect={"eps": "nowhere"}),
     ],
 )
 def test_what_is_no_manifest(plain: Any, tmp_path: Path) -> None:
