@@ -105,8 +105,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def with_article(kind: str) -> str:
     """Return the name of a class with its article.
 
-    >>> with_article("int"), with_article("Linear"), with_article("UNet")
-    ('an int', 'a Linear', 'a UNet')
+    Args:
+        kind: the name.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> with_article("int"), with_article("Linear"), with_article("UNet")
+        ('an int', 'a Linear', 'a UNet')
     """
     return f"{'an' if kind[:1].lower() in 'aeio' else 'a'} {kind}"
 
@@ -114,8 +121,15 @@ def with_article(kind: str) -> str:
 def type_of(value: object) -> str:
     """Return the name of a value's class with its article.
 
-    >>> type_of(5), type_of([])
-    ('an int', 'a list')
+    Args:
+        value: the value.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> type_of(5), type_of([])
+        ('an int', 'a list')
     """
     return with_article(type(value).__name__)
 
