@@ -133,3 +133,14 @@ def test_the_doctor_names_functions_that_it_does_not_examine() -> None:
     assert "F.batch_norm" in name
     assert "use a layer of torch.nn" in reason
     assert found.status == 3
+
+
+def test_values_of_the_forward_are_not_kept() -> None:
+    model, calls = Block(by_hand), []
+    watcher = Watcher(model, [], lambda call: calls.append(call.name))
+    with watcher:
+        model(torch.randn(4, 5, 8))
+    assert calls
+    assert not watcher._parts
+    [call] = find_on(model, torch.randn(4, 5, 8)).functional.values()
+    assert call.x.is_meta

@@ -50,6 +50,7 @@ class Probe:
         self._calls = [0] * len(self.norms)
         self._hooks: list[Any] = []
         self._samples, self._again = 0, False
+        self._functions = self._watcher()
 
     def __enter__(self) -> Probe:
         for index, norm in enumerate(self.norms):
@@ -81,11 +82,11 @@ class Probe:
         """Call the model in the modes that its modules are in; `again` on the batch before."""
         self._calls = [0] * len(self.norms)
         self._samples, self._again = samples_of(batch, self.axis), again
-        with self._functions():
+        with self._functions:
             return call(self.model, batch, self.forward)
 
-    def _functions(self) -> AbstractContextManager[object]:
-        """Take the inputs of functions that normalize, if there are any among the `norms`."""
+    def _watcher(self) -> AbstractContextManager[object]:
+        """Takes the inputs of functions that normalize, if there are any among the `norms`."""
         places = {norm.name: index for index, norm in enumerate(self.norms) if norm.line}
         if not places:
             return nullcontext()

@@ -111,7 +111,10 @@ class Watcher(TorchFunctionMode):
             self._tell(_words(part), part.x, lambda: _of_chain(part))
         new = _next(func, args, kwargs, part)
         if new is not None:
-            self._parts[id(y)] = (weakref.ref(y), new)
+            key = id(y)
+            # A part has values of the forward; it goes when the result does.
+            gone = weakref.ref(y, lambda _: self._parts.pop(key, None))
+            self._parts[key] = (gone, new)
 
     def _part(self, x: Tensor) -> _Part | None:
         found = self._parts.get(id(x))

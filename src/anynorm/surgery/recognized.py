@@ -82,7 +82,12 @@ def observe_unknown(
 ) -> tuple[dict[nn.Module, Seen], dict[str, FunctionalCall]]:
     """Run `model` on `example`: what `layers` are called on, and functions that normalize."""
     calls: dict[str, FunctionalCall] = {}
-    watcher = watching(model, lambda call: calls.setdefault(call.name, call))
+
+    def see(call: FunctionalCall) -> None:
+        if call.name not in calls:  # without its values, which nothing needs behind the forward
+            calls[call.name] = replace(call, x=torch.empty_like(call.x, device="meta"))
+
+    watcher = watching(model, see)
     return observe(model, layers, example, forward, watcher), calls
 
 
