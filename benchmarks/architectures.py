@@ -10,13 +10,9 @@ else than it should.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import io
-import logging
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anynorm.errors import AnynormError
 from anynorm.surgery import convert, fold, prune, recalibrate
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from anynorm.surgery.receipt import Difference, Result
 from anynorm.surgery.transaction import Trial
 from benchmarks import ROOT
+from benchmarks.attempt import WrongError, attempted, quiet
 from benchmarks.page import fill
 from benchmarks.zoo import ARCHITECTURES, Architecture, build, warmed
 
@@ -37,17 +33,11 @@ Verb = Callable[[Architecture, nn.Module], str]
 SAMPLES = 2
 
 
-class WrongError(Exception):
-    """What a verb did that it must not do."""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     names = parser.parse_args(arguments).names
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    quiet()
     rows = [row for row in ARCHITECTURES if row.name in names or not names]
     found = {row.name: tried(row) for row in rows}
     print(table(found))
@@ -61,13 +51,7 @@ def tried(row: Architecture) -> dict[str, tuple[str, str]]:
 
 
 def _outcome(verb: Verb, row: Architecture) -> tuple[str, str]:
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return "passed", verb(row, warmed(build(row.name), row.example))
-    except AnynormError as error:
-        return "refused", str(error)
-    except Exception as error:  # whatever it is, it must not happen
-        return "wrong", repr(error)
+    return attempted(lambda: verb(row, warmed(build(row.name), row.example)))
 
 
 def table(found: dict[str, dict[str, tuple[str, str]]]) -> str:

@@ -186,7 +186,6 @@ def measure(precision: str, seed: int) -> Row:
         "layers folded": len(folded.receipt.changed),
         "change converted": abs(losses(converted.model) - loss),
         "layers converted": len(converted.receipt.changed),
-        "layers": 9,
         "found": found(model, optimizer),
         "planted": {},
     }

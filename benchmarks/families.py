@@ -9,11 +9,7 @@ error other than our own, and a changed model whose outputs differ from those of
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import io
-import logging
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +28,8 @@ from anynorm.surgery.recognize import Recognition, is_vector, recognize
 from anynorm.surgery.recognized import candidates
 from anynorm.surgery.transaction import Trial
 from benchmarks import ROOT
+from benchmarks.attempt import WrongError, attempted, quiet
+from benchmarks.calibrate import MEASURED_ELSEWHERE
 from benchmarks.page import fill, line
 from benchmarks.zoo import Architecture, warmed
 from benchmarks.zoo_families import FAMILIES
@@ -41,13 +39,8 @@ __all__ = ["COLUMNS", "Family", "Unnamed", "main", "ready", "table", "tried", "u
 Example = dict[str, Tensor]
 Column = Callable[[nn.Module, Example], str]
 SAMPLES = 2
-_OF_TRANSFORMERS = range(26, 32)  # checks of the doctor
 _EXACT = 1e-5
 _TIMES = 5  # the rounding of the original to bfloat16
-
-
-class WrongError(Exception):
-    """What must not happen."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     names = parser.parse_args(arguments).names
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    quiet()
     found = {}
     for row in FAMILIES:
         if row.name in names or not names:
@@ -105,20 +96,14 @@ def tried(row: Architecture) -> Family:
     cells, wrong = {}, {}
     for name, column in COLUMNS.items():
         outcome, text = _outcome(column, row)
-        cells[name] = {"done": text, "refused": f"refused: {text}"}.get(outcome, outcome)
+        cells[name] = {"passed": text, "refused": f"refused: {text}"}.get(outcome, outcome)
         if outcome == "wrong":
             wrong[name] = text
     return Family(cells, unnamed(*ready(row)), wrong)
 
 
 def _outcome(column: Column, row: Architecture) -> tuple[str, str]:
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return "done", column(*ready(row))
-    except AnynormError as error:
-        return "refused", str(error)
-    except Exception as error:  # whatever it is, it must not happen
-        return "wrong", repr(error)
+    return attempted(lambda: column(*ready(row)))
 
 
 def _by_class(model: nn.Module, _: Example) -> str:
@@ -217,7 +202,7 @@ def _doctor(model: nn.Module, example: Example) -> str:
     from anynorm.doctor import doctor
 
     found = doctor(model, [example, example])
-    told = sorted({one.check for one in found.findings if one.check in _OF_TRANSFORMERS})
+    told = sorted({one.check for one in found.findings if one.check in MEASURED_ELSEWHERE})
     words = f"; found: {', '.join(map(str, told))}" if told else ""
     return f"{len(found.examined)} examined, {len(found.not_examined)} not{words}"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo import Architecture, find
-from benchmarks.zoo_parts import Batch, config, floats, pretrained, redrawn
+from benchmarks.zoo_parts import WAVE, Batch, config, floats, pretrained, redrawn
 
 __all__ = ["FAMILIES"]
 
@@ -86,19 +86,7 @@ _PATCHES: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 8,
 }
-_WAVE: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": (16, 16, 16),
-    "conv_stride": (5, 4, 2),
-    "conv_kernel": (10, 8, 4),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "apply_spec_augment": False,
-    "layerdrop": 0.0,
-}
+_WAVE: dict[str, Any] = {**WAVE, "intermediate_size": 48}
 
 
 def _words(n: int, length: int = 12) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "CLASSES",
+    "WAVE",
     "Architecture",
     "Classifier",
     "Config",
@@ -26,6 +27,19 @@ __all__ = [
 ]
 
 CLASSES = 10
+# Speech models with an encoder of waves, as Wav2Vec2 has.
+WAVE: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "conv_dim": (16, 16, 16),
+    "conv_stride": (5, 4, 2),
+    "conv_kernel": (10, 8, 4),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "apply_spec_augment": False,
+    "layerdrop": 0.0,  # a layer left out would not see the batch
+}
 Batch = dict[str, Tensor]
 
 

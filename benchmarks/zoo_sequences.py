@@ -7,23 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.zoo_parts import Architecture, config, floats, pretrained
+from benchmarks.zoo_parts import WAVE, Architecture, config, floats, pretrained
 
 __all__ = ["SEQUENCES"]
 
-_WAVE: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "conv_dim": (16, 16, 16),
-    "conv_stride": (5, 4, 2),
-    "conv_kernel": (10, 8, 4),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "apply_spec_augment": False,
-    "layerdrop": 0.0,  # a layer left out would not see the batch
-}
+_WAVE: dict[str, Any] = {**WAVE, "intermediate_size": 64}
 _SERIES: dict[str, Any] = {
     "num_input_channels": 3,
     "context_length": 32,
