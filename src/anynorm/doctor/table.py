@@ -367,8 +367,8 @@ CHECKS: tuple[Check, ...] = (
         "γ in 16 bits, against its initial value 1",
         "exactly 1 in all channels",
         "warning",
-        "Near 1 a bfloat16 cannot change by less than 0.002, and an optimizer's step is smaller: "
-        "rounding takes it back each time.",
+        "Near 1, rounding to bfloat16 takes back every step below 0.002, and the steps of an "
+        "optimizer are usually smaller.",
         "model.float()  # train in float32 with torch.autocast, or with float32 master weights",
         "Zamirai et al. 2020, arXiv:2010.06192",
         precision.stuck,

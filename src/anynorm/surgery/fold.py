@@ -44,7 +44,7 @@ def fold(
 
     Other normalizers, such as layer and RMS norm, take statistics from each input, so they stay.
     Their γ and β go into all linear layers, convolutions and matrix products that read the output,
-    and γ becomes 1 and β 0; names in the state dict stay.  Modules of other classes that
+    and γ becomes 1 and β 0; a bias is added where β needs one.  Modules of other classes that
     :func:`anynorm.recognize` finds to normalize are among them.
 
     The operators are found with :func:`torch.export.export` on the example.  If a weight is also

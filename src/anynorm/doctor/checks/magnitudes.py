@@ -41,11 +41,10 @@ def massive(case: Case) -> Outcome:
     }
     message = (
         f"the largest input is {seen.largest:.3g}, {ratio:.2g} times the median (channel "
-        f"{seen.channel}, position {seen.position}); inputs of {len(found)} layers have such values"
-        if len(found) > 1
-        else f"the largest input is {seen.largest:.3g}, {ratio:.2g} times the median (channel "
         f"{seen.channel}, position {seen.position})"
     )
+    if len(found) > 1:
+        message += f"; inputs of {len(found)} layers have such values"
     yield Found(worst.norm.name, message, numbers, ratio / MASSIVE)
 
 

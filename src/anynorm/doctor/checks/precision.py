@@ -21,6 +21,14 @@ def _type(x: Tensor | torch.dtype) -> str:
     return str(x if isinstance(x, torch.dtype) else x.dtype).removeprefix("torch.")
 
 
+def _lost_below(dtype: torch.dtype) -> float:
+    """The relative change below which rounding takes every change back.
+
+    It is half the distance from a power of 2 to the next smaller number; elsewhere more is lost.
+    """
+    return torch.finfo(dtype).eps / 4
+
+
 def stored(case: Case) -> Outcome:
     """Check 26."""
     for norm in case.norms:
@@ -31,13 +39,10 @@ def stored(case: Case) -> Outcome:
             continue
         moving = norm.module.training and norm.moves
         kind = next(iter(narrow.values())).dtype
-        step = torch.finfo(kind).eps / 2
+        step = _lost_below(kind)
         message = f"{' and '.join(narrow)} are stored in {_type(kind)}"
-        message += (
-            f": an update that changes a value by less than {step:.2g} of it is lost"
-            if norm.moves
-            else ""
-        )
+        if norm.moves:
+            message += f": an update that changes a value by less than {step:.2g} of it is lost"
         numbers: Numbers = {"type": _type(kind), "smallest relative change": step}
         severity = "warning" if moving else "info"
         yield Found(norm.name, message, numbers, 1.0, severity)
@@ -52,7 +57,7 @@ def stuck(case: Case) -> Outcome:
     sure = [norm for norm in alike if id(norm.layer.weight) in owned]
     first = (sure or alike)[0]
     gamma: Tensor = first.layer.weight
-    lost = torch.finfo(gamma.dtype).eps / 4  # half the distance to the next smaller number
+    lost = _lost_below(gamma.dtype)
     count = len(sure or alike)
     of = sum(norm.affine[0] is not None for norm in case.norms)
     numbers: Numbers = {"layers": count, "of": of, "type": _type(gamma), "lost below": lost}
@@ -105,22 +110,17 @@ def near_range(case: Case) -> Outcome:
         seen = record.magnitudes
         in_float16 = seen.dtype is torch.float16
         numbers: Numbers = {"largest": seen.largest, "channel": seen.channel, "limit": LARGEST}
+        told = f"the largest input is {seen.largest:.3g} (channel {seen.channel})"
+        limit = f"float16's largest number, {LARGEST:.0f}"
         if seen.largest > LARGEST / HEADROOM:
-            message = (
-                f"the largest input is {seen.largest:.3g} (channel {seen.channel}), within a "
-                f"factor of {HEADROOM} of float16's largest number, {LARGEST:.0f}"
-                if seen.largest <= LARGEST
-                else f"the largest input is {seen.largest:.3g} (channel {seen.channel}), beyond "
-                f"float16's largest number, {LARGEST:.0f}"
-            )
+            near = f"within a factor of {HEADROOM} of" if seen.largest <= LARGEST else "beyond"
+            message = f"{told}, {near} {limit}"
             message += "" if in_float16 else f"; the model runs in {_type(seen.dtype)}"
             effect = seen.largest * HEADROOM / LARGEST
             yield Found(record.norm.name, message, numbers, effect, "" if in_float16 else "info")
         elif in_float16 and seen.largest**2 > LARGEST and _squares_in_float16(record.norm):
             message = (
-                f"the largest input is {seen.largest:.3g} (channel {seen.channel}), and its square "
-                f"is beyond float16's largest number, {LARGEST:.0f}; the module computes squares "
-                "in float16"
+                f"{told}, and its square is beyond {limit}; the module computes squares in float16"
             )
             yield Found(record.norm.name, message, numbers, seen.largest**2 / LARGEST)
 
