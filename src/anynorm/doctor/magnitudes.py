@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 
 import torch
@@ -46,11 +47,9 @@ class Magnitudes:
         place = int(rows.argmax())
         largest = float(rows.flatten()[place])
         if largest > self.largest:
+            _, positions, channels = rows.shape
             self.largest = largest
-            self.channel, self.position = (
-                place % rows.shape[2],
-                place // rows.shape[2] % rows.shape[1],
-            )
+            self.channel, self.position = place % channels, place // channels % positions
         step = max(rows.numel() // _SAMPLED, 1)
         # An odd step visits all channels.
         sampled = rows.flatten()[:: step + (step % 2 == 0)]
@@ -77,5 +76,4 @@ class Magnitudes:
     @property
     def median(self) -> float:
         """The median of the batches' medians."""
-        ordered = sorted(self.medians)
-        return ordered[len(ordered) // 2] if ordered else 0.0
+        return statistics.median_high(self.medians) if self.medians else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anynorm.errors import AnynormError, with_article
+from anynorm.errors import AnynormError, type_of
 from anynorm.lookup import ended_by
 from anynorm.study.build import build
 from anynorm.study.cell import Cell
@@ -91,10 +91,8 @@ def _try_held_out(model: nn.Module, data: Data, batch: int) -> None:
 
 def _check_prediction(prediction: Any, y: Tensor, data: Data) -> None:
     if not isinstance(prediction, Tensor):
-        kind = type(prediction).__name__
-        raise AnynormError(
-            f"the model returned {with_article(kind)}; its output must be one tensor."
-        )
+        kind = type_of(prediction)
+        raise AnynormError(f"the model returned {kind}; its output must be one tensor.")
     shape = tuple(prediction.shape)
     if data.task == "regression":
         rule = (

@@ -15,6 +15,8 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels.labels import Labels
+from anynorm.surgery.channels.rules import operator_name
+from anynorm.surgery.folding.passthrough_ops import named_argument
 from anynorm.surgery.graph import Graph
 
 __all__ = ["not_scaled"]
@@ -44,7 +46,7 @@ def not_scaled(
     incoming = [before[one] for one in node.all_input_nodes if graph.is_data(one)]
     if node.op != "call_function" or not incoming:
         return _NONE
-    name = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
+    name = operator_name(node).rstrip("_")
     if name.startswith(_DENSE) and not _depthwise(node):
         labels.need(incoming[0], f"{name} also reads it in front of the normalizer, without γ")
         return _unique(values[node])
@@ -59,7 +61,9 @@ def not_scaled(
 
 def _depthwise(node: Node) -> bool:
     """Whether each output of a convolution comes from one channel."""
-    groups = node.args[6] if len(node.args) > 6 else 1
+    if operator_name(node) == "linear":
+        return False
+    groups = named_argument(node, "groups", 1)
     data, weight = (one.meta["val"] for one in node.args[:2])  # type: ignore[union-attr]
     channels = data.shape[1 if data.dim() == weight.dim() else 0]
     return bool(groups != 1 and channels == groups)

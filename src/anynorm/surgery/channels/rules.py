@@ -17,7 +17,12 @@ from torch.utils._pytree import tree_map_only
 
 from anynorm.surgery.channels.labels import Labels, Use, uniform, varying
 
-__all__ = ["RULES", "Operator", "Parameter", "lock", "unknown"]
+__all__ = ["RULES", "Operator", "Parameter", "lock", "operator_name", "unknown"]
+
+
+def operator_name(node: Node) -> str:
+    """The name of the operator that `node` calls, such as conv2d."""
+    return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Operator:
     @property
     def name(self) -> str:
         """The operator's name, such as conv2d."""
-        return str(self.node.target).removeprefix("aten.").partition(".")[0]
+        return operator_name(self.node)
 
     def arg(self, index: int, default: Any = None) -> Any:
         """The argument at `index`, by position or by the name that the schema gives it."""
