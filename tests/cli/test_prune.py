@@ -43,7 +43,8 @@ def test_what_is_not_given_is_left_to_the_library(given: dict[str, Any]) -> None
 
 def test_every_option_becomes_an_argument(given: dict[str, Any]) -> None:
     words = "--ratio 0.5 --min-channels 2 --multiple 4 --ignore 3 --no-absorb --no-recalibrate"
-    assert run(f"{words} --tolerance 2") == 0
+    assert run(f"{words} --refit --tolerance 2") == 0
+    assert len(given["refit"]) == 2
     assert (given["ratio"], given["least"], given["multiple"]) == (0.5, 2, 4)
     assert (given["ignore"], given["absorb"], given["recalibrate"]) == (["3"], False, None)
     assert given["tolerance"] == 2
@@ -71,7 +72,9 @@ def test_how_much_is_said_in_one_way(
     assert "anynorm: `anynorm prune`: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", ["--min-channels 2", "--plan-out b.json", "--no-absorb"])
+@pytest.mark.parametrize(
+    "words", ["--min-channels 2", "--plan-out b.json", "--no-absorb", "--refit"]
+)
 def test_a_plan_settles_what_is_cut(
     words: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

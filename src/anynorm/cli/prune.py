@@ -1,4 +1,4 @@
-"""``anynorm prune``: cut channels with small γ, or those of a plan."""
+"""``anynorm prune``: cut channels that matter little, or those of a plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FLAGS = {"least": "min-channels", "plan_out": "plan-out"}
 
 def add(commands: Any) -> None:
     """Add the command to the parser's."""
-    words = "cut the channels with the smallest γ"
+    words = "cut the channels that matter least: by default those with the smallest γ"
     parser = add_edit(commands, "prune", _prune, words, data=True, example="--ratio 0.3 ")
     _add_amount(parser)
     add = parser.add_argument
@@ -37,6 +37,8 @@ def add(commands: Any) -> None:
     add("--ignore", nargs="+", default=OURS, metavar="NAME", help=whole)
     absorb = "add the constants of cut channels to the next layer (yes)"
     add("--absorb", action=SWITCH, default=OURS, help=absorb)
+    refit = "solve the layers behind the cut anew, and choose by the error that is left (no)"
+    add("--refit", action="store_true", help=refit)
     add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data (yes)")
     add("--tolerance", type=float, default=OURS, help=tolerance)
     add("--plan-out", metavar="FILE.json", help="write which channels were cut (no)")
@@ -59,6 +61,7 @@ def _prune(
     *,
     plan: str | None,
     recalibrate: bool,
+    refit: bool,
     plan_out: str | None,
     picture: str | None,
     **options: Any,
@@ -67,12 +70,14 @@ def _prune(
         _draw(subject, picture)
     batches = subject.batches if recalibrate else None
     if plan is not None:
-        _refuse({"plan_out": plan_out, **options})
+        _refuse({"plan_out": plan_out, "refit": refit or None, **options})
         return _by_plan(subject, plan, batches, options.get("tolerance"))
     if plan_out is not None:
         check_target(plan_out, "plan")
     from anynorm.surgery.prune import prune
 
+    if refit:
+        options["refit"] = subject.batches
     model, example, forward = subject.model, subject.example, subject.forward
     result = prune(model, example, recalibrate=batches, forward=forward, inplace=True, **options)
     if plan_out is not None and not result.receipt.rolled_back:

@@ -8,7 +8,7 @@ from torch import distributed as dist
 
 from anynorm.ops.merge import merge
 
-__all__ = ["Pooled", "anyone", "averaged", "by_sample", "centred", "double", "in_group"]
+__all__ = ["Pooled", "anyone", "averaged", "by_sample", "centred", "double", "in_group", "summed"]
 
 
 class Pooled:
@@ -156,6 +156,19 @@ def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tenso
     dist.all_reduce(parts, group=group)
     total = parts[-1]
     return (parts[:-1] / total).reshape(x.shape).to(x) if total > 0 else x
+
+
+def summed(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The sum of `x` over the processes of `group`; without a group, `x` itself.
+
+    >>> summed(torch.ones(2), None)
+    tensor([1., 1.])
+    """
+    if not in_group():
+        return x
+    total = x.to(_device(group), copy=True)
+    dist.all_reduce(total, group=group)
+    return total.to(x)
 
 
 def double(x: Tensor) -> Tensor:

@@ -128,8 +128,9 @@ def test_what_has_no_rule_is_refused_with_the_reason(name: str) -> None:
     model, reason = REFUSED[name]
     channels = found(model)
     norm = "1.weight" if name == "output" else "stem.1.weight"
-    assert not set(channels.prunable) & set(channels.sites[norm, 0].tolist())
-    assert any(reason in why for why in channels.reasons(norm)), channels.reasons(norm)
+    labels = channels.sites[norm, 0]
+    assert not set(channels.prunable) & set(labels.tolist())
+    assert any(reason in why for why in channels.reasons(labels)), channels.reasons(labels)
 
 
 ALLOWED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -223,4 +224,4 @@ def test_channels_that_lie_across_an_axis_are_not_united() -> None:
 
     channels = found(Across())
     assert not channels.prunable
-    assert channels.reasons("norm.weight") == ["linear has no rule for them"]
+    assert channels.reasons(channels.sites["norm.weight", 0]) == ["linear has no rule for them"]

@@ -46,11 +46,25 @@ class Channels:
         found = torch.cat(scaled).unique().tolist() if scaled else []
         return [channel for channel in found if channel and channel not in self.locked]
 
-    def reasons(self, name: str) -> list[str]:
-        """Why channels of the γ called `name` cannot be cut; empty if all can."""
-        labels = self.sites[name, 0].unique().tolist()
+    @cached_property
+    def read(self) -> list[int]:
+        """The channels that layers read and that may be cut, with or without a γ."""
+        found = {root for site in self.readers for root in self.sites[site].tolist()}
+        return sorted(root for root in found if root and root not in self.locked)
+
+    def made_by(self, use: Use) -> Tensor:
+        """The channel of each output of a layer, 0 for none."""
+        weight = use.node.args[1].meta["val"]  # type: ignore[union-attr]
+        count = weight.shape[1] * use.groups if use.transposed else weight.shape[0]
+        found = self.sites.get((use.weight, int(use.transposed)))
+        if found is None:
+            return torch.zeros(count, dtype=torch.int64)
+        return found.repeat(count // len(found))  # the same for each group of a transposed layer
+
+    def reasons(self, channels: Tensor) -> list[str]:
+        """Why some of the channels cannot be cut; empty if all can."""
         why = {**self.needed, **self.locked}
-        found = [why.get(label, "" if label else _FIXED) for label in labels]
+        found = [why.get(label, "" if label else _FIXED) for label in channels.unique().tolist()]
         return list(dict.fromkeys(reason for reason in found if reason))
 
 

@@ -13,9 +13,9 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
-from anynorm.surgery.bias import add_bias
 from anynorm.surgery.channels import Channels, Use
 from anynorm.surgery.graph import Graph
+from anynorm.surgery.prune.constants import Constants
 from anynorm.surgery.receipt import Log
 
 __all__ = ["absorb"]
@@ -26,7 +26,6 @@ Constant = tuple[Tensor, Tensor]  # the mean of each channel, and its range
 _NO_CONSTANT = "nothing: no layer gets a constant other than 0 from the cut channels"
 _BORDERS = "except at zero-padded borders"
 _DIFFERS = "on average, since the constant varies"
-_NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
 
 
 @torch.no_grad()
@@ -159,8 +158,8 @@ class _Given:
     """Adds the constants of cut channels to layers, and notes where that is not exact."""
 
     def __init__(self, model: nn.Module, graph: Graph, log: Log) -> None:
-        self._model, self._graph, self._log = model, graph, log
-        self._biases: list[str] = []
+        self._constants = Constants(model, graph, log)
+        self._graph, self._log = graph, log
         self._notes: dict[str, list[str]] = {"exactly": [], _BORDERS: [], _DIFFERS: []}
 
     def take(self, shifts: list[_Shift]) -> None:
@@ -174,37 +173,10 @@ class _Given:
         uneven = use.transposed and math.prod(_steps(use)) > 1
         how = _DIFFERS if varies or uneven else _BORDERS if _padded(use) else "exactly"
         self._notes[how].append(layer or "the model")
-        self._add([shift.use for shift in shifts], layer, values.mean(0))
+        self._constants.add([shift.use for shift in shifts], values.mean(0))
 
     def added(self) -> tuple[str, ...]:
         """Log how exact it was; return the layers with new biases."""
         said = [f"{how}: {', '.join(layers)}" for how, layers in self._notes.items() if layers]
         self._log.facts["absorbed"] = "; ".join(said) or _NO_CONSTANT
-        return tuple(self._biases)
-
-    def _add(self, uses: list[Use], layer: str, shift: Tensor) -> None:
-        means = [_mean_behind(self._graph, use) for use in uses]
-        if None not in means:
-            for name in dict.fromkeys(means):
-                self._model.get_buffer(str(name)).sub_(shift)
-        elif (bias := self._bias(uses[0], layer)) is not None:
-            bias.add_(shift)
-
-    def _bias(self, use: Use, layer: str) -> Tensor | None:
-        """The bias of a layer; a new one if it has none but can have one."""
-        if use.bias is not None:
-            return self._model.get_parameter(use.bias)
-        module = self._model.get_submodule(layer)
-        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            self._log.refuse(layer, "the constants of cut channels are lost: it takes no bias")
-            return None
-        self._biases.append(layer)
-        return add_bias(module)
-
-
-def _mean_behind(graph: Graph, use: Use) -> str | None:
-    """The running mean of the batch norm that is the only user of the output, if there is one."""
-    users = list(use.node.users)
-    if len(users) != 1 or users[0].target not in _NORMS:
-        return None
-    return graph.state(users[0].args[3])
+        return tuple(self._constants.biases)

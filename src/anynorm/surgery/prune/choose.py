@@ -1,4 +1,4 @@
-"""Choose the channels to cut: the smallest |γ|, by a ratio, a budget or a natural gap."""
+"""Choose the channels to cut: those that matter least, by a ratio, a budget or a natural gap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from anynorm.errors import AnynormError
 from anynorm.surgery.channels import Channels
 
-__all__ = ["Choice", "Goal", "Sizes"]
+__all__ = ["Choice", "Goal", "Ranking", "Sizes"]
 
 State = Mapping[str, Tensor]
 
@@ -77,55 +77,74 @@ class Sizes:
         return math.prod(shape)
 
 
-class Choice:
-    """The prunable channels in the order of their |γ|, and how many are cut.
+@dataclass(frozen=True)
+class Ranking:
+    """The prunable channels, by how much each matters.
 
-    A channel that a layer also reads without a γ counts in the order, and is kept: no channel with
-    a larger |γ| is cut in its place.  `gap` has the values on both sides of the natural gap of the
-    model's |γ|.
+    Those that are `needed` count in the order and are kept: no channel that matters more is cut in
+    their place.
+    """
+
+    importance: Mapping[int, float]
+    needed: frozenset[int] = frozenset()
+
+    @classmethod
+    def by_gamma(cls, channels: Channels, state: State) -> Ranking:
+        """Channels matter by their |γ|; one that a layer also reads without a γ is needed."""
+        scales = _scales(channels, state)
+        return cls({root: scales[root] for root in channels.prunable}, frozenset(channels.needed))
+
+    @classmethod
+    def by_cost(cls, channels: Channels, costs: Mapping[int, float], cut: set[int]) -> Ranking:
+        """Channels matter by what cutting them costs; those that are `cut` come first."""
+        known = {root: costs.get(root, 0.0) for root in channels.read}
+        return cls({root: -1.0 if root in cut else cost for root, cost in known.items()})
+
+
+class Choice:
+    """The prunable channels in the order in which they matter, and how many are cut.
+
+    `gap` has the values on both sides of the natural gap of the model's |γ|.
     """
 
     def __init__(
         self,
         channels: Channels,
-        state: State,
+        ranking: Ranking,
         kept: set[int],
         gap: tuple[float, float] | None = None,
     ) -> None:
-        self.gap = gap
-        self._channels = channels
-        self.scale = _scales(channels, state)
-        free = [root for root in channels.prunable if root not in kept]
-        self.order = sorted(free, key=lambda root: (self.scale[root], root))
-        self.width = _widths(channels)
+        self.gap, self.needed, self.importance = gap, ranking.needed, ranking.importance
+        free = [root for root in self.importance if root not in kept]
+        self.order = sorted(free, key=lambda root: (self.importance[root], root))
+        self.width = dict.fromkeys(self.order, 1) | _widths(channels)
         self.spaces = _spaces(channels, self.order)
 
     @property
     def total(self) -> int:
-        """The number of prunable γ."""
+        """The number of prunable channels; one counts as often as it has a γ."""
         return sum(self.width[root] for root in self.order)
 
     def cut(self, goal: Goal, sizes: Sizes) -> set[int]:
         """The channels to cut to reach the goal."""
         if goal.ratio is not None:
             most = math.floor(goal.ratio * self.total + 1e-9)
-            needed = self._channels.needed.keys()
 
             def fits(count: int) -> bool:
-                ahead = needed & set(self.order[:count])
+                ahead = self.needed & set(self.order[:count])
                 return self.gone(self._first(count, goal) | ahead) <= most
 
             return self._first(self._largest(fits), goal)
         if goal.gap:
             threshold = _threshold(self.gap)
-            return self._first(sum(self.scale[root] < threshold for root in self.order), goal)
+            return self._first(sum(self.importance[root] < threshold for root in self.order), goal)
         measure = sizes.flops if goal.parameters is None else sizes.parameters
         budget = goal.flops if goal.parameters is None else goal.parameters
         assert budget is not None
         return self._by_budget(measure, budget, goal)
 
     def gone(self, cut: set[int]) -> int:
-        """The number of γ of the channels `cut`."""
+        """The number of channels that are `cut`, counted as in `total`."""
         return sum(self.width[root] for root in cut)
 
     def _by_budget(self, measure: Callable[[set[int]], int], budget: float, goal: Goal) -> set[int]:
@@ -151,7 +170,7 @@ class Choice:
 
     def _first(self, count: int, goal: Goal) -> set[int]:
         """The first `count` channels in order, without those that every layer keeps."""
-        cut = set(self.order[:count]) - self._channels.needed.keys()
+        cut = set(self.order[:count]) - self.needed
         for space in self.spaces:
             cut -= self._spared(space, cut, goal)
         return cut

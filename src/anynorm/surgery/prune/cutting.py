@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.report.scales import FLOOR
@@ -18,15 +20,20 @@ from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.names import Layers, listed, means
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.prune.absorb import absorb as absorbed
-from anynorm.surgery.prune.choose import Choice, Goal, Sizes
+from anynorm.surgery.prune.choose import Choice, Goal, Ranking, Sizes
+from anynorm.surgery.prune.constants import Constants
 from anynorm.surgery.prune.plan import Plan, prefix
 from anynorm.surgery.receipt import Difference, Log
+from anynorm.surgery.refitting.readers import readers
+from anynorm.surgery.refitting.sweep import Refit, Refitted
 from anynorm.surgery.transaction import Trial
 
 __all__ = ["Cutting"]
 
 # What is cut must compute what the model does without those channels, but for rounding.
 _SAME = 1e-3
+# How often the costs of the channels are measured anew while more and more are cut.
+_ROUNDS = 6
 
 
 class Cutting:
@@ -40,6 +47,7 @@ class Cutting:
         goal: Goal,
         ignore: Layers,
         log: Log,
+        refit: Iterable[Batch] | None = None,
     ) -> None:
         self.model, self.goal, self.log = model, goal, log
         self.trial = Trial(example, forward)
@@ -53,13 +61,25 @@ class Cutting:
         self.gammas = Gammas.of(model)
         self.kept = self._ignored(ignore)
         self.unsound: dict[int, str] = {}
+        self.ranking = Ranking.by_gamma(self.channels, self.state)
+        self.layers = {name: self.channels.sites[name, 0] for name in self.channels.scales}
+        self.refit: Refit | None = None
+        if refit is not None:
+            self.refit = Refit(model, readers(self.channels), refit, forward)
+            if not goal.gap:
+                # What reads a channel without a γ is solved anew as well.
+                self.channels = replace(self.channels, needed={})
+                self.ranking = Ranking.by_cost(self.channels, {}, set())
+                self.layers = {**self._without_gamma(), **self.layers}
 
     def run(self, absorb: bool) -> Plan:
         """Cut the model itself; return the plan, which cuts a fresh model in the same way."""
         cut = self._sound(self._chosen())
         before = self.sizes.parameters(set())
         added: tuple[str, ...] = ()
-        if absorb and cut:
+        if cut and self.refit is not None:
+            added = self._refitted(self.refit.without(cut))
+        elif cut and absorb:
             added = absorbed(self.model, self.graph, self.channels, cut, self.log)
         plan = self._plan(cut, added)
         self._write_down(cut)
@@ -69,11 +89,44 @@ class Cutting:
         return plan
 
     def _chosen(self) -> set[int]:
-        return self._choice().cut(self.goal, self.sizes)
+        if self.refit is None or self.goal.gap:
+            return self._choice().cut(self.goal, self.sizes)
+        return self._by_rounds(self.refit)
+
+    def _by_rounds(self, refit: Refit) -> set[int]:
+        """Cut a part of the channels, measure what the others cost now, and go on."""
+        cut: set[int] = set()
+        found = Refitted()
+        for left in range(_ROUNDS, 0, -1):
+            found = refit.without(cut, set(self._choice().order) - cut, found)
+            self.ranking = Ranking.by_cost(self.channels, found.costs, cut)
+            choice = self._choice()
+            goal = choice.cut(self.goal, self.sizes)
+            # By the same factor in each round: the last channels matter most.
+            remain = len(choice.order) - len(cut)
+            keep = remain * ((len(choice.order) - len(goal)) / remain) ** (1 / left)
+            more = [root for root in choice.order if root in goal - cut]
+            cut |= set(more[: remain - math.floor(keep)])
+        return goal
+
+    @torch.no_grad()
+    def _refitted(self, found: Refitted) -> tuple[str, ...]:
+        """Write the solved layers into the model; return those with new biases."""
+        constants = Constants(self.model, self.graph, self.log)
+        assert self.refit is not None
+        for reader in self.refit.readers:
+            if reader.name in found.layers:
+                weight, bias = found.layers[reader.name]
+                known = reader.uses[0].bias
+                old = bias.new_zeros(()) if known is None else self.model.get_parameter(known)
+                constants.add(reader.uses, bias - old)
+                self.model.get_parameter(reader.name).copy_(weight)
+        self.log.facts["refit"] = found.summary()
+        return tuple(constants.biases)
 
     def _choice(self) -> Choice:
         kept = self.kept | set(self.unsound)
-        choice = Choice(self.channels, self.state, kept, self.gammas.gap)
+        choice = Choice(self.channels, self.ranking, kept, self.gammas.gap)
         if not choice.order:
             reasons = [f"{name}: {', '.join(why)}" for name, why in self._reasons().items()]
             raise AnynormError(
@@ -83,11 +136,16 @@ class Cutting:
         return choice
 
     def _ignored(self, layers: Layers) -> set[int]:
-        found: set[int] = set()
-        for name in self.channels.scales:
-            if any(means(layer, name) for layer in listed(layers)):
-                found |= set(self.channels.sites[name, 0].tolist())
-        return found
+        made = {name: self.channels.sites[name, 0] for name in self.channels.scales}
+        made |= {use.weight: self.channels.made_by(use) for use in self.channels.uses}
+        ignored = [name for name in made if any(means(layer, name) for layer in listed(layers))]
+        return {root for name in ignored for root in made[name].tolist()}
+
+    def _without_gamma(self) -> dict[str, Tensor]:
+        """The channels that layers make and that have no γ."""
+        scaled = torch.cat([*self.layers.values(), torch.zeros(1, dtype=torch.int64)])
+        made = {use.weight: self.channels.made_by(use) for use in self.channels.uses}
+        return {name: roots for name, roots in made.items() if not torch.isin(roots, scaled).any()}
 
     def _sound(self, cut: set[int]) -> set[int]:
         """Keep layers with constant sizes in their code, which a cut cannot change."""
@@ -140,9 +198,9 @@ class Cutting:
 
     def _reasons(self) -> dict[str, list[str]]:
         found = {}
-        for name in self.channels.scales:
-            roots = set(self.channels.sites[name, 0].tolist())
-            why = self.channels.reasons(name)
+        for name, labels in self.layers.items():
+            roots = set(labels.tolist())
+            why = self.channels.reasons(labels)
             why += ["it is ignored"] if roots & self.kept else []
             why += dict.fromkeys(self.unsound[root] for root in sorted(roots & self.unsound.keys()))
             if why:
@@ -150,27 +208,30 @@ class Cutting:
         return found
 
     def _write_down(self, cut: set[int]) -> None:
-        for name in self.channels.scales:
-            gone, size = len(self._indices(name, 0, cut)), len(self.channels.sites[name, 0])
-            if gone:
-                self.log.change(name.removesuffix(".weight"), f"{gone} of {size} channels cut")
+        for name, labels in self.layers.items():
+            if gone := sum(root in cut for root in labels.tolist()):
+                self.log.change(
+                    name.removesuffix(".weight"), f"{gone} of {len(labels)} channels cut"
+                )
         for name, why in self._reasons().items():
             self.log.refuse(name, "; ".join(why))
         choice = self._choice()
-        threshold = max((choice.scale[root] for root in cut), default=0.0)
         self.log.facts.update(
             channels=choice.total,
             cut=choice.gone(cut),
             flops=f"{self.sizes.flops(set())} -> {self.sizes.flops(cut)}",
-            threshold=threshold,
         )
         if self.goal.gap:
             low, high = self.gammas.gap or (0.0, 0.0)
             self.log.facts["gap"] = f"|γ| from {low:.3g} to {high:.3g}, of all layers"
             if not cut:
                 self.log.facts["nothing matched"] = "no channel below the gap can be cut"
+        if self.refit is not None:
+            return
+        threshold = max((choice.importance[root] for root in cut), default=0.0)
+        self.log.facts["threshold"] = threshold
         # Only a channel of γ = 0 is constant: of others, what varies goes too.
-        if threshold > FLOOR * max(choice.scale.values()):
+        if threshold > FLOOR * max(choice.importance.values()):
             self.log.facts["lost"] = f"what varied in channels of |γ| up to {threshold:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""Cut channels with small γ, and keep the accuracy without fine-tuning."""
+"""Cut channels that matter little, and keep the accuracy without fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from anynorm.surgery.batches import Batch, Forward
+from anynorm.surgery.batches import Batch, Forward, each, once
 from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
@@ -49,6 +49,7 @@ def prune(
     flops: float | None = None,
     gap: bool = False,
     recalibrate: Iterable[Batch] | None = None,
+    refit: Iterable[Batch] | None = None,
     absorb: bool = True,
     least: int = 1,
     multiple: int = 1,
@@ -57,7 +58,9 @@ def prune(
     inplace: bool = False,
     tolerance: float | None = None,
 ) -> Pruned[Model]:
-    """Cut the channels with the smallest |γ|, with everything that belongs to them.
+    """Cut the channels that matter least, with everything that belongs to them.
+
+    By default these are the channels with the smallest |γ|.
 
     Say how much to cut in one way: `ratio`, `parameters`, `flops` or `gap`.
 
@@ -69,6 +72,12 @@ def prune(
     statistics are recomputed from `recalibrate`.  Without the two, accuracy is lost that no
     fine-tuning should have to bring back.
 
+    Beyond the gap in |γ|, give `refit`: the layers that read cut channels get new weights by least
+    squares, by which they give the outputs of the uncut model on these inputs as nearly as they
+    can.  Then not |γ| chooses the channels, but the error that is left of the outputs without them
+    and after the refit, and channels without a γ can be cut too, such as those between the linear
+    layers of a transformer's block.
+
     Args:
         model: the model.
         example: an input, as a loader gives it.
@@ -77,9 +86,12 @@ def prune(
         parameters, flops: the most that may remain: a share, or a number above 1.
         gap: whether to cut all channels below the natural gap of |γ|, which training with
             :func:`anynorm.slim` makes.
-        recalibrate: batches from which the statistics are recomputed after the cut.
+        recalibrate: batches from which the statistics are recomputed: after the cut, or before it
+            if there is a `refit`, whose aim is then the recalibrated model.
+        refit: inputs without labels, as a loader gives them, from which the layers behind the cut
+            are solved anew.  There is one pass over them for each layer, in each of several rounds.
         absorb: whether to add the constant φ(β) of a cut channel to the next layer; this is exact
-            except at zero-padded borders.
+            except at zero-padded borders.  A refit fits the constants too.
         least: the smallest number of channels that every layer keeps.
         multiple: the number of channels that every layer keeps is a multiple of this.
         ignore: the layers that keep all channels (see :mod:`anynorm.surgery.names`).
@@ -92,8 +104,9 @@ def prune(
         The model, the receipt and the plan, which cuts a fresh model in the same way.
 
     Raises:
-        AnynormError: The goal cannot be reached, the model cannot be copied, called or traced, or
-            it has no γ for single channels.
+        AnynormError: The goal cannot be reached, the model cannot be copied, called or traced, it
+            has no γ for single channels, or `refit` has less than two samples or values that are
+            not finite.
 
     Example:
         >>> block = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
@@ -106,19 +119,29 @@ def prune(
         True
 
     Reference:
-        Liu et al. 2017, arXiv:1708.06519.
+        Liu et al. 2017, arXiv:1708.06519; with `refit` He et al. 2017, arXiv:1707.06168, and the
+        costs of Hassibi and Stork 1992 (optimal brain surgeon).
     """
     check_model("prune", model)
     goal = Goal(ratio, parameters, flops, gap, least, multiple)
     goal.check()
     plans: list[Plan] = []
 
-    def change(target: nn.Module, log: Log) -> nn.Module:
-        cutting = Cutting(target, example, forward, goal, ignore, log)
-        plans.append(cutting.run(absorb))
+    inputs = list(each(refit)) if refit is not None and once(refit) else refit
+
+    def settle(target: nn.Module, log: Log) -> None:
         if recalibrate is not None:
             recompute(target, recalibrate, inner := Log(), forward=forward)
             log.facts["recalibrated"] = len(inner.changed)
+
+    def change(target: nn.Module, log: Log) -> nn.Module:
+        # A refit keeps the values that reach the normalizers, so their statistics come first.
+        # Without it, they are those of the values that the cut leaves.
+        if inputs is not None:
+            settle(target, log)
+        plans.append(Cutting(target, example, forward, goal, ignore, log, inputs).run(absorb))
+        if inputs is None:
+            settle(target, log)
         return target
 
     trial = Trial(example, forward, tolerance)

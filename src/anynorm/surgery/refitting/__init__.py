@@ -1,0 +1,1 @@
+"""Least squares for layers: new weights that give the outputs of another model."""
