@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -32,16 +32,22 @@ ROWS = {
 }
 
 
-def network() -> nn.Sequential:
-    """Three pairs of convolutions with batch norm, γ starting at 0.5 as in Liu et al. 2017."""
+WIDTHS = ((16, 16), (32, 32), (64, 64))
+
+
+def network(
+    widths: Sequence[Sequence[int]] = WIDTHS, activation: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Convolutions with batch norm, γ starting at 0.5 as in Liu et al. 2017; pools between."""
     layers: list[nn.Module] = []
     channels = 1
-    for width, pool in ((16, 0), (16, 1), (32, 0), (32, 1), (64, 0), (64, 0)):
-        norm = nn.BatchNorm2d(width)
-        nn.init.constant_(norm.weight, 0.5)
-        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), norm, nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] * pool
-        channels = width
+    for index, group in enumerate(widths):
+        layers += [nn.MaxPool2d(2)] * (index > 0)
+        for width in group:
+            norm = nn.BatchNorm2d(width)
+            nn.init.constant_(norm.weight, 0.5)
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), norm, activation()]
+            channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
@@ -119,7 +125,8 @@ def run(job: tuple[int, float, str, float, int]) -> dict[str, float]:
         found[row] = accuracy(pruned.model, data)
     found |= _at_the_gap(model, example, batches, data)
     found |= _sizes(model, pruned)
-    return found | _scratch(pruned, data, epochs)
+    fresh = pruned.plan.apply(network())
+    return found | {"the small network from scratch": scratch(fresh, data, epochs)}
 
 
 def _at_the_gap(model: nn.Module, example: Tensor, batches: Any, data: Any) -> dict[str, float]:
@@ -147,14 +154,13 @@ def _sizes(model: nn.Module, pruned: Any) -> dict[str, float]:
     return found
 
 
-def _scratch(pruned: Any, data: Any, epochs: int) -> dict[str, float]:
-    """The small network trained anew for half as long again."""
-    small = pruned.plan.apply(network())
-    for layer in small:
+def scratch(small: nn.Module, data: Any, epochs: int) -> float:
+    """The accuracy of a fresh network, after training for half as long again."""
+    for layer in small.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.reset_parameters()
     train(small, data, epochs * 3 // 2)
-    return {"the small network from scratch": accuracy(small, data)}
+    return accuracy(small, data)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
