@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from load_benchmarks import load
+from benchmarks import prune_curves as curves
 
 from anynorm.surgery import recalibrate
-
-curves = load("prune_curves")
+from anynorm.surgery.gammas import scales_of
 
 
 @pytest.mark.parametrize("way", curves.WAYS)
@@ -20,6 +19,8 @@ def test_every_way_leaves_a_smaller_network(way: str) -> None:
     torch.manual_seed(0)
     batches = [torch.randn(8, 1, 8, 8) for _ in range(2)]
     model = recalibrate(curves.NETWORKS["24-24-M-48-48, ReLU"](), batches).model.eval()
+    for gamma in scales_of(model).values():
+        torch.nn.init.uniform_(gamma)  # equal ones are not told apart
     small = curves.WAYS[way](model, 0.5, batches)
     left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
     assert 0.1 < left < 0.6
@@ -29,8 +30,13 @@ def test_every_way_leaves_a_smaller_network(way: str) -> None:
 def row(way: str, seed: int, accuracy: float) -> dict[str, Any]:
     sizes = {"parameters": 0.1, "flops": 0.2, "speed": 3.0}
     return {
-        **{"network": "net", "seed": seed, "ratio": 0.8, "way": way},
-        **{"control": 99.0, "accuracy": accuracy, **sizes},
+        "network": "net",
+        "seed": seed,
+        "ratio": 0.8,
+        "way": way,
+        "control": 99.0,
+        "accuracy": accuracy,
+        **sizes,
     }
 
 
