@@ -3,10 +3,10 @@
     python -m benchmarks.prune_curves [--seeds 5] [--epochs 40]    # about an hour on two cores
 
 Three small networks are trained on scikit-learn's digits with the L1 penalty on γ (λ = 0.02, in the
-loss), and cut by: |γ| with constants absorbed and statistics recomputed; a refit; and Torch-Pruning
+loss), and cut by: |γ| with constants absorbed and statistics recomputed; a refit, and 300 steps of distillation behind it; and Torch-Pruning
 (Fang et al. 2023), by |γ| or by the magnitude of weights, with statistics recomputed.  All have the
 same calibration inputs, without labels.  The network that is left by the refit is also trained from
-scratch.  Writes benchmarks/results/prune_curves.json and the table of docs/pruning.md.
+scratch, for 60 epochs.  Writes benchmarks/results/prune_curves.json and the table of docs/pruning.md.
 """
 
 from __future__ import annotations
@@ -49,10 +49,14 @@ def _by_gamma(model: nn.Module, ratio: float, batches: list[Tensor]) -> nn.Modul
     return prune(model, batches[0], ratio=ratio, recalibrate=batches).model
 
 
-def _refit(model: nn.Module, ratio: float, batches: list[Tensor]) -> nn.Module:
-    from anynorm.surgery import prune
+def _refit(steps: int) -> Way:
+    def cut(model: nn.Module, ratio: float, batches: list[Tensor]) -> nn.Module:
+        from anynorm.surgery import prune
 
-    return prune(model, batches[0], ratio=ratio, recalibrate=batches, refit=batches).model
+        options: dict[str, Any] = {"recalibrate": batches, "refit": batches, "distill": steps}
+        return prune(model, batches[0], ratio=ratio, **options).model
+
+    return cut
 
 
 def _torch_pruning(importance: str) -> Way:
@@ -81,7 +85,8 @@ def _torch_pruning(importance: str) -> Way:
 
 WAYS: dict[str, Way] = {
     "|γ|, constants, statistics": _by_gamma,
-    "refit": _refit,
+    "refit": _refit(0),
+    "refit, 300 steps": _refit(300),
     "Torch-Pruning, |γ|": _torch_pruning("BNScaleImportance"),
     "Torch-Pruning, magnitude": _torch_pruning("GroupMagnitudeImportance"),
 }
@@ -98,7 +103,7 @@ def measure(job: tuple[str, int, int]) -> list[dict[str, Any]]:
     data = load("digits")
     model = NETWORKS[name]()
     train(model, data, epochs, STRENGTH, "loss")
-    batches = list(data.train_x.split(256))
+    batches = list(data.train_x.split(64))
     control = accuracy(recalibrate(model, batches).model, data)
     found = []
     for ratio in RATIOS:

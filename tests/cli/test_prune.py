@@ -43,8 +43,8 @@ def test_what_is_not_given_is_left_to_the_library(given: dict[str, Any]) -> None
 
 def test_every_option_becomes_an_argument(given: dict[str, Any]) -> None:
     words = "--ratio 0.5 --min-channels 2 --multiple 4 --ignore 3 --no-absorb --no-recalibrate"
-    assert run(f"{words} --refit --tolerance 2") == 0
-    assert len(given["refit"]) == 2
+    assert run(f"{words} --refit --distill 9 --tolerance 2") == 0
+    assert (len(given["refit"]), given["distill"]) == (2, 9)
     assert (given["ratio"], given["least"], given["multiple"]) == (0.5, 2, 4)
     assert (given["ignore"], given["absorb"], given["recalibrate"]) == (["3"], False, None)
     assert given["tolerance"] == 2

@@ -39,6 +39,8 @@ def add(commands: Any) -> None:
     add("--absorb", action=SWITCH, default=OURS, help=absorb)
     refit = "solve the layers behind the cut anew, and choose by the error that is left (no)"
     add("--refit", action="store_true", help=refit)
+    distill = "then train so many steps towards the uncut model's outputs, without labels (0)"
+    add("--distill", type=int, default=OURS, metavar="STEPS", help=distill)
     add("--recalibrate", action=SWITCH, default=True, help="recompute statistics from --data (yes)")
     add("--tolerance", type=float, default=OURS, help=tolerance)
     add("--plan-out", metavar="FILE.json", help="write which channels were cut (no)")

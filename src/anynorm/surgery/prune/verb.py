@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, each, once
+from anynorm.surgery.distill import check_steps
+from anynorm.surgery.distill import distill as distilled
 from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
@@ -15,7 +18,7 @@ from anynorm.surgery.prune.cutting import Cutting
 from anynorm.surgery.prune.plan import Plan
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log, Model, Result
-from anynorm.surgery.transaction import Trial, perform
+from anynorm.surgery.transaction import Trial, copied, perform
 
 __all__ = ["Pruned", "prune"]
 
@@ -50,6 +53,7 @@ def prune(
     gap: bool = False,
     recalibrate: Iterable[Batch] | None = None,
     refit: Iterable[Batch] | None = None,
+    distill: int = 0,
     absorb: bool = True,
     least: int = 1,
     multiple: int = 1,
@@ -90,6 +94,9 @@ def prune(
             if there is a `refit`, whose aim is then the recalibrated model.
         refit: inputs without labels, as a loader gives them, from which the layers behind the cut
             are solved anew.  There is one pass over them for each layer, in each of several rounds.
+        distill: how many steps of gradient descent follow the refit, on its inputs and without
+            labels, towards the outputs of the uncut model.  A fifth of the batches is held out: the
+            state with the smallest error there is kept.
         absorb: whether to add the constant φ(β) of a cut channel to the next layer; this is exact
             except at zero-padded borders.  A refit fits the constants too.
         least: the smallest number of channels that every layer keeps.
@@ -105,8 +112,8 @@ def prune(
 
     Raises:
         AnynormError: The goal cannot be reached, the model cannot be copied, called or traced, it
-            has no γ for single channels, or `refit` has less than two samples or values that are
-            not finite.
+            has no γ for single channels, `refit` has less than two samples or values that are not
+            finite, or `distill` is given without it or with a single batch.
 
     Example:
         >>> block = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
@@ -125,6 +132,9 @@ def prune(
     check_model("prune", model)
     goal = Goal(ratio, parameters, flops, gap, least, multiple)
     goal.check()
+    check_steps(distill)
+    if distill and refit is None:
+        raise AnynormError(f"distill={distill} needs inputs: give them as refit=batches.")
     plans: list[Plan] = []
 
     inputs = list(each(refit)) if refit is not None and once(refit) else refit
@@ -139,9 +149,12 @@ def prune(
         # Without it, they are those of the values that the cut leaves.
         if inputs is not None:
             settle(target, log)
+        teacher = copied(target) if distill else target
         plans.append(Cutting(target, example, forward, goal, ignore, log, inputs).run(absorb))
         if inputs is None:
             settle(target, log)
+        elif distill:
+            log.facts["distilled"] = distilled(target, teacher, inputs, distill, forward)
         return target
 
     trial = Trial(example, forward, tolerance)
