@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any
 
 from anynorm import __version__
-from anynorm.cli import bench, doctor, listings, prune, study, verbs
+from anynorm.cli import audit, bench, doctor, listings, prune, study, verbs
 from anynorm.cli.parser import Parser, check_words
 from anynorm.cli.status import BAD_INPUT, CUT_OFF, INTERRUPTED
 from anynorm.errors import AnynormError
@@ -118,6 +118,7 @@ def _parser(command: str) -> tuple[argparse.ArgumentParser, Mapping[str, argpars
     commands = parser.add_subparsers(required=True, metavar="command")
     study.add(commands, command)
     doctor.add(commands)
+    audit.add(commands)
     verbs.add(commands)
     prune.add(commands)
     bench.add(commands)

@@ -1,0 +1,60 @@
+"""Everything that a check of the audit can use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from anynorm.audit.compared import BatchNorm, Compared, batch_norms, compared
+from anynorm.audit.norms import FileNorm
+from anynorm.audit.program import Op, Program
+from anynorm.doctor.case import CannotRunError, Case
+from anynorm.surgery.normalizers import Normalizer
+
+__all__ = ["Shipped"]
+
+
+@dataclass
+class Shipped(Case):
+    """A program in a file, its normalizers, and the checkpoint that it should have.
+
+    `model` and `rebuilt` have the normalizers as layers, for the doctor's checks.
+    """
+
+    program: Program = field(kw_only=True)
+    in_file: Sequence[FileNorm] = ()
+    rebuilt: Sequence[Normalizer] = ()
+    checkpoint: Mapping[str, Tensor] | None = None
+
+    @cached_property
+    def norms(self) -> list[Normalizer]:
+        """The layers in the order of the program."""
+        return list(self.rebuilt)
+
+    @property
+    def stored(self) -> Mapping[str, Tensor]:
+        """The checkpoint; raises `CannotRunError` if there is none."""
+        if self.checkpoint is None:
+            raise CannotRunError("checkpoint=")
+        return self.checkpoint
+
+    @cached_property
+    def by_layer(self) -> dict[str, FileNorm]:
+        """The normalizers by the names of their layers."""
+        return {norm.layer: norm for norm in self.in_file}
+
+    @cached_property
+    def checkpoint_norms(self) -> dict[str, list[BatchNorm]]:
+        """The batch norms of the checkpoint, with ε by its manifest, or else by the file."""
+        settings = {} if self.manifest is None else self.manifest.layers
+        eps = {norm.layer: norm.eps for norm in self.in_file}
+        eps |= {name: one.eps for name, one in settings.items() if isinstance(one.eps, float)}
+        return batch_norms(self.stored, eps)
+
+    @cached_property
+    def products(self) -> tuple[list[Compared], list[Op]]:
+        """The weights of products against the checkpoint, and those that cannot be compared."""
+        return compared(self.program, self.stored, self.checkpoint_norms)
