@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from anynorm.audit.compared import differs
 from anynorm.audit.norms import FileNorm, found_norms
 from anynorm.audit.onnx_file import is_onnx, read_onnx
 from anynorm.audit.program import Program
 from anynorm.audit.pt2_file import read_pt2
 from anynorm.audit.rebuilt import rebuilt
 from anynorm.audit.result import Audit
-from anynorm.audit.shipped import Shipped
+from anynorm.audit.shipped import Shipped, offset_of
 from anynorm.audit.table import CHECKS
 from anynorm.doctor.case import CannotRunError
 from anynorm.doctor.check import run_checks
 from anynorm.doctor.finding import Finding, arranged
 from anynorm.errors import AnynormError, type_of
+from anynorm.surgery.streaming_stats import double
 from anynorm.surgery.weights import Manifest, load_state
 from anynorm.surgery.weights.manifest import recorded
 
@@ -73,11 +76,12 @@ def audit(
     """
     read = _read(program)
     state = None if checkpoint is None else load_state(checkpoint, key=key)
-    norms = found_norms(read)
+    manifest = None if checkpoint is None else recorded(checkpoint)
+    norms = [_with_offset(norm, state, manifest) for norm in found_norms(read)]
     model, layers = rebuilt(norms)
     case = Shipped(
         model,
-        manifest=None if checkpoint is None else _manifest(checkpoint, norms),
+        manifest=None if manifest is None else _only(manifest, {one.name for one in layers}),
         program=read,
         in_file=norms,
         rebuilt=layers,
@@ -122,14 +126,22 @@ def _title(program: Any) -> str:
     return "ONNX model" if is_onnx(program) else "exported program"
 
 
-def _manifest(checkpoint: str | os.PathLike[str], norms: Sequence[FileNorm]) -> Manifest | None:
-    """The manifest of a checkpoint, for the normalizers that are still in the file."""
-    found = recorded(checkpoint)
-    if found is None:
-        return None
-    layers = {norm.layer for norm in norms}
-    kept = {name: one for name, one in found.layers.items() if name in layers}
-    return Manifest(kept, found.unknown)
+def _only(manifest: Manifest, layers: set[str]) -> Manifest:
+    """The manifest of the normalizers that are in both, because the others cannot be compared."""
+    kept = {name: one for name, one in manifest.layers.items() if name in layers}
+    return Manifest(kept, (*manifest.unknown, *(layers - kept.keys())))
+
+
+def _with_offset(
+    norm: FileNorm, state: Mapping[str, Tensor] | None, manifest: Manifest | None
+) -> FileNorm:
+    """Say that γ is stored as 1 + w where an exporter has computed the sum, by the values."""
+    recorded_offset = offset_of(manifest, norm.layer)
+    stored = None if state is None else state.get(f"{norm.layer}.weight")
+    if not recorded_offset or norm.offset or stored is None or norm.gain is None:
+        return norm
+    wrong = differs(norm.gain.flatten(), double(stored).flatten() + recorded_offset)
+    return norm if wrong is None or bool(wrong.any()) else replace(norm, offset=recorded_offset)
 
 
 def _matters(finding: Finding) -> bool:

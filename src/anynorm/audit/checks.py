@@ -10,7 +10,7 @@ from torch import Tensor
 from anynorm.audit.compared import Compared, differs
 from anynorm.audit.folds import PRODUCTS, fold_of
 from anynorm.audit.norms import FileNorm
-from anynorm.audit.shipped import Shipped
+from anynorm.audit.shipped import Shipped, offset_of
 from anynorm.doctor.case import Found, Numbers, Outcome
 from anynorm.surgery.affine import affine_of
 from anynorm.surgery.streaming_stats import double
@@ -96,7 +96,7 @@ def _owner(name: str) -> str:
 def _tensors(norm: FileNorm, case: Shipped) -> Outcome:
     """Compare γ, β and the statistics of one normalizer."""
     state, layer = case.stored, norm.layer
-    offset = _offset(case, layer)
+    offset = offset_of(case.manifest, layer)
     for name, here in (
         ("weight", norm.gain),
         ("bias", norm.bias),
@@ -113,12 +113,6 @@ def _tensors(norm: FileNorm, case: Shipped) -> Outcome:
         if name == "weight" and _off(here.flatten(), (double(there) + 1).flatten()) is None:
             continue  # γ is stored as 1 + w, and no manifest says so
         yield _told(norm, name, here.flatten(), expected.flatten(), found)
-
-
-def _offset(case: Shipped, layer: str) -> float:
-    """What the checkpoint's manifest says to add to the stored γ."""
-    settings = None if case.manifest is None else case.manifest.layers.get(layer)
-    return 0.0 if settings is None or settings.spec is None else settings.spec.learned.offset
 
 
 def _off(here: Tensor, there: Tensor) -> Tensor | None:

@@ -118,8 +118,15 @@ def _by_views(norm: FileNorm, program: Program) -> FileNorm:
     if gain is None:
         return norm
     groups = None if norm.gain is None else norm.gain.numel()
-    ops = (before, op, after[0], *affine)
-    return replace(norm, family="group", ops=ops, gain=gain, bias=bias, groups=groups)
+    return replace(
+        norm,
+        family="group",
+        layer=_scope([op, *affine], program),
+        ops=(before, op, after[0], *affine),
+        gain=gain,
+        bias=bias,
+        groups=groups,
+    )
 
 
 def _name(op: Op, program: Program) -> str:
@@ -173,7 +180,7 @@ def _chain(op: Op, program: Program) -> Iterator[FileNorm]:
     gain, offset, bias, affine = _affine(output, program)
     yield FileNorm(
         "layer" if centered else "rms",
-        _scope([*inner, *ops], program),
+        _scope([*inner, *ops, *affine], program),
         (*inner, *ops, *affine),
         gain,
         bias,

@@ -84,7 +84,7 @@ def read_onnx(source: Any) -> Program:
         "onnx",
         ops,
         dict(_tensors(graphs, folder)),
-        frozenset(value.name for graph in graphs for value in graph.output),
+        frozenset(str(value.name) for graph in graphs for value in graph.output),
         types=_types(model),
     )
 
@@ -120,7 +120,7 @@ def _op(node: Any, version: int) -> Op:
     import onnx
 
     known = node.domain in _STANDARD and node.op_type in _INPUTS
-    kind, names = _INPUTS[node.op_type] if known else (node.op_type, ())
+    kind, names = _INPUTS[node.op_type] if known else (str(node.op_type), ())
     numbered = (names[i] if i < len(names) else f"input {i}" for i in range(len(node.input)))
     args: dict[str, Any] = {
         name: Ref(value) for name, value in zip(numbered, node.input, strict=True) if value
@@ -135,7 +135,9 @@ def _op(node: Any, version: int) -> Op:
         given["training_mode"] = _is_training(node, given, version)
         given["momentum"] = 1 - given["momentum"]  # the weight of the newest batch, as in torch
     args |= {_COMMON.get(name, name): value for name, value in given.items()}
-    return Op(kind, node.name or node.output[0], _layer(node), args, tuple(node.output))
+    outputs = tuple(map(str, node.output))  # a broken name is bytes
+    name = str(node.name) or "".join(outputs[:1])
+    return Op(kind, name, _layer(node), args, outputs)
 
 
 def _is_training(node: Any, given: Mapping[str, Any], version: int) -> bool:
@@ -164,12 +166,12 @@ def _tensors(graphs: list[Any], folder: str) -> Iterator[tuple[str, Callable[[],
 
     for graph in graphs:
         for one in graph.initializer:
-            yield one.name, partial(_tensor, one, folder)
+            yield str(one.name), partial(_tensor, one, folder)
         for node in graph.node:
             if node.op_type == "Constant":
                 for attribute in node.attribute:
                     value = onnx.helper.get_attribute_value(attribute)
-                    yield node.output[0], partial(_tensor, value, folder)
+                    yield str(node.output[0]), partial(_tensor, value, folder)
 
 
 def _tensor(stored: Any, folder: str) -> Tensor:

@@ -12,8 +12,11 @@ from torch import Tensor
 
 __all__ = ["Op", "Program", "Ref"]
 
-# Operators that pass a constant on, or change its type only.
-_SAME = ("cast", "identity", "dequantize", "quantize")
+# Operators that keep the values of a constant: they change its type or shape, or repeat it.
+_SAME = (
+    *("cast", "identity", "dequantize", "quantize", "Unsqueeze", "unsqueeze", "Squeeze"),
+    *("Reshape", "reshape", "view", "Expand", "expand", "repeat"),
+)
 
 
 class Ref(str):
@@ -22,7 +25,7 @@ class Ref(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Op:
     """An operator.
 
@@ -90,7 +93,8 @@ class Program:
         return self._readers.get(value, [])
 
     def stored(self, value: Any) -> Ref | None:
-        """The name of the tensor behind a value, through casts and quantization; None without."""
+        """The name of the tensor behind a value, through casts, quantization and new shapes; None
+        without one."""
         while isinstance(value, Ref) and value not in self.tensors:
             maker = self.maker(value)
             if maker is None or maker.kind not in _SAME:
@@ -117,9 +121,9 @@ class Program:
         name = self.stored(value)
         return "" if name is None else self.names.get(name, str(name))
 
-    def type_of(self, value: Any) -> str:
-        """The type of a value, "" if it is not known."""
-        return self.types.get(value, "") if isinstance(value, Ref) else ""
+    def type_of(self, value: str) -> str:
+        """The type of a value if it has 16 bits; "" for another, or if it is not known."""
+        return self.types.get(value, "")
 
     def back(self, value: Any, kinds: Sequence[str]) -> tuple[Op | None, list[Ref]]:
         """Go back from a value through operators of these kinds.

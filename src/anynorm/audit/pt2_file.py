@@ -83,7 +83,7 @@ def read_pt2(source: Any) -> Program:
         told, opened = f"the program {str(source)!r}", Path(source)
     try:
         archive = zipfile.ZipFile(opened)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise AnynormError(f"{told} is no archive that can be read: {error}. {_ADVICE}") from error
     return _Archive(archive, told).program()
 
@@ -134,6 +134,8 @@ class _Archive:
     def _bytes(self, name: str, default: bytes | None = None) -> bytes:
         if name not in self.names and default is not None:
             return default
+        if name not in self.names:
+            raise AnynormError(f"{self.told} is broken: it has no entry {name!r}.")
         entry = self.archive.getinfo(self.names[name])
         # torch does not compress, so the size of a file bounds what it unpacks to.
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -142,7 +144,7 @@ class _Archive:
             )
         try:
             return self.archive.read(entry)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
             raise AnynormError(f"{self.told} is broken at {name!r}: {error}.") from error
 
     def _json(self, name: str) -> Any:
@@ -245,4 +247,6 @@ def _with_transposes(ops: list[Op]) -> list[Op]:
             return op
         return replace(op, args={**op.args, "weight": turned[weight]})
 
-    return [fitted(op) for op in ops]
+    read = [fitted(op) for op in ops]
+    used = {value for op in read for value in op.inputs}
+    return [op for op in read if op.kind not in _TRANSPOSES or op.output in used]

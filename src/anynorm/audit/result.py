@@ -30,7 +30,7 @@ class Audit(Examination):
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).train()
         >>> found = anynorm.audit(torch.export.export(model, (torch.randn(8, 3),)))
         >>> [(one.check, one.layer) for one in found.findings if one.severity == "error"]
-        [(101, '1'), (4, '1')]
+        [(4, '1'), (101, '1')]
     """
 
     @property

@@ -13,8 +13,9 @@ from anynorm.audit.norms import FileNorm
 from anynorm.audit.program import Op, Program
 from anynorm.doctor.case import CannotRunError, Case
 from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.weights import Manifest
 
-__all__ = ["Shipped"]
+__all__ = ["Shipped", "offset_of"]
 
 
 @dataclass
@@ -58,3 +59,13 @@ class Shipped(Case):
     def products(self) -> tuple[list[Compared], list[Op]]:
         """The weights of products against the checkpoint, and those that cannot be compared."""
         return compared(self.program, self.stored, self.checkpoint_norms)
+
+
+def offset_of(manifest: Manifest | None, layer: str) -> float:
+    """What a manifest says to add to the stored γ of a layer.
+
+    >>> offset_of(None, "norm")
+    0.0
+    """
+    settings = None if manifest is None else manifest.layers.get(layer)
+    return 0.0 if settings is None or settings.spec is None else settings.spec.learned.offset

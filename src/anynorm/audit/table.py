@@ -101,7 +101,7 @@ _OWN: tuple[Check, ...] = (
         "more than one operator",
         "info",
         "Runtimes are faster with one operator, and must find the chain to replace it.",
-        "torch.onnx.export(model, example, path, dynamo=True, opset_version=23)",
+        "# use torch.nn.LayerNorm or RMSNorm, and opset_version=23 of torch.onnx.export",
         _ONNX,
         checks.decomposed,
         needs=(),

@@ -26,8 +26,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.
 
-    0: done, and healthy; 1: some runs failed, a change was undone, or the doctor has errors or
-    warnings; 2: bad input or another error; 130: interrupted; 141: the output was closed.
+    0: done, and healthy; 1: some runs failed, a change was undone, or the doctor or the audit has
+    errors or warnings; 2: bad input or another error; 130: interrupted; 141: the output was closed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
