@@ -12,6 +12,7 @@ from torch import nn
 
 import anynorm
 from anynorm import AnynormError
+from anynorm.surgery import save_state
 
 X = torch.randn(2, 3, 6, 6)
 # torch warns of its own code when it decomposes a program.
@@ -108,6 +109,28 @@ def test_a_folded_program_is_healthy(program):
 def test_new_statistics_are_an_error():
     model = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval()
     assert 4 in numbers(anynorm.audit(torch.export.export(model, (X,))), "error")
+
+
+def test_quantization_aware_training_leaves_a_batch_norm_behind_a_linear_layer(tmp_path):
+    class Trained(nn.Module):
+        """A linear layer and its batch norm, as quantization-aware training writes them."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(3, 4), settled(nn.BatchNorm1d(4))
+
+        def forward(self, x):
+            rounded = torch.fake_quantize_per_tensor_affine(self.layer.weight, 0.01, 0, -128, 127)
+            y = nn.functional.linear(x, rounded, self.layer.bias)
+            return self.norm(torch.fake_quantize_per_tensor_affine(y, 0.1, 0, -128, 127))
+
+    model = Trained().eval()
+    save_state(model, tmp_path / "net.safetensors")
+    program = torch.export.export(model, (torch.randn(2, 3),))
+    [one] = anynorm.audit(program, tmp_path / "net.safetensors").findings
+    assert (one.check, one.severity, one.layer) == (102, "warning", "norm")
+    assert one.numbers["folds into"] == "the linear layer 'layer'"
+    assert "values are quantized between the two" in one.message
 
 
 def test_branches_are_read():

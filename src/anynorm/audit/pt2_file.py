@@ -55,6 +55,14 @@ _KINDS: Mapping[str, str] = {
     **dict.fromkeys(("to", "_to_copy", "_assert_tensor_metadata"), "cast"),
     **dict.fromkeys(("alias", "detach", "clone", "contiguous", "lift_fresh_copy"), "identity"),
     **dict.fromkeys(("quantize_per_tensor", "quantize_per_channel"), "quantize"),
+    **dict.fromkeys(
+        ("fused_moving_avg_obs_fake_quant", "_fused_moving_avg_obs_fq_helper"), "quantize"
+    ),
+    **{
+        f"fake_quantize_per_{what}_affine{ending}": "quantize"
+        for what in ("tensor", "channel")
+        for ending in ("", "_cachemask", "_cachemask_tensor_qparams")
+    },
     **dict.fromkeys(("dequantize_per_tensor", "dequantize_per_channel"), "dequantize"),
 }
 _TRANSPOSES = ("t", "permute", "transpose", "numpy_T")
