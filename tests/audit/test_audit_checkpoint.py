@@ -80,6 +80,36 @@ def test_another_bias_of_a_folded_weight_is_an_error(tmp_path):
     assert one.message.endswith("with '7' folded in, but the bias is not")
 
 
+def gains():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.LayerNorm(6), nn.Linear(6, 6), nn.Tanh(), nn.RMSNorm(6), nn.Linear(6, 2)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+ROWS = torch.randn(3, 6)
+
+
+def test_folded_gains_belong_to_the_checkpoint(tmp_path):
+    folded = anynorm.fold(gains(), ROWS).model
+    assert checked(folded, gains(), tmp_path, ROWS).findings == ()
+    with torch.no_grad():
+        folded[1].bias[0] += 0.1
+    [one] = checked(folded, gains(), tmp_path, ROWS).findings
+    assert one.message.endswith("with '0' folded in, but the bias is not")
+
+
+def test_a_gain_in_front_of_its_folded_weight_is_applied_twice(tmp_path):
+    model = gains()
+    model[4] = anynorm.fold(gains(), ROWS).model[4]
+    found = checked(model, gains(), tmp_path, ROWS)
+    assert [(one.check, one.layer) for one in found.findings] == [(104, "3")]
+
+
 def test_a_batch_norm_that_is_lost_is_a_warning(tmp_path):
     model = net()
     model[4] = nn.Identity()

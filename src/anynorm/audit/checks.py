@@ -104,7 +104,7 @@ def _tensors(norm: FileNorm, case: Shipped) -> Outcome:
         ("running_var", norm.variance),
     ):
         there = state.get(f"{layer}.{name}")
-        if here is None or there is None:
+        if here is None or there is None or (norm.layer in case.folded and _is_neutral(norm)):
             continue
         expected = double(there) + offset if name == "weight" and offset else there
         found = _off(here.flatten(), expected.flatten())
@@ -120,6 +120,12 @@ def _off(here: Tensor, there: Tensor) -> Tensor | None:
     if wrong is None:
         return torch.ones(1, dtype=torch.bool)
     return wrong if bool(wrong.any()) else None
+
+
+def _is_neutral(norm: FileNorm) -> bool:
+    """Whether γ is 1 and β is 0, as they are after folding."""
+    ones = norm.gain is None or bool((norm.gain == 1).all())
+    return ones and (norm.bias is None or not bool(norm.bias.any()))
 
 
 _NAMES = {
@@ -155,9 +161,8 @@ def _lost(case: Shipped, products: list[Compared]) -> Outcome:
     """Batch norms of the checkpoint that are neither in the file nor in one of its weights."""
     if not products or not any(one.kind in ("same", "folded") for one in products):
         return
-    folded = {one.layer for one in products}
     for layer in case.checkpoint_norms:
-        if layer not in case.by_layer and layer not in folded and not _renamed(case, layer):
+        if layer not in case.by_layer and layer not in case.folded and not _renamed(case, layer):
             words = "this batch norm of the checkpoint is neither in the file nor folded into one "
             words += "of the weights that could be compared"
             yield Found(layer, words, {}, 1.0, "warning")
@@ -182,14 +187,16 @@ def doubled(case: Shipped) -> Outcome:
             words += "was folded twice"
             yield Found(_owner(one.name), words, {"batch norm": one.layer}, math.inf)
         elif one.kind == "folded" and _still_there(case, one.layer):
-            words = f"{told} has this batch norm folded in already, and the file applies it again"
+            words = f"{told} has it folded in already, and the file applies it again"
             yield Found(one.layer, words, {"weight": one.name}, math.inf)
 
 
 def _still_there(case: Shipped, layer: str) -> bool:
-    """Whether the file has a batch norm of this name that changes its input."""
+    """Whether the file applies what is folded: statistics, γ or β."""
     for norm in case.norms:
-        if norm.name == layer and norm.fixed:
+        if norm.name == layer and not norm.fixed:
+            return not _is_neutral(case.by_layer[layer])
+        if norm.name == layer:
             affine = affine_of(norm)
             ones = torch.isclose(affine.a, torch.ones_like(affine.a), rtol=1e-3).all()
             return not (bool(ones) and bool((affine.b.abs() < 1e-3).all()))

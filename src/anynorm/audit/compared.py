@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from anynorm.audit.folds import PRODUCTS
 from anynorm.audit.program import Op, Program
+from anynorm.surgery.affine import Affine
+from anynorm.surgery.folding.weighted import mapped_inputs
 from anynorm.surgery.streaming_stats import double
 
-__all__ = ["BatchNorm", "Compared", "batch_norms", "compared", "differs"]
+__all__ = ["Compared", "Foldable", "batch_norms", "compared", "differs", "gains"]
 
 _ROUNDINGS = 8  # a folded weight is rounded at each of several steps
 # Those that libraries use; the right one gives the weights that are in the file.
@@ -44,19 +46,46 @@ def _coarser(here: Tensor, there: Tensor) -> torch.finfo:
 
 
 @dataclass(frozen=True)
-class BatchNorm:
-    """A batch norm of a checkpoint as a map a · x + b for each channel."""
+class Foldable:
+    """What can be folded of a normalizer of a checkpoint: a map a · x + b for each channel.
+
+    It is a whole batch norm, or γ and β of another normalizer.
+    """
 
     layer: str
-    a: Tensor
-    b: Tensor
+    affine: Affine
+    whole: bool
+
+    @property
+    def a(self) -> Tensor:
+        """The factor of each channel."""
+        return self.affine.a
+
+
+Foldables = Mapping[str, Sequence[Foldable]]
+
+
+def gains(state: Mapping[str, Tensor], offsets: Mapping[str, float]) -> dict[str, list[Foldable]]:
+    """γ and β of the normalizers of a program that are not batch norms, by their names.
+
+    `offsets` has their names, and what is added to the stored γ of each.
+    """
+    found: dict[str, list[Foldable]] = {}
+    for layer, offset in offsets.items():
+        gain = state.get(_joined(layer, "weight"))
+        if gain is None or _joined(layer, "running_var") in state:
+            continue
+        a = double(gain).flatten() + offset
+        b = state.get(_joined(layer, "bias"), torch.zeros(()))
+        found[layer] = [Foldable(layer, Affine(a, double(b).flatten().expand_as(a)), whole=False)]
+    return found
 
 
 def batch_norms(
     state: Mapping[str, Tensor], eps: Mapping[str, float | None]
-) -> dict[str, list[BatchNorm]]:
+) -> dict[str, list[Foldable]]:
     """The batch norms of a checkpoint by their names; one map for each ε that it may have."""
-    found: dict[str, list[BatchNorm]] = {}
+    found: dict[str, list[Foldable]] = {}
     for name, variance in state.items():
         layer, _, last = name.rpartition(".")
         mean = state.get(_joined(layer, "running_mean"))
@@ -67,7 +96,7 @@ def batch_norms(
             a = (double(variance) + one).rsqrt()
             a = a * double(state.get(_joined(layer, "weight"), torch.ones(())))
             b = double(state.get(_joined(layer, "bias"), torch.zeros(()))) - double(mean) * a
-            found.setdefault(layer, []).append(BatchNorm(layer, a, b))
+            found.setdefault(layer, []).append(Foldable(layer, Affine(a, b), whole=True))
     return found
 
 
@@ -79,20 +108,27 @@ def _joined(layer: str, name: str) -> str:
 class Compared:
     """How a product's weight relates to the checkpoint's of the same name.
 
-    `kind` is "same", "folded" (once, with the batch norm `layer`), "twice", or "other"; `bias` says
-    whether the bias is the one that belongs to it.
+    `kind` is "same", "folded" (once, with the normalizer `fold`), "twice", or "other"; `behind`
+    says whether that is on the side of the outputs, as of a batch norm behind a convolution, and
+    `bias` whether the bias is the one that belongs to it.
     """
 
     op: Op
     name: str
     kind: str
-    layer: str = ""
+    fold: Foldable | None = None
+    behind: bool = True
     difference: float = 0.0
     bias: bool = True
 
+    @property
+    def layer(self) -> str:
+        """The normalizer that is folded in; "" without."""
+        return "" if self.fold is None else self.fold.layer
+
 
 def compared(
-    program: Program, state: Mapping[str, Tensor], norms: Mapping[str, Sequence[BatchNorm]]
+    program: Program, state: Mapping[str, Tensor], norms: Foldables
 ) -> tuple[list[Compared], list[Op]]:
     """Compare the weights of all products; the second list has those that could not be."""
     found: list[Compared] = []
@@ -114,7 +150,7 @@ def _compared(
     weight: Tensor,
     program: Program,
     state: Mapping[str, Tensor],
-    norms: Mapping[str, Sequence[BatchNorm]],
+    norms: Foldables,
 ) -> Compared | None:
     own = program.name_of(op.args.get("weight"))
     names = [own] if own in state else [n for n, t in state.items() if _alike(weight, t)]
@@ -139,23 +175,21 @@ def _alike(weight: Tensor, there: Tensor) -> bool:
     return bool(weight.shape == there.shape or weight.mT.shape == there.shape)
 
 
-def _related(
-    op: Op, name: str, here: Tensor, there: Tensor, norms: Mapping[str, Sequence[BatchNorm]]
-) -> Compared:
+def _related(op: Op, name: str, here: Tensor, there: Tensor, norms: Foldables) -> Compared:
     wrong = differs(here, there)
     if wrong is not None and not bool(wrong.any()):
         return Compared(op, name, "same")
     tolerance = _ROUNDINGS * _coarser(here, there).eps
-    for side in _sides(op, here):
+    for behind, side in enumerate(_sides(op, here)):
         factor = _factor(side(here), side(there), tolerance)
         if factor is None:
             continue
         for norm in (one for several in norms.values() for one in several):
-            if len(norm.a) != len(factor):
+            if len(norm.a) != len(factor) or (behind and not norm.whole):
                 continue
             for kind, expected in (("folded", norm.a), ("twice", norm.a.square())):
                 if _same_factors(factor, expected, tolerance):
-                    return Compared(op, name, kind, norm.layer)
+                    return Compared(op, name, kind, norm, bool(behind))
     size = double(there).norm().clamp_min(1e-30)
     return Compared(
         op, name, "other", difference=float((double(here) - double(there)).norm() / size)
@@ -178,7 +212,7 @@ def _factor(here: Tensor, there: Tensor, tolerance: float) -> Tensor | None:
 
 
 def _sides(op: Op, weight: Tensor) -> Iterator[Any]:
-    """Functions that bring a weight into one row for each output, then for each input."""
+    """Functions that bring a weight into one row for each input, then for each output."""
     groups = int(op.args.get("groups") or 1)
 
     def by_first(x: Tensor) -> Tensor:
@@ -189,35 +223,36 @@ def _sides(op: Op, weight: Tensor) -> Iterator[Any]:
         return grouped.flatten(0, 1).flatten(1)
 
     if weight.dim() >= 2 and len(weight) % groups == 0:
-        yield from (by_second, by_first) if op.kind == "conv_transpose" else (by_first, by_second)
+        yield from (by_first, by_second) if op.kind == "conv_transpose" else (by_second, by_first)
 
 
 def _with_bias(
-    one: Compared,
-    bias: Tensor | None,
-    state: Mapping[str, Tensor],
-    norms: Mapping[str, Sequence[BatchNorm]],
+    one: Compared, bias: Tensor | None, state: Mapping[str, Tensor], norms: Foldables
 ) -> Compared:
     """Compare the bias too, where the weight says which it should be."""
     before = state.get(f"{one.name.removesuffix('weight')}bias")
-    if one.kind == "same":
-        expected = [before]
-    elif one.kind == "folded":
-        old = torch.zeros(()) if before is None else before
-        maps = norms[one.layer]
-        fit = [m for m in maps if old.dim() == 0 or len(old) == len(m.a)]
-        expected = [(double(old) * m.a + m.b).to(torch.float32) for m in fit]
-    else:
+    if bias is None or one.kind not in ("same", "folded") or (one.fold is None and before is None):
         return one
-    if bias is None or any(e is None for e in expected) or not expected:
-        return one
-    near = any(_near(bias, e) for e in expected if e is not None)
-    return one if near else Compared(one.op, one.name, one.kind, one.layer, one.difference, False)
+    old = torch.zeros(()) if before is None else double(before)
+    maps = [] if one.fold is None else norms[one.layer]  # one for each ε, of which all may fit
+    expected = (
+        [old + _shift(one, fold, state) for fold in maps]
+        if one.behind is False
+        else [old * fold.a + fold.affine.b for fold in maps]
+    )
+    near = any(_near(bias, value) for value in expected or [old])
+    return one if near else replace(one, bias=False)
+
+
+def _shift(one: Compared, fold: Foldable, state: Mapping[str, Tensor]) -> Tensor:
+    """What a map in front of a product adds to its outputs."""
+    groups = int(one.op.args.get("groups") or 1)
+    return mapped_inputs(double(state[one.name]), fold.affine, groups)[1]
 
 
 def _near(bias: Tensor, expected: Tensor) -> bool:
     """Whether two biases are the same up to the rounding of their largest terms."""
     if bias.shape != expected.shape:
-        return True  # folded from behind, where other sums belong to it
-    limit = 64 * _coarser(bias, expected).eps * double(expected).abs().max().clamp_min(1e-6)
+        return False
+    limit = 64 * torch.finfo(bias.dtype).eps * expected.abs().max().clamp_min(1e-6)
     return bool(((double(bias) - double(expected)).abs() <= limit).all())

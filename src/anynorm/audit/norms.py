@@ -60,6 +60,11 @@ class FileNorm:
         return self.family == "batch" and (self.training or self.mean is None)
 
     @property
+    def keeps(self) -> bool:
+        """Whether it has running statistics."""
+        return self.mean is not None or self.variance is not None
+
+    @property
     def by_constants(self) -> bool:
         """Whether it is γ · (x − mean) / √(var + ε) + β with stored statistics."""
         return self.mean is not None and self.variance is not None and not self.training

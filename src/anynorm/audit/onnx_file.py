@@ -131,6 +131,8 @@ def _op(node: Any, version: int) -> Op:
         for one in node.attribute
         if one.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     }
+    # ONNX has single precision, in which 1e-5 is another number.
+    given |= {key: float(f"{v:.7g}") for key, v in given.items() if isinstance(v, float)}
     if kind == "batch":
         given["training_mode"] = _is_training(node, given, version)
         given["momentum"] = 1 - given["momentum"]  # the weight of the newest batch, as in torch

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from anynorm.audit.compared import BatchNorm, Compared, batch_norms, compared
+from anynorm.audit.compared import Compared, Foldable, batch_norms, compared, gains
 from anynorm.audit.norms import FileNorm
 from anynorm.audit.program import Op, Program
 from anynorm.doctor.case import CannotRunError, Case
@@ -48,7 +48,7 @@ class Shipped(Case):
         return {norm.layer: norm for norm in self.in_file}
 
     @cached_property
-    def checkpoint_norms(self) -> dict[str, list[BatchNorm]]:
+    def checkpoint_norms(self) -> dict[str, list[Foldable]]:
         """The batch norms of the checkpoint, with ε by its manifest, or else by the file."""
         settings = {} if self.manifest is None else self.manifest.layers
         eps = {norm.layer: norm.eps for norm in self.in_file}
@@ -58,7 +58,14 @@ class Shipped(Case):
     @cached_property
     def products(self) -> tuple[list[Compared], list[Op]]:
         """The weights of products against the checkpoint, and those that cannot be compared."""
-        return compared(self.program, self.stored, self.checkpoint_norms)
+        others = {n.layer: offset_of(self.manifest, n.layer) for n in self.in_file if not n.keeps}
+        folds = {**self.checkpoint_norms, **gains(self.stored, others)}
+        return compared(self.program, self.stored, folds)
+
+    @cached_property
+    def folded(self) -> set[str]:
+        """The normalizers of the checkpoint that are folded into a weight of the file."""
+        return {one.layer for one in self.products[0]} - {""}
 
 
 def offset_of(manifest: Manifest | None, layer: str) -> float:
