@@ -141,6 +141,14 @@ def test_a_batch_norm_that_is_lost_is_a_warning(tmp_path):
     ]
 
 
+def test_a_head_that_was_left_out_is_not_lost(tmp_path):
+    whole = nn.ModuleDict({"body": net(), "auxiliary": settled(nn.Sequential(nn.BatchNorm2d(3)))})
+    model = nn.Module()
+    model.body = net()
+    model.forward = lambda x: model.body(x)
+    assert numbers(checked(model.eval(), whole, tmp_path)) == {102}
+
+
 @pytest.mark.parametrize(("layer", "norm"), [(0, 1), (3, 4), (6, 7)])
 def test_a_batch_norm_behind_its_folded_weight_is_applied_twice(tmp_path, layer, norm):
     model = net()
@@ -184,6 +192,22 @@ def test_the_one_of_a_stored_gain_may_be_computed_but_not_lost(tmp_path):
     )
     assert healthy.findings == ()
     assert numbers(broken, "error") == {32, 103}
+
+
+def test_weights_that_an_exporter_renamed_are_found_by_their_values(tmp_path):
+    class Renamed(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x):
+            return self.parts(x)
+
+    save_state(net(), tmp_path / "net.safetensors")
+    model = Renamed(anynorm.fold(net(), X).model).eval()
+    found = anynorm.audit(torch.export.export(model, (X,)), tmp_path / "net.safetensors")
+    assert found.facts["weights compared"] == 3
+    assert [one for one in found.findings if one.check == 103] == []
 
 
 def test_half_precision_is_no_difference(tmp_path):

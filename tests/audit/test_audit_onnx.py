@@ -248,6 +248,20 @@ def test_weights_beside_the_model_are_read(tmp_path):
         anynorm.audit(path)
 
 
+def test_weights_are_not_read_from_other_folders(tmp_path):
+    import onnx
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "secret").write_bytes(bytes(64))
+    model = onnx_model([batch_norm()], statistics())
+    for one in model.graph.initializer:
+        onnx.external_data_helper.set_external_data(one, "../secret", 0, 16)
+        one.ClearField("raw_data")
+    path = saved(model, tmp_path / "folder" / "model.onnx")
+    with pytest.raises(AnynormError, match="cannot be read"):
+        anynorm.audit(path)
+
+
 def test_files_that_are_no_model_are_refused(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no model")

@@ -163,7 +163,11 @@ def _lost(case: Shipped, products: list[Compared]) -> Outcome:
     if not products or not any(one.kind in ("same", "folded") for one in products):
         return
     for layer in case.checkpoint_norms:
-        if layer not in case.by_layer and layer not in case.folded and not _renamed(case, layer):
+        if layer in case.by_layer or layer in case.folded or _renamed(case, layer):
+            continue
+        # A part of the model that was left out, such as an auxiliary head, is not lost.
+        parent = layer.rpartition(".")[0]
+        if not parent or any(one.name.startswith(f"{parent}.") for one in products):
             words = "this batch norm of the checkpoint is neither in the file nor folded into one "
             words += "of the weights that could be compared"
             yield Found(layer, words, {}, 1.0, "warning")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from anynorm.audit.folds import PRODUCTS
 from anynorm.audit.program import Op, Program
@@ -17,6 +18,7 @@ from anynorm.surgery.streaming_stats import double
 __all__ = ["Compared", "Foldable", "batch_norms", "compared", "differs", "gains"]
 
 _ROUNDINGS = 8  # a folded weight is rounded at each of several steps
+_PARALLEL = 0.999
 # Those that libraries use; the right one gives the weights that are in the file.
 _USUAL_EPS = (1e-5, 1e-3, 1e-4, 1e-6, 1e-12, 0.0)
 
@@ -152,11 +154,13 @@ def _compared(
     norms: Foldables,
 ) -> Compared | None:
     own = program.name_of(op.args.get("weight"))
-    names = [own] if own in state else [n for n, t in state.items() if _alike(weight, t)]
+    names = [own] if own in state else [n for n, t in state.items() if t.is_floating_point()]
     bias = program.tensor(op.args.get("bias"))
     # Linear layers are also stored transposed.
     views = (weight, weight.mT) if op.kind == "linear" else (weight,)
     pairs = [(name, one) for name in names for one in views if one.shape == state[name].shape]
+    if own not in state:
+        pairs = [(name, one) for name, one in pairs if _may_be(one, state[name])]
     for name, here in pairs:
         found = list(_relations(op, name, here, state[name], norms))
         fitting = (one for one in found if _bias_fits(one, bias, state))
@@ -171,10 +175,17 @@ def _other(op: Op, name: str, here: Tensor, there: Tensor) -> Compared:
     return Compared(op, name, "other", difference=float(apart))
 
 
-def _alike(weight: Tensor, there: Tensor) -> bool:
-    if weight.dim() < 2 or weight.dim() != there.dim() or not there.is_floating_point():
+def _may_be(here: Tensor, there: Tensor) -> bool:
+    """Whether two weights have parallel first rows or columns; all pairs would take long."""
+    if here.dim() < 2 or not len(here):
         return False
-    return bool(weight.shape == there.shape or weight.mT.shape == there.shape)
+    pairs = (
+        (double(one[0]), double(other[0]))
+        for one, other in ((here, there), (here.transpose(0, 1), there.transpose(0, 1)))
+    )
+    return any(
+        abs(float(cosine_similarity(a.flatten(), b.flatten(), 0))) > _PARALLEL for a, b in pairs
+    )
 
 
 def _relations(

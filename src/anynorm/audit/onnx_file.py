@@ -26,7 +26,7 @@ _INPUTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "RMSNormalization": ("rms", _AFFINE),
     "SimplifiedLayerNormalization": ("rms", _AFFINE),
     "SkipLayerNormalization": ("layer", ("x", "residual", "weight", "bias")),
-    "SkipSimplifiedLayerNormalization": ("rms", ("x", "residual", "weight", "bias")),
+    "SkipSimplifiedLayerNormalization": ("rms", ("x", "residual", "weight")),
     "InstanceNormalization": ("instance", _AFFINE),
     "GroupNormalization": ("group", _AFFINE),
     "Conv": ("conv", _AFFINE),
