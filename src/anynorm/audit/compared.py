@@ -160,7 +160,7 @@ def _compared(
     views = (weight, weight.mT) if op.kind == "linear" else (weight,)
     pairs = [(name, one) for name in names for one in views if one.shape == state[name].shape]
     if own not in state:
-        pairs = [(name, one) for name, one in pairs if _may_be(one, state[name])]
+        pairs = [(name, one) for name, one in pairs if _may_be(op, one, state[name])]
     for name, here in pairs:
         found = list(_relations(op, name, here, state[name], norms))
         fitting = (one for one in found if _bias_fits(one, bias, state))
@@ -175,17 +175,15 @@ def _other(op: Op, name: str, here: Tensor, there: Tensor) -> Compared:
     return Compared(op, name, "other", difference=float(apart))
 
 
-def _may_be(here: Tensor, there: Tensor) -> bool:
-    """Whether two weights have parallel first rows or columns; all pairs would take long."""
+def _may_be(op: Op, here: Tensor, there: Tensor) -> bool:
+    """Whether two weights have parallel first rows or columns; to compare all would take long."""
     if here.dim() < 2 or not len(here):
         return False
-    pairs = (
-        (double(one[0]), double(other[0]))
-        for one, other in ((here, there), (here.transpose(0, 1), there.transpose(0, 1)))
-    )
-    return any(
-        abs(float(cosine_similarity(a.flatten(), b.flatten(), 0))) > _PARALLEL for a, b in pairs
-    )
+    size = max(len(here) // int(op.args.get("groups") or 1), 1)
+    here, there = here[:size], there[:size]  # each group has inputs and outputs of its own
+    pairs = ((here[0], there[0]), (here[:, 0], there[:, 0]))
+    cosines = (cosine_similarity(*(double(one).flatten() for one in p), dim=0) for p in pairs)
+    return any(abs(float(cosine)) > _PARALLEL for cosine in cosines)
 
 
 def _relations(
