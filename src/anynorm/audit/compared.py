@@ -181,9 +181,12 @@ def _may_be(op: Op, here: Tensor, there: Tensor) -> bool:
         return False
     size = max(len(here) // int(op.args.get("groups") or 1), 1)
     here, there = here[:size], there[:size]  # each group has inputs and outputs of its own
-    pairs = ((here[0], there[0]), (here[:, 0], there[:, 0]))
-    cosines = (cosine_similarity(*(double(one).flatten() for one in p), dim=0) for p in pairs)
-    return any(abs(float(cosine)) > _PARALLEL for cosine in cosines)
+    return _parallel(here[0], there[0]) or _parallel(here[:, 0], there[:, 0])
+
+
+def _parallel(one: Tensor, other: Tensor) -> bool:
+    cosine = cosine_similarity(double(one).flatten(), double(other).flatten(), dim=0)
+    return abs(float(cosine)) > _PARALLEL
 
 
 def _relations(
