@@ -278,6 +278,14 @@ def test_files_that_are_no_model_are_refused(tmp_path):
         anynorm.audit(42)
 
 
+def test_operators_in_a_circle_do_no_harm():
+    for kind in ("Identity", "Cast", "Sqrt", "ReduceMean"):
+        circle = [helper.make_node(kind, [a], [b]) for a, b in (("p", "q"), ("q", "p"), ("r", "r"))]
+        more = [linear("p", "h", "q"), batch_norm(x="r"), helper.make_node("Sqrt", ["p"], ["s"])]
+        found = anynorm.audit(onnx_model([*circle, *more], statistics()))
+        assert found.facts["families"] == {"batch": 1}
+
+
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     path = saved(onnx_model([batch_norm()], statistics()), tmp_path / "model.onnx")
     monkeypatch.setattr("anynorm.audit.onnx_file.find_spec", lambda _: None)

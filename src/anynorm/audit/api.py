@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from anynorm.audit.compared import differs
-from anynorm.audit.norms import FileNorm, found_norms
+from anynorm.audit.file_norm import FileNorm
+from anynorm.audit.norms import found_norms
 from anynorm.audit.onnx_file import is_onnx, read_onnx
 from anynorm.audit.program import Program
 from anynorm.audit.pt2_file import read_pt2

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from anynorm.audit.compared import Compared, differs
+from anynorm.audit.file_norm import FileNorm
 from anynorm.audit.folds import PRODUCTS, fold_of
-from anynorm.audit.norms import FileNorm
 from anynorm.audit.shipped import Shipped, offset_of
 from anynorm.doctor.case import Found, Numbers, Outcome
 from anynorm.errors import listed

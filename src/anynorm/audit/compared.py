@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from anynorm.audit.foldable import Foldable, Foldables
 from anynorm.audit.folds import PRODUCTS
 from anynorm.audit.program import Op, Program
-from anynorm.surgery.affine import Affine
 from anynorm.surgery.folding.weighted import mapped_inputs
 from anynorm.surgery.streaming_stats import double
 
-__all__ = ["Compared", "Foldable", "batch_norms", "compared", "differs", "gains"]
+__all__ = ["Compared", "compared", "differs"]
 
 _ROUNDINGS = 8  # a folded weight is rounded at each of several steps
 _PARALLEL = 0.999
-# Those that libraries use; the right one gives the weights that are in the file.
-_USUAL_EPS = (1e-5, 1e-3, 1e-4, 1e-6, 1e-12, 0.0)
 
 
 def differs(here: Tensor, there: Tensor) -> Tensor | None:
@@ -44,65 +42,6 @@ def differs(here: Tensor, there: Tensor) -> Tensor | None:
 def _coarser(here: Tensor, there: Tensor) -> torch.finfo:
     types = [torch.finfo(t.dtype) for t in (here, there) if t.is_floating_point()]
     return max(types, key=lambda one: one.eps, default=torch.finfo(torch.float32))
-
-
-@dataclass(frozen=True)
-class Foldable:
-    """What can be folded of a normalizer of a checkpoint: a map a · x + b for each channel.
-
-    It is a whole batch norm, or γ and β of another normalizer.
-    """
-
-    layer: str
-    affine: Affine
-    whole: bool
-
-    @property
-    def a(self) -> Tensor:
-        """The factor of each channel."""
-        return self.affine.a
-
-
-Foldables = Mapping[str, Sequence[Foldable]]
-
-
-def gains(state: Mapping[str, Tensor], offsets: Mapping[str, float]) -> dict[str, list[Foldable]]:
-    """γ and β of the normalizers of a program that are not batch norms, by their names.
-
-    `offsets` has their names, and what is added to the stored γ of each.
-    """
-    found: dict[str, list[Foldable]] = {}
-    for layer, offset in offsets.items():
-        gain = state.get(_joined(layer, "weight"))
-        if gain is None or _joined(layer, "running_var") in state:
-            continue
-        a = double(gain).flatten() + offset
-        b = state.get(_joined(layer, "bias"), torch.zeros(()))
-        found[layer] = [Foldable(layer, Affine(a, double(b).flatten().expand_as(a)), whole=False)]
-    return found
-
-
-def batch_norms(
-    state: Mapping[str, Tensor], eps: Mapping[str, float | None]
-) -> dict[str, list[Foldable]]:
-    """The batch norms of a checkpoint by their names; one map for each ε that it may have."""
-    found: dict[str, list[Foldable]] = {}
-    for name, variance in state.items():
-        layer, _, last = name.rpartition(".")
-        mean = state.get(_joined(layer, "running_mean"))
-        if last != "running_var" or mean is None:
-            continue
-        known = eps.get(layer)
-        for one in _USUAL_EPS if known is None else (known,):
-            a = (double(variance) + one).rsqrt()
-            a = a * double(state.get(_joined(layer, "weight"), torch.ones(())))
-            b = double(state.get(_joined(layer, "bias"), torch.zeros(()))) - double(mean) * a
-            found.setdefault(layer, []).append(Foldable(layer, Affine(a, b), whole=True))
-    return found
-
-
-def _joined(layer: str, name: str) -> str:
-    return f"{layer}.{name}" if layer else name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from anynorm.audit.norms import FileNorm
+from anynorm.audit.file_norm import FileNorm
 from anynorm.audit.program import Op, Program
 from anynorm.errors import listed
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anynorm.audit.program import Op, Program, Ref
+from anynorm.audit.program import Op, Program, Ref, in_order
 from anynorm.errors import AnynormError
 
 __all__ = ["read_onnx"]
@@ -82,7 +82,7 @@ def read_onnx(source: Any) -> Program:
     ops = [_op(node, versions.get("", 1)) for graph in graphs for node in graph.node]
     return Program(
         "onnx",
-        ops,
+        in_order(ops),
         dict(_tensors(graphs, folder)),
         frozenset(str(value.name) for graph in graphs for value in graph.output),
         types=_types(model),

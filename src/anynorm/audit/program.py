@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Op", "Program", "Ref"]
+__all__ = ["Op", "Program", "Ref", "in_order"]
 
 # Operators that keep the values of a constant: they change its type or shape, or repeat it.
 _SAME = (
@@ -51,6 +50,24 @@ class Op:
         return self.outputs[0] if self.outputs else ""
 
 
+def in_order(ops: Sequence[Op]) -> list[Op]:
+    """Return the operators without inputs that are computed later, so that no circle is left.
+
+    No format allows such inputs, but a broken file may have them.
+    """
+    first: dict[str, int] = {}
+    for index, op in enumerate(ops):
+        for output in op.outputs:
+            first.setdefault(output, index)
+
+    def earlier(index: int, op: Op) -> Op:
+        late = [k for k, v in op.args.items() if isinstance(v, Ref) and first.get(v, -1) >= index]
+        args = {name: value for name, value in op.args.items() if name not in late}
+        return replace(op, args=args) if late else op
+
+    return [earlier(index, op) for index, op in enumerate(ops)]
+
+
 @dataclass(frozen=True)
 class Program:
     """The operators of a file in their order, and its tensors, which are read when they are needed.
@@ -69,7 +86,11 @@ class Program:
 
     @cached_property
     def _makers(self) -> dict[str, Op]:
-        return {output: op for op in self.ops for output in op.outputs}
+        found: dict[str, Op] = {}
+        for op in self.ops:
+            for output in op.outputs:
+                found.setdefault(output, op)
+        return found
 
     @cached_property
     def _readers(self) -> dict[str, list[Op]]:
@@ -78,11 +99,6 @@ class Program:
             for value in dict.fromkeys(op.inputs):
                 found.setdefault(value, []).append(op)
         return found
-
-    @cached_property
-    def kinds(self) -> Counter[str]:
-        """How many operators of each kind there are."""
-        return Counter(op.kind for op in self.ops)
 
     def maker(self, value: Any) -> Op | None:
         """The operator that computes a value; None for inputs, stored tensors and constants."""

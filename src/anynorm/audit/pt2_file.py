@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anynorm.audit.program import Op, Program, Ref
+from anynorm.audit.program import Op, Program, Ref, in_order
 from anynorm.errors import AnynormError, listed
 
 __all__ = ["read_pt2"]
@@ -125,7 +125,7 @@ class _Archive:
                 f"of another version of torch. {_ADVICE}"
             ) from error
         types = {name: _NARROW.get(meta["dtype"], "") for name, meta in values}
-        return Program("pt2", _with_transposes(ops), tensors, outputs, names, types)
+        return Program("pt2", in_order(_with_transposes(ops)), tensors, outputs, names, types)
 
     def _other(self, models: list[str]) -> str:
         if models:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from anynorm import nn as own
-from anynorm.audit.norms import FileNorm
+from anynorm.audit.file_norm import FileNorm
 from anynorm.catalogue import entry
 from anynorm.surgery.normalizers import Normalizer, normalizer
 from anynorm.surgery.walk import Place

@@ -8,8 +8,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from anynorm.audit.compared import Compared, Foldable, batch_norms, compared, gains
-from anynorm.audit.norms import FileNorm
+from anynorm.audit.compared import Compared, compared
+from anynorm.audit.file_norm import FileNorm
+from anynorm.audit.foldable import Foldable, batch_norms, gains
 from anynorm.audit.program import Op, Program
 from anynorm.doctor.case import CannotRunError, Case
 from anynorm.surgery.normalizers import Normalizer
