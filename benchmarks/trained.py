@@ -307,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--speed", action="store_true", help="also time the folded networks")
     options = parser.parse_args(arguments)
     quiet()
+    described = about("default", {"batch": BATCH, "ratio": RATIO})
     rows, skipped = [], {}
     for network in TRAINED:
         if options.names and network.name not in options.names:
@@ -320,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except AnynormError as error:
             skipped[network.name] = str(error)
     result = {
-        "about": about("default", {"batch": BATCH, "ratio": RATIO}),
+        "about": described,
         "networks": rows,
         "skipped": skipped,
         "files": shipped(),
@@ -376,11 +377,12 @@ def table(result: Row) -> str:
         families = ", ".join(f"{n} {name}" for name, n in row["families"].items())
         cells = [_said(row, verb, words) for verb, words in COLUMNS.values()]
         lines.append(line([row["name"], families, *cells]))
-    lines += ["", line(["network", "doctor", "confirmed", "audit", "audit, folded"])]
-    lines.append("|---" * 5 + "|")
-    for row in result["networks"]:
-        doctor, audit = (row["verbs"][name] for name in ("doctor", "audit"))
-        lines.append(line([row["name"], *_evidence(doctor), *_audits(audit)]))
+    for verb, columns, words in (
+        ("doctor", ["doctor", "confirmed", "cause"], _evidence),
+        ("audit", ["audit", "audit, folded"], _audits),
+    ):
+        lines += ["", line(["network", *columns]), "|---" * (1 + len(columns)) + "|"]
+        lines += [line([row["name"], *words(row["verbs"][verb])]) for row in result["networks"]]
     if timed := [row for row in result["networks"] if "speed" in row]:
         lines += ["", line(["network", "time of the original over the folded one's"]), "|---|---|"]
         lines += [line([row["name"], _ratio(row["speed"])]) for row in timed]
@@ -390,15 +392,18 @@ def table(result: Row) -> str:
 
 def _evidence(doctor: Row) -> list[str]:
     if doctor["state"] != "passed":
-        return [doctor["words"], "–"]
+        return [doctor["words"], "–", "–"]
     told = ", ".join(f"{n} × {key}" for key, n in doctor["findings"].items()) or "nothing"
     held = [
         f"{check}: {counts.get('True', 0)} of {counts.get('True', 0) + counts.get('False', 0)}"
         for check, counts in doctor["confirmed"].items()
         if counts.keys() & {"True", "False"}
     ]
-    causes = f". {'; '.join(doctor['causes'])}" if doctor["causes"] else ""
-    return [f"{doctor['status']}: {told}{causes}", "; ".join(held) or "–"]
+    return [
+        f"{doctor['status']}: {told}",
+        "; ".join(held) or "–",
+        "; ".join(doctor["causes"]) or "–",
+    ]
 
 
 def _audits(audit: Row) -> list[str]:
