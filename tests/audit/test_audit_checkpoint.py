@@ -210,6 +210,19 @@ def test_weights_that_an_exporter_renamed_are_found_by_their_values(tmp_path):
     assert [one for one in found.findings if one.check == 103] == []
 
 
+def test_a_function_inside_a_linear_layer_is_not_compared_with_its_weights(tmp_path):
+    class Normalized(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 4)
+            self.gain = nn.Parameter(torch.rand(4))
+
+        def forward(self, x):
+            return nn.functional.layer_norm(super().forward(x), (4,), self.gain, self.bias)
+
+    model = nn.Sequential(Normalized())
+    assert checked(model, model, tmp_path, torch.randn(2, 3)).findings == ()
+
+
 def test_half_precision_is_no_difference(tmp_path):
     found = checked(net().half(), net(), tmp_path, X.half())
     assert 103 not in numbers(found)

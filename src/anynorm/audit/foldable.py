@@ -44,12 +44,10 @@ def gains(state: Mapping[str, Tensor], offsets: Mapping[str, float]) -> dict[str
     """
     found: dict[str, list[Foldable]] = {}
     for layer, offset in offsets.items():
-        gain = state.get(_joined(layer, "weight"))
-        if gain is None or _joined(layer, "running_var") in state:
-            continue
-        a = double(gain).flatten() + offset
-        b = state.get(_joined(layer, "bias"), torch.zeros(()))
-        found[layer] = [Foldable(layer, Affine(a, double(b).flatten().expand_as(a)), whole=False)]
+        tensors = _tensors(state, layer, ("weight", "bias"))
+        if tensors is not None and _joined(layer, "running_var") not in state:
+            gain, bias = tensors
+            found[layer] = [Foldable(layer, Affine(gain + offset, bias), whole=False)]
     return found
 
 
@@ -58,18 +56,37 @@ def batch_norms(
 ) -> dict[str, list[Foldable]]:
     """The batch norms of a checkpoint by their names; one map for each ε that it may have."""
     found: dict[str, list[Foldable]] = {}
-    for name, variance in state.items():
+    for name in state:
         layer, _, last = name.rpartition(".")
-        mean = state.get(_joined(layer, "running_mean"))
-        if last != "running_var" or mean is None:
+        tensors = _tensors(state, layer, ("running_var", "running_mean", "weight", "bias"))
+        if last != "running_var" or tensors is None:
             continue
+        variance, mean, gain, bias = tensors
         known = eps.get(layer)
         for one in _USUAL_EPS if known is None else (known,):
-            a = (double(variance) + one).rsqrt()
-            a = a * double(state.get(_joined(layer, "weight"), torch.ones(())))
-            b = double(state.get(_joined(layer, "bias"), torch.zeros(()))) - double(mean) * a
-            found.setdefault(layer, []).append(Foldable(layer, Affine(a, b), whole=True))
+            a = gain * (variance + one).rsqrt()
+            found.setdefault(layer, []).append(Foldable(layer, Affine(a, bias - mean * a), True))
     return found
+
+
+# What stands for a tensor that a layer does not have.
+_DEFAULTS = {"running_mean": 0.0, "weight": 1.0, "bias": 0.0}
+
+
+def _tensors(
+    state: Mapping[str, Tensor], layer: str, names: Sequence[str]
+) -> tuple[Tensor, ...] | None:
+    """The tensors of a layer as vectors of one size; None if they are those of another layer."""
+    first = state.get(_joined(layer, names[0]))
+    if first is None:
+        return None
+    others = [state.get(_joined(layer, name)) for name in names[1:]]
+    filled = [
+        torch.full_like(first, _DEFAULTS[name]) if found is None else found
+        for name, found in zip(names[1:], others, strict=True)
+    ]
+    alike = all(one.shape == first.shape for one in filled)
+    return tuple(double(one).flatten() for one in (first, *filled)) if alike else None
 
 
 def _joined(layer: str, name: str) -> str:
