@@ -125,6 +125,26 @@ def test_folded_gains_belong_to_the_checkpoint(tmp_path):
     assert one.message.endswith("with '0' folded in, but the bias is not")
 
 
+def test_weights_with_the_inputs_first_are_compared_too(tmp_path):
+    """GPT-2 has them so."""
+
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(6, 6)), nn.Parameter(torch.rand(6))
+
+        def forward(self, x):
+            return torch.addmm(self.bias, x, self.weight)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LayerNorm(6), Transposed()).eval()
+    nn.init.uniform_(model[0].weight)
+    nn.init.uniform_(model[0].bias)
+    folded = anynorm.fold(model, ROWS).model
+    assert not torch.equal(folded[1].weight, model[1].weight)
+    assert checked(folded, model, tmp_path, ROWS).findings == ()
+
+
 def test_a_gain_in_front_of_its_folded_weight_is_applied_twice(tmp_path):
     model = gains()
     model[4] = anynorm.fold(gains(), ROWS).model[4]

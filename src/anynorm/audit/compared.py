@@ -95,18 +95,24 @@ def _compared(
     own = program.name_of(op.args.get("weight"))
     names = [own] if own in state else [n for n, t in state.items() if t.is_floating_point()]
     bias = program.tensor(op.args.get("bias"))
-    # Linear layers are also stored transposed.
-    views = (weight, weight.mT) if op.kind == "linear" else (weight,)
-    pairs = [(name, one) for name in names for one in views if one.shape == state[name].shape]
+    pairs = [(name, *pair) for name in names for pair in _views(op, weight, state[name])]
     if own not in state:
-        pairs = [(name, one) for name, one in pairs if _may_be(op, one, state[name])]
-    for name, here in pairs:
-        found = list(_relations(op, name, here, state[name], norms))
-        fitting = (one for one in found if _bias_fits(one, bias, state))
+        pairs = [one for one in pairs if _may_be(op, *one[1:])]
+    for name, here, there in pairs:
+        found = list(_relations(op, name, here, there, norms))
+        fitting = (one for one in found if _bias_fits(one, there, bias, state))
         if found:
             return next(fitting, replace(found[0], bias=False))
     # A weight under another name that is like none of the checkpoint's cannot be compared.
-    return _other(op, *pairs[0], state[own]) if own in state and pairs else None
+    return _other(op, *pairs[0]) if own in state and pairs else None
+
+
+def _views(op: Op, here: Tensor, there: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both weights with the outputs first; linear layers are also stored with the inputs first."""
+    pairs = [(here, there)]
+    if op.kind == "linear" and here.dim() == there.dim() == 2:
+        pairs += [(here.mT, there), (here.mT, there.mT), (here, there.mT)]
+    yield from (pair for pair in pairs if pair[0].shape == pair[1].shape)
 
 
 def _other(op: Op, name: str, here: Tensor, there: Tensor) -> Compared:
@@ -215,7 +221,9 @@ def _factor(here: Tensor, there: Tensor, tolerance: float) -> Tensor | None:
     return factor if bool((off <= bound + 1e-30).all()) else None
 
 
-def _bias_fits(one: Compared, bias: Tensor | None, state: Mapping[str, Tensor]) -> bool:
+def _bias_fits(
+    one: Compared, weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor]
+) -> bool:
     """Whether the bias is the checkpoint's, with the normalizers that the weight has folded in."""
     before = state.get(f"{one.name.removesuffix('weight')}bias")
     if bias is None or one.kind not in ("same", "folded") or not (one.layers or before is not None):
@@ -223,7 +231,7 @@ def _bias_fits(one: Compared, bias: Tensor | None, state: Mapping[str, Tensor]) 
     expected = torch.zeros(()) if before is None else double(before)
     if one.front is not None:
         groups = int(one.op.args.get("groups") or 1)
-        expected = expected + mapped_inputs(double(state[one.name]), one.front.affine, groups)[1]
+        expected = expected + mapped_inputs(double(weight), one.front.affine, groups)[1]
     if one.behind is not None:
         expected = expected * one.behind.a + one.behind.affine.b
     return _near(bias, expected)
