@@ -109,7 +109,7 @@ def _compared(
 
 def _views(op: Op, here: Tensor, there: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Both weights with the outputs first; linear layers are also stored with the inputs first."""
-    pairs = [(here, there)]
+    pairs = [(here, there)] if here.dim() > 1 else []
     if op.kind == "linear" and here.dim() == there.dim() == 2:
         pairs += [(here.mT, there), (here.mT, there.mT), (here, there.mT)]
     yield from (pair for pair in pairs if pair[0].shape == pair[1].shape)
@@ -122,11 +122,17 @@ def _other(op: Op, name: str, here: Tensor, there: Tensor) -> Compared:
 
 def _may_be(op: Op, here: Tensor, there: Tensor) -> bool:
     """Whether two weights have parallel first rows or columns; to compare all would take long."""
-    if here.dim() < 2 or not len(here):
+    if not here.numel():
         return False
-    size = max(len(here) // int(op.args.get("groups") or 1), 1)
+    size = len(here) // _groups(op, here)
     here, there = here[:size], there[:size]  # each group has inputs and outputs of its own
     return _parallel(here[0], there[0]) or _parallel(here[:, 0], there[:, 0])
+
+
+def _groups(op: Op, weight: Tensor) -> int:
+    """The groups of a product; 1 if the file is broken."""
+    groups = op.args.get("groups", 1)
+    return groups if isinstance(groups, int) and groups > 0 and not len(weight) % groups else 1
 
 
 def _parallel(one: Tensor, other: Tensor) -> bool:
@@ -143,7 +149,7 @@ def _relations(
         yield Compared(op, name, "same")
         return
     every = [one for several in norms.values() for one in several]
-    rows = _Rows(op, _ROUNDINGS * _coarser(here, there).eps)
+    rows = _Rows(op, _groups(op, here), _ROUNDINGS * _coarser(here, there).eps)
     found = list(rows.folded(name, here, double(there), every))
     yield from found
     if found or op.kind == "conv_transpose":
@@ -161,11 +167,8 @@ class _Rows:
     """The weight of a product with a row for each input, or for each output."""
 
     op: Op
+    groups: int
     tolerance: float
-
-    @property
-    def groups(self) -> int:
-        return int(self.op.args.get("groups") or 1)
 
     def by_input(self, weight: Tensor) -> Tensor:
         transposed = self.op.kind == "conv_transpose"
@@ -179,8 +182,8 @@ class _Rows:
         return double(weight).flatten(1)
 
     def _by_second(self, weight: Tensor) -> Tensor:
-        groups = self.groups if len(weight) % self.groups == 0 else 1
-        grouped = double(weight).reshape(groups, len(weight) // groups, *weight.shape[1:])
+        size = len(weight) // self.groups
+        grouped = double(weight).reshape(self.groups, size, *weight.shape[1:])
         return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
 
     def folded(
@@ -229,8 +232,10 @@ def _bias_fits(
     if bias is None or one.kind not in ("same", "folded") or not (one.layers or before is not None):
         return True
     expected = torch.zeros(()) if before is None else double(before)
+    if one.front is not None and one.op.kind == "conv_transpose":
+        return True  # what it adds differs from place to place
     if one.front is not None:
-        groups = int(one.op.args.get("groups") or 1)
+        groups = _groups(one.op, weight)
         expected = expected + mapped_inputs(double(weight), one.front.affine, groups)[1]
     if one.behind is not None:
         expected = expected * one.behind.a + one.behind.affine.b
