@@ -133,6 +133,18 @@ def test_quantization_aware_training_leaves_a_batch_norm_behind_a_linear_layer(t
     assert "values are quantized between the two" in one.message
 
 
+def test_the_channels_of_a_linear_layer_may_be_on_another_axis():
+    """Where the sizes are equal, the weights would fit, and the outputs would be wrong."""
+    model = settled(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)))
+    rows, sequences = (
+        anynorm.audit(torch.export.export(model, (torch.randn(shape),)))
+        for shape in ((5, 4), (5, 4, 4))
+    )
+    assert numbers(rows) == {102}
+    assert numbers(sequences) == set()
+    assert "has 3 axes, and its channels are the last" in sequences.findings[0].message
+
+
 def test_branches_are_read():
     class Branches(nn.Module):
         def __init__(self):

@@ -52,7 +52,7 @@ def _in_front(norm: FileNorm, program: Program) -> Fold:
     known = [op, *(one for one in between if one is not None)]
     if others := list(program.other_readers(passed, known)):
         return Fold(None, f"{name_of(product, program)} is also read by {listed(others, 3)}")
-    if reason := _weight_obstacle(product, program):
+    if reason := _axis_obstacle(product, program) or _weight_obstacle(product, program):
         return Fold(None, reason)
     quantized = any(one.kind in _QUANTIZED for one in known)
     return Fold(product, name_of(product, program), quantized)
@@ -68,7 +68,7 @@ def _behind(norm: FileNorm, program: Program) -> Fold:
         return Fold(None, _told(product))
     if product.kind == "conv" and _pads(product):
         return Fold(None, f"{name_of(product, program)} pads its input with zeros")
-    if reason := _weight_obstacle(product, program):
+    if reason := _axis_obstacle(product, program) or _weight_obstacle(product, program):
         return Fold(None, reason)
     return Fold(product, name_of(product, program))
 
@@ -82,6 +82,17 @@ def name_of(product: Op, program: Program) -> str:
     parameter = program.name_of(product.args.get("weight"))
     owner = parameter.removesuffix(".weight") if parameter.endswith(".weight") else product.layer
     return f"{PRODUCTS[product.kind]} {owner or product.name!r}"
+
+
+def _axis_obstacle(product: Op, program: Program) -> str:
+    """Batch norm has its channels on axis 1, and a linear layer on the last."""
+    rank = program.ranks.get(product.output)
+    if product.kind != "linear" or rank == 2:
+        return ""
+    axes = "an unknown number of" if rank is None else str(rank)
+    return (
+        f"the output of {name_of(product, program)} has {axes} axes, and its channels are the last"
+    )
 
 
 def _weight_obstacle(product: Op, program: Program) -> str:

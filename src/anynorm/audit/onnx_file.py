@@ -79,13 +79,17 @@ def read_onnx(source: Any) -> Program:
         model = inliner.inline_local_functions(model)
     versions = {one.domain: one.version for one in model.opset_import}
     graphs = list(_graphs(model.graph))
-    ops = [_op(node, versions.get("", 1)) for graph in graphs for node in graph.node]
+    nodes = [node for graph in graphs for node in graph.node]
+    ops = [_op(node, versions.get("", 1)) for node in nodes]
+    types, ranks = _types_and_ranks(model)
+    ranks |= {op.output: 2 for op, node in zip(ops, nodes, strict=True) if node.op_type == "Gemm"}
     return Program(
         "onnx",
         in_order(ops),
         dict(_tensors(graphs, folder)),
         frozenset(str(value.name) for graph in graphs for value in graph.output),
-        types=_types(model),
+        types=types,
+        ranks=ranks,
     )
 
 
@@ -198,8 +202,8 @@ def _tensor(stored: Any, folder: str) -> Tensor:
         return torch.zeros(0, dtype=torch.int8)
 
 
-def _types(model: Any) -> dict[str, str]:
-    """The types of values; none if the model is too large, or wrong in a way that is not ours."""
+def _types_and_ranks(model: Any) -> tuple[dict[str, str], dict[str, int]]:
+    """What is known of values; little if the model is too large or its shapes are wrong."""
     import onnx
 
     try:
@@ -208,10 +212,12 @@ def _types(model: Any) -> dict[str, str]:
         inferred = model
     graph = inferred.graph
     values = (*graph.value_info, *graph.input, *graph.output)
-    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    tensors = {value.name: value.type.tensor_type for value in values}
+    kinds = {name: tensor.elem_type for name, tensor in tensors.items()}
     kinds |= {one.name: one.data_type for one in graph.initializer}
     known = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
-    return {name: known.get(kind, "") for name, kind in kinds.items()}
+    ranks = {name: len(t.shape.dim) for name, t in tensors.items() if t.HasField("shape")}
+    return {name: known.get(kind, "") for name, kind in kinds.items()}, ranks
 
 
 def is_onnx(source: Any) -> bool:

@@ -74,7 +74,7 @@ class Program:
 
     `tensors` has a function for each stored value, `names` the names that parameters have in the
     model where they differ, `types` the types of values where the file says them, such as
-    "float16".
+    "float16", `ranks` their numbers of axes where it says those.
     """
 
     format: str
@@ -83,6 +83,7 @@ class Program:
     outputs: frozenset[str]
     names: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def _makers(self) -> dict[str, Op]:

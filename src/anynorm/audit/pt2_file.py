@@ -125,7 +125,10 @@ class _Archive:
                 f"of another version of torch. {_ADVICE}"
             ) from error
         types = {name: _NARROW.get(meta["dtype"], "") for name, meta in values}
-        return Program("pt2", in_order(_with_transposes(ops)), tensors, outputs, names, types)
+        ranks = {name: len(meta["sizes"]) for name, meta in values}
+        return Program(
+            "pt2", in_order(_with_transposes(ops)), tensors, outputs, names, types, ranks
+        )
 
     def _other(self, models: list[str]) -> str:
         if models:
