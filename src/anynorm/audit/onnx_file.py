@@ -16,7 +16,7 @@ from torch import Tensor
 from anynorm.audit.program import Op, Program, Ref, in_order
 from anynorm.errors import AnynormError
 
-__all__ = ["read_onnx"]
+__all__ = ["is_onnx", "read_onnx"]
 
 # The common name of an operator, and those of its inputs.
 _AFFINE = ("x", "weight", "bias")
