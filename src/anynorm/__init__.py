@@ -45,6 +45,7 @@ if TYPE_CHECKING or _HAS_TORCH:
     )
 if TYPE_CHECKING:
     from anynorm import surgery
+    from anynorm.audit import Audit, audit
     from anynorm.doctor import Diagnosis, doctor
     from anynorm.study import Study, study
     from anynorm.surgery.center import center
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Activate",
     "AnynormError",
+    "Audit",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -87,6 +89,7 @@ __all__ = [
     "Study",
     "SyncBatchNorm",
     "__version__",
+    "audit",
     "catalogue",
     "center",
     "convert",
@@ -112,6 +115,8 @@ __all__ = [
 
 # Parts that need more packages or time than the layers are imported at their first use.
 _LATE = {
+    "Audit": ("anynorm.audit", "Audit"),
+    "audit": ("anynorm.audit", "audit"),
     "Diagnosis": ("anynorm.doctor", "Diagnosis"),
     "Study": ("anynorm.study.api", "Study"),
     "doctor": ("anynorm.doctor", "doctor"),
@@ -134,7 +139,7 @@ _LATE.update({verb: ("anynorm.surgery", verb) for verb in _VERBS})
 
 
 def __getattr__(name: str) -> Any:
-    """Import the study, the doctor and the surgery at their first use."""
+    """Import the study, the doctor, the audit and the surgery at their first use."""
     if name in __all__ and not _HAS_TORCH:
         raise ModuleNotFoundError(
             f"anynorm.{name} needs PyTorch, which is not installed; anynorm.reference, "

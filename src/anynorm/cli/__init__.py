@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any
 
 from anynorm import __version__
-from anynorm.cli import bench, doctor, listings, prune, study, verbs
+from anynorm.cli import audit, bench, doctor, listings, prune, study, verbs
 from anynorm.cli.parser import Parser, check_words
 from anynorm.cli.status import BAD_INPUT, CUT_OFF, INTERRUPTED
 from anynorm.errors import AnynormError
@@ -26,8 +26,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.
 
-    0: done, and healthy; 1: some runs failed, a change was undone, or the doctor has errors or
-    warnings; 2: bad input or another error; 130: interrupted; 141: the output was closed.
+    0: done, and healthy; 1: some runs failed, a change was undone, or the doctor or the audit has
+    errors or warnings; 2: bad input or another error; 130: interrupted; 141: the output was closed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
@@ -118,6 +118,7 @@ def _parser(command: str) -> tuple[argparse.ArgumentParser, Mapping[str, argpars
     commands = parser.add_subparsers(required=True, metavar="command")
     study.add(commands, command)
     doctor.add(commands)
+    audit.add(commands)
     verbs.add(commands)
     prune.add(commands)
     bench.add(commands)

@@ -14,13 +14,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from anynorm.doctor.case import CannotRunError, Case, Loader
+from anynorm.doctor.case import Case, Loader
 from anynorm.doctor.causes.table import explained
 from anynorm.doctor.causes.ward import Ward
-from anynorm.doctor.check import Check
+from anynorm.doctor.check import Check, run_checks
 from anynorm.doctor.diagnosis import Diagnosis
 from anynorm.doctor.examined import tally
-from anynorm.doctor.finding import Finding, Skipped, arranged
+from anynorm.doctor.finding import arranged
 from anynorm.doctor.kept import Kept
 from anynorm.doctor.losses import Loss
 from anynorm.doctor.overruled import judged
@@ -131,7 +131,7 @@ def doctor(
             origin=origin,
             **how,
         )
-        findings, skipped = _run(table, case)
+        findings, skipped = run_checks(table, case)
         undecided = _undecided(table, case)
         ran = {check.number for check in table} - {one.check for one in skipped}
         ward = Ward(case, findings, [] if kept is None else kept.batches, loss)
@@ -143,12 +143,12 @@ def doctor(
         tuple(skipped),
         _facts(case, seen),
         table,
-        Patient(model, batches, None if seen is None else seen.example, forward, group),
         tuple(causes),
         examined,
         not_examined,
         undecided,
         hidden=hidden,
+        patient=Patient(model, batches, None if seen is None else seen.example, forward, group),
     )
 
 
@@ -166,30 +166,11 @@ def _runs(table: Sequence[Check], numbers: set[int]) -> bool:
     return any(check.number in numbers for check in table)
 
 
-def _run(table: Sequence[Check], case: Case) -> tuple[list[Finding], list[Skipped]]:
-    findings: list[Finding] = []
-    skipped: list[Skipped] = []
-    for check in table:
-        found = _one(check, case)
-        if isinstance(found, Skipped):
-            skipped.append(found)
-        else:
-            findings += found
-    return findings, skipped
-
-
 def _undecided(table: Sequence[Check], case: Case) -> tuple[Undecided, ...]:
     names = {check.number: check.name for check in table}
     return tuple(
         replace(one, name=names[one.check]) for one in case.undecided if one.check in names
     )
-
-
-def _one(check: Check, case: Case) -> list[Finding] | Skipped:
-    try:
-        return list(check.findings(case))
-    except CannotRunError as error:
-        return Skipped(check.number, check.name, str(error))
 
 
 def _check_arguments(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from anynorm.doctor.case import CannotRunError, Case, Outcome
-from anynorm.doctor.finding import Finding
+from anynorm.doctor.finding import Finding, Skipped
 
-__all__ = ["Check"]
+__all__ = ["Check", "run_checks"]
 
 # What a check may need, by name, and whether it was given.
 _GIVEN: dict[str, Callable[[Case], bool]] = {
@@ -29,7 +30,8 @@ class Check:
 
     `measures`, `threshold`, `why` and `citation` are sentences for readers; `fix` is a line of
     code in which ``{layer}`` stands for the layer's quoted name.  `severity` is the default of a
-    finding; if there are several, `severities` describes them.  `run` yields the findings.
+    finding; if there are several, `severities` describes them.  `run` yields the findings on a
+    `Case`, or on the kind of it that its table is for.
     """
 
     number: int
@@ -40,7 +42,7 @@ class Check:
     why: str
     fix: str
     citation: str
-    run: Callable[[Case], Outcome]
+    run: Callable[[Any], Outcome]
     needs: tuple[str, ...] = ("batches",)
     severities: str = ""
 
@@ -74,3 +76,17 @@ class Check:
                 effect=found.effect,
                 order=order,
             )
+
+
+def run_checks(table: Sequence[Check], case: Case) -> tuple[list[Finding], list[Skipped]]:
+    """Run each check; the second list has those that lack something."""
+    outcomes = [_outcome(check, case) for check in table]
+    skipped = [one for one in outcomes if isinstance(one, Skipped)]
+    return [f for one in outcomes if not isinstance(one, Skipped) for f in one], skipped
+
+
+def _outcome(check: Check, case: Case) -> list[Finding] | Skipped:
+    try:
+        return list(check.findings(case))
+    except CannotRunError as error:
+        return Skipped(check.number, check.name, str(error))
