@@ -3,10 +3,11 @@
     python -m benchmarks.prune_curves [--seeds 5] [--epochs 40]    # about an hour on two cores
 
 Three small networks are trained on scikit-learn's digits with the L1 penalty on γ (λ = 0.02, in the
-loss), and cut by: |γ| with constants absorbed and statistics recomputed; a refit, and 300 steps of distillation behind it; and Torch-Pruning
-(Fang et al. 2023), by |γ| or by the magnitude of weights, with statistics recomputed.  All have the
-same calibration inputs, without labels.  The network that is left by the refit is also trained from
-scratch, for 60 epochs.  Writes benchmarks/results/prune_curves.json and the table of docs/pruning.md.
+loss), and cut by: |γ| with constants absorbed and statistics recomputed; a refit, and 300 steps of
+distillation behind it; and Torch-Pruning (Fang et al. 2023), by |γ| or by the magnitude of weights,
+with statistics recomputed.  All have the same calibration inputs, without labels.  The network that
+is left by the refit is also trained from scratch, for half as long again.  Writes
+benchmarks/results/prune_curves.json and the table of docs/pruning.md.
 """
 
 from __future__ import annotations
