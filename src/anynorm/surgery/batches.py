@@ -20,6 +20,7 @@ __all__ = [
     "device_of",
     "each",
     "moved",
+    "need_some",
     "once",
     "tensors_of",
 ]
@@ -72,7 +73,6 @@ def _arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def moved(batch: Batch, device: torch.device | None) -> Batch:
-    """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
     """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
     if device is None:
         return batch
@@ -131,8 +131,10 @@ def described(value: Any) -> str:
     return type(value).__name__
 
 
-def each(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Iterate over `batches`; raises `AnynormError` if there is none or they are not iterable.
+def each(batches: Iterable[Batch], *, some: bool = True) -> Iterator[Batch]:
+    """Iterate over `batches`; raises `AnynormError` if they are not iterable, or there are none.
+
+    With `some=False` there may be none.
 
     >>> list(each([1, 2]))
     [1, 2]
@@ -148,7 +150,15 @@ def each(batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in found:
         empty = False
         yield batch
-    if empty:
+    need_some(not (empty and some))
+
+
+def need_some(found: bool) -> None:
+    """Raise `AnynormError` if no batch was found.
+
+    >>> need_some(True)
+    """
+    if not found:
         raise AnynormError(
             "there are no batches to measure on; give at least one. A generator that was already "
             "used is empty: give a list, a DataLoader, or a new generator."

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.ops.merge import merge
 
-__all__ = ["Pooled", "anyone", "averaged", "by_sample", "centred", "double", "in_group"]
+__all__ = [
+    "Pooled",
+    "anyone",
+    "averaged",
+    "by_sample",
+    "centred",
+    "double",
+    "in_group",
+    "least",
+]
+
+
+_Numbers = TypeVar("_Numbers", int, list[int])
 
 
 class Pooled:
@@ -139,6 +153,19 @@ def anyone(here: bool, group: dist.ProcessGroup | None) -> bool:
     flag = torch.tensor(int(here), device=_device(group))
     dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
     return bool(flag)
+
+
+def least(numbers: _Numbers, group: dist.ProcessGroup | None) -> _Numbers:
+    """The smallest number of any process of `group`, or the smallest of each place in a list.
+
+    >>> least(3, None), least([3, 1], None)
+    (3, [3, 1])
+    """
+    if not in_group():
+        return numbers
+    found = torch.tensor(numbers, dtype=torch.int64, device=_device(group))
+    dist.all_reduce(found, dist.ReduceOp.MIN, group=group)
+    return cast(_Numbers, found.tolist())
 
 
 def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tensor:

@@ -1,0 +1,173 @@
+"""What a forward pass keeps while it waits in front of a layer, measured with one batch."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.modes import evaluating
+from anynorm.surgery.recalibrating.room import Room, bytes_of, shapes_of
+from anynorm.surgery.snapshot import state_preserved
+
+__all__ = ["Footprint", "footprint"]
+
+_ABSENT = object()
+_PLAIN = (int, float, bool, str)
+
+
+@dataclass
+class Footprint:
+    """The bytes that one batch keeps alive in front of each layer, by the layer's index.
+
+    `why` says why batches cannot wait for each other; it is empty if they can.  With `cached`, the
+    first forward pass left something in the model that further ones use, perhaps for inputs of
+    the same shape only.
+    """
+
+    size: int  # bytes of the batch itself, which its forward pass keeps too
+    shapes: list[torch.Size]
+    kept: dict[int, int] = field(default_factory=dict)
+    why: str = ""
+    cached: bool = False
+
+    def room(self, bound: float, settled: Collection[int]) -> Room:
+        """The room for batches that wait in front of the layers that are not `settled`."""
+        if self.why:
+            return Room(0.0)
+        most = max((kept for place, kept in self.kept.items() if place not in settled), default=0)
+        return Room(bound, most + self.size, self.size, self.shapes if self.cached else None)
+
+
+def footprint(
+    model: nn.Module, batch: Batch, forward: Forward | None, layers: Sequence[nn.Module]
+) -> Footprint:
+    """Run `model` on a batch, measure, and restore its state.
+
+    >>> model = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))
+    >>> footprint(model, torch.zeros(8, 4), None, list(model)).kept
+    {0: 0, 1: 128}
+    """
+    with state_preserved(model), evaluating(model):
+        found = _measured(model, batch, forward, layers)
+        if found.why:
+            again = _measured(model, batch, forward, layers)
+            found.cached, found.why = not again.why, again.why
+    return found
+
+
+def _measured(
+    model: nn.Module, batch: Batch, forward: Forward | None, layers: Sequence[nn.Module]
+) -> Footprint:
+    found = Footprint(bytes_of(batch), shapes_of(batch))
+    alive = _Alive([*model.parameters(), *model.buffers()])
+
+    def hook(place: int) -> Callable[..., None]:
+        def see(*_: Any) -> None:
+            found.kept[place] = max(found.kept.get(place, 0), alive.bytes)
+            found.why = found.why or state.changed()
+
+        return see
+
+    hooks = [layer.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
+    try:
+        state = _State(model)
+        with alive:
+            alive.known(tree_leaves(batch))
+            call(model, batch, forward)
+        found.why = found.why or state.changed()
+    except Exception as error:  # if it is not the watching, the pass itself raises it
+        found.why = f"what they keep cannot be measured ({type(error).__name__})"
+    finally:
+        for one in hooks:
+            one.remove()
+    return found
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that operators return, as long as they live."""
+
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.bytes = 0
+        self._sizes: dict[int, int] = {}
+        self.known(known)
+
+    def known(self, values: Sequence[Any]) -> None:
+        """Tensors that do not count."""
+        self._note(values, counts=False)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._note(tree_leaves(result), counts=True)
+        return result
+
+    def _note(self, values: Sequence[Any], *, counts: bool) -> None:
+        for value in values:
+            if isinstance(value, Tensor):
+                with suppress(NotImplementedError):  # a tensor without a storage of its own
+                    self._add(value.untyped_storage(), counts=counts)
+
+    def _add(self, storage: torch.UntypedStorage, *, counts: bool) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes() if counts else 0
+            self.bytes += self._sizes[key]
+            weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.bytes -= self._sizes.pop(key)
+
+
+class _State:
+    """What the modules of a model hold, to see whether a forward pass changes it.
+
+    Forward passes that take turns would see each other's changes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = [(name, module, _held(module)) for name, module in model.named_modules()]
+        written = [(name, b) for name, b in model.named_buffers() if not b.is_inference()]
+        self._versions = [(name, tensor, tensor._version) for name, tensor in written]
+
+    def changed(self) -> str:
+        """Which attribute or buffer changed, in words; "" for none."""
+        for name, tensor, version in self._versions:
+            if tensor._version != version:
+                return _changes(name)
+        for name, module, before in self._held:
+            now = _held(module)
+            for key in {**before, **now}:
+                if not _same(before.get(key, _ABSENT), now.get(key, _ABSENT)):
+                    return _changes(".".join(filter(None, (name, key[0]))))
+        return ""
+
+
+def _changes(name: str) -> str:
+    return f"the forward pass of the model changes {name!r}"
+
+
+def _held(module: nn.Module) -> dict[tuple[str, Any], Any]:
+    """The attributes of a module, and the entries of those that are plain containers."""
+    found: dict[tuple[str, Any], Any] = {}
+    for name, value in vars(module).items():
+        if type(value) in (dict, OrderedDict):
+            found |= {(name, key): entry for key, entry in value.items()}
+        elif type(value) is list:
+            found |= {(name, index): entry for index, entry in enumerate(value)}
+        else:
+            found[name, None] = value
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)

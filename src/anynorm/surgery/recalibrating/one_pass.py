@@ -1,0 +1,132 @@
+"""One pass over the batches, which gives each layer the statistics of what reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from anynorm.surgery.batches import Batch, Forward, call, need_some
+from anynorm.surgery.call_args import input_of
+from anynorm.surgery.modes import alone, evaluating
+from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.recalibrating.changes import moved
+from anynorm.surgery.recalibrating.layers import layer_of
+from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, wait
+from anynorm.surgery.recalibrating.room import Room
+from anynorm.surgery.streaming_stats import Pooled, anyone, in_group, least
+
+__all__ = ["Pass"]
+
+
+class Pass:
+    """One pass: the new statistics of the layers, and a check whether the batches are the same.
+
+    Layers that are not `settled` hold all batches until their statistics are known.
+    """
+
+    def __init__(
+        self,
+        tracking: Sequence[Normalizer],
+        settled: frozenset[int],
+        group: dist.ProcessGroup | None,
+    ) -> None:
+        self.layers = [layer_of(norm, settled=i in settled) for i, norm in enumerate(tracking)]
+        self.steps: Lockstep  # how it was run
+        self.rounds, self.draws = 0, False
+        self._group, self._calls = group, 0
+        self._first, self._eps, self._fresh = Pooled(), 0.0, False
+
+    def run(
+        self,
+        model: nn.Module,
+        batches: Iterator[Batch],
+        forward: Forward | None,
+        room: Room,
+        seeds: torch.Generator,
+    ) -> None:
+        """Take all batches through the model, and write the statistics."""
+
+        def one(batch: Batch) -> None:
+            self._fresh = True
+            call(model, batch, forward)
+
+        self.steps = steps = Lockstep(one, self._release, room, self._group, seeds)
+        with evaluating(model), alone(layer.layer for layer in self.layers):
+            hooks = [
+                layer.layer.register_forward_pre_hook(self._hook(place), with_kwargs=True)
+                for place, layer in enumerate(self.layers)
+            ]
+            try:
+                steps.all_through(batches)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            need_some(anyone(steps.forwards > 0, self._group))
+            for layer in self.layers:
+                layer.write(self._group)
+                layer.end()
+        self._agree(steps)
+
+    def _hook(self, place: int) -> Callable[..., None]:
+        layer = self.layers[place]
+
+        def arrive(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            with outside():
+                self._check_first(input_of(args, kwargs))
+                layer.take(module, args, kwargs, self._calls)
+                self._calls += 1
+                if not layer.settled:
+                    wait(place)
+
+        return arrive
+
+    def _release(self, place: int) -> None:
+        self.layers[place].release(self._group)
+
+    def _check_first(self, x: Tensor) -> None:
+        """Note what reaches the first layer in a forward pass, which depends on no statistics."""
+        if self._fresh and x.is_floating_point():
+            self._fresh, self._eps = False, torch.finfo(x.dtype).eps
+            self._first.merge(x.reshape(-1, 1))
+
+    def _agree(self, steps: Lockstep) -> None:
+        """Let all processes know the same of the pass, so that they take the same decisions."""
+        self.draws = anyone(steps.draws, self._group)
+        self.rounds = -least(-steps.rounds, self._group)
+        orders = least([layer.order for layer in self.layers], self._group)
+        for layer, order in zip(self.layers, orders, strict=True):
+            layer.order = order
+        if in_group():
+            self._first = self._first.over_ranks(self._group, 1)
+
+    def differs(self, other: Pass) -> bool:
+        """Whether the batches are not those of another pass."""
+        before, now = ((one._first.mean, one._first.variance) for one in (other, self))
+        return bool(moved(before, now, 0.0, self._eps, 1.0).any())
+
+    def order(self) -> list[int]:
+        """The layers' indices in the order in which they run."""
+        return sorted(range(len(self.layers)), key=lambda index: self.layers[index].order)
+
+    def moves(self, *, first: bool) -> list[float]:
+        """By how much each layer's statistics changed.
+
+        Those of a layer that held all batches are exact for what reached it, so they count as 0.
+        Otherwise the change is infinite in the `first` pass.
+        """
+        found, magnitude = [0.0] * len(self.layers), 1.0
+        for index in self.order():
+            layer = self.layers[index]
+            if layer.reached:
+                if not layer.certain:
+                    found[index] = torch.inf if first else layer.moved(magnitude)
+                magnitude = max(magnitude, layer.magnitude)
+        return found
+
+    def uncertain(self) -> list[int]:
+        """The layers that did not hold all batches, in the order in which they run."""
+        return [i for i in self.order() if self.layers[i].reached and not self.layers[i].certain]
