@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from recomputed import off
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -266,28 +267,6 @@ def test_ranks_take_the_same_decisions(tmp_path: Any) -> None:
         mp.spawn(_deciding_rank, (str(tmp_path / "store"), found), nprocs=2)
         assert found[0] == found[1]
         assert "differ from pass to pass" in found[0]["note"]
-
-
-@torch.no_grad()
-def off(model: nn.Module, data: list[Tensor]) -> float:
-    """How far a layer's statistics are from those of what reaches it in eval mode, in σ."""
-    seen: dict[nn.Module, list[Tensor]] = {}
-
-    def see(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.setdefault(layer, []).append(args[0].double().movedim(1, -1).flatten(0, -2))
-
-    layers = [m for m in model.eval().modules() if isinstance(m, nn.BatchNorm1d)]
-    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
-    for x in data:
-        model(x)
-    for hook in hooks:
-        hook.remove()
-    worst = 0.0
-    for layer in layers:
-        x, var = torch.cat(seen[layer]), layer.running_var.double()
-        by_mean = (x.mean(0) - layer.running_mean).abs() / x.std(0)
-        worst = max(worst, float(by_mean.max()), float((x.var(0) / var).log().abs().max()))
-    return worst
 
 
 @pytest.mark.parametrize("ratio", [0, 100, 300, 3000])

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.batches import Batch, Forward, call
-from anynorm.surgery.modes import evaluating
+from anynorm.surgery.modes import evaluating, uncompiled
 from anynorm.surgery.recalibrating.room import Room, bytes_of, shapes_of
 from anynorm.surgery.snapshot import state_preserved
 
@@ -57,7 +57,7 @@ def footprint(
     >>> footprint(model, torch.zeros(8, 4), None, list(model)).kept
     {0: 0, 1: 128}
     """
-    with state_preserved(model), evaluating(model):
+    with state_preserved(model), evaluating(model), uncompiled():
         found = _measured(model, batch, forward, layers)
         if found.why:
             again = _measured(model, batch, forward, layers)
@@ -101,6 +101,11 @@ class _Alive(TorchDispatchMode):
         self.bytes = 0
         self._sizes: dict[int, int] = {}
         self.known(known)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that nothing is compiled here: otherwise torch imports its compiler first."""
+        return False
 
     def known(self, values: Sequence[Any]) -> None:
         """Tensors that do not count."""

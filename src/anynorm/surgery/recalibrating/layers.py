@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ class Layer:
 
     def __init__(self, norm: Normalizer, settled: bool) -> None:
         self.norm, self.layer, self.settled = norm, norm.layer, settled
-        self.seen, self.order, self.releases = 0, sys.maxsize, 0
+        self.seen, self.order, self.releases = 0, -1, 0
         self.reached = False  # by a batch of any process
         self._before = self._kept()
 
@@ -45,8 +44,11 @@ class Layer:
     def take(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], number: int
     ) -> None:
-        """Take the arguments of a call, and its number among the calls of all layers."""
-        self.order, self.seen = min(self.order, number), self.seen + 1
+        """Take the arguments of a call, and the number of layers that its batch met before.
+
+        The largest of these numbers orders the layers: a batch may skip some of them.
+        """
+        self.order, self.seen = max(self.order, number), self.seen + 1
         self._take(input_of(args, kwargs), mask_of(layer, args, kwargs), args, kwargs)
 
     def release(self, group: dist.ProcessGroup | None) -> None:

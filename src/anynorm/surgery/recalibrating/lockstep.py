@@ -23,7 +23,7 @@ from anynorm.surgery.recalibrating.settings import (
 )
 from anynorm.surgery.streaming_stats import least
 
-__all__ = ["Lockstep", "outside", "wait"]
+__all__ = ["Lockstep", "met", "outside", "wait"]
 
 _FAILED, _NOBODY = -1, 2**31 - 1  # beside the places of layers
 _END = object()
@@ -39,6 +39,7 @@ class _Forward(greenlet):  # type: ignore[misc]
         super().__init__(self._through)
         self.gr_context = contextvars.copy_context()
         self.place, self.draws, self.outside = _NOBODY, False, Settings()
+        self.met: dict[int, int] = {}
         self._run, self._batch, self._seeds = run, batch, seeds
 
     def _through(self) -> None:
@@ -65,6 +66,12 @@ def outside() -> AbstractContextManager[None]:
     """The settings outside of the forward pass that runs, for code that is not part of it."""
     current = getcurrent()
     return with_settings(current.outside) if isinstance(current, _Forward) else nullcontext()
+
+
+def met() -> dict[int, int]:
+    """The layers that the forward pass that runs has met, with the number of those before."""
+    current = getcurrent()
+    return current.met if isinstance(current, _Forward) else {_NOBODY: 0}
 
 
 def wait(place: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import distributed as dist
 
 from anynorm.surgery.batches import Batch, Forward, call, need_some
 from anynorm.surgery.call_args import input_of
-from anynorm.surgery.modes import alone, evaluating
+from anynorm.surgery.modes import alone, evaluating, uncompiled
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved
 from anynorm.surgery.recalibrating.layers import layer_of
-from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, wait
+from anynorm.surgery.recalibrating.lockstep import Lockstep, met, outside, wait
 from anynorm.surgery.recalibrating.room import Room
 from anynorm.surgery.streaming_stats import Pooled, anyone, in_group, least
 
@@ -37,8 +38,8 @@ class Pass:
         self.layers = [layer_of(norm, settled=i in settled) for i, norm in enumerate(tracking)]
         self.steps: Lockstep  # how it was run
         self.rounds, self.draws = 0, False
-        self._group, self._calls = group, 0
-        self._first, self._eps, self._fresh = Pooled(), 0.0, False
+        self._group = group
+        self._first, self._eps = Pooled(), 0.0
 
     def run(
         self,
@@ -50,12 +51,9 @@ class Pass:
     ) -> None:
         """Take all batches through the model, and write the statistics."""
 
-        def one(batch: Batch) -> None:
-            self._fresh = True
-            call(model, batch, forward)
-
-        self.steps = steps = Lockstep(one, self._release, room, self._group, seeds)
-        with evaluating(model), alone(layer.layer for layer in self.layers):
+        run = partial(call, model, forward=forward)
+        self.steps = steps = Lockstep(run, self._release, room, self._group, seeds)
+        with evaluating(model), uncompiled(), alone(layer.layer for layer in self.layers):
             hooks = [
                 layer.layer.register_forward_pre_hook(self._hook(place), with_kwargs=True)
                 for place, layer in enumerate(self.layers)
@@ -76,9 +74,10 @@ class Pass:
 
         def arrive(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with outside():
-                self._check_first(input_of(args, kwargs))
-                layer.take(module, args, kwargs, self._calls)
-                self._calls += 1
+                before = met()
+                if not before:
+                    self._note_first(input_of(args, kwargs))
+                layer.take(module, args, kwargs, before.setdefault(place, len(before)))
                 if not layer.settled:
                     wait(place)
 
@@ -87,19 +86,19 @@ class Pass:
     def _release(self, place: int) -> None:
         self.layers[place].release(self._group)
 
-    def _check_first(self, x: Tensor) -> None:
+    def _note_first(self, x: Tensor) -> None:
         """Note what reaches the first layer in a forward pass, which depends on no statistics."""
-        if self._fresh and x.is_floating_point():
-            self._fresh, self._eps = False, torch.finfo(x.dtype).eps
+        if x.is_floating_point():
+            self._eps = torch.finfo(x.dtype).eps
             self._first.merge(x.reshape(-1, 1))
 
     def _agree(self, steps: Lockstep) -> None:
         """Let all processes know the same of the pass, so that they take the same decisions."""
         self.draws = anyone(steps.draws, self._group)
         self.rounds = -least(-steps.rounds, self._group)
-        orders = least([layer.order for layer in self.layers], self._group)
+        orders = least([-layer.order for layer in self.layers], self._group)
         for layer, order in zip(self.layers, orders, strict=True):
-            layer.order = order
+            layer.order = -order
         if in_group():
             self._first = self._first.over_ranks(self._group, 1)
 
