@@ -30,6 +30,7 @@ def recalibrate(
     layers: Layers | None = None,
     group: dist.ProcessGroup | None = None,
     memory: float | None = None,
+    progress: bool = False,
     inplace: bool = False,
 ) -> Result[Model]:
     """Recompute the running statistics of a model from batches, whatever their sizes.
@@ -61,6 +62,8 @@ def recalibrate(
         group: the process group whose ranks are pooled; None for the default group.
         memory: the bytes that waiting batches may keep; None for half of the free memory.  With 0,
             one batch after the other goes through the model.
+        progress: whether to show the progress on standard error, and before it starts what waiting
+            batches will keep.
         inplace: whether to change the model itself instead of a copy.
 
     Returns:
@@ -102,6 +105,7 @@ def recalibrate(
             layers=layers,
             group=group,
             memory=memory,
+            progress=progress,
         )
         return target
 

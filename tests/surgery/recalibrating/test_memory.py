@@ -150,6 +150,25 @@ def test_what_the_first_forward_pass_prepares_is_no_state() -> None:
     assert found.receipt.facts["passes"] > 1
 
 
+def test_what_waiting_batches_keep_is_said_before_they_start(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, batches = narrowing(), images(4, 4)
+    recalibrate(model, batches, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("anynorm: each batch that waits keeps up to 128 KiB, of ")
+    assert lines[0].endswith("; all 2 wait together, with up to 256 KiB.")
+    assert lines[-1] == "anynorm: recalibrate, pass 1: 100%"
+    recalibrate(model, batches, memory=200_000, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("; 2 need 256 KiB, so further passes follow.")
+    assert "anynorm: recalibrate, pass 2 ..." in lines
+    recalibrate(model, iter(batches), progress=True)
+    assert "wait together" not in capsys.readouterr().err
+    recalibrate(model, batches)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bound_below_0_is_an_error() -> None:
     for memory in (-1, math.nan):
         with pytest.raises(AnynormError, match="give the bytes that waiting batches may keep"):

@@ -47,6 +47,10 @@ class Footprint:
         most = max((kept for place, kept in self.kept.items() if place not in settled), default=0)
         return Room(bound, most + self.size, self.size, self.shapes if self.cached else None)
 
+    def stops(self, settled: Collection[int]) -> int:
+        """The number of layers at which the batch waits."""
+        return len(self.kept.keys() - set(settled))
+
 
 def footprint(
     model: nn.Module, batch: Batch, forward: Forward | None, layers: Sequence[nn.Module]

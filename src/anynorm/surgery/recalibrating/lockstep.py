@@ -100,10 +100,12 @@ class Lockstep:
         room: Room,
         group: dist.ProcessGroup | None,
         seeds: torch.Generator,
+        advance: Callable[[int], None],
     ) -> None:
         self.forwards, self.rounds, self.draws = 0, 0, False
         self.used, self.together = 0.0, 0  # the most that waited at a time: bytes, batches
         self._run, self._release, self._room, self._group = run, release, room, group
+        self._advance = advance  # called with the number of batches that went on
         self._seeds, self._waiting, self._used, self._told = seeds, list[_Forward](), 0.0, False
 
     def all_through(self, batches: Iterator[Batch]) -> None:
@@ -135,6 +137,7 @@ class Lockstep:
             for forward in going:
                 forward.go_on()
             self._keep_waiting()
+            self._advance(len(going))
 
     def _next_round(self, ahead: Batch, batches: Iterator[Batch]) -> Batch:
         """Start as many batches as there is room for; returns the next batch."""

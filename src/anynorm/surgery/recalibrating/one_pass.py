@@ -48,11 +48,12 @@ class Pass:
         forward: Forward | None,
         room: Room,
         seeds: torch.Generator,
+        advance: Callable[[int], None],
     ) -> None:
         """Take all batches through the model, and write the statistics."""
 
         run = partial(call, model, forward=forward)
-        self.steps = steps = Lockstep(run, self._release, room, self._group, seeds)
+        self.steps = steps = Lockstep(run, self._release, room, self._group, seeds, advance)
         with evaluating(model), uncompiled(), alone(layer.layer for layer in self.layers):
             hooks = [
                 layer.layer.register_forward_pre_hook(self._hook(place), with_kwargs=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
 
+from anynorm.report.progress import harmless, say, steps
 from anynorm.surgery.batches import Batch, Forward, device_of, each, once
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
@@ -36,12 +39,13 @@ def recompute(
     layers: Layers | None = None,
     group: dist.ProcessGroup | None = None,
     memory: float | None = None,
+    progress: bool = False,
 ) -> None:
     """Do the work of :func:`anynorm.recalibrate` on `model` itself."""
     tracking = [norm for norm in normalizers(model) if norm.tracks]
     tracking = named(tracking, layers, "keep running statistics")
     single = anyone(once(batches), group)
-    run = _Passes(model, batches, forward, tracking, group, memory)
+    run = _Passes(model, batches, forward, tracking, group, memory, shown=progress)
     run.until_settled(1 if single else passes)
     log.facts["passes"] = run.number
     if run.number > 1 or run.settled:
@@ -67,9 +71,11 @@ class _Passes:
         tracking: Sequence[Normalizer],
         group: dist.ProcessGroup | None,
         memory: float | None,
+        *,
+        shown: bool,
     ) -> None:
         self._model, self._given, self._forward = model, batches, forward
-        self._tracking, self._group, self._memory = tracking, group, memory
+        self._tracking, self._group, self._memory, self._shown = tracking, group, memory, shown
         self._seeds = torch.Generator()
         self._seeds.set_state(torch.get_rng_state())
         self.number, self.moved, self.settled, self.differ = 0, 0.0, not tracking, False
@@ -88,7 +94,8 @@ class _Passes:
     def _another(self) -> None:
         found = Pass(self._tracking, frozenset(self._stored), self._group)
         batches = self._batches()
-        found.run(self._model, batches, self._forward, self._room(), self._seeds)
+        with self._progress() as advance:
+            found.run(self._model, batches, self._forward, self._room(), self._seeds, advance)
         moves = found.moves(first=self.last is None)
         self.number, self.moved = self.number + 1, max(moves)
         if self.moved < self._nearest:
@@ -120,6 +127,29 @@ class _Passes:
             return Room(self._bound)
         return self._footprint.room(self._bound, self._stored)
 
+    def _progress(self) -> AbstractContextManager[Callable[[int], None]]:
+        """Before the first pass, say what waiting batches will keep; then show the steps."""
+        if not self._shown:
+            return nullcontext(lambda _: None)
+        number = _length(self._given)
+        kept = self._footprint
+        if self.last is None and kept is not None:
+            harmless(say, self._plan(kept, number))
+        known = None if number is None or kept is None else kept.stops(self._stored) * number
+        return steps(f"recalibrate, pass {self.number + 1}", known)
+
+    def _plan(self, footprint: Footprint, number: int | None) -> str:
+        """What waiting batches will keep."""
+        if footprint.why:
+            return f"one batch at a time, since {footprint.why}."
+        each = self._room().each
+        text = f"each batch that waits keeps up to {shown(each)}, of {shown(self._bound)} for all"
+        if number is None:
+            return f"{text}."
+        if number * each <= self._bound:
+            return f"{text}; all {number} wait together, with up to {shown(number * each)}."
+        return f"{text}; {number} need {shown(number * each)}, so further passes follow."
+
     def _most(self) -> int:
         """The most passes: enough to settle layers one by one, or to find a fixed point."""
         one_by_one = 2 * len(self._tracking) + 1
@@ -147,6 +177,14 @@ class _Passes:
         if single:
             return _ESTIMATES
         return "" if most is not None else _unsettled(self.number, self.moved)
+
+
+def _length(batches: Any) -> int | None:
+    """The number of batches; None for a generator, or the loader of a stream."""
+    try:
+        return len(batches)
+    except TypeError:
+        return None
 
 
 def _raising(error: Exception) -> Iterator[Batch]:
