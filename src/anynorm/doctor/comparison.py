@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from anynorm.surgery.batches import Batch, Forward, call, tensors_of
+from anynorm.surgery.batches import Batch, Forward, call, samples_of, tensors_of
 from anynorm.surgery.call_args import input_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference
 
-__all__ = ["Run", "apart", "first_apart", "in_double", "matched", "part_of", "run", "samples_of"]
+__all__ = ["Run", "apart", "first_apart", "in_double", "matched", "part_of", "run"]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,6 @@ def first_apart(one: Run, other: Run, tolerance: float) -> str:
             if near <= tolerance < far:
                 return name
     return ""
-
-
-def samples_of(batch: Batch, axis: int = 0) -> int:
-    """The number of samples in a batch: the size of its first tensor along `axis`."""
-    found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > axis)
-    first = next(found, None)
-    return 0 if first is None else first.shape[axis]
 
 
 def part_of(batch: Batch, start: int, stop: int, axis: int = 0) -> Batch:

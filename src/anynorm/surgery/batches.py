@@ -22,6 +22,7 @@ __all__ = [
     "moved",
     "need_some",
     "once",
+    "samples_of",
     "tensors_of",
 ]
 
@@ -163,6 +164,17 @@ def need_some(found: bool) -> None:
             "there are no batches to measure on; give at least one. A generator that was already "
             "used is empty: give a list, a DataLoader, or a new generator."
         )
+
+
+def samples_of(batch: Batch, axis: int = 0) -> int:
+    """The number of samples in a batch: the size of its first tensor along `axis`.
+
+    >>> samples_of({"x": torch.zeros(8, 3)}), samples_of({})
+    (8, 0)
+    """
+    found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > axis)
+    first = next(found, None)
+    return 0 if first is None else first.shape[axis]
 
 
 def once(batches: Iterable[Batch]) -> bool:

@@ -19,6 +19,8 @@ __all__ = [
     "double",
     "in_group",
     "least",
+    "of_samples",
+    "rows_by_sample",
 ]
 
 
@@ -126,6 +128,49 @@ def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
     found = [centred(part, 1) for part in _parts(x)]
     means, squares = zip(*found, strict=True)
     return torch.cat(means), torch.cat(squares)
+
+
+def rows_by_sample(rows: Tensor, samples: int, axis: int = 0) -> Tensor:
+    """Rows of shape (rows, positions, channels) with those of one sample as its positions.
+
+    Rows that are no multiple of the samples stay as they are.
+
+    Args:
+        rows: the rows.
+        samples: how many samples the batch has; 0 if that is not known.
+        axis: 0 if the rows of a sample are together, 1 if those of all samples come in turn.
+
+    Returns:
+        The rows, of shape (samples, positions, channels).
+
+    Example:
+        >>> rows_by_sample(torch.zeros(6, 1, 4), 2).shape
+        torch.Size([2, 3, 4])
+    """
+    if not samples or len(rows) <= samples or len(rows) % samples:
+        return rows
+    channels = rows.shape[2]
+    if axis:
+        turned = rows.reshape(-1, samples, *rows.shape[1:]).transpose(0, 1)
+        return turned.reshape(samples, -1, channels)
+    return rows.reshape(samples, -1, channels)
+
+
+def of_samples(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and squared deviations of each sample, of (samples, positions, channels).
+
+    >>> [tuple(part.shape) for part in of_samples(torch.zeros(5, 4, 3), None)]
+    [(5, 1), (5, 3), (5, 3)]
+    """
+    if kept is None:
+        counts = torch.full((len(rows), 1), rows.shape[1], dtype=torch.float64)
+        means, squares = by_sample(rows)
+        return counts, means.cpu(), squares.cpu()
+    rows = double(rows)
+    counts = kept.sum(dim=1).double()
+    means = torch.where(kept, rows, 0).sum(dim=1) / counts.clamp(min=1)
+    squares = torch.where(kept, rows - means[:, None], 0).square().sum(dim=1)
+    return counts.cpu(), means.cpu(), squares.cpu()
 
 
 def _stacked(ours: Tensor, theirs: int | Tensor, like: Tensor) -> Tensor:

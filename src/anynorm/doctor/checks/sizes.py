@@ -13,11 +13,10 @@ from anynorm.doctor.comparison import (
     matched,
     part_of,
     run,
-    samples_of,
 )
 from anynorm.doctor.record import Record
 from anynorm.errors import AnynormError
-from anynorm.surgery.batches import Batch
+from anynorm.surgery.batches import Batch, samples_of
 from anynorm.surgery.streaming_stats import in_group
 from anynorm.surgery.transaction import copied
 

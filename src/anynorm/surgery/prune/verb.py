@@ -40,6 +40,9 @@ class Pruned(Result[Model]):
     plan: Plan
 
 
+_TOLD = ("samples", "warning", "note")  # of the recalibration
+
+
 def prune(
     model: Model,
     example: Batch,
@@ -119,6 +122,7 @@ def prune(
         if recalibrate is not None:
             recompute(target, recalibrate, inner := Log(), forward=forward)
             log.facts["recalibrated"] = len(inner.changed)
+            log.facts |= {name: inner.facts[name] for name in _TOLD if name in inner.facts}
         return target
 
     trial = Trial(example, forward, tolerance)

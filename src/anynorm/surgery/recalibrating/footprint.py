@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,7 @@ __all__ = ["Footprint", "footprint"]
 
 _ABSENT = object()
 _PLAIN = (int, float, bool, str)
+_HOOKS = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
 
 
 @dataclass
@@ -78,9 +81,13 @@ def _measured(
     def hook(place: int) -> Callable[..., None]:
         def see(*_: Any) -> None:
             found.kept[place] = max(found.kept.get(place, 0), alive.bytes)
-            found.why = found.why or state.changed()
+            # To look takes long.  What a forward pass puts down stays there for some layers.
+            if next(stops).bit_count() == 1:
+                found.why = found.why or state.changed()
 
         return see
+
+    stops = itertools.count(1)
 
     hooks = [layer.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
     try:
@@ -144,39 +151,40 @@ class _State:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._held = [(name, module, _held(module)) for name, module in model.named_modules()]
+        self._held = [
+            (place, name, container, container.copy())
+            for place, module in model.named_modules()
+            for name, container in (("", vars(module)), *vars(module).items())
+            if type(container) in (dict, OrderedDict, list) and name not in _HOOKS
+        ]
         written = [(name, b) for name, b in model.named_buffers() if not b.is_inference()]
         self._versions = [(name, tensor, tensor._version) for name, tensor in written]
 
     def changed(self) -> str:
         """Which attribute or buffer changed, in words; "" for none."""
-        for name, tensor, version in self._versions:
-            if tensor._version != version:
-                return _changes(name)
-        for name, module, before in self._held:
-            now = _held(module)
-            for key in {**before, **now}:
-                if not _same(before.get(key, _ABSENT), now.get(key, _ABSENT)):
-                    return _changes(".".join(filter(None, (name, key[0]))))
+        written = (name for name, tensor, version in self._versions if tensor._version != version)
+        found = next(written, "") or next(filter(None, map(_changed, self._held)), "")
+        return f"the forward pass of the model changes {found!r}" if found else ""
+
+
+def _changed(held: tuple[str, str, Any, Any]) -> str:
+    """The name of the attribute whose value is another one, or has other entries; "" for none."""
+    place, name, now, before = held
+    # The order of entries changes only with the entries.
+    if len(now) == len(before) and all(map(operator.is_, _values(now), _values(before))):
         return ""
+    was, is_now = (
+        dict(one) if hasattr(one, "keys") else dict(enumerate(one)) for one in (before, now)
+    )
+    for key in {**was, **is_now}:
+        if not _equal(was.get(key, _ABSENT), is_now.get(key, _ABSENT)):
+            return f"{place}.{name or key}".strip(".")
+    return ""
 
 
-def _changes(name: str) -> str:
-    return f"the forward pass of the model changes {name!r}"
+def _values(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container if isinstance(container, list) else container.values()
 
 
-def _held(module: nn.Module) -> dict[tuple[str, Any], Any]:
-    """The attributes of a module, and the entries of those that are plain containers."""
-    found: dict[tuple[str, Any], Any] = {}
-    for name, value in vars(module).items():
-        if type(value) in (dict, OrderedDict):
-            found |= {(name, key): entry for key, entry in value.items()}
-        elif type(value) is list:
-            found |= {(name, index): entry for index, entry in enumerate(value)}
-        else:
-            found[name, None] = value
-    return found
-
-
-def _same(one: Any, other: Any) -> bool:
+def _equal(one: Any, other: Any) -> bool:
     return one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +10,22 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from anynorm.errors import AnynormError
+from anynorm.ops.merge import merge
 from anynorm.surgery.call_args import input_of, mask_of
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved, over_sigma, relative
-from anynorm.surgery.streaming_stats import Pooled, anyone, averaged, double, in_group
+from anynorm.surgery.recalibrating.lockstep import Trip
+from anynorm.surgery.recalibrating.noise import Samples
+from anynorm.surgery.sample_units import Units
+from anynorm.surgery.streaming_stats import (
+    Pooled,
+    anyone,
+    averaged,
+    double,
+    in_group,
+    of_samples,
+    rows_by_sample,
+)
 
 __all__ = ["Layer", "layer_of", "start_anew"]
 
@@ -20,6 +33,16 @@ __all__ = ["Layer", "layer_of", "start_anew"]
 def layer_of(norm: Normalizer, *, settled: bool) -> Layer:
     """The new statistics of `norm`: pooled for mean and variance of the batch, else averaged."""
     return (_PooledLayer if norm.spec.pools_batch else _AveragedLayer)(norm, settled)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of a layer, and of which batch it is."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    mask: Tensor | None
+    trip: Trip
 
 
 class Layer:
@@ -41,15 +64,14 @@ class Layer:
         """Whether all inputs had arrived when the first batches went on."""
         return not self.settled and self.releases <= 1
 
-    def take(
-        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], number: int
-    ) -> None:
-        """Take the arguments of a call, and the number of layers that its batch met before.
+    def take(self, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip, before: int) -> None:
+        """Take the arguments of a call; its batch has met so many layers `before`.
 
         The largest of these numbers orders the layers: a batch may skip some of them.
         """
-        self.order, self.seen = max(self.order, number), self.seen + 1
-        self._take(input_of(args, kwargs), mask_of(layer, args, kwargs), args, kwargs)
+        self.order, self.seen = max(self.order, before), self.seen + 1
+        call = _Call(args, kwargs, mask_of(self.layer, args, kwargs), trip)
+        self._take(input_of(args, kwargs), call)
 
     def release(self, group: dist.ProcessGroup | None) -> None:
         """Store the statistics of all inputs that have arrived, so that batches can go on."""
@@ -75,13 +97,26 @@ class Layer:
         """The root mean square over σ of what reaches the layer."""
         return 1.0
 
+    @property
+    def units(self) -> Units | None:
+        """The samples that reached the layer in this process; None if they were not kept apart."""
+        return None
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The mean and variance, in float64."""
+        return _pair(self._kept())
+
+    @property
+    def before(self) -> tuple[Tensor, Tensor]:
+        """The mean and variance before the pass, in float64."""
+        return _pair(self._before)
+
     def _kept(self) -> list[Tensor]:
         """The statistics, in their own type."""
         return [b.clone() for b in self.layer.buffers(recurse=False) if b.is_floating_point()]
 
-    def _take(
-        self, x: Tensor, mask: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _take(self, x: Tensor, call: _Call) -> None:
         raise NotImplementedError
 
 
@@ -90,17 +125,24 @@ class _PooledLayer(Layer):
 
     def __init__(self, norm: Normalizer, settled: bool) -> None:
         super().__init__(norm, settled)
-        self._pooled = Pooled()
+        self._pooled, self._samples = Pooled(), Samples()
 
-    def _take(self, x: Tensor, mask: Tensor | None, *_: Any) -> None:
+    def _take(self, x: Tensor, call: _Call) -> None:
+        if not x.numel():
+            return
         batched = x if x.dim() > 1 else x[None]
-        kept = None if mask is None else self._by_channel(mask.expand_as(batched))
-        self._pooled.merge(self._by_channel(batched), kept)
+        rows, kept = self._rows(batched, call.trip), None
+        if call.mask is not None:
+            kept = self._rows(call.mask.expand_as(batched), call.trip)
+        part = of_samples(rows, kept)
+        self._pooled.add(*merge(*part))
+        self._samples.add(call.trip.start, part)
 
-    def _by_channel(self, x: Tensor) -> Tensor:
-        """The values with the channels on axis 1, all of them there if they lie on several."""
+    def _rows(self, x: Tensor, trip: Trip) -> Tensor:
+        """(samples, positions, channels), with all axes of the running statistics as channels."""
         first, width = self.norm.channel_axis(x.dim()), self.layer.running_mean.dim()
-        return x.flatten(first, first + width - 1).movedim(first, 1)
+        flat = x.flatten(first, first + width - 1).movedim(first, -1)
+        return rows_by_sample(flat.reshape(len(flat), -1, flat.shape[-1]), trip.samples)
 
     def write(self, group: dist.ProcessGroup | None) -> None:
         pooled = self._pooled
@@ -120,15 +162,17 @@ class _PooledLayer(Layer):
             self.layer.num_batches_tracked.fill_(max(self.seen, 1))
 
     def moved(self, magnitude: float) -> float:
-        before, now = ([double(b) for b in kept[:2]] for kept in (self._before, self._kept()))
         epsilon = torch.finfo(self.layer.running_mean.dtype).eps
-        found = moved((before[0], before[1]), (now[0], now[1]), self.layer.eps, epsilon, magnitude)
+        found = moved(self.before, self.moments, self.layer.eps, epsilon, magnitude)
         return float(found.max())
 
     @property
     def magnitude(self) -> float:
-        mean, var = (double(b) for b in self._kept()[:2])
-        return float(over_sigma(mean, var, self.layer.eps).square().mean().sqrt())
+        return float(over_sigma(*self.moments, self.layer.eps).square().mean().sqrt())
+
+    @property
+    def units(self) -> Units | None:
+        return self._samples.units() if self.seen else None
 
     def _check(self, pooled: Pooled) -> None:
         if not bool(pooled.mean.isfinite().all()):
@@ -146,12 +190,10 @@ class _AveragedLayer(Layer):
         self._samples = 0.0
         self._average: list[Tensor] = []  # of the batches so far: all buffers of the layer
 
-    def _take(
-        self, x: Tensor, mask: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _take(self, x: Tensor, call: _Call) -> None:
         size = float(len(x))
-        if mask is not None and len(x):
-            size *= mask.double().mean().item()
+        if call.mask is not None and len(x):
+            size *= call.mask.double().mean().item()
         in_use, momentum = self._buffers(), self.layer.momentum
         if self._average:
             self._fill(self._average)
@@ -162,7 +204,7 @@ class _AveragedLayer(Layer):
         self.layer.momentum = size / self._samples if size else 0.0
         self.layer.training = True
         try:
-            self.layer.forward(*args, **kwargs)
+            self.layer.forward(*call.args, **call.kwargs)
             self._average = self._buffers()
         finally:
             self.layer.training, self.layer.momentum = False, momentum
@@ -187,6 +229,11 @@ class _AveragedLayer(Layer):
     def moved(self, magnitude: float) -> float:
         pairs = zip(self._before, self._kept(), strict=True)
         return max(relative(old, new, magnitude) for old, new in pairs)
+
+
+def _pair(statistics: list[Tensor]) -> tuple[Tensor, Tensor]:
+    mean, variance = map(double, statistics[:2])
+    return mean, variance
 
 
 @torch.no_grad()

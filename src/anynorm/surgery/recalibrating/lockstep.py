@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from torch import distributed as dist
 
 from anynorm.errors import AnynormError
-from anynorm.surgery.batches import Batch
+from anynorm.surgery.batches import Batch, samples_of
 from anynorm.surgery.recalibrating.room import Room
 from anynorm.surgery.recalibrating.settings import (
     Settings,
@@ -23,10 +24,25 @@ from anynorm.surgery.recalibrating.settings import (
 )
 from anynorm.surgery.streaming_stats import least
 
-__all__ = ["Lockstep", "met", "outside", "wait"]
+__all__ = ["Lockstep", "Trip", "outside", "trip", "wait"]
 
 _FAILED, _NOBODY = -1, 2**31 - 1  # beside the places of layers
 _END = object()
+
+
+@dataclass
+class Trip:
+    """Where a batch is on its way through the model.
+
+    Args:
+        start: the number of its first sample among those of all batches.
+        samples: how many samples it has; 0 if that is not known.
+        met: the layers that it has met, with the number of those before.
+    """
+
+    start: int = 0
+    samples: int = 0
+    met: dict[int, int] = field(default_factory=dict)
 
 
 class _Forward(greenlet):  # type: ignore[misc]
@@ -35,11 +51,13 @@ class _Forward(greenlet):  # type: ignore[misc]
     Its settings are its own: with each switch back, those of the thread outside are in place again.
     """
 
-    def __init__(self, run: Callable[[Batch], Any], batch: Batch, seeds: torch.Generator) -> None:
+    def __init__(
+        self, run: Callable[[Batch], Any], batch: Batch, trip: Trip, seeds: torch.Generator
+    ) -> None:
         super().__init__(self._through)
         self.gr_context = contextvars.copy_context()
         self.place, self.draws, self.outside = _NOBODY, False, Settings()
-        self.met: dict[int, int] = {}
+        self.trip = trip
         self._run, self._batch, self._seeds = run, batch, seeds
 
     def _through(self) -> None:
@@ -68,10 +86,10 @@ def outside() -> AbstractContextManager[None]:
     return with_settings(current.outside) if isinstance(current, _Forward) else nullcontext()
 
 
-def met() -> dict[int, int]:
-    """The layers that the forward pass that runs has met, with the number of those before."""
+def trip() -> Trip:
+    """The trip of the batch that runs; another one for each layer in other threads."""
     current = getcurrent()
-    return current.met if isinstance(current, _Forward) else {_NOBODY: 0}
+    return current.trip if isinstance(current, _Forward) else Trip()
 
 
 def wait(place: int) -> None:
@@ -102,7 +120,7 @@ class Lockstep:
         seeds: torch.Generator,
         advance: Callable[[int], None],
     ) -> None:
-        self.forwards, self.rounds, self.draws = 0, 0, False
+        self.forwards, self.samples, self.rounds, self.draws = 0, 0, 0, False
         self.used, self.together = 0.0, 0  # the most that waited at a time: bytes, batches
         self._run, self._release, self._room, self._group = run, release, room, group
         self._advance = advance  # called with the number of batches that went on
@@ -152,8 +170,9 @@ class Lockstep:
         return ahead
 
     def _start(self, batch: Batch, size: float) -> None:
-        forward = _Forward(self._run, batch, self._seeds)
-        self.forwards += 1
+        trip = Trip(self.samples, samples_of(batch))
+        forward = _Forward(self._run, batch, trip, self._seeds)
+        self.forwards, self.samples = self.forwards + 1, self.samples + trip.samples
         self._waiting.append(forward)  # so that it is ended if an error follows
         forward.go_on()
         self._keep_waiting()

@@ -16,7 +16,7 @@ from anynorm.surgery.modes import alone, evaluating, uncompiled
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved
 from anynorm.surgery.recalibrating.layers import layer_of
-from anynorm.surgery.recalibrating.lockstep import Lockstep, met, outside, wait
+from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, trip, wait
 from anynorm.surgery.recalibrating.room import Room
 from anynorm.surgery.streaming_stats import Pooled, anyone, in_group, least
 
@@ -73,12 +73,12 @@ class Pass:
     def _hook(self, place: int) -> Callable[..., None]:
         layer = self.layers[place]
 
-        def arrive(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def arrive(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with outside():
-                before = met()
-                if not before:
+                on = trip()
+                if not on.met:
                     self._note_first(input_of(args, kwargs))
-                layer.take(module, args, kwargs, before.setdefault(place, len(before)))
+                layer.take(args, kwargs, on, on.met.setdefault(place, len(on.met)))
                 if not layer.settled:
                     wait(place)
 

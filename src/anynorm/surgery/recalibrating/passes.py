@@ -16,6 +16,7 @@ from anynorm.surgery.batches import Batch, Forward, device_of, each, once
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.recalibrating.footprint import Footprint, footprint
+from anynorm.surgery.recalibrating.noise import Noise, noise_of, verdict
 from anynorm.surgery.recalibrating.one_pass import Pass
 from anynorm.surgery.recalibrating.room import Room, allowed, shown
 from anynorm.surgery.receipt import Log
@@ -51,6 +52,8 @@ def recompute(
     if run.number > 1 or run.settled:
         log.facts["last_change"] = run.moved
     log.facts |= {"memory": run.memory()} if run.memory() else {}
+    told = zip(("samples", "warning"), verdict(run.noises()), strict=True)
+    log.facts |= {name: text for name, text in told if text}
     if note := run.note(most=passes, single=single):
         log.facts["note"] = note
     for norm, layer in zip(tracking, [] if run.last is None else run.last.layers, strict=True):
@@ -167,6 +170,16 @@ class _Passes:
         if steps.rounds == 1:
             return text
         return f"{text}; all {steps.forwards} need more, so the first layers took a pass each"
+
+    def noises(self) -> list[Noise]:
+        """The noise of the layers' statistics; none for ranks, which have parts of the samples."""
+        if self.first is None or self.last is None or in_group():
+            return []
+        return [
+            noise_of(layer.norm.name, units, before.before, layer.moments, layer.layer.eps)
+            for layer, before in zip(self.last.layers, self.first.layers, strict=True)
+            if (units := layer.units) is not None
+        ]
 
     def note(self, most: int | None, *, single: bool) -> str:
         """What the statistics are not, in words; "" if they are exact, or the passes were given."""
