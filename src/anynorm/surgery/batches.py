@@ -22,6 +22,8 @@ __all__ = [
     "moved",
     "need_some",
     "once",
+    "part_of",
+    "plain",
     "samples_of",
     "tensors_of",
 ]
@@ -77,8 +79,7 @@ def moved(batch: Batch, device: torch.device | None) -> Batch:
     """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
     if device is None:
         return batch
-    plain = dict(batch) if isinstance(batch, Mapping) else batch
-    return tree_map_only(Tensor, lambda t: t.to(device), plain)
+    return tree_map_only(Tensor, lambda t: t.to(device), plain(batch))
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -175,6 +176,44 @@ def samples_of(batch: Batch, axis: int = 0) -> int:
     found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > axis)
     first = next(found, None)
     return 0 if first is None else first.shape[axis]
+
+
+def part_of(batch: Batch, start: int, stop: int, axis: int = 0) -> Batch:
+    """Some samples of a batch, from every tensor that has all of them.
+
+    Args:
+        batch: tensors in tuples, lists and dicts.
+        start: the first sample.
+        stop: the one behind the last.
+        axis: that of samples; a tensor that has them on axis 0 alone, as labels do, is cut there.
+
+    Returns:
+        The same, with fewer samples.
+
+    Example:
+        >>> part_of((torch.zeros(8, 3), torch.zeros(5)), 0, 2)[0].shape
+        torch.Size([2, 3])
+        >>> [x.shape for x in part_of((torch.zeros(5, 8, 3), torch.zeros(8)), 0, 2, axis=1)]
+        [torch.Size([5, 2, 3]), torch.Size([2])]
+    """
+    samples = samples_of(batch, axis)
+
+    def cut(x: Tensor) -> Tensor:
+        for along in dict.fromkeys((axis, 0)):
+            if x.dim() > along and x.shape[along] == samples:
+                return x.narrow(along, start, min(stop, samples) - start)
+        return x
+
+    return tree_map_only(Tensor, cut, plain(batch))
+
+
+def plain(batch: Batch) -> Batch:
+    """The batch itself, but a dict in place of other mappings.
+
+    >>> plain(torch.zeros(1))
+    tensor([0.])
+    """
+    return dict(batch) if isinstance(batch, Mapping) else batch
 
 
 def once(batches: Iterable[Batch]) -> bool:

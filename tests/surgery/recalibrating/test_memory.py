@@ -39,9 +39,9 @@ def test_the_footprint_is_what_is_alive() -> None:
     model = narrowing()
     state = copy.deepcopy(model.state_dict())
     found = footprint(model, images(3)[0], None, norms(model))
-    assert found.size == 3 * 4 * 4096
+    assert found.size == 4 * 4096
     # What reaches the layer; `Sequential` has dropped everything before it.
-    assert found.kept == {i: 3 * 4 * size for i, size in enumerate((4096, 1024, 256, 64))}
+    assert found.kept == {i: 4 * size for i, size in enumerate((4096, 1024, 256, 64))}
     assert not found.why
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
 
@@ -52,9 +52,9 @@ def test_the_footprint_is_what_is_alive() -> None:
 def test_layers_are_settled_until_the_rest_fits(settled: int, waiting: str) -> None:
     model, batches = narrowing(), images(4, 4, 4, 4, 4, 4)
     found = footprint(model, batches[0], None, norms(model))
-    each = found.size + [found.kept[i] for i in range(4)][min(settled, 3)]
+    each = 4 * (found.size + found.kept[min(settled, 3)])
     # All six fit from this layer on, or in front of every layer.
-    memory = 6 * each if settled else 3 * (found.size + found.kept[0])
+    memory = 6 * each if settled else 3 * each
     result = recalibrate(model, batches, memory=memory)
     assert furthest(result.model, recalibrate(model, batches).model) < 1e-6
     facts = result.receipt.facts
@@ -71,7 +71,7 @@ def test_the_bound_holds_and_the_receipt_says_what_was_done() -> None:
         "6 batches wait together and keep up to 768 KiB"
     )
     # In front of the first layer four fit; six, with their images, in front of the second.
-    part = recalibrate(model, batches, memory=6 * (found.size + found.kept[1]))
+    part = recalibrate(model, batches, memory=24 * (found.size + found.kept[1]))
     assert part.receipt.facts["passes"] == 2
     assert "3 batches wait together" in part.receipt.facts["memory"]
     assert "all 6 need more" in part.receipt.facts["memory"]
@@ -176,7 +176,7 @@ def test_a_bound_below_0_is_an_error() -> None:
 
 
 def test_larger_batches_need_more() -> None:
-    room = Room(bound=100, each=30, first=12)
+    room = Room(bound=100, each=30, size=12)
     assert room.needed(torch.zeros(6)) == 60
     assert not room.full(100)
     assert room.full(101)

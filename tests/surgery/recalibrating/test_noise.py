@@ -48,7 +48,7 @@ def test_the_noise_is_what_statistics_differ_by_between_draws(alike: float, spli
 
 def test_samples_in_any_order_are_the_same_units() -> None:
     x = torch.randn(300, 2, dtype=torch.float64)
-    whole, parts = Units(), Samples()
+    whole, parts = Units(limit=32), Samples()
     whole.add(0, *samples(x))
     for start in (100, 0, 250, 200, 50, 150):
         parts.add(start, samples(x[start : start + 50]))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.batches import Batch, Forward, call, part_of
 from anynorm.surgery.modes import evaluating, uncompiled
 from anynorm.surgery.recalibrating.room import Room, bytes_of, shapes_of
 from anynorm.surgery.snapshot import state_preserved
@@ -30,18 +30,19 @@ _HOOKS = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
 
 @dataclass
 class Footprint:
-    """The bytes that one batch keeps alive in front of each layer, by the layer's index.
+    """The bytes that a part of a batch keeps alive in front of each layer, by the layer's index.
 
     `why` says why batches cannot wait for each other; it is empty if they can.  With `cached`, the
     first forward pass left something in the model that further ones use, perhaps for inputs of
     the same shape only.
     """
 
-    size: int  # bytes of the batch itself, which its forward pass keeps too
+    size: int  # bytes of that part itself, which its forward pass keeps too
     shapes: list[torch.Size]
     kept: dict[int, int] = field(default_factory=dict)
     why: str = ""
     cached: bool = False
+    measured: bool = True
 
     def room(self, bound: float, settled: Collection[int]) -> Room:
         """The room for batches that wait in front of the layers that are not `settled`."""
@@ -58,17 +59,22 @@ class Footprint:
 def footprint(
     model: nn.Module, batch: Batch, forward: Forward | None, layers: Sequence[nn.Module]
 ) -> Footprint:
-    """Run `model` on a batch, measure, and restore its state.
+    """Run `model` on the first sample of a batch, measure, and restore its state.
+
+    More samples need more in proportion.  If the model does not take one, it gets the whole batch.
 
     >>> model = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))
     >>> footprint(model, torch.zeros(8, 4), None, list(model)).kept
-    {0: 0, 1: 128}
+    {0: 0, 1: 16}
     """
-    with state_preserved(model), evaluating(model), uncompiled():
-        found = _measured(model, batch, forward, layers)
-        if found.why:
-            again = _measured(model, batch, forward, layers)
-            found.cached, found.why = not again.why, again.why
+    for part in (part_of(batch, 0, 1), batch):
+        with state_preserved(model), evaluating(model), uncompiled():
+            found = _measured(model, part, forward, layers)
+            if found.why:
+                again = _measured(model, part, forward, layers)
+                found.cached, found.why = not again.why, again.why
+        if found.measured:
+            break
     return found
 
 
@@ -97,6 +103,7 @@ def _measured(
             call(model, batch, forward)
         found.why = found.why or state.changed()
     except Exception as error:  # if it is not the watching, the pass itself raises it
+        found.measured = False
         found.why = f"what they keep cannot be measured ({type(error).__name__})"
     finally:
         for one in hooks:

@@ -15,7 +15,7 @@ from anynorm.surgery.call_args import input_of, mask_of
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved, over_sigma, relative
 from anynorm.surgery.recalibrating.lockstep import Trip
-from anynorm.surgery.recalibrating.noise import Samples
+from anynorm.surgery.recalibrating.noise import Part, Samples
 from anynorm.surgery.sample_units import Units
 from anynorm.surgery.streaming_stats import (
     Pooled,
@@ -64,14 +64,17 @@ class Layer:
         """Whether all inputs had arrived when the first batches went on."""
         return not self.settled and self.releases <= 1
 
-    def take(self, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip, before: int) -> None:
+    def take(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip, before: int
+    ) -> Part | None:
         """Take the arguments of a call; its batch has met so many layers `before`.
 
-        The largest of these numbers orders the layers: a batch may skip some of them.
+        The largest of these numbers orders the layers: a batch may skip some of them.  Returns
+        what was measured of the samples, if that is how the layer takes its statistics.
         """
         self.order, self.seen = max(self.order, before), self.seen + 1
         call = _Call(args, kwargs, mask_of(self.layer, args, kwargs), trip)
-        self._take(input_of(args, kwargs), call)
+        return self._take(input_of(args, kwargs), call)
 
     def release(self, group: dist.ProcessGroup | None) -> None:
         """Store the statistics of all inputs that have arrived, so that batches can go on."""
@@ -116,7 +119,7 @@ class Layer:
         """The statistics, in their own type."""
         return [b.clone() for b in self.layer.buffers(recurse=False) if b.is_floating_point()]
 
-    def _take(self, x: Tensor, call: _Call) -> None:
+    def _take(self, x: Tensor, call: _Call) -> Part | None:
         raise NotImplementedError
 
 
@@ -127,9 +130,9 @@ class _PooledLayer(Layer):
         super().__init__(norm, settled)
         self._pooled, self._samples = Pooled(), Samples()
 
-    def _take(self, x: Tensor, call: _Call) -> None:
+    def _take(self, x: Tensor, call: _Call) -> Part | None:
         if not x.numel():
-            return
+            return None
         batched = x if x.dim() > 1 else x[None]
         rows, kept = self._rows(batched, call.trip), None
         if call.mask is not None:
@@ -137,6 +140,7 @@ class _PooledLayer(Layer):
         part = of_samples(rows, kept)
         self._pooled.add(*merge(*part))
         self._samples.add(call.trip.start, part)
+        return part
 
     def _rows(self, x: Tensor, trip: Trip) -> Tensor:
         """(samples, positions, channels), with all axes of the running statistics as channels."""

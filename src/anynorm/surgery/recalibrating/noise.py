@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anynorm.surgery.sample_units import LIMIT, Units
+from anynorm.surgery.sample_units import Units
 
-__all__ = ["TARGET", "Noise", "Samples", "noise_of", "verdict"]
+__all__ = ["TARGET", "Noise", "Part", "Samples", "noise_of", "verdict"]
 
 TARGET = 0.05  # σ: the noise that hardly matters, also after many layers
 
-_Part = tuple[Tensor, Tensor, Tensor]
+_UNITS = 32  # show the noise of a channel to 13%, and that of a layer better
+_MERGED = 128  # samples that are merged at a time
+
+Part = tuple[Tensor, Tensor, Tensor]  # count, mean and squared deviations of samples
 
 
 class Samples:
@@ -29,19 +32,19 @@ class Samples:
     """
 
     def __init__(self) -> None:
-        self._units, self._waiting, self._number = Units(), list[tuple[int, _Part]](), 0
+        self._units, self._waiting, self._number = Units(_UNITS), list[tuple[int, Part]](), 0
 
-    def add(self, start: int, part: _Part) -> None:
+    def add(self, start: int, part: Part) -> None:
         """Add count, mean and squares of consecutive samples, the first of which is `start`."""
         counts, means, squares = part
         self._waiting.append((start, (counts.expand_as(means), means, squares)))
         self._number += len(means)
-        if self._number > LIMIT:
+        if self._number > _MERGED:
             self.units()
 
     def units(self) -> Units:
         """The units of all samples."""
-        runs: list[tuple[int, list[_Part]]] = []
+        runs: list[tuple[int, list[Part]]] = []
         end = None
         for start, part in sorted(self._waiting, key=lambda one: one[0]):
             if start != end:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from anynorm.ops.merge import merge
 from anynorm.surgery.batches import Batch, Forward, call, need_some
 from anynorm.surgery.call_args import input_of
 from anynorm.surgery.modes import alone, evaluating, uncompiled
@@ -17,8 +18,9 @@ from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved
 from anynorm.surgery.recalibrating.layers import layer_of
 from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, trip, wait
+from anynorm.surgery.recalibrating.noise import Part
 from anynorm.surgery.recalibrating.room import Room
-from anynorm.surgery.streaming_stats import Pooled, anyone, in_group, least
+from anynorm.surgery.streaming_stats import Pooled, anyone, in_group, least, of_samples
 
 __all__ = ["Pass"]
 
@@ -76,9 +78,10 @@ class Pass:
         def arrive(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with outside():
                 on = trip()
-                if not on.met:
-                    self._note_first(input_of(args, kwargs))
-                layer.take(args, kwargs, on, on.met.setdefault(place, len(on.met)))
+                first, before = not on.met, on.met.setdefault(place, len(on.met))
+                part = layer.take(args, kwargs, on, before)
+                if first:
+                    self._note_first(input_of(args, kwargs), part)
                 if not layer.settled:
                     wait(place)
 
@@ -87,11 +90,13 @@ class Pass:
     def _release(self, place: int) -> None:
         self.layers[place].release(self._group)
 
-    def _note_first(self, x: Tensor) -> None:
+    def _note_first(self, x: Tensor, part: Part | None) -> None:
         """Note what reaches the first layer in a forward pass, which depends on no statistics."""
         if x.is_floating_point():
             self._eps = torch.finfo(x.dtype).eps
-            self._first.merge(x.reshape(-1, 1))
+            counts, means, squares = part or of_samples(x.reshape(1, -1, 1), None)
+            flat = [t.reshape(-1, 1) for t in (counts.expand_as(means), means, squares)]
+            self._first.add(*merge(*flat))
 
     def _agree(self, steps: Lockstep) -> None:
         """Let all processes know the same of the pass, so that they take the same decisions."""

@@ -85,7 +85,7 @@ class _Passes:
         self._nearest, self._at = torch.inf, 0  # the smallest change, and its pass
         self._stored: list[int] = []
         self._footprint: Footprint | None = None  # None if there is a single batch
-        self._bound = 0.0
+        self._bound, self._example = 0.0, None
         self.first: Pass | None = None
         self.last: Pass | None = None
 
@@ -119,6 +119,7 @@ class _Passes:
         except Exception as error:  # to be raised where other processes learn of it
             return _raising(error)
         if len(ahead) > 1:
+            self._example = ahead[0]
             layers = [norm.layer for norm in self._tracking]
             self._footprint = footprint(self._model, ahead[0], self._forward, layers)
         free = allowed(device_of(self._model), self._group)
@@ -145,7 +146,7 @@ class _Passes:
         """What waiting batches will keep."""
         if footprint.why:
             return f"one batch at a time, since {footprint.why}."
-        each = self._room().each
+        each = self._room().needed(self._example)
         text = f"each batch that waits keeps up to {shown(each)}, of {shown(self._bound)} for all"
         if number is None:
             return f"{text}."

@@ -27,25 +27,25 @@ class Room:
 
     Args:
         bound: for all batches that wait.
-        each: what the first batch needs.
-        first: the bytes of the first batch itself; larger ones need more in proportion.
+        each: what a batch with so many bytes needs; larger ones need more in proportion.
+        size: the bytes of that batch itself.
         shapes: the only shapes of batches that may wait together; None for any.
     """
 
     bound: float
     each: float = 0.0
-    first: float = 0.0
+    size: float = 0.0
     shapes: list[torch.Size] | None = None
 
     def needed(self, batch: Batch) -> float:
         """The bytes that a batch needs, at least 1.
 
-        >>> Room(100.0, each=24, first=12).needed(torch.zeros(9))
+        >>> Room(100.0, each=24, size=12).needed(torch.zeros(9))
         72.0
         """
         if self.shapes is not None and shapes_of(batch) != self.shapes:
             return math.inf
-        scale = bytes_of(batch) / self.first if self.first else 1.0
+        scale = bytes_of(batch) / self.size if self.size else 1.0
         return max(self.each * scale, 1.0)
 
     def full(self, used: float) -> bool:
