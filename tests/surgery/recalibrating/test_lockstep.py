@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -310,6 +311,28 @@ def test_recurrent_layers_of_torch() -> None:
     together = recalibrate(model, batches)
     assert together.receipt.facts["passes"] == 1
     assert furthest(together.model, recalibrate(model, batches, memory=0).model) < 1e-6
+
+
+class Threaded(nn.Module):
+    """Runs its layers in another thread, which cannot be suspended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(block(), block())
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool, torch.no_grad():
+            y: Tensor = pool.submit(torch.no_grad()(self.layers), x).result()
+            return y
+
+
+def test_layers_in_other_threads_take_a_pass_each() -> None:
+    torch.manual_seed(0)
+    model, batches = Threaded(), data(20, 30, 7)
+    found = recalibrate(model, batches)
+    assert found.receipt.facts["passes"] == 3
+    assert furthest(found.model.layers, recalibrate(model.layers, batches).model) < 1e-6
 
 
 @pytest.mark.parametrize("whole", [True, False])

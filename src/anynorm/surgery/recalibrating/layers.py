@@ -62,7 +62,7 @@ class Layer:
     @property
     def certain(self) -> bool:
         """Whether all inputs had arrived when the first batches went on."""
-        return not self.settled and self.releases <= 1
+        return not self.settled and self.releases == 1
 
     def take(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip, before: int

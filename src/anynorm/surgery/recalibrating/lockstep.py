@@ -87,20 +87,22 @@ def outside() -> AbstractContextManager[None]:
 
 
 def trip() -> Trip:
-    """The trip of the batch that runs; another one for each layer in other threads."""
+    """The trip of the batch that runs; in other threads one that says nothing of its beginning."""
     current = getcurrent()
-    return current.trip if isinstance(current, _Forward) else Trip()
+    return current.trip if isinstance(current, _Forward) else Trip(met={_NOBODY: 0})
 
 
-def wait(place: int) -> None:
+def wait(place: int) -> bool:
     """Suspend the forward pass that runs, within `outside`, in front of the layer at `place`.
 
-    A forward pass in another thread, as of `torch.nn.DataParallel`, does not wait.
+    Returns False without waiting in another thread, as of `torch.nn.DataParallel`.
     """
     current = getcurrent()
-    if isinstance(current, _Forward) and current.parent is not None:
-        current.place = place
-        current.parent.switch()
+    if not isinstance(current, _Forward) or current.parent is None:
+        return False
+    current.place = place
+    current.parent.switch()
+    return True
 
 
 class Lockstep:

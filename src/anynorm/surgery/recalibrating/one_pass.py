@@ -82,8 +82,8 @@ class Pass:
                 part = layer.take(args, kwargs, on, before)
                 if first:
                     self._note_first(input_of(args, kwargs), part)
-                if not layer.settled:
-                    wait(place)
+                if not (layer.settled or wait(place) or in_group()):
+                    self._release(place)
 
         return arrive
 
