@@ -74,7 +74,7 @@ def test_the_bound_holds_and_the_receipt_says_what_was_done() -> None:
     part = recalibrate(model, batches, memory=24 * (found.size + found.kept[1]))
     assert part.receipt.facts["passes"] == 2
     assert "3 batches wait together" in part.receipt.facts["memory"]
-    assert "all 6 need more" in part.receipt.facts["memory"]
+    assert "not all 6 do" in part.receipt.facts["memory"]
     none = recalibrate(model, batches, memory=0)
     assert none.receipt.facts["passes"] == 5
     for result in (part, none):
@@ -148,6 +148,21 @@ def test_what_the_first_forward_pass_prepares_is_no_state() -> None:
     found = recalibrate(Caches(), others)
     assert furthest(found.model, recalibrate(Caches(), others, memory=0).model) < 1e-6
     assert found.receipt.facts["passes"] > 1
+    said = "those of other shapes do not wait, since the forward pass of the model changes 'places'"
+    assert said in found.receipt.facts["memory"]
+
+
+def test_a_model_that_takes_no_single_sample_gets_the_whole_batch() -> None:
+    class Several(nn.BatchNorm1d):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) < 2:
+                raise ValueError("one")
+            return super().forward(x)
+
+    found = footprint(Several(3), torch.zeros(5, 3), None, [])
+    assert (found.size, found.measured, found.why) == (60, True, "")
+    never = footprint(Several(3), torch.zeros(1, 3), None, [])
+    assert never.why == "what they keep cannot be measured (AnynormError)"
 
 
 def test_what_waiting_batches_keep_is_said_before_they_start(

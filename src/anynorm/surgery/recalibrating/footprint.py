@@ -1,4 +1,4 @@
-"""What a forward pass keeps while it waits in front of a layer, measured with one batch."""
+"""What a forward pass keeps while it waits in front of a layer, measured with one sample."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _HOOKS = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
 class Footprint:
     """The bytes that a part of a batch keeps alive in front of each layer, by the layer's index.
 
-    `why` says why batches cannot wait for each other; it is empty if they can.  With `cached`, the
-    first forward pass left something in the model that further ones use, perhaps for inputs of
-    the same shape only.
+    `why` says why batches cannot wait for each other; it is empty if they can.  `cached` says what
+    the first forward pass left in the model, but not the second one: perhaps for inputs of the same
+    shape only.
     """
 
     size: int  # bytes of that part itself, which its forward pass keeps too
     shapes: list[torch.Size]
     kept: dict[int, int] = field(default_factory=dict)
     why: str = ""
-    cached: bool = False
+    cached: str = ""
     measured: bool = True
 
     def room(self, bound: float, settled: Collection[int]) -> Room:
@@ -67,12 +67,12 @@ def footprint(
     >>> footprint(model, torch.zeros(8, 4), None, list(model)).kept
     {0: 0, 1: 16}
     """
-    for part in (part_of(batch, 0, 1), batch):
+    for part, other in ((part_of(batch, 0, 1), part_of(batch, 0, 2)), (batch, batch)):
         with state_preserved(model), evaluating(model), uncompiled():
             found = _measured(model, part, forward, layers)
             if found.why:
-                again = _measured(model, part, forward, layers)
-                found.cached, found.why = not again.why, again.why
+                again = _measured(model, other, forward, layers)
+                found.cached, found.why = found.why, again.why
         if found.measured:
             break
     return found
@@ -94,7 +94,6 @@ def _measured(
         return see
 
     stops = itertools.count(1)
-
     hooks = [layer.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
     try:
         state = _State(model)

@@ -172,18 +172,16 @@ class Lockstep:
         return ahead
 
     def _start(self, batch: Batch, size: float) -> None:
-        trip = Trip(self.samples, samples_of(batch))
-        forward = _Forward(self._run, batch, trip, self._seeds)
-        self.forwards, self.samples = self.forwards + 1, self.samples + trip.samples
+        on = Trip(self.samples, samples_of(batch))
+        forward = _Forward(self._run, batch, on, self._seeds)
+        self.forwards, self.samples = self.forwards + 1, self.samples + on.samples
         self._waiting.append(forward)  # so that it is ended if an error follows
         forward.go_on()
         self._keep_waiting()
         if forward in self._waiting:
             self._used += size
-            self.used, self.together = (
-                max(self.used, self._used),
-                max(self.together, len(self._waiting)),
-            )
+            self.used = max(self.used, self._used)
+            self.together = max(self.together, len(self._waiting))
 
     def _keep_waiting(self) -> None:
         self.draws |= any(forward.draws for forward in self._waiting)

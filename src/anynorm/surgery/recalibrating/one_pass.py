@@ -39,8 +39,7 @@ class Pass:
     ) -> None:
         self.layers = [layer_of(norm, settled=i in settled) for i, norm in enumerate(tracking)]
         self.steps: Lockstep  # how it was run
-        self.rounds, self.draws = 0, False
-        self._group = group
+        self.draws, self._group = False, group
         self._first, self._eps = Pooled(), 0.0
 
     def run(
@@ -53,7 +52,6 @@ class Pass:
         advance: Callable[[int], None],
     ) -> None:
         """Take all batches through the model, and write the statistics."""
-
         run = partial(call, model, forward=forward)
         self.steps = steps = Lockstep(run, self._release, room, self._group, seeds, advance)
         with evaluating(model), uncompiled(), alone(layer.layer for layer in self.layers):
@@ -101,7 +99,6 @@ class Pass:
     def _agree(self, steps: Lockstep) -> None:
         """Let all processes know the same of the pass, so that they take the same decisions."""
         self.draws = anyone(steps.draws, self._group)
-        self.rounds = -least(-steps.rounds, self._group)
         orders = least([-layer.order for layer in self.layers], self._group)
         for layer, order in zip(self.layers, orders, strict=True):
             layer.order = -order

@@ -170,7 +170,9 @@ class _Passes:
         text += f"{shown(self._bound)} that they may use"
         if steps.rounds == 1:
             return text
-        return f"{text}; all {steps.forwards} need more, so the first layers took a pass each"
+        if self._footprint.cached:
+            text += f"; those of other shapes do not wait, since {self._footprint.cached}"
+        return f"{text}; not all {steps.forwards} do, so the first layers took a pass each"
 
     def noises(self) -> list[Noise]:
         """The noise of the layers' statistics; none for ranks, which have parts of the samples."""
