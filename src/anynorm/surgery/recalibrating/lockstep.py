@@ -24,7 +24,7 @@ from anynorm.surgery.recalibrating.settings import (
 )
 from anynorm.surgery.streaming_stats import least
 
-__all__ = ["Lockstep", "Trip", "outside", "trip", "wait"]
+__all__ = ["Lockstep", "Tally", "Trip", "outside", "trip", "wait"]
 
 _FAILED, _NOBODY = -1, 2**31 - 1  # beside the places of layers
 _END = object()
@@ -43,6 +43,27 @@ class Trip:
     start: int = 0
     samples: int = 0
     met: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Tally:
+    """What a pass took.
+
+    Args:
+        forwards: the number of batches.
+        samples: the number of their samples.
+        rounds: the number of rounds.
+        draws: whether the model drew random numbers of torch.
+        together: the most batches that waited at a time.
+        used: the most bytes that batches needed at a time, while they waited.
+    """
+
+    forwards: int = 0
+    samples: int = 0
+    rounds: int = 0
+    draws: bool = False
+    together: int = 0
+    used: float = 0.0
 
 
 class _Forward(greenlet):  # type: ignore[misc]
@@ -122,8 +143,7 @@ class Lockstep:
         seeds: torch.Generator,
         advance: Callable[[int], None],
     ) -> None:
-        self.forwards, self.samples, self.rounds, self.draws = 0, 0, 0, False
-        self.used, self.together = 0.0, 0  # the most that waited at a time: bytes, batches
+        self.tally = Tally()
         self._run, self._release, self._room, self._group = run, release, room, group
         self._advance = advance  # called with the number of batches that went on
         self._seeds, self._waiting, self._used, self._told = seeds, list[_Forward](), 0.0, False
@@ -161,7 +181,7 @@ class Lockstep:
 
     def _next_round(self, ahead: Batch, batches: Iterator[Batch]) -> Batch:
         """Start as many batches as there is room for; returns the next batch."""
-        self.rounds += ahead is not _END
+        self.tally.rounds += ahead is not _END
         self._used = 0.0
         while ahead is not _END:
             size = self._room.needed(ahead)
@@ -172,17 +192,17 @@ class Lockstep:
         return ahead
 
     def _start(self, batch: Batch, size: float) -> None:
-        on = Trip(self.samples, samples_of(batch))
+        tally, on = self.tally, Trip(self.tally.samples, samples_of(batch))
         forward = _Forward(self._run, batch, on, self._seeds)
-        self.forwards, self.samples = self.forwards + 1, self.samples + on.samples
+        tally.forwards, tally.samples = tally.forwards + 1, tally.samples + on.samples
         self._waiting.append(forward)  # so that it is ended if an error follows
         forward.go_on()
         self._keep_waiting()
         if forward in self._waiting:
             self._used += size
-            self.used = max(self.used, self._used)
-            self.together = max(self.together, len(self._waiting))
+            tally.used = max(tally.used, self._used)
+            tally.together = max(tally.together, len(self._waiting))
 
     def _keep_waiting(self) -> None:
-        self.draws |= any(forward.draws for forward in self._waiting)
+        self.tally.draws |= any(forward.draws for forward in self._waiting)
         self._waiting = [forward for forward in self._waiting if not forward.dead]

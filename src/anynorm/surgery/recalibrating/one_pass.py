@@ -17,7 +17,7 @@ from anynorm.surgery.modes import alone, evaluating, uncompiled
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved
 from anynorm.surgery.recalibrating.layers import layer_of
-from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, trip, wait
+from anynorm.surgery.recalibrating.lockstep import Lockstep, Tally, outside, trip, wait
 from anynorm.surgery.recalibrating.noise import Part
 from anynorm.surgery.recalibrating.room import Room
 from anynorm.surgery.streaming_stats import Pooled, anyone, in_group, least, of_samples
@@ -38,8 +38,7 @@ class Pass:
         group: dist.ProcessGroup | None,
     ) -> None:
         self.layers = [layer_of(norm, settled=i in settled) for i, norm in enumerate(tracking)]
-        self.steps: Lockstep  # how it was run
-        self.draws, self._group = False, group
+        self.tally, self._group = Tally(), group
         self._first, self._eps = Pooled(), 0.0
 
     def run(
@@ -53,7 +52,7 @@ class Pass:
     ) -> None:
         """Take all batches through the model, and write the statistics."""
         run = partial(call, model, forward=forward)
-        self.steps = steps = Lockstep(run, self._release, room, self._group, seeds, advance)
+        steps = Lockstep(run, self._release, room, self._group, seeds, advance)
         with evaluating(model), uncompiled(), alone(layer.layer for layer in self.layers):
             hooks = [
                 layer.layer.register_forward_pre_hook(self._hook(place), with_kwargs=True)
@@ -64,11 +63,12 @@ class Pass:
             finally:
                 for hook in hooks:
                     hook.remove()
-            need_some(anyone(steps.forwards > 0, self._group))
+            self.tally = steps.tally
+            need_some(anyone(self.tally.forwards > 0, self._group))
             for layer in self.layers:
                 layer.write(self._group)
                 layer.end()
-        self._agree(steps)
+        self._agree()
 
     def _hook(self, place: int) -> Callable[..., None]:
         layer = self.layers[place]
@@ -96,9 +96,9 @@ class Pass:
             flat = [t.reshape(-1, 1) for t in (counts.expand_as(means), means, squares)]
             self._first.add(*merge(*flat))
 
-    def _agree(self, steps: Lockstep) -> None:
+    def _agree(self) -> None:
         """Let all processes know the same of the pass, so that they take the same decisions."""
-        self.draws = anyone(steps.draws, self._group)
+        self.tally.draws = anyone(self.tally.draws, self._group)
         orders = least([-layer.order for layer in self.layers], self._group)
         for layer, order in zip(self.layers, orders, strict=True):
             layer.order = -order

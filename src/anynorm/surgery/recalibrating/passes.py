@@ -165,14 +165,14 @@ class _Passes:
             return ""
         if self._footprint.why:
             return f"one batch at a time, since {self._footprint.why}"
-        steps = self.first.steps
-        text = f"{steps.together} batches wait together and keep up to {shown(steps.used)}, of "
+        tally = self.first.tally
+        text = f"{tally.together} batches wait together and keep up to {shown(tally.used)}, of "
         text += f"{shown(self._bound)} that they may use"
-        if steps.rounds == 1:
+        if tally.rounds == 1:
             return text
         if self._footprint.cached:
             text += f"; those of other shapes do not wait, since {self._footprint.cached}"
-        return f"{text}; not all {steps.forwards} do, so the first layers took a pass each"
+        return f"{text}; not all {tally.forwards} do, so the first layers took a pass each"
 
     def noises(self) -> list[Noise]:
         """The noise of the layers' statistics; none for ranks, which have parts of the samples."""
@@ -189,7 +189,7 @@ class _Passes:
         if self.differ:
             return "the batches differ from pass to pass; the last pass counts"
         if self.settled:
-            return _DRAWN if self.last is not None and self.last.draws else ""
+            return _DRAWN if self.last is not None and self.last.tally.draws else ""
         if single:
             return _ESTIMATES
         return "" if most is not None else _unsettled(self.number, self.moved)
