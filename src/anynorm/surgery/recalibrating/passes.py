@@ -106,7 +106,8 @@ class _Passes:
         uncertain = found.uncertain()
         self.settled = self.moved == 0 and set(uncertain) <= set(self._stored)
         self._stored = _first_ones(uncertain, moves, len(self._stored))
-        self.differ = self.last is not None and found.differs(self.last)
+        differ = self.last is not None and found.differs(self.last)
+        self.differ = anyone(differ, self._group)
         self.first, self.last = self.first or found, found
 
     def _batches(self) -> Iterator[Batch]:
