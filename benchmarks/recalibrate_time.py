@@ -161,7 +161,7 @@ def table(rows: Sequence[Row]) -> str:
         if "settled passes" in row:
             passes, ratio = row["passes"][WAYS[2]], f"{row['settled passes']:.1f}"
             lines.append(line(("", WAYS[2], str(passes), ratio, "as evaluation")))
-    far = [f"{row['difference']:.1e} ({row['model']})" for row in rows if "difference" in row]
+    far = [f"{row['difference']:.2g} ({row['model']})" for row in rows if "difference" in row]
     if far:
         lines += ["", f"The largest relative difference of a statistic is {' and '.join(far)}."]
     return "\n".join(lines)

@@ -269,13 +269,14 @@ def test_ranks_take_the_same_decisions(tmp_path: Any) -> None:
         assert "differ from pass to pass" in found[0]["note"]
 
 
+@pytest.mark.parametrize("memory", [None, 0])
 @pytest.mark.parametrize("ratio", [0, 100, 300, 3000])
-def test_means_of_many_sigma_settle(ratio: float) -> None:
+def test_means_of_many_sigma_settle(ratio: float, memory: float | None) -> None:
     torch.manual_seed(0)
     layers = [nn.BatchNorm1d(4), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 8)]
     model = nn.Sequential(*layers, nn.BatchNorm1d(8))
     data = [torch.randn(32, 4) + ratio for _ in range(10)]
-    result = recalibrate(model, data)
+    result = recalibrate(model, data, memory=memory)
     # The mean is kept in float32, at a distance of ratio σ, to 6e-8 of that.
     assert off(result.model, data) < 1e-6 + 3 * 6e-8 * ratio
     assert "note" not in result.receipt.facts
