@@ -51,7 +51,7 @@ def test_what_is_not_given_is_left_to_the_library(
     given = fake(verb, monkeypatch)
     assert run(f"{verb} --model nets:net --data nets:pairs{NEEDED[verb]}") == 0
     own = set(given) - {"model", "example", "batches", "to", "options"}
-    assert own == {"forward", "inplace"}
+    assert own - {"progress"} == {"forward", "inplace"}
     assert isinstance(given["model"], nn.Module)
     assert not given["model"].training
 
@@ -78,7 +78,10 @@ def test_the_first_batch_is_the_example(here: Path, monkeypatch: pytest.MonkeyPa
             "freeze --no-affine --layers 1 --tolerance 1e-3",
             {"affine": False, "layers": ["1"], "tolerance": 1e-3},
         ),
-        ("recalibrate --passes 3 --layers 1 2", {"passes": 3, "layers": ["1", "2"]}),
+        (
+            "recalibrate --passes 3 --layers 1 2 --memory 1e9 --no-progress",
+            {"passes": 3, "layers": ["1", "2"], "memory": 1e9, "progress": False},
+        ),
         ("fold --tolerance 0.1", {"tolerance": 0.1}),
     ],
 )
@@ -188,7 +191,7 @@ def test_names_of_layers_cannot_change_the_terminal(
     ("words", "said"),
     [
         ("--data nets:empty", "there are no batches to measure on; give at least one"),
-        ("--data nets:dry", "returns the same iterator each time"),
+        ("--data nets:dry --memory 0", "returns the same iterator each time"),
         ("--data nets:pairs --out a.pt", "name the file 'a.safetensors'"),
         ("--data nets:pairs --out nets.py/a.safetensors", "cannot be written"),
         ("--data nets:pairs --receipt .", "the receipt '.' cannot be written"),

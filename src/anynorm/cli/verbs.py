@@ -56,6 +56,19 @@ def _add_recalibrate(commands: Any) -> None:
         default=OURS,
         help="the most passes (until the statistics do not change)",
     )
+    recalibrate.add_argument(
+        "--memory",
+        type=float,
+        metavar="BYTES",
+        default=OURS,
+        help="what batches that wait for each other may keep; 0: none waits (half of what is free)",
+    )
+    recalibrate.add_argument(
+        "--progress",
+        action=SWITCH,
+        default=True,
+        help="show the progress on standard error (yes)",
+    )
     _add_layers(recalibrate)
 
 

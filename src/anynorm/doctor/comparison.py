@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from anynorm.surgery.batches import Batch, Forward, call, tensors_of
+from anynorm.surgery.batches import Batch, Forward, call, plain, tensors_of
 from anynorm.surgery.call_args import input_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.receipt import Difference
 
-__all__ = ["Run", "apart", "first_apart", "in_double", "matched", "part_of", "run", "samples_of"]
+__all__ = ["Run", "apart", "first_apart", "in_double", "matched", "run"]
 
 
 @dataclass(frozen=True)
@@ -112,50 +112,10 @@ def first_apart(one: Run, other: Run, tolerance: float) -> str:
     return ""
 
 
-def samples_of(batch: Batch, axis: int = 0) -> int:
-    """The number of samples in a batch: the size of its first tensor along `axis`."""
-    found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > axis)
-    first = next(found, None)
-    return 0 if first is None else first.shape[axis]
-
-
-def part_of(batch: Batch, start: int, stop: int, axis: int = 0) -> Batch:
-    """Some samples of a batch, from every tensor that has all of them.
-
-    Args:
-        batch: tensors in tuples, lists and dicts.
-        start: the first sample.
-        stop: the one behind the last.
-        axis: that of samples; a tensor that has them on axis 0 alone, as labels do, is cut there.
-
-    Returns:
-        The same, with fewer samples.
-
-    Example:
-        >>> part_of((torch.zeros(8, 3), torch.zeros(5)), 0, 2)[0].shape
-        torch.Size([2, 3])
-        >>> [x.shape for x in part_of((torch.zeros(5, 8, 3), torch.zeros(8)), 0, 2, axis=1)]
-        [torch.Size([5, 2, 3]), torch.Size([2])]
-    """
-    samples = samples_of(batch, axis)
-
-    def cut(x: Tensor) -> Tensor:
-        for along in dict.fromkeys((axis, 0)):
-            if x.dim() > along and x.shape[along] == samples:
-                return x.narrow(along, start, min(stop, samples) - start)
-        return x
-
-    return tree_map_only(Tensor, cut, _plain(batch))
-
-
 def in_double(batch: Batch) -> Batch:
     """A batch with its floating-point numbers in float64."""
 
     def widened(x: Tensor) -> Tensor:
         return x.double() if x.is_floating_point() else x
 
-    return tree_map_only(Tensor, widened, _plain(batch))
-
-
-def _plain(batch: Batch) -> Batch:
-    return dict(batch) if isinstance(batch, Mapping) else batch
+    return tree_map_only(Tensor, widened, plain(batch))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anynorm.doctor.significance import discoveries, f_bound, f_tail, independent, p_values
-from anynorm.doctor.units import Units
+from anynorm.surgery.sample_units import Units
 
 __all__ = ["LEVEL", "Deviation", "Q", "off"]
 

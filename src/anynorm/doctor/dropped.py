@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from anynorm.doctor.deviation import Deviation
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
-from anynorm.doctor.units import together
 from anynorm.surgery.batches import Batch, Forward, device_of
 from anynorm.surgery.modes import evaluating
+from anynorm.surgery.sample_units import together
 
 __all__ = ["Dropped", "Ratio", "rate_of"]
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.record import Record
-from anynorm.surgery.batches import Batch, Forward, call
+from anynorm.surgery.batches import Batch, Forward, call, samples_of
 from anynorm.surgery.call_args import input_of, mask_of
 from anynorm.surgery.functional_calls import FunctionalCall
 from anynorm.surgery.modes import evaluating

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from anynorm.doctor.geometry import double, group_values, rows_of
+from anynorm.doctor.geometry import group_values, rows_of
 from anynorm.doctor.magnitudes import Magnitudes
-from anynorm.doctor.units import Units
 from anynorm.ops.merge import merge
 from anynorm.surgery.normalizers import Normalizer
-from anynorm.surgery.streaming_stats import Pooled, by_sample
+from anynorm.surgery.sample_units import Units
+from anynorm.surgery.streaming_stats import Pooled, of_samples, rows_by_sample
 
 __all__ = ["Moments", "Record"]
 
@@ -92,10 +92,9 @@ class Record:
     def _take(
         self, rows: Tensor, kept: Tensor | None, call: int, samples: int, axis: int, again: bool
     ) -> None:
-        if samples and len(rows) > samples and len(rows) % samples == 0:
-            rows = _by_sample(rows, samples, axis)
-            kept = None if kept is None else _by_sample(kept, samples, axis)
-        part = _of_samples(rows, kept)
+        rows = rows_by_sample(rows, samples, axis)
+        kept = None if kept is None else rows_by_sample(kept, samples, axis)
+        part = of_samples(rows, kept)
         if self.brief:
             self.inputs.values.add(*merge(*part))
             return
@@ -123,7 +122,7 @@ class Record:
     def see_output(self, y: Tensor, mask: Tensor | None = None) -> None:
         """Take an output."""
         kept = None if mask is None else self._kept(mask, y)
-        self.outputs.add(*merge(*_of_samples(rows_of(self.norm, y), kept)))
+        self.outputs.add(*merge(*of_samples(rows_of(self.norm, y), kept)))
 
     def _kept(self, mask: Tensor, x: Tensor) -> Tensor:
         return rows_of(self.norm, mask.expand_as(x)) > 0
@@ -141,25 +140,3 @@ class Record:
     def finite(self) -> bool:
         """Whether what reached the layer was finite."""
         return bool(self.inputs.values.mean.isfinite().all())
-
-
-def _by_sample(rows: Tensor, samples: int, axis: int) -> Tensor:
-    """The rows of one sample as its positions."""
-    channels = rows.shape[2]
-    if axis:
-        turned = rows.reshape(-1, samples, *rows.shape[1:]).transpose(0, 1)
-        return turned.reshape(samples, -1, channels)
-    return rows.reshape(samples, -1, channels)
-
-
-def _of_samples(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and squared deviations of each sample, of (samples, positions, channels)."""
-    if kept is None:
-        counts = torch.full((len(rows), 1), rows.shape[1], dtype=torch.float64)
-        means, squares = by_sample(rows)
-        return counts, means.cpu(), squares.cpu()
-    rows = double(rows)
-    counts = kept.sum(dim=1).double()
-    means = torch.where(kept, rows, 0).sum(dim=1) / counts.clamp(min=1)
-    squares = torch.where(kept, rows - means[:, None], 0).square().sum(dim=1)
-    return counts.cpu(), means.cpu(), squares.cpu()

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from torch import distributed as dist
 from torch import nn
 
-from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.drift import tested
 from anynorm.doctor.dropped import Dropped
 from anynorm.doctor.losses import Loss, Losses, target_of
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
-from anynorm.surgery.batches import Batch, Forward, each
+from anynorm.surgery.batches import Batch, Forward, each, samples_of
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recognized import Normalizers, find_on, of_calls
 from anynorm.surgery.streaming_stats import in_group

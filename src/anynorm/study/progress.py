@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
+from anynorm.report.progress import harmless, say
 from anynorm.report.text import visible
 from anynorm.study.cell import Cell
 
@@ -29,12 +30,12 @@ def show_progress(
     """
     reporter = _reporter(missing, shown)
     if shown:
-        _harmless(_say, _announcement(len(missing), stored, refining))
-    _harmless(reporter.begin)
+        harmless(say, _announcement(len(missing), stored, refining))
+    harmless(reporter.begin)
     try:
-        yield lambda cell: _harmless(reporter.done, cell)
+        yield lambda cell: harmless(reporter.done, cell)
     finally:
-        _harmless(reporter.end)
+        harmless(reporter.end)
 
 
 class _Reporter(Protocol):
@@ -49,18 +50,6 @@ def _reporter(missing: Sequence[Cell], shown: bool) -> _Reporter:
     if not (shown and missing and sys.stderr):
         return _Silence()
     return _Bar(missing) if sys.stderr.isatty() else _Lines(missing)
-
-
-def _harmless(function: Callable[..., None], *values: Any) -> None:
-    """Call `function` and ignore its errors: a closed terminal must not stop the study."""
-    try:
-        function(*values)
-    except Exception:
-        return
-
-
-def _say(line: str) -> None:
-    print(f"anynorm: {line}", file=sys.stderr, flush=True)
 
 
 def _announcement(missing: int, stored: int, refining: bool) -> str:
@@ -117,9 +106,9 @@ class _Lines:
         tenths = int(10 * self.worked / self.total + 1e-9)
         if tenths > self.tenths:
             self.tenths = tenths
-            _say(f"{10 * tenths}% ({self.finished} of {_runs(self.runs)}){self._time()}.")
+            say(f"{10 * tenths}% ({self.finished} of {_runs(self.runs)}){self._time()}.")
         elif self.finished == _RUNS_FOR_AN_ESTIMATE:
-            _say(f"{_runs(self.finished)} are finished{self._time()}.")
+            say(f"{_runs(self.finished)} are finished{self._time()}.")
 
     def end(self) -> None:
         pass

@@ -20,7 +20,11 @@ __all__ = [
     "device_of",
     "each",
     "moved",
+    "need_some",
     "once",
+    "part_of",
+    "plain",
+    "samples_of",
     "tensors_of",
 ]
 
@@ -73,11 +77,9 @@ def _arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def moved(batch: Batch, device: torch.device | None) -> Batch:
     """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
-    """Return `batch` with its tensors on `device`, where one is given; mappings become dicts."""
     if device is None:
         return batch
-    plain = dict(batch) if isinstance(batch, Mapping) else batch
-    return tree_map_only(Tensor, lambda t: t.to(device), plain)
+    return tree_map_only(Tensor, lambda t: t.to(device), plain(batch))
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -131,8 +133,10 @@ def described(value: Any) -> str:
     return type(value).__name__
 
 
-def each(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Iterate over `batches`; raises `AnynormError` if there is none or they are not iterable.
+def each(batches: Iterable[Batch], *, some: bool = True) -> Iterator[Batch]:
+    """Iterate over `batches`; raises `AnynormError` if they are not iterable, or there are none.
+
+    With `some=False` there may be none.
 
     >>> list(each([1, 2]))
     [1, 2]
@@ -148,11 +152,68 @@ def each(batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in found:
         empty = False
         yield batch
-    if empty:
+    need_some(not (empty and some))
+
+
+def need_some(found: bool) -> None:
+    """Raise `AnynormError` if no batch was found.
+
+    >>> need_some(True)
+    """
+    if not found:
         raise AnynormError(
             "there are no batches to measure on; give at least one. A generator that was already "
             "used is empty: give a list, a DataLoader, or a new generator."
         )
+
+
+def samples_of(batch: Batch, axis: int = 0) -> int:
+    """The number of samples in a batch: the size of its first tensor along `axis`.
+
+    >>> samples_of({"x": torch.zeros(8, 3)}), samples_of({})
+    (8, 0)
+    """
+    found = (t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > axis)
+    first = next(found, None)
+    return 0 if first is None else first.shape[axis]
+
+
+def part_of(batch: Batch, start: int, stop: int, axis: int = 0) -> Batch:
+    """Some samples of a batch, from every tensor that has all of them.
+
+    Args:
+        batch: tensors in tuples, lists and dicts.
+        start: the first sample.
+        stop: the one behind the last.
+        axis: that of samples; a tensor that has them on axis 0 alone, as labels do, is cut there.
+
+    Returns:
+        The same, with fewer samples.
+
+    Example:
+        >>> part_of((torch.zeros(8, 3), torch.zeros(5)), 0, 2)[0].shape
+        torch.Size([2, 3])
+        >>> [x.shape for x in part_of((torch.zeros(5, 8, 3), torch.zeros(8)), 0, 2, axis=1)]
+        [torch.Size([5, 2, 3]), torch.Size([2])]
+    """
+    samples = samples_of(batch, axis)
+
+    def cut(x: Tensor) -> Tensor:
+        for along in dict.fromkeys((axis, 0)):
+            if x.dim() > along and x.shape[along] == samples:
+                return x.narrow(along, start, min(stop, samples) - start)
+        return x
+
+    return tree_map_only(Tensor, cut, plain(batch))
+
+
+def plain(batch: Batch) -> Batch:
+    """The batch itself, but a dict in place of other mappings.
+
+    >>> plain(torch.zeros(1))
+    tensor([0.])
+    """
+    return dict(batch) if isinstance(batch, Mapping) else batch
 
 
 def once(batches: Iterable[Batch]) -> bool:

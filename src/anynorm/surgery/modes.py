@@ -1,9 +1,10 @@
-"""Context managers: eval mode, no gradients, and no synchronisation between processes."""
+"""Context managers: eval mode, no gradients, no synchronisation, and no compiled graphs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from anynorm.nn.sync_module import Sharing
 
-__all__ = ["alone", "evaluating", "without_gradients"]
+__all__ = ["alone", "evaluating", "uncompiled", "without_gradients"]
 
 
 @contextmanager
@@ -49,6 +50,18 @@ def without_gradients(*models: nn.Module | None) -> AbstractContextManager[objec
     )
     inferred = any(tensor.is_inference() for tensor in tensors)
     return torch.inference_mode() if inferred else torch.no_grad()
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Run what `torch.compile` made as the Python code that it was, in which hooks are called.
+
+    >>> with uncompiled():
+    ...     nn.ReLU()(torch.tensor([-1.0]))
+    tensor([0.])
+    """
+    # Without the compiler nothing was compiled; importing it takes seconds.
+    loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from anynorm.surgery.model import need_shapes
 
-__all__ = ["Snapshot", "preserved"]
+__all__ = ["Snapshot", "preserved", "state_preserved"]
 
 Restore = Callable[[], None]
 _PLAIN = (dict, OrderedDict)
@@ -76,6 +76,25 @@ def preserved(model: nn.Module, optimizer: Optimizer | None = None) -> Iterator[
         yield snapshot
     finally:
         snapshot.restore()
+
+
+@contextmanager
+def state_preserved(model: nn.Module) -> Iterator[None]:
+    """Restore at the end what a forward pass may change: all but parameters and gradients.
+
+    >>> model = nn.BatchNorm1d(3)
+    >>> with state_preserved(model):
+    ...     _ = model(torch.randn(8, 3))
+    >>> int(model.num_batches_tracked)
+    0
+    """
+    attributes = [_attributes(module) for module in model.modules()]
+    restores = [*attributes, _values(list(model.buffers())), _random_state()]
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
 
 
 def _parameters(model: nn.Module, optimizer: Optimizer | None) -> list[Tensor]:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.ops.merge import merge
 
-__all__ = ["Pooled", "anyone", "averaged", "by_sample", "centred", "double", "in_group", "summed"]
+__all__ = [
+    "Pooled",
+    "anyone",
+    "averaged",
+    "by_sample",
+    "centred",
+    "double",
+    "in_group",
+    "least",
+    "of_samples",
+    "rows_by_sample",
+    "summed",
+]
+
+
+_Numbers = TypeVar("_Numbers", int, list[int])
 
 
 class Pooled:
@@ -114,6 +131,49 @@ def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(squares)
 
 
+def rows_by_sample(rows: Tensor, samples: int, axis: int = 0) -> Tensor:
+    """Rows of shape (rows, positions, channels) with those of one sample as its positions.
+
+    Rows that are no multiple of the samples stay as they are.
+
+    Args:
+        rows: the rows.
+        samples: how many samples the batch has; 0 if that is not known.
+        axis: 0 if the rows of a sample are together, 1 if those of all samples come in turn.
+
+    Returns:
+        The rows, of shape (samples, positions, channels).
+
+    Example:
+        >>> rows_by_sample(torch.zeros(6, 1, 4), 2).shape
+        torch.Size([2, 3, 4])
+    """
+    if not samples or len(rows) <= samples or len(rows) % samples:
+        return rows
+    channels = rows.shape[2]
+    if axis:
+        turned = rows.reshape(-1, samples, *rows.shape[1:]).transpose(0, 1)
+        return turned.reshape(samples, -1, channels)
+    return rows.reshape(samples, -1, channels)
+
+
+def of_samples(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and squared deviations of each sample, of (samples, positions, channels).
+
+    >>> [tuple(part.shape) for part in of_samples(torch.zeros(5, 4, 3), None)]
+    [(5, 1), (5, 3), (5, 3)]
+    """
+    if kept is None:
+        counts = torch.full((len(rows), 1), rows.shape[1], dtype=torch.float64)
+        means, squares = by_sample(rows)
+        return counts, means.cpu(), squares.cpu()
+    rows = double(rows)
+    counts = kept.sum(dim=1).double()
+    means = torch.where(kept, rows, 0).sum(dim=1) / counts.clamp(min=1)
+    squares = torch.where(kept, rows - means[:, None], 0).square().sum(dim=1)
+    return counts.cpu(), means.cpu(), squares.cpu()
+
+
 def _stacked(ours: Tensor, theirs: int | Tensor, like: Tensor) -> Tensor:
     return torch.stack([torch.as_tensor(t).to(like).expand_as(like) for t in (ours, theirs)])
 
@@ -139,6 +199,19 @@ def anyone(here: bool, group: dist.ProcessGroup | None) -> bool:
     flag = torch.tensor(int(here), device=_device(group))
     dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
     return bool(flag)
+
+
+def least(numbers: _Numbers, group: dist.ProcessGroup | None) -> _Numbers:
+    """The smallest number of any process of `group`, or the smallest of each place in a list.
+
+    >>> least(3, None), least([3, 1], None)
+    (3, [3, 1])
+    """
+    if not in_group():
+        return numbers
+    found = torch.tensor(numbers, dtype=torch.int64, device=_device(group))
+    dist.all_reduce(found, dist.ReduceOp.MIN, group=group)
+    return cast(_Numbers, found.tolist())
 
 
 def averaged(x: Tensor, weight: float, group: dist.ProcessGroup | None) -> Tensor:

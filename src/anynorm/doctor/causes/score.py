@@ -10,14 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anynorm.doctor.comparison import samples_of
 from anynorm.doctor.drift import measurable
 from anynorm.doctor.geometry import double
 from anynorm.doctor.losses import Loss, default_loss, target_of
 from anynorm.doctor.probe import Probe
 from anynorm.doctor.record import Record
 from anynorm.errors import AnynormError
-from anynorm.surgery.batches import Batch, Forward, moved, tensors_of
+from anynorm.surgery.batches import Batch, Forward, moved, samples_of, tensors_of
 
 __all__ = ["Score", "better", "changed", "distance", "merged", "samples", "score", "worse"]
 

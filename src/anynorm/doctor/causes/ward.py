@@ -12,11 +12,10 @@ from torch import nn
 
 from anynorm.doctor.case import Case
 from anynorm.doctor.causes.score import Score, better, changed, merged, samples, score, worse
-from anynorm.doctor.comparison import part_of, samples_of
 from anynorm.doctor.finding import Finding
 from anynorm.doctor.losses import Loss
 from anynorm.errors import AnynormError
-from anynorm.surgery.batches import Batch
+from anynorm.surgery.batches import Batch, part_of, samples_of
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log
 from anynorm.surgery.streaming_stats import in_group

@@ -11,13 +11,11 @@ from anynorm.doctor.comparison import (
     first_apart,
     in_double,
     matched,
-    part_of,
     run,
-    samples_of,
 )
 from anynorm.doctor.record import Record
 from anynorm.errors import AnynormError
-from anynorm.surgery.batches import Batch
+from anynorm.surgery.batches import Batch, part_of, samples_of
 from anynorm.surgery.streaming_stats import in_group
 from anynorm.surgery.transaction import copied
 

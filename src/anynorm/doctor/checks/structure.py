@@ -11,15 +11,16 @@ from torch import Tensor
 from torch.fx import Node
 
 from anynorm.doctor.case import CannotRunError, Case, Found, Numbers, Outcome
-from anynorm.doctor.comparison import apart, first_apart, part_of, run, samples_of
+from anynorm.doctor.comparison import apart, first_apart, run
 from anynorm.doctor.deviation import Deviation, Q, off
 from anynorm.doctor.drift import MEAN, VARIANCE, relative
 from anynorm.doctor.dropped import rate_of
 from anynorm.doctor.geometry import epsilon
 from anynorm.doctor.record import Record
 from anynorm.doctor.significance import discoveries
-from anynorm.doctor.units import together
+from anynorm.surgery.batches import part_of, samples_of
 from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.sample_units import together
 
 __all__ = ["conversion", "dropout", "idle_bias", "idle_biases", "shared"]
 

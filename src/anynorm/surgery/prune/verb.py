@@ -43,6 +43,9 @@ class Pruned(Result[Model]):
     plan: Plan
 
 
+_TOLD = ("samples", "warning", "note")  # of the recalibration
+
+
 def prune(
     model: Model,
     example: Batch,
@@ -143,6 +146,7 @@ def prune(
         if recalibrate is not None:
             recompute(target, recalibrate, inner := Log(), forward=forward)
             log.facts["recalibrated"] = len(inner.changed)
+            log.facts |= {name: inner.facts[name] for name in _TOLD if name in inner.facts}
 
     def change(target: nn.Module, log: Log) -> nn.Module:
         # A refit keeps the values that reach the normalizers, so their statistics come first.

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anynorm.doctor.units import LIMIT, Units, samples, together
+from anynorm.surgery.sample_units import LIMIT, Units, samples, together
 
 
 def values(number, channels=3, seed=0):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["Units", "samples", "together"]
 
-LIMIT = 128  # units that are kept; a power of two
+LIMIT = 128  # units that are kept, if nothing else is said
 _BLOCKS = 8  # fewer say too little about how their means vary
 
 
@@ -18,8 +18,9 @@ class Units:
     """Count, mean and sum of squared deviations of each sample, or of runs of samples.
 
     The values of one sample depend on each other, so samples, not values, are what a test counts.
-    Sample number i belongs to unit i // size.  The size doubles whenever there would be more than
-    128 units, so that units depend on the order of the samples alone, not on their batches.
+    Sample number i belongs to unit i // size.  The size doubles whenever there would be more units
+    than `limit`, a power of two, so that units depend on the order of the samples alone, not on
+    their batches.
 
     Example:
         >>> whole, parts = Units(), Units()
@@ -29,6 +30,7 @@ class Units:
         (8, 125, True)
     """
 
+    limit: int = LIMIT
     size: int = 1
     samples: int = 0
     counts: Tensor | None = None  # all of shape (units, channels)
@@ -39,7 +41,7 @@ class Units:
         """Merge consecutive samples, the first of which has the number `start`."""
         number = len(means)
         self.samples = max(self.samples, start + number)
-        while (self.samples - 1) // self.size >= LIMIT:
+        while (self.samples - 1) // self.size >= self.limit:
             self._halve()
         unit = torch.arange(start, start + number) // self.size
         merged = _merged(unit, (self.samples - 1) // self.size + 1, counts, means, squares)

@@ -1,0 +1,1 @@
+"""How running statistics are recomputed: the parts of :mod:`anynorm.surgery.recalibrate`."""
