@@ -66,8 +66,11 @@ def test_the_first_batch_is_the_example(here: Path, monkeypatch: pytest.MonkeyPa
     ("words", "expected"),
     [
         (
-            "convert --to group:groups=2 --source batch sync --tolerance 0.5",
+            "convert --to group:groups=2 --source batch sync --layers 1 --heal --distill 9 "
+            "--tolerance 0.5",
             {
+                "layers": ["1"],
+                "distill": 9,
                 "to": "group",
                 "options": {"groups": 2},
                 "source": ["batch", "sync"],
@@ -95,6 +98,11 @@ def test_every_argument_has_an_option(
     assert given["forward"].__name__ == "twice"
     left_out = set(inspect.signature(VERBS[verb]).parameters) - set(given)
     assert left_out == ({"group"} if verb == "recalibrate" else set())
+
+
+def test_healing_needs_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("convert --model nets:net --to layer --heal") == 2
+    assert "give --data" in capsys.readouterr().err
 
 
 def test_the_receipt_is_printed_and_both_files_are_written(

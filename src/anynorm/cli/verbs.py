@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.edit import OURS, SWITCH, add_edit
 from anynorm.cli.subject import Subject
+from anynorm.errors import AnynormError
 
 if TYPE_CHECKING:
     from anynorm.surgery import Result
@@ -36,6 +37,10 @@ def _add_convert(commands: Any) -> None:
     to = "torch, anynorm, or a normalizer such as group:groups=8"
     add("--to", required=True, metavar="NORM", help=to)
     add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace (batch)")
+    _add_layers(convert)
+    add("--heal", action="store_true", help="fit the layers to the old outputs on --data (no)")
+    distill = "then train so many steps towards the old outputs, without labels (0)"
+    add("--distill", type=int, default=OURS, metavar="STEPS", help=distill)
     _add_tolerance(convert, "1e-4 to torch, anynorm and frozen; otherwise none")
 
 
@@ -88,7 +93,11 @@ def _add_tolerance(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--tolerance", type=float, default=OURS, help=words)
 
 
-def _convert(subject: Subject, *, to: str, **options: Any) -> Result:
+def _convert(subject: Subject, *, to: str, heal: bool, **options: Any) -> Result:
+    if heal:
+        if subject.batches is None:
+            raise AnynormError("--heal needs inputs to fit the layers to; give --data.")
+        options["heal"] = subject.batches
     from anynorm.study.cell import parse_norm
     from anynorm.surgery.convert import convert
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from anynorm.errors import UnknownNameError, listed
-from anynorm.surgery.batches import Batch, Forward
+from anynorm.errors import AnynormError, UnknownNameError, listed
+from anynorm.surgery.batches import Batch, Forward, each, once
 from anynorm.surgery.call_info import Seen
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
+from anynorm.surgery.distill import check_steps, output_error
+from anynorm.surgery.distill import distill as distilled
 from anynorm.surgery.functional_calls import FunctionalCall
+from anynorm.surgery.graph import capture
 from anynorm.surgery.model import check_model
-from anynorm.surgery.normalizers import Normalizer, families, normalizers
+from anynorm.surgery.names import Layers
+from anynorm.surgery.normalizers import Normalizer, families, named, normalizers
 from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.recognized import candidates, find, observe_unknown
+from anynorm.surgery.refitting.heal import heal as heal_layers
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.replace import leave_fast_path
-from anynorm.surgery.transaction import Trial, perform
+from anynorm.surgery.transaction import Trial, copied, perform
 from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search
 from anynorm.surgery.walk import put
@@ -36,9 +42,12 @@ def convert(
     example: Batch | None = None,
     *,
     source: str | Sequence[str] | None = None,
+    layers: Layers | None = None,
     forward: Forward | None = None,
     inplace: bool = False,
     tolerance: float | None = None,
+    heal: Iterable[Batch] | None = None,
+    distill: int = 0,
     **options: Any,
 ) -> Result[Model]:
     """Convert normalizers of a model to other normalizers.
@@ -57,11 +66,18 @@ def convert(
             With one, modules of other classes that :func:`anynorm.recognize` finds to normalize
             are converted too, except to "torch".
         source: other families to convert, by name.
+        layers: the layers to convert, of these (see :mod:`anynorm.surgery.names`); None for all.
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
         inplace: whether to change the model itself instead of a copy.
         tolerance: the largest relative difference of the outputs on the example; above it
             everything is undone.  None means 1e-4 for "torch", "anynorm" and "frozen", and any
             difference otherwise.
+        heal: inputs without labels, as a loader gives them, by which γ, β and the weights behind
+            the new layers are fitted to the outputs of the model before the conversion: one pass
+            for each layer.  None to keep γ, β and all weights.
+        distill: how many steps of gradient descent follow, on the same inputs and without labels,
+            towards the outputs of the model before.  A fifth of the batches is held out: the state
+            with the smallest error there is kept.
         options: the options of the kind (``groups=8``).
 
     Returns:
@@ -70,7 +86,9 @@ def convert(
     Raises:
         UnknownNameError: There is no target, source or option of that name.
         AnynormError: Groups do not divide the channels (the message has the numbers that divide the
-            channels of all layers), or the model cannot be copied, or called on the example.
+            channels of all layers), the model cannot be copied, or called on the example, or `heal`
+            is given without an example, with less than two samples or with values that are not
+            finite.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
@@ -81,6 +99,13 @@ def convert(
     check_model("convert", model)
     check_options(to, options)
     source = _checked(source)
+    check_steps(distill)
+    if (heal is not None and example is None) or (distill and heal is None):
+        raise AnynormError(
+            "healing fits the layers in the order in which they run: give an example, and inputs "
+            "as heal=batches."
+        )
+    inputs = list(each(heal)) if heal is not None and once(heal) else heal
     if tolerance is None and to in (*_LIBRARIES, "frozen"):
         tolerance = _EQUAL
 
@@ -88,18 +113,47 @@ def convert(
         log.search = _search(to, source)
         by_class = normalizers(target)
         unknown = candidates(target) if to != "torch" and example is not None else []
-        layers = dict.fromkeys([*(norm.module for norm in by_class), *unknown])
-        seen, calls = _seen(target, layers, example, forward)
+        modules = dict.fromkeys([*(norm.module for norm in by_class), *unknown])
+        seen, calls = _seen(target, modules, example, forward)
         log.found = find(target, {module: seen[module] for module in unknown}, calls)
         found = [norm for norm in log.found.norms if _meant(norm, to, source)]
+        found = named(found, layers, "normalize and are to be converted")
         check_groups([norm for norm in found if norm.known], to, options)
+        before = copied(target) if inputs is not None else target
         for norm in found:
             target = _converted(target, norm, to, seen[norm.module], options, log)
         leave_fast_path(target)
+        if inputs is not None:
+            _heal(target, before, found, example, inputs, forward, distill, log)
         return target
 
     trial = None if example is None else Trial(example, forward, tolerance)
     return perform(f"convert to {to}", model, change, trial, inplace=inplace)
+
+
+def _heal(
+    model: nn.Module,
+    before: nn.Module,
+    found: Sequence[Normalizer],
+    example: Batch,
+    inputs: Iterable[Batch],
+    forward: Forward | None,
+    distill: int,
+    log: Log,
+) -> None:
+    told = {note.layer for note in log.changed}
+    replaced = {norm.name: norm for norm in found if norm.name in told}
+    if not replaced:
+        return
+    apart = partial(output_error, model, before, inputs, forward)
+    graph, first = capture(before, example, forward), apart()
+    count = heal_layers(model, before, replaced, graph, inputs, forward)
+    log.facts["healed"] = (
+        f"{count} layers; the outputs' error went from {first:.2g} to {apart():.2g} of their "
+        "variance"
+    )
+    if distill:
+        log.facts["distilled"] = distilled(model, before, inputs, distill, forward)
 
 
 def _checked(source: str | Sequence[str] | None) -> tuple[str, ...] | None:

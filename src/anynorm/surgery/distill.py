@@ -12,7 +12,7 @@ from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, tensors_of
 from anynorm.surgery.modes import evaluating
 
-__all__ = ["check_steps", "distill"]
+__all__ = ["check_steps", "distill", "output_error"]
 
 _RATE = 3e-3
 _CHECKS = 10  # how often the error on held-out inputs is measured
@@ -43,7 +43,7 @@ def distill(
     Adam's rate falls in a cosine.
     """
     held_out = [batch for at, batch in enumerate(each(batches)) if at % _HELD_OUT == 0]
-    first = best = _error(model, teacher, held_out, forward)
+    first = best = output_error(model, teacher, held_out, forward)
     parameters = [p for p in model.parameters() if p.is_floating_point()]
     trained = [p.requires_grad for p in parameters]
     optimizer = torch.optim.Adam(parameters, lr=_RATE)
@@ -58,7 +58,7 @@ def distill(
             optimizer.step()
             schedule.step()
             if step % max(1, steps // _CHECKS) == 0 or step == steps:
-                now = _error(model, teacher, held_out, forward)
+                now = output_error(model, teacher, held_out, forward)
                 if now < best:
                     best, state = now, copy.deepcopy(model.state_dict())
     optimizer.zero_grad()
@@ -83,19 +83,22 @@ def _training(batches: Iterable[Batch]) -> Iterator[Batch]:
             )
 
 
-def _error(
-    model: nn.Module, teacher: nn.Module, batches: list[Batch], forward: Forward | None
+def output_error(
+    model: nn.Module,
+    teacher: nn.Module,
+    batches: Iterable[Batch],
+    forward: Forward | None = None,
 ) -> float:
-    """The mean error on batches."""
+    """The squared difference of the outputs over their variance, on average over the batches."""
     with evaluating(model), evaluating(teacher):
-        errors = [float(_difference(model, teacher, batch, forward)) for batch in batches]
+        errors = [float(_difference(model, teacher, batch, forward)) for batch in each(batches)]
     return sum(errors) / len(errors)
 
 
 def _difference(
     model: nn.Module, teacher: nn.Module, batch: Batch, forward: Forward | None
 ) -> Tensor:
-    """The squared difference of the outputs over their variance, on average over the outputs."""
+    """The error of one batch, on average over the outputs."""
     with torch.no_grad():
         wanted = tensors_of(call(teacher, batch, forward))
     parts = [

@@ -40,7 +40,7 @@ class NormalEquations:
 
     The rows go to two halves, which check each other: a ridge that pulls the solution towards the
     old weights is chosen by the error on the half that was not used.  With few rows this keeps
-    the old weights, (groups, outputs, features).
+    the old weights, (groups, outputs, features).  Without a `constant` that is fitted, it is 0.
 
     >>> _ = torch.manual_seed(0)
     >>> features, weights = torch.randn(1, 100, 3).double(), torch.tensor([[[1.0, 2.0, 3.0]]])
@@ -53,9 +53,10 @@ class NormalEquations:
     [1.0, 2.0, 3.0, 5.0]
     """
 
-    def __init__(self, old: Tensor) -> None:
+    def __init__(self, old: Tensor, *, constant: bool = True) -> None:
         groups, outputs, features = old.shape
         start = double(old)
+        self._constant = constant
         self._start = torch.cat([start, start.new_zeros(groups, outputs, 1)], -1).mT
 
         def zeros(*shape: int) -> list[Tensor]:
@@ -67,7 +68,8 @@ class NormalEquations:
 
     def add(self, half: int, features: Tensor, targets: Tensor) -> None:
         """Add rows, (groups, rows, features), and their targets, (groups, rows, outputs)."""
-        rows = torch.cat([features, features.new_ones(*features.shape[:2], 1)], -1)
+        last = features.new_full((*features.shape[:2], 1), float(self._constant))
+        rows = torch.cat([features, last], -1)
         self._counts[half] += rows.shape[1]
         self._gram[half] += rows.mT @ rows
         self._cross[half] += rows.mT @ targets
@@ -138,5 +140,5 @@ def _pull(gram: Tensor, ridge: float) -> Tensor:
     # Features that are all zero leave the matrix singular without a ridge.
     pull = (ridge * scale).expand(-1, gram.shape[-1]).clone()
     pull[:, :-1].clamp_(min=torch.finfo(gram.dtype).tiny)
-    pull[:, -1] = 0
+    pull[:, -1] = gram[:, -1, -1] == 0  # without a constant, it solves to 0
     return pull

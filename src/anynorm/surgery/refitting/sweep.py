@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,10 @@ from anynorm.surgery.refitting.normal_equations import Fit, NormalEquations
 from anynorm.surgery.refitting.readers import Reader
 from anynorm.surgery.refitting.sensitivity import Layer, sensitivities
 
-__all__ = ["Refit", "Refitted"]
+__all__ = ["Reached", "Refit", "Refitted", "calls_of"]
 
 
-class _Reached(BaseException):
+class Reached(BaseException):
     """Ends a forward pass at the last call of a layer; no model catches it by accident."""
 
 
@@ -51,6 +52,29 @@ class Refitted:
     @property
     def _middle(self) -> float:
         return statistics.median(fit.error for fit in self.fits.values())
+
+
+def calls_of(
+    model: nn.Module,
+    reader: Reader,
+    batch: Batch,
+    forward: Forward | None,
+    layers: Mapping[str, Layer],
+) -> list[DenseCall]:
+    """The calls of a layer when others are solved, from a forward pass that ends there."""
+    found: list[DenseCall] = []
+
+    def handle(name: str, dense: DenseCall) -> Tensor:
+        if name == reader.name:
+            found.append(dense)
+            if len(found) == len(reader.uses):
+                raise Reached
+        return dense.run(*layers.get(name, (dense.weight, dense.bias)))
+
+    weights = {name: model.get_parameter(name) for name in {reader.name, *layers}}
+    with evaluating(model), DenseCalls(weights, handle), suppress(Reached):
+        call(model, batch, forward)
+    return found
 
 
 class Refit:
@@ -111,8 +135,8 @@ class Refit:
         sums = NormalEquations(reader.matrix(self._model.get_parameter(reader.name))[..., left])
         half = 0
         for batch in each(self._batches):
-            targets = self._calls(reader, batch, {})
-            calls = self._calls(reader, batch, found.layers)
+            run = partial(calls_of, self._model, reader, batch, self._forward)
+            targets, calls = run({}), run(found.layers)
             for target, dense in zip(targets, calls, strict=True):
                 outputs = target.run(target.weight, target.bias)
                 for rows, values in dense.pieces(outputs):
@@ -120,23 +144,6 @@ class Refit:
                     half = 1 - half
         sums.over_ranks(self._group)
         return sums
-
-    def _calls(self, reader: Reader, batch: Batch, layers: Mapping[str, Layer]) -> list[DenseCall]:
-        """The calls of a layer when others are solved, from a forward pass that ends there."""
-        found: list[DenseCall] = []
-
-        def handle(name: str, dense: DenseCall) -> Tensor:
-            if name == reader.name:
-                found.append(dense)
-                if len(found) == len(reader.uses):
-                    raise _Reached
-            return dense.run(*layers.get(name, (dense.weight, dense.bias)))
-
-        names = {reader.name, *layers}
-        weights = {name: self._model.get_parameter(name) for name in names}
-        with evaluating(self._model), DenseCalls(weights, handle), suppress(_Reached):
-            call(self._model, batch, self._forward)
-        return found
 
     def _layer(self, reader: Reader, cut: Collection[int], fit: Fit) -> Layer:
         """The weight and bias of a solution, with zeros for the channels that are cut."""

@@ -1,0 +1,178 @@
+"""Fit a model whose normalizers were replaced to the outputs that its layers had before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anynorm.nn import Norm
+from anynorm.surgery.batches import Batch, Forward, call, each
+from anynorm.surgery.call_args import input_of
+from anynorm.surgery.channels import analyse
+from anynorm.surgery.graph import Graph
+from anynorm.surgery.modes import evaluating
+from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.recalibrate import recompute
+from anynorm.surgery.receipt import Log
+from anynorm.surgery.refitting.normal_equations import NormalEquations
+from anynorm.surgery.refitting.readers import Reader, readers
+from anynorm.surgery.refitting.sweep import Reached, calls_of
+from anynorm.surgery.replace import Rows
+from anynorm.surgery.streaming_stats import double
+
+__all__ = ["heal"]
+
+
+def heal(
+    model: nn.Module,
+    before: nn.Module,
+    replaced: Mapping[str, Normalizer],
+    graph: Graph,
+    batches: Iterable[Batch],
+    forward: Forward | None,
+) -> int:
+    """Fit `model` itself, layer by layer in order of execution; return how many layers were.
+
+    A new normalizer gets the γ and β, and a linear layer or convolution behind one the weights,
+    with which its outputs are nearest to those in the model `before`, by least squares.  Its inputs
+    are those that the fitted layers in front of it give.  Running statistics that start anew are
+    recomputed first.
+
+    Args:
+        model: the changed model.
+        before: the model before the change.
+        replaced: the normalizers that were replaced, as they were, by name.
+        graph: the graph of `before`.
+        batches: inputs, as a loader gives them, for one pass for each layer and model.
+        forward: how the models are called.
+    """
+    healing = _Healing(model, before, batches, forward)
+    order = {node: place for place, node in enumerate(graph.nodes.nodes)}
+    stops: list[tuple[int, Any]] = [
+        (order[reader.uses[0].node], reader) for reader in readers(analyse(graph))
+    ]
+    for name, norm in replaced.items():
+        if calls := graph.calls.get(name):
+            stops.append((order[calls[0].nodes[0]], (norm, len(calls))))
+    stops.sort(key=lambda stop: stop[0])
+    first = next((at for at, (_, what) in enumerate(stops) if isinstance(what, tuple)), len(stops))
+    fitted = 0
+    for _, what in stops[first:]:
+        fitted += healing.norm(*what) if isinstance(what, tuple) else healing.dense(what)
+    return fitted
+
+
+class _Healing:
+    """The model before and after, and the inputs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        before: nn.Module,
+        batches: Iterable[Batch],
+        forward: Forward | None,
+    ) -> None:
+        self._model, self._before, self._batches, self._forward = model, before, batches, forward
+
+    @torch.no_grad()
+    def dense(self, reader: Reader) -> bool:
+        """Fit a linear layer or convolution; its constant only if it has a bias."""
+        weight = self._model.get_parameter(reader.name)
+        bias = reader.uses[0].bias
+        sums = NormalEquations(reader.matrix(weight), constant=bias is not None)
+        half = 0
+        for batch in each(self._batches):
+            wanted = calls_of(self._before, reader, batch, self._forward, {})
+            found = calls_of(self._model, reader, batch, self._forward, {})
+            for target, dense in zip(wanted, found, strict=True):
+                outputs = target.run(target.weight, target.bias)
+                for rows, values in dense.pieces(outputs):
+                    sums.add(half, rows, values)
+                    half = 1 - half
+        fit = sums.solve()
+        weight.copy_(reader.weight(fit.matrix[..., :-1]))
+        if bias is not None:
+            self._model.get_parameter(bias).copy_(fit.matrix[..., -1].flatten())
+        return True
+
+    @torch.no_grad()
+    def norm(self, old: Normalizer, calls: int) -> bool:
+        """Fit γ and β of the normalizer in place of `old`, for each channel, if there are any."""
+        place = self._model.get_submodule(old.name)
+        new: Any = place.inner if isinstance(place, Rows) else place
+        if getattr(new, "running_mean", None) is not None and not int(new.num_batches_tracked):
+            recompute(self._model, self._batches, Log(), forward=self._forward, layers=[old.name])
+        gain, shift = new.weight, new.bias
+        if gain is None or gain.dim() != 1 or len(gain) != old.channels:
+            return False
+        offset = new.spec.learned.offset if isinstance(new, Norm) else 0.0
+        sums = NormalEquations((gain + offset)[:, None, None], constant=shift is not None)
+        half = 0
+        for batch in each(self._batches):
+            wanted = self._outputs(self._before, old.name, batch, calls, None)
+            found = self._outputs(self._model, old.name, batch, calls, 1 - offset)
+            for target, y in zip(wanted, found, strict=True):
+                axis = old.channel_axis(y.dim())
+                for rows, values in zip(_halves(y), _halves(target), strict=True):
+                    sums.add(half, _by_channel(rows, axis), _by_channel(values, axis))
+                    half = 1 - half
+        fit = sums.solve()
+        gain.copy_(fit.matrix[:, 0, 0] - offset)
+        if shift is not None:
+            shift.copy_(fit.matrix[:, 0, 1])
+        return True
+
+    def _outputs(
+        self, model: nn.Module, name: str, batch: Batch, calls: int, unit: float | None
+    ) -> list[Tensor]:
+        """The outputs of a normalizer before its activation, with γ = `unit` and β = 0 if given."""
+        layer = model.get_submodule(name)
+        plain = _plain(layer, unit)
+        found: list[Tensor] = []
+
+        def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found.append(plain(input_of(args, kwargs)))
+            if len(found) == calls:
+                raise Reached
+
+        handle = layer.register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            with evaluating(model), suppress(Reached):
+                call(model, batch, self._forward)
+        finally:
+            handle.remove()
+        return found
+
+
+def _plain(layer: nn.Module, unit: float | None) -> nn.Module:
+    """A copy of a normalizer without its activation and hooks."""
+    plain = copy.deepcopy(layer).eval()
+    for module in plain.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+        if getattr(module, "activation", None) is not None:
+            module.activation = None  # type: ignore[assignment]
+        for key in ("drop", "act"):  # of the fused layers of image model collections
+            if key in module._modules:
+                module._modules[key] = nn.Identity()
+        weight, bias = (module._parameters.get(key) for key in ("weight", "bias"))
+        if unit is not None and weight is not None:
+            weight.data.fill_(unit)
+        if unit is not None and bias is not None:
+            bias.data.zero_()
+    return plain
+
+
+def _halves(y: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = y.split(-(-len(y) // 2))
+    return parts
+
+
+def _by_channel(y: Tensor, axis: int) -> Tensor:
+    """The values as (channels, rows, 1)."""
+    return double(y.movedim(axis, 0).flatten(1))[..., None]

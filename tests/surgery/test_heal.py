@@ -1,0 +1,99 @@
+"""Conversion with healing: the layers are fitted to the outputs that they had before."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from networks import NETWORKS, network
+from torch import Tensor, nn
+
+from anynorm.errors import AnynormError
+from anynorm.surgery import convert
+from anynorm.surgery.distill import output_error
+
+
+def inputs(x: Tensor, count: int = 6) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn((32, *x.shape[1:]), generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("to", ["group", "layer-over-channels", "rms", "none"])
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"rows"}))
+def test_the_outputs_come_nearer_on_new_inputs(name: str, to: str) -> None:
+    model, x = network(name)
+    options: dict[str, Any] = {"groups": 1} if to == "group" else {}
+    state = copy.deepcopy(model.state_dict())
+    plain = convert(model, to, x, **options).model
+    result = convert(model, to, x, heal=inputs(x), **options)
+    held_out = [torch.randn(64, *x.shape[1:], generator=torch.Generator().manual_seed(4))]
+    errors = [output_error(one, model, held_out) for one in (plain, result.model)]
+    assert errors[1] < 0.7 * errors[0]
+    assert "layers" in result.receipt.facts["healed"]
+    assert all(value.equal(state[key]) for key, value in model.state_dict().items())
+    assert result.model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_what_can_be_exact_is() -> None:
+    """Layer norm of inputs without a mean is RMS norm, but for γ, β and the scale behind it."""
+    torch.manual_seed(0)
+    first = nn.Linear(6, 8)
+    with torch.no_grad():
+        first.weight -= first.weight.mean(0)
+        first.bias -= first.bias.mean()
+    model = nn.Sequential(first, nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[1].weight.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+    batches = [torch.randn(50, 6) for _ in range(4)]
+    result = convert(model, "rms", batches[0], source="layer", heal=batches)
+    assert output_error(result.model, model, batches) < 1e-6
+    broken = convert(model, "rms", batches[0], source="layer").model
+    with torch.no_grad():
+        broken[1].weight.mul_(3)  # type: ignore[union-attr, operator]
+    assert output_error(broken, model, batches) > 0.1
+
+
+def test_a_part_of_the_layers_and_statistics_that_start_anew() -> None:
+    model, x = network("concatenated")
+    batches = inputs(x)
+    grouped = convert(model, "group", x, groups=1).model
+    result = convert(grouped, "batch", x, source="group", layers="one", heal=batches)
+    assert [note.layer for note in result.receipt.changed] == ["one.1"]
+    one, two = (result.model.get_submodule(name) for name in ("one.1", "two.1"))
+    assert isinstance(two, nn.GroupNorm)
+    assert isinstance(one, nn.modules.batchnorm._BatchNorm)
+    assert int(one.num_batches_tracked) == len(batches)
+    assert output_error(result.model, grouped, batches) < 0.05
+
+
+def test_distillation_does_not_make_it_worse() -> None:
+    model, x = network("flattened")
+    batches = inputs(x)
+    healed = convert(model, "layer-over-channels", x, heal=batches)
+    result = convert(model, "layer-over-channels", x, heal=batches, distill=20)
+    assert "20 steps" in result.receipt.facts["distilled"]
+    held_out = batches[::5]
+    errors = [output_error(one.model, model, held_out) for one in (result, healed)]
+    assert errors[0] <= errors[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"heal": [X := torch.randn(4, 3, 8, 8)]}, "give an example"),
+        ({"example": X, "distill": 5}, "give an example"),
+        ({"example": X, "heal": [X[:1]]}, "at least two samples"),
+        ({"example": X, "heal": [X], "distill": -1}, "a number of steps"),
+        ({"example": X, "heal": [X.new_full(X.shape, torch.nan)]}, "not finite"),
+        ({"example": X, "heal": []}, "no batches"),
+    ],
+)
+def test_bad_inputs_are_refused_and_change_nothing(options: dict[str, Any], words: str) -> None:
+    model, _ = network("flattened")
+    state = copy.deepcopy(model.state_dict())
+    with pytest.raises(AnynormError, match=words):
+        convert(model, "group", groups=1, inplace=True, **options)
+    assert model.state_dict().keys() == state.keys()
+    assert all(value.equal(state[key]) for key, value in model.state_dict().items())
