@@ -67,14 +67,14 @@ def train(model: nn.Module, data: Any, epochs: int, strength: float = 0.0, form:
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     steps = epochs * -(-len(data.train_x) // 64)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=LAST)
-    penalty = Slim(model, strength)
-    if form == "proximal":
+    penalty = Slim(model, strength) if form else None
+    if penalty is not None and form == "proximal":
         penalty.attach(optimizer)
     model.train()
     for _ in range(epochs):
         for rows in torch.randperm(len(data.train_x)).split(64):
             loss = F.cross_entropy(model(shifted(data.train_x[rows])), data.train_y[rows])
-            if form == "loss":
+            if penalty is not None and form == "loss":
                 loss = loss + penalty.loss()
             optimizer.zero_grad()
             loss.backward()

@@ -68,6 +68,22 @@ def test_a_part_of_the_layers_and_statistics_that_start_anew() -> None:
     assert output_error(result.model, grouped, batches) < 0.05
 
 
+def test_the_layers_around_an_attention_are_fitted() -> None:
+    """Those inside of torch's are not seen, and keep their weights."""
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True).eval()
+    with torch.no_grad():
+        for norm in (model.norm1, model.norm2):
+            norm.weight.uniform_(0.2, 3)
+    batches = [3 + torch.randn(20, 6, 16) for _ in range(4)]
+    options: dict[str, Any] = {"source": "layer", "layers": "norm2"}
+    result = convert(model, "none", batches[0], heal=batches, **options)
+    plain = convert(model, "none", batches[0], **options).model
+    assert output_error(result.model, model, batches) < 0.5 * output_error(plain, model, batches)
+    assert result.model.self_attn.in_proj_weight.equal(model.self_attn.in_proj_weight)
+    assert not result.model.linear1.weight.equal(model.linear1.weight)
+
+
 def test_distillation_does_not_make_it_worse() -> None:
     model, x = network("flattened")
     batches = inputs(x)

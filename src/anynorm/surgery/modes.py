@@ -35,6 +35,24 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
 
 
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Let torch's attention and transformer layers run one operator after the other, also in eval.
+
+    Their fast path is one operator, in which the layers inside are not seen.
+
+    >>> with without_fast_path():
+    ...     torch.backends.mha.get_fastpath_enabled()
+    False
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 def without_gradients(*models: nn.Module | None) -> AbstractContextManager[object]:
     """No gradients in the block; inference mode if the models have tensors that need it.
 

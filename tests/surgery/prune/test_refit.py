@@ -124,6 +124,15 @@ def test_the_constant_of_a_cut_channel_is_fitted_at_padded_borders_too() -> None
     assert error(right, refitted, batches) < 0.5 * error(right, absorbed, batches)
 
 
+def test_the_hidden_units_of_a_transformer_layer_are_cut() -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    batches = [torch.randn(20, 6, 16) for _ in range(4)]
+    result = prune(model, batches[0], ratio=0.25, refit=batches)
+    assert result.model.linear1.out_features == 24
+    assert error(model, result.model, batches) < 0.05
+
+
 def test_one_sample_and_values_that_are_not_finite_change_nothing() -> None:
     model, x = network("rows")
     before = copy.deepcopy(model.state_dict())

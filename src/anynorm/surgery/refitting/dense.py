@@ -208,6 +208,9 @@ def _taps(shape: torch.Size) -> list[int]:
 class DenseCalls(TorchFunctionMode):
     """Hands every call of a layer with one of the given weights to a function, while models run.
 
+    The layers inside of ``torch.nn.MultiheadAttention`` are not seen: torch calls them within one
+    function.
+
     Args:
         weights: the weights.
         handle: what gives the outputs, from the name of the weight and the call.

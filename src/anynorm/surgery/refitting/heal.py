@@ -15,7 +15,7 @@ from anynorm.surgery.batches import Batch, Forward, call, each
 from anynorm.surgery.call_args import input_of
 from anynorm.surgery.channels import analyse
 from anynorm.surgery.graph import Graph
-from anynorm.surgery.modes import evaluating
+from anynorm.surgery.modes import evaluating, without_fast_path
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log
@@ -94,6 +94,8 @@ class _Healing:
                 for rows, values in dense.pieces(outputs):
                     sums.add(half, rows, values)
                     half = 1 - half
+        if not sums.rows:
+            return False  # its calls are not seen
         fit = sums.solve()
         weight.copy_(reader.weight(fit.matrix[..., :-1]))
         if bias is not None:
@@ -142,7 +144,7 @@ class _Healing:
 
         handle = layer.register_forward_pre_hook(see, with_kwargs=True)
         try:
-            with evaluating(model), suppress(Reached):
+            with evaluating(model), without_fast_path(), suppress(Reached):
                 call(model, batch, self._forward)
         finally:
             handle.remove()

@@ -11,7 +11,7 @@ from torch import distributed as dist
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, tensors_of
-from anynorm.surgery.modes import evaluating
+from anynorm.surgery.modes import evaluating, without_fast_path
 from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
 from anynorm.surgery.streaming_stats import double, summed
 
@@ -47,7 +47,7 @@ def sensitivities(
 
     weights = {name: model.get_parameter(name) for name in layers}
     generator = torch.Generator().manual_seed(0)
-    with evaluating(model), DenseCalls(weights, handle):
+    with evaluating(model), without_fast_path(), DenseCalls(weights, handle):
         for batch in each(batches):
             seen.clear()
             with torch.enable_grad():

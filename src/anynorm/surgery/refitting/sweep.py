@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from anynorm.surgery.batches import Batch, Forward, call, each, once
-from anynorm.surgery.modes import evaluating
+from anynorm.surgery.modes import evaluating, without_fast_path
 from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
 from anynorm.surgery.refitting.elimination import elimination_costs
 from anynorm.surgery.refitting.normal_equations import Fit, NormalEquations
@@ -72,7 +72,7 @@ def calls_of(
         return dense.run(*layers.get(name, (dense.weight, dense.bias)))
 
     weights = {name: model.get_parameter(name) for name in {reader.name, *layers}}
-    with evaluating(model), DenseCalls(weights, handle), suppress(Reached):
+    with evaluating(model), without_fast_path(), DenseCalls(weights, handle), suppress(Reached):
         call(model, batch, forward)
     return found
 
@@ -117,7 +117,10 @@ class Refit:
             solved, measured = reader.reads(cut), reader.name in matter and reader.reads(among)
             if not (solved or measured):
                 continue
-            fit = self._summed(reader, cut, found).solve()
+            sums = self._summed(reader, cut, found)
+            if not sums.rows:
+                continue  # its calls are not seen
+            fit = sums.solve()
             if solved:
                 found.fits[reader.name] = fit
                 found.layers[reader.name] = self._layer(reader, cut, fit)

@@ -1,0 +1,132 @@
+"""Normalizers of trained models replaced, with and without healing: accuracy by the share replaced.
+
+    python -m benchmarks.heal_digits [--seeds 5]    # about ten minutes on two cores
+
+A convolutional network with batch norm and a small transformer with layer norm are trained on
+scikit-learn's digits.  The normalizers are replaced from the first on: a third, two thirds, all.
+Healing has the training inputs, without labels.  Writes benchmarks/results/heal_digits.json and the
+table of docs/surgery.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import RESULTS, ROOT
+from benchmarks.page import fill, line
+from benchmarks.prune_digits import accuracy, network, train
+from benchmarks.result_files import about, read, write
+
+__all__ = ["FILE", "MODELS", "Rows", "main", "measure", "table"]
+
+FILE = RESULTS / "heal_digits.json"
+SHARES = (1 / 3, 2 / 3, 1.0)
+WAYS: dict[str, dict[str, Any] | None] = {
+    "replaced": None,
+    "healed": {"distill": 0},
+    "healed, 300 steps": {"distill": 300},
+}
+
+
+class Rows(nn.Module):
+    """A transformer that reads the eight rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.places = nn.Linear(8, 48), nn.Parameter(0.1 * torch.randn(8, 48))
+        block = nn.TransformerEncoderLayer(
+            48, 4, 96, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, 3, nn.LayerNorm(48), enable_nested_tensor=False)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.blocks(self.enter(x[:, 0]) + self.places).mean(1))
+        return y
+
+
+# The model, its family of normalizers, and what replaces them, with options.
+MODELS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, dict[str, Any]]]] = {
+    "convolutions, batch norm": (
+        *(network, "batch"),
+        {"group": {"groups": 8}, "layer": {}, "rms": {}, "instance": {}, "none": {}},
+    ),
+    "transformer, layer norm": (Rows, "layer", {"rms": {}, "none": {}}),
+}
+
+
+def measure(job: tuple[str, int, int]) -> list[dict[str, Any]]:
+    """One model and seed: each way of replacing each share by each kind."""
+    from anynorm.study.data import load
+    from anynorm.surgery import convert
+    from anynorm.surgery.normalizers import normalizers
+
+    name, seed, epochs = job
+    make, family, targets = MODELS[name]
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    data, model = load("digits"), make()
+    train(model, data, epochs)
+    batches = list(data.train_x.split(64))
+    norms = [norm.name for norm in normalizers(model)]
+    found = []
+    for to, options in targets.items():
+        for share in SHARES:
+            layers = norms[: round(share * len(norms))]
+            for way, healing in WAYS.items():
+                more = {} if healing is None else {"heal": batches, **healing}
+                changed = convert(
+                    *(model, to, batches[0]), source=family, layers=layers, **more, **options
+                )
+                row = {"model": name, "seed": seed, "to": to, "share": share, "way": way}
+                row |= {"control": accuracy(model, data), "accuracy": accuracy(changed.model, data)}
+                found.append(row)
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Points of accuracy below the model before, median and worst of the seeds, as Markdown."""
+    heads = ["model", "to", "share of the layers", *WAYS]
+    lines = [line(heads), "|---" * len(heads) + "|"]
+    keys = dict.fromkeys((row["model"], row["to"], row["share"]) for row in rows)
+    for key in keys:
+        here = [row for row in rows if (row["model"], row["to"], row["share"]) == key]
+        cells = [_lost([row for row in here if row["way"] == way]) for way in WAYS]
+        lines.append(line([*key[:2], f"{key[2]:.0%}", *cells]))
+    return "\n".join(lines)
+
+
+def _lost(rows: Sequence[dict[str, Any]]) -> str:
+    lost = [row["control"] - row["accuracy"] for row in rows]
+    return f"{statistics.median(lost):.1f} ({max(lost):.1f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--table", action="store_true", help="only write the table of the page")
+    options = parser.parse_args(arguments)
+    if not options.table:
+        jobs = [(name, seed, options.epochs) for name in MODELS for seed in range(options.seeds)]
+        with ProcessPoolExecutor(options.workers) as pool:
+            rows = [row for found in pool.map(measure, jobs) for row in found]
+        write(options.out, {"about": about("default", {"epochs": options.epochs}), "rows": rows})
+    words = table(read(options.out)["rows"])
+    print(words)
+    if options.out == FILE:
+        fill(ROOT / "docs" / "surgery.md", "heal", words)
+
+
+if __name__ == "__main__":
+    main()
