@@ -96,6 +96,7 @@ class Rows(nn.Module):
 def leave_fast_path(model: nn.Module) -> None:
     """Turn off torch's fast path, which reads the weights of LayerNorms in transformer layers."""
     for layer in model.modules():
-        plain = isinstance(getattr(layer, "norm1", None), nn.LayerNorm)
-        if isinstance(layer, nn.TransformerEncoderLayer) and not plain:
+        if not isinstance(layer, nn.TransformerEncoderLayer):
+            continue
+        if not all(isinstance(norm, nn.LayerNorm) for norm in (layer.norm1, layer.norm2)):
             layer.activation_relu_or_gelu = 0  # torch's own sign that the fast path does not apply
