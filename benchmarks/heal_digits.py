@@ -10,24 +10,18 @@ table of docs/surgery.md.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import RESULTS, ROOT
-from benchmarks.page import fill, line
+from benchmarks.over_seeds import lost, run
+from benchmarks.page import line
 from benchmarks.prune_digits import accuracy, network, train
-from benchmarks.result_files import about, read, write
 
-__all__ = ["FILE", "MODELS", "Rows", "main", "measure", "table"]
+__all__ = ["MODELS", "Rows", "main", "measure", "table"]
 
-FILE = RESULTS / "heal_digits.json"
 SHARES = (1 / 3, 2 / 3, 1.0)
 WAYS: dict[str, dict[str, Any] | None] = {
     "replaced": None,
@@ -99,33 +93,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     keys = dict.fromkeys((row["model"], row["to"], row["share"]) for row in rows)
     for key in keys:
         here = [row for row in rows if (row["model"], row["to"], row["share"]) == key]
-        cells = [_lost([row for row in here if row["way"] == way]) for way in WAYS]
+        cells = [lost([row for row in here if row["way"] == way]) for way in WAYS]
         lines.append(line([*key[:2], f"{key[2]:.0%}", *cells]))
     return "\n".join(lines)
 
 
-def _lost(rows: Sequence[dict[str, Any]]) -> str:
-    lost = [row["control"] - row["accuracy"] for row in rows]
-    return f"{statistics.median(lost):.1f} ({max(lost):.1f})"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--table", action="store_true", help="only write the table of the page")
-    options = parser.parse_args(arguments)
-    if not options.table:
-        jobs = [(name, seed, options.epochs) for name in MODELS for seed in range(options.seeds)]
-        with ProcessPoolExecutor(options.workers) as pool:
-            rows = [row for found in pool.map(measure, jobs) for row in found]
-        write(options.out, {"about": about("default", {"epochs": options.epochs}), "rows": rows})
-    words = table(read(options.out)["rows"])
-    print(words)
-    if options.out == FILE:
-        fill(ROOT / "docs" / "surgery.md", "heal", words)
+    models = MODELS
+    run("heal_digits", "surgery.md", __doc__, models, measure, table, 30, arguments)
 
 
 if __name__ == "__main__":

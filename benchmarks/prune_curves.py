@@ -12,26 +12,21 @@ benchmarks/results/prune_curves.json and the table of docs/pruning.md.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import RESULTS, ROOT
-from benchmarks.page import fill, line
+from benchmarks.over_seeds import lost, run
+from benchmarks.page import line
 from benchmarks.prune_digits import WIDTHS, accuracy, network, scratch, speed_up, train
-from benchmarks.result_files import about, read, write
 
-__all__ = ["FILE", "NETWORKS", "WAYS", "main", "measure", "table"]
+__all__ = ["NETWORKS", "WAYS", "main", "measure", "table"]
 
-FILE = RESULTS / "prune_curves.json"
 RATIOS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
 TRAINED_ANEW = (0.7, 0.8, 0.85)
 STRENGTH = 2e-2
@@ -142,14 +137,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["network"] for row in rows):
         for ratio in dict.fromkeys(row["ratio"] for row in rows):
             here = [row for row in rows if (row["network"], row["ratio"]) == (name, ratio)]
-            cells = [_lost([row for row in here if row["way"] == way]) for way in ways]
+            cells = [lost([row for row in here if row["way"] == way]) for way in ways]
             lines.append(line([name, f"{ratio:.0%}", *cells, _left(here)]))
     return "\n".join(lines)
-
-
-def _lost(rows: Iterable[dict[str, Any]]) -> str:
-    lost = [row["control"] - row["accuracy"] for row in rows]
-    return f"{statistics.median(lost):.1f} ({max(lost):.1f})" if lost else "–"
 
 
 def _left(rows: Iterable[dict[str, Any]]) -> str:
@@ -160,22 +150,8 @@ def _left(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--table", action="store_true", help="only write the table of the page")
-    options = parser.parse_args(arguments)
-    if not options.table:
-        jobs = [(name, seed, options.epochs) for name in NETWORKS for seed in range(options.seeds)]
-        with ProcessPoolExecutor(options.workers) as pool:
-            rows = [row for found in pool.map(measure, jobs) for row in found]
-        write(options.out, {"about": about("default", {"epochs": options.epochs}), "rows": rows})
-    words = table(read(options.out)["rows"])
-    print(words)
-    if options.out == FILE:
-        fill(ROOT / "docs" / "pruning.md", "curves", words)
+    models = NETWORKS
+    run("prune_curves", "pruning.md", __doc__, models, measure, table, 40, arguments)
 
 
 if __name__ == "__main__":
