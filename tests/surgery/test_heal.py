@@ -84,6 +84,29 @@ def test_the_layers_around_an_attention_are_fitted() -> None:
     assert not result.model.linear1.weight.equal(model.linear1.weight)
 
 
+class Tied(nn.Module):
+    """Outputs by the weight of the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(9, 6), nn.LayerNorm(6)
+        self.hidden, self.out = nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
+        self.out.weight = self.embed.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(torch.relu(self.hidden(self.norm(self.embed(x)))))
+        return y
+
+
+def test_a_weight_that_is_an_embedding_too_stays() -> None:
+    torch.manual_seed(0)
+    model, batches = Tied(), [torch.randint(0, 9, (8, 5)) for _ in range(4)]
+    result = convert(model, "rms", batches[0], source="layer", heal=batches)
+    assert result.model.out.weight is result.model.embed.weight
+    assert result.model.out.weight.equal(model.out.weight)
+    assert not result.model.hidden.weight.equal(model.hidden.weight)
+
+
 def test_distillation_does_not_make_it_worse() -> None:
     model, x = network("flattened")
     batches = inputs(x)

@@ -54,7 +54,10 @@ def heal(
     healing = _Healing(model, before, batches, forward)
     order = {node: place for place, node in enumerate(graph.nodes.nodes)}
     stops: list[tuple[int, Any]] = [
-        (order[reader.uses[0].node], reader) for reader in readers(analyse(graph))
+        (order[reader.uses[0].node], reader)
+        for reader in readers(analyse(graph))
+        # Not a weight that also is something else, such as an embedding.
+        if len(graph.users[reader.name]) == len(reader.uses)
     ]
     for name, norm in replaced.items():
         if calls := graph.calls.get(name):
