@@ -117,6 +117,34 @@ class Again(nn.Module):
         return y
 
 
+class PreActivated(nn.Module):
+    """A residual sum that each branch reads through a norm of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.one, self.two = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.a, self.b = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y: Tensor = self.b(torch.tanh(self.two(x + self.a(torch.tanh(self.one(x))))))
+        return y
+
+
+class Twice(nn.Module):
+    """A padded layer that reads two constants of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = tanh(3, 6), nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y: Tensor = self.head(x) + self.head(torch.sigmoid(x))
+        return y
+
+
 class Gate(nn.Module):
     """A gate in front of a padded layer: the constants differ between samples."""
 
@@ -147,8 +175,10 @@ PADDED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "upwards": (upwards, SHAPE),
     "line": (line, (4, 3, 9)),
     "again": (Again, SHAPE),
+    "pre-activated": (PreActivated, SHAPE),
 }
 VARYING: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "gate": (Gate, SHAPE),
+    "twice": (Twice, SHAPE),
     "averaged": (averaged, SHAPE),
 }

@@ -12,7 +12,7 @@ from padded_networks import PADDED, VARYING, plain
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
-from anynorm.surgery import Pruned, prune
+from anynorm.surgery import Pruned, freeze, prune
 
 NORMS = nn.modules.batchnorm._BatchNorm
 KEPT = "kept for their constants"
@@ -107,6 +107,27 @@ def test_only_readers_that_pad_take_the_channel() -> None:
     assert notes(result) == "exactly: three; exactly, by a channel that is kept: one, two"
 
 
+def test_a_reader_in_which_the_kept_channel_is_0_uses_its_bias() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.one, self.two = nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.stem(x))
+            y: Tensor = self.one(x.relu()) + self.two((-x).relu())
+            return y
+
+    model = Two().eval()
+    model.norm.weight.data[:3] = 0
+    model.norm.bias.data = torch.tensor([0.5, -0.7, -0.3, 0.0])
+    result: Any = prune(model, torch.randn(4, 3, 8, 8), gap=True, absorb="channel")
+    assert result.model.norm.bias[0] == torch.tensor(-0.7)
+    exact = "exactly, by a channel that is kept: two"
+    assert notes(result) == f"{exact}; except at zero-padded borders: one"
+
+
 def test_nothing_is_kept_for_constants_of_0() -> None:
     model, x = prepared(*PADDED["plain"])
     for layer in model.modules():
@@ -161,6 +182,24 @@ def test_a_lone_channel_is_not_replaced_by_itself() -> None:
     again = prune(result.model, x, gap=True, absorb="channel")
     assert again.receipt.facts["cut"] == 0
     assert torch.equal(again.model(x), result.model(x))
+
+
+def test_an_undone_cut_leaves_the_model_as_it_was() -> None:
+    model, x = prepared(*PADDED["smooth"])
+    before, outputs = copy.deepcopy(model.state_dict()), model(x)
+    options: Any = {"absorb": "channel", "inplace": True, "tolerance": 0.0}
+    assert prune(model, x, ratio=0.5, **options).receipt.rolled_back
+    assert all(torch.equal(old, model.state_dict()[name]) for name, old in before.items())
+    assert torch.equal(model(x), outputs)
+
+
+@pytest.mark.parametrize("name", ["plain", "summed"])
+def test_frozen_norms(name: str) -> None:
+    model, x = prepared(*PADDED[name])
+    frozen = freeze(sparse(model, x)).model
+    result = prune(frozen, x, gap=True, absorb="channel")
+    assert "by a channel that is kept" in notes(result)
+    assert relative(result.model(x), frozen(x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["summed", "upwards", "grouped"])

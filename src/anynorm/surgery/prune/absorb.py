@@ -12,7 +12,14 @@ from anynorm.surgery.channels import Channels, Use
 from anynorm.surgery.graph import Graph
 from anynorm.surgery.prune.carriers import ROUNDING, carry
 from anynorm.surgery.prune.constants import Constants
-from anynorm.surgery.prune.recorded import Constant, among, input_constants, reads, state_of
+from anynorm.surgery.prune.recorded import (
+    Constant,
+    among,
+    input_constants,
+    reading,
+    reads,
+    state_of,
+)
 from anynorm.surgery.prune.taps import by_group, even, responses, steps
 from anynorm.surgery.receipt import Log
 
@@ -46,25 +53,14 @@ def absorb(
         silent = among(channels.sites[name, 0], carriers).to(state[name].device)
         state[name].masked_fill_(silent, 0)
     given = _Given(model, graph, log)
-    for weight, uses in _by_weight(channels).items():
-        if (site := reads(uses[0])) in channels.readers:
-            inputs = [constants[use.node] for use in uses]
-            labels = by_group(uses[0], channels.sites[site])
-            gone, kept = (
-                among(labels, roots).to(state[weight].device) for roots in (cut, carriers)
-            )
-            left = carry(uses, state[weight], inputs, gone, kept)
-            given.note_carried(uses[0], gone & ~left)
-            pairs = zip(uses, inputs, strict=True)
-            given.take([_Shift.of(use, state[weight], one, left) for use, one in pairs])
+    for uses in reading(channels):
+        weight = state[uses[0].weight]
+        labels = by_group(uses[0], channels.sites[reads(uses[0])])
+        gone, kept = (among(labels, roots).to(weight.device) for roots in (cut, carriers))
+        left = carry(uses, weight, constants, gone, kept)
+        given.note_carried(uses[0], gone & ~left)
+        given.take([_Shift.of(use, weight, constants[use.node], left) for use in uses])
     return given.added()
-
-
-def _by_weight(channels: Channels) -> dict[str, list[Use]]:
-    found: dict[str, list[Use]] = {}
-    for use in channels.uses:
-        found.setdefault(use.weight, []).append(use)
-    return found
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from anynorm.surgery.channels import Channels, Use
 from anynorm.surgery.graph import Graph
-from anynorm.surgery.prune.recorded import Constant, input_constants, reads
+from anynorm.surgery.prune.recorded import Constant, among, input_constants, reading, reads
 from anynorm.surgery.prune.taps import by_group, even, from_taps, taps_of
 
 __all__ = ["ROUNDING", "Strength", "carry", "strengths"]
@@ -28,26 +29,25 @@ Strength = tuple[int, float]
 def strengths(graph: Graph, channels: Channels, state: Mapping[str, Tensor]) -> dict[int, Strength]:
     """How well each channel, with γ = 0, can stand for others where a bias cannot."""
     found: dict[int, Strength] = {}
-    uses = [use for use in channels.uses if reads(use) in channels.readers and not even(use)]
+    layers = [uses for uses in reading(channels) if not all(map(even, uses))]
     # In two halves: a gate that all channels feed varies only while some of them do.
-    for half in (channels.prunable[::2], channels.prunable[1::2]) if uses else ():
-        silent, constants = set(half), input_constants(graph, channels, state, half)
-        for use in uses:
-            labels = channels.sites[reads(use)]
-            mean, spread = constants[use.node]
-            places = labels.repeat(len(mean) // len(labels)).tolist()
-            values = zip(places, mean.abs().tolist(), spread.tolist(), strict=True)
-            for root, value, width in values:
-                if root in silent and value > 0 and width <= ROUNDING * value:
-                    count, total = found.get(root, (0, 0.0))
-                    found[root] = count + 1, total + value
+    for half in (channels.prunable[::2], channels.prunable[1::2]) if layers else ():
+        constants = input_constants(graph, channels, state, half)
+        for uses in layers:
+            values, widths = (part.cpu() for part in _joint(uses, constants))
+            labels = by_group(uses[0], channels.sites[reads(uses[0])])
+            able = among(labels, half) & (values != 0) & (widths <= ROUNDING * values.abs())
+            sizes = values[able].abs().tolist()
+            for root, size in zip(labels[able].tolist(), sizes, strict=True):
+                count, total = found.get(root, (0, 0.0))
+                found[root] = count + 1, total + size
     return found
 
 
 def carry(
     uses: Sequence[Use],
     weight: Tensor,
-    constants: Sequence[Constant],
+    constants: Mapping[Node, Constant],
     gone: Tensor,
     kept: Tensor,
 ) -> Tensor:
@@ -56,7 +56,7 @@ def carry(
     Args:
         uses: the uses of one weight.
         weight: that weight, which is changed.
-        constants: the constants of the inputs at each use.
+        constants: the constants of the inputs of each use.
         gone, kept: which inputs are cut, and which can stand for them: (groups, inputs).
 
     Returns:
@@ -65,18 +65,23 @@ def carry(
     """
     if all(map(even, uses)) or not kept.any():
         return gone
-    mean = torch.stack([by_group(use, one.mean) for use, one in zip(uses, constants, strict=True)])
-    spread = torch.stack([by_group(u, one.spread) for u, one in zip(uses, constants, strict=True)])
-    bound = ROUNDING * (mean.abs() * (gone | kept)).amax((0, 2))[:, None]
-    steady = spread.amax(0) <= bound
-    least = mean.abs().amin(0) * (kept & steady)
-    at = least.argmax(1, keepdim=True)
-    own = mean.gather(2, at.expand(len(mean), -1, -1))
-    factors = mean[0] / own[0]
-    same = (mean - factors * own).abs().amax(0) <= bound  # the same factors at each use
-    carried = gone & steady & same & (least.gather(1, at) > bound)
+    values, widths = _joint(uses, constants)
+    bound = ROUNDING * (values.abs() * (gone | kept)).amax(1, keepdim=True)
+    steady = widths <= bound
+    at = (values.abs() * (kept & steady)).argmax(1, keepdim=True)
+    own = values.gather(1, at)
+    able = (kept & steady).gather(1, at) & (own.abs() > bound)
+    carried = gone & steady & able & (values != 0)
+    factors = torch.where(carried, values / own, 0.0)
     taps = taps_of(uses[0], weight.detach().double()).clone()
-    sums = torch.einsum("gi,giot->got", torch.where(carried, factors, 0.0), taps)
+    sums = torch.einsum("gi,giot->got", factors, taps)
     taps[torch.arange(len(at), device=at.device), at[:, 0]] += sums
     weight.copy_(from_taps(uses[0], taps, weight.shape))
     return gone & ~carried
+
+
+def _joint(uses: Sequence[Use], constants: Mapping[Node, Constant]) -> tuple[Tensor, Tensor]:
+    """The constant of each input, and how far it varies in and between uses: (groups, inputs)."""
+    means = torch.stack([by_group(use, constants[use.node].mean) for use in uses])
+    spreads = torch.stack([by_group(use, constants[use.node].spread) for use in uses])
+    return means[0], torch.maximum(spreads, (means - means[0]).abs()).amax(0)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from anynorm.surgery.channels import Channels, Use
 from anynorm.surgery.graph import Graph
 
-__all__ = ["Constant", "among", "input_constants", "reads", "state_of"]
+__all__ = ["Constant", "among", "input_constants", "reading", "reads", "state_of"]
 
 
 class Constant(NamedTuple):
@@ -50,6 +50,15 @@ def among(labels: Tensor, channels: Iterable[int]) -> Tensor:
 def reads(use: Use) -> tuple[str, int]:
     """The axis of a layer's weight that multiplies its inputs."""
     return use.weight, 0 if use.transposed else 1
+
+
+def reading(channels: Channels) -> list[list[Use]]:
+    """The uses of each weight that reads channels."""
+    found: dict[str, list[Use]] = {}
+    for use in channels.uses:
+        if reads(use) in channels.readers:
+            found.setdefault(use.weight, []).append(use)
+    return list(found.values())
 
 
 class _Recorded(Interpreter):
