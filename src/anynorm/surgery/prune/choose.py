@@ -122,7 +122,13 @@ class Choice:
         self.gap, self.needed, self.importance = gap, ranking.needed, ranking.importance
         free = [root for root in self.importance if root not in kept]
         self.order = sorted(free, key=lambda root: (self.importance[root], root))
-        self.width = dict.fromkeys(self.order, 1) | _widths(channels)
+        scales = [channels.sites[name, 0] for name in channels.scales]
+        self.width = dict.fromkeys(self.order, 1) | _counts(scales)
+        # Several norms may scale the same channel; what holds for a layer must hold for each.
+        self._step: dict[int, int] = {}
+        for labels in scales:
+            for root, count in _counts([labels]).items():
+                self._step[root] = math.gcd(self._step.get(root, 0), count)
         self.spaces = _spaces(channels, self.order)
 
     @property
@@ -196,7 +202,7 @@ class Choice:
 
     def _spared(self, space: Sequence[int], cut: set[int], goal: Goal) -> set[int]:
         """The largest channels to be cut that a layer keeps for its least number and multiple."""
-        width = self.width[space[0]]
+        width = self._step.get(space[0], 1)
         step = goal.multiple // math.gcd(goal.multiple, width)
         gone = [root for root in reversed(space) if root in cut]
         carrier = self._carrier(gone)
@@ -221,10 +227,11 @@ def _scales(channels: Channels, state: State) -> dict[int, float]:
     return found
 
 
-def _widths(channels: Channels) -> dict[int, int]:
-    """The number of γ of each channel."""
-    labels = torch.cat([channels.sites[name, 0] for name in channels.scales] or [torch.zeros(0)])
-    values, counts = labels.unique(return_counts=True)
+def _counts(labels: Sequence[Tensor]) -> dict[int, int]:
+    """How often each channel is among the labels."""
+    values, counts = torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]).unique(
+        return_counts=True
+    )
     return dict(zip(map(int, values.tolist()), counts.tolist(), strict=True))
 
 
