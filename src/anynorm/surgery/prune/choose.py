@@ -229,9 +229,8 @@ def _scales(channels: Channels, state: State) -> dict[int, float]:
 
 def _counts(labels: Sequence[Tensor]) -> dict[int, int]:
     """How often each channel is among the labels."""
-    values, counts = torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]).unique(
-        return_counts=True
-    )
+    every = torch.cat([*labels, torch.zeros(0, dtype=torch.int64)])
+    values, counts = every.unique(return_counts=True)
     return dict(zip(map(int, values.tolist()), counts.tolist(), strict=True))
 
 
