@@ -137,7 +137,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 def network(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
     """A network in eval mode with γ, β and statistics of some training, and an input."""
-    make, shape = NETWORKS[name]
+    return prepared(*NETWORKS[name], seed)
+
+
+def prepared(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], seed: int = 0
+) -> tuple[nn.Module, Tensor]:
+    """A new network in eval mode with γ, β and statistics of some training, and an input."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make()

@@ -52,6 +52,16 @@ def test_every_option_becomes_an_argument(given: dict[str, Any]) -> None:
     assert set(inspect.signature(prune).parameters) - set(given) == other
 
 
+@pytest.mark.parametrize(("words", "how"), [("--absorb", True), ("--absorb channel", "channel")])
+def test_how_constants_are_absorbed(words: str, how: object, given: dict[str, Any]) -> None:
+    assert run(f"--gap {words}") == 0
+    assert given["absorb"] == how
+
+
+def test_an_unknown_way_to_absorb(given: dict[str, Any]) -> None:
+    assert run("--gap --absorb bias") == 2
+
+
 @pytest.mark.parametrize("goal", ["parameters", "flops"])
 def test_budgets(goal: str, given: dict[str, Any]) -> None:
     assert run(f"--{goal} 0.25") == 0

@@ -92,6 +92,13 @@ def test_residual_channels_go_only_where_every_norm_lets_them() -> None:
     assert plan.cuts["two.1.weight"] == {0: (0,)}
 
 
+def test_least_and_multiple_hold_for_each_of_the_norms_of_a_sum() -> None:
+    least: Any = prune(Residual(), X, ratio=0.9, least=3).model
+    assert (len(least.stem[1].weight), len(least.one[1].weight)) == (3, 3)
+    multiple: Any = prune(Residual(), X, ratio=0.6, multiple=4).model
+    assert (len(multiple.stem[1].weight), len(multiple.one[1].weight)) == (4, 4)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.2, 0.5, 0.8])
 def test_ratio_is_the_share_of_all_channels(ratio: float) -> None:
     model, x = network("rows")

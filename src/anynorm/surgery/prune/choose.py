@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.channels import Channels
+from anynorm.surgery.prune.carriers import Strength
 
 __all__ = ["Choice", "Goal", "Ranking", "Sizes"]
 
@@ -104,7 +105,9 @@ class Ranking:
 class Choice:
     """The prunable channels in the order in which they matter, and how many are cut.
 
-    `gap` has the values on both sides of the natural gap of the model's |γ|.
+    `gap` has the values on both sides of the natural gap of the model's |γ|.  Of the cut channels
+    of a layer, the one of the largest strength in `carriers` stays, to stand for the constants of
+    all; where no channel has one, all go.
     """
 
     def __init__(
@@ -113,11 +116,19 @@ class Choice:
         ranking: Ranking,
         kept: set[int],
         gap: tuple[float, float] | None = None,
+        carriers: Mapping[int, Strength] | None = None,
     ) -> None:
+        self._strengths = carriers or {}
         self.gap, self.needed, self.importance = gap, ranking.needed, ranking.importance
         free = [root for root in self.importance if root not in kept]
         self.order = sorted(free, key=lambda root: (self.importance[root], root))
-        self.width = dict.fromkeys(self.order, 1) | _widths(channels)
+        scales = [channels.sites[name, 0] for name in channels.scales]
+        self.width = dict.fromkeys(self.order, 1) | _counts(scales)
+        # Several norms may scale the same channel; what holds for a layer must hold for each.
+        self._step: dict[int, int] = {}
+        for labels in scales:
+            for root, count in _counts([labels]).items():
+                self._step[root] = math.gcd(self._step.get(root, 0), count)
         self.spaces = _spaces(channels, self.order)
 
     @property
@@ -126,13 +137,13 @@ class Choice:
         return sum(self.width[root] for root in self.order)
 
     def cut(self, goal: Goal, sizes: Sizes) -> set[int]:
-        """The channels to cut to reach the goal."""
+        """The channels to cut to reach the goal, with the `carriers` among them."""
         if goal.ratio is not None:
             most = math.floor(goal.ratio * self.total + 1e-9)
 
             def fits(count: int) -> bool:
                 ahead = self.needed & set(self.order[:count])
-                return self.gone(self._first(count, goal) | ahead) <= most
+                return self.gone(self._removed(count, goal) | ahead) <= most
 
             return self._first(self._largest(fits), goal)
         if goal.gap:
@@ -147,9 +158,18 @@ class Choice:
         """The number of channels that are `cut`, counted as in `total`."""
         return sum(self.width[root] for root in cut)
 
+    def carriers(self, cut: set[int]) -> set[int]:
+        """The channels that stay, with γ = 0, for the constants of those that are `cut`."""
+        found = (self._carrier([root for root in space if root in cut]) for space in self.spaces)
+        return {root for root in found if root is not None}
+
+    def _carrier(self, gone: Sequence[int]) -> int | None:
+        able = [root for root in gone if root in self._strengths]
+        return max(able, key=lambda root: (self._strengths[root], root), default=None)
+
     def _by_budget(self, measure: Callable[[set[int]], int], budget: float, goal: Goal) -> set[int]:
         most = budget * measure(set()) if budget <= 1 else budget
-        smallest = measure(self._first(len(self.order), goal))
+        smallest = measure(self._removed(len(self.order), goal))
         if smallest > most:
             raise AnynormError(
                 f"at most {most:.0f} cannot be reached: {smallest} remain when all prunable "
@@ -162,7 +182,7 @@ class Choice:
 
     def _bound(self, goal: Goal, holds: Callable[[set[int]], bool]) -> int:
         """The largest number of channels, in order, for which the condition still holds."""
-        return self._largest(lambda count: holds(self._first(count, goal)))
+        return self._largest(lambda count: holds(self._removed(count, goal)))
 
     def _largest(self, holds: Callable[[int], bool]) -> int:
         counts = range(1, len(self.order) + 1)
@@ -175,15 +195,26 @@ class Choice:
             cut -= self._spared(space, cut, goal)
         return cut
 
+    def _removed(self, count: int, goal: Goal) -> set[int]:
+        """Those of the first `count` channels that go, without the carriers."""
+        cut = self._first(count, goal)
+        return cut - self.carriers(cut)
+
     def _spared(self, space: Sequence[int], cut: set[int], goal: Goal) -> set[int]:
         """The largest channels to be cut that a layer keeps for its least number and multiple."""
-        width = self.width[space[0]]
+        width = self._step.get(space[0], 1)
         step = goal.multiple // math.gcd(goal.multiple, width)
-        kept = sum(root not in cut for root in space)
-        wanted = max(kept, math.ceil(goal.least / width), 1)
-        wanted = min(math.ceil(wanted / step) * step, len(space))
         gone = [root for root in reversed(space) if root in cut]
-        return set(gone[: wanted - kept])
+        carrier = self._carrier(gone)
+        stay = [root for root in gone if root != carrier]
+        constant = len(gone) - len(stay)  # 1 if there is a carrier
+        kept = len(space) - len(gone)
+        # A carrier counts, but a layer needs a channel that varies as well.
+        wanted = max(max(kept, 1) + constant, math.ceil(goal.least / width))
+        wanted = min(math.ceil(wanted / step) * step, len(space))
+        more = wanted - kept - constant
+        # A carrier for itself alone is of no use.
+        return set(gone if more >= len(stay) else stay[:more])
 
 
 def _scales(channels: Channels, state: State) -> dict[int, float]:
@@ -196,10 +227,10 @@ def _scales(channels: Channels, state: State) -> dict[int, float]:
     return found
 
 
-def _widths(channels: Channels) -> dict[int, int]:
-    """The number of γ of each channel."""
-    labels = torch.cat([channels.sites[name, 0] for name in channels.scales] or [torch.zeros(0)])
-    values, counts = labels.unique(return_counts=True)
+def _counts(labels: Sequence[Tensor]) -> dict[int, int]:
+    """How often each channel is among the labels."""
+    every = torch.cat([*labels, torch.zeros(0, dtype=torch.int64)])
+    values, counts = every.unique(return_counts=True)
     return dict(zip(map(int, values.tolist()), counts.tolist(), strict=True))
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,19 @@ from anynorm.surgery.graph import Graph, capture
 from anynorm.surgery.names import Layers, listed, means
 from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.prune.absorb import absorb as absorbed
+from anynorm.surgery.prune.carriers import Strength, strengths
 from anynorm.surgery.prune.choose import Choice, Goal, Ranking, Sizes
 from anynorm.surgery.prune.constants import Constants
 from anynorm.surgery.prune.plan import Plan, prefix
+from anynorm.surgery.prune.recorded import state_of
 from anynorm.surgery.receipt import Difference, Log
 from anynorm.surgery.refitting.readers import readers
 from anynorm.surgery.refitting.sweep import Refit, Refitted
 from anynorm.surgery.transaction import Trial
 
-__all__ = ["Cutting"]
+__all__ = ["Absorb", "Cutting"]
+
+Absorb = bool | Literal["channel"]
 
 # What is cut must compute what the model does without those channels, but for rounding.
 _SAME = 1e-3
@@ -53,7 +57,7 @@ class Cutting:
         self.trial = Trial(example, forward)
         self.graph: Graph = capture(model, example, forward)
         self.channels: Channels = _with_frozen(analyse(self.graph), model)
-        self.state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.state = state_of(model)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
         self.sizes = Sizes(
             self.channels, self.shapes, [name for name, _ in model.named_parameters()]
@@ -61,6 +65,7 @@ class Cutting:
         self.gammas = Gammas.of(model)
         self.kept = self._ignored(ignore)
         self.unsound: dict[int, str] = {}
+        self.strengths: dict[int, Strength] = {}
         self.ranking = Ranking.by_gamma(self.channels, self.state)
         self.layers = {name: self.channels.sites[name, 0] for name in self.channels.scales}
         self.refit: Refit | None = None
@@ -72,23 +77,28 @@ class Cutting:
                 self.ranking = Ranking.by_cost(self.channels, {}, set())
                 self.layers = {**self._without_gamma(), **self.layers}
 
-    def run(self, absorb: bool) -> Plan:
+    def run(self, absorb: Absorb) -> Plan:
         """Cut the model itself; return the plan, which cuts a fresh model in the same way."""
-        cut = self._sound(self._chosen())
+        if absorb == "channel" and self.refit is None:
+            self.strengths = strengths(self.graph, self.channels, self.state)
+        silent = self._sound(self._chosen())
+        carriers = self._choice().carriers(silent)
+        cut = silent - carriers
         before = self.sizes.parameters(set())
         added: tuple[str, ...] = ()
         if cut and self.refit is not None:
             added = self._refitted(self.refit.without(cut))
         elif cut and absorb:
-            added = absorbed(self.model, self.graph, self.channels, cut, self.log)
+            added = absorbed(self.model, self.graph, self.channels, cut, carriers, self.log)
         plan = self._plan(cut, added)
-        self._write_down(cut)
+        self._write_down(cut, carriers)
         plan.apply(self.model, inplace=True)
         after = sum(parameter.numel() for parameter in self.model.parameters())
         self.log.facts["parameters"] = f"{before} -> {after}"
         return plan
 
     def _chosen(self) -> set[int]:
+        """The channels that lose what varies in them: those that go, and the carriers."""
         if self.refit is None or self.goal.gap:
             return self._choice().cut(self.goal, self.sizes)
         return self._by_rounds(self.refit)
@@ -126,7 +136,7 @@ class Cutting:
 
     def _choice(self) -> Choice:
         kept = self.kept | set(self.unsound)
-        choice = Choice(self.channels, self.ranking, kept, self.gammas.gap)
+        choice = Choice(self.channels, self.ranking, kept, self.gammas.gap, self.strengths)
         if not choice.order:
             reasons = [f"{name}: {', '.join(why)}" for name, why in self._reasons().items()]
             raise AnynormError(
@@ -162,6 +172,7 @@ class Cutting:
 
     def _wrong(self, cut: set[int]) -> str | None:
         """Why the cut model differs from the model without these channels; None if it does not."""
+        cut = cut - self._choice().carriers(cut)
         smaller = self._plan(cut).apply(self.model)
         try:
             found = self.trial.outputs(smaller)
@@ -207,11 +218,13 @@ class Cutting:
                 found[name.removesuffix(".weight")] = why
         return found
 
-    def _write_down(self, cut: set[int]) -> None:
+    def _write_down(self, cut: set[int], carriers: set[int]) -> None:
         for name, labels in self.layers.items():
             if gone := sum(root in cut for root in labels.tolist()):
+                kept = sum(root in carriers for root in labels.tolist())
+                words = f", {kept} kept for their constants" if kept else ""
                 self.log.change(
-                    name.removesuffix(".weight"), f"{gone} of {len(labels)} channels cut"
+                    name.removesuffix(".weight"), f"{gone} of {len(labels)} channels cut{words}"
                 )
         for name, why in self._reasons().items():
             self.log.refuse(name, "; ".join(why))
@@ -228,7 +241,7 @@ class Cutting:
                 self.log.facts["nothing matched"] = "no channel below the gap can be cut"
         if self.refit is not None:
             return
-        threshold = max((choice.importance[root] for root in cut), default=0.0)
+        threshold = max((choice.importance[root] for root in cut | carriers), default=0.0)
         self.log.facts["threshold"] = threshold
         # Only a channel of γ = 0 is constant: of others, what varies goes too.
         if threshold > FLOOR * max(choice.importance.values()):

@@ -14,7 +14,7 @@ from anynorm.surgery.distill import distill as distilled
 from anynorm.surgery.model import check_model
 from anynorm.surgery.names import Layers
 from anynorm.surgery.prune.choose import Goal
-from anynorm.surgery.prune.cutting import Cutting
+from anynorm.surgery.prune.cutting import Absorb, Cutting
 from anynorm.surgery.prune.plan import Plan
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log, Model, Result
@@ -57,7 +57,7 @@ def prune(
     recalibrate: Iterable[Batch] | None = None,
     refit: Iterable[Batch] | None = None,
     distill: int = 0,
-    absorb: bool = True,
+    absorb: Absorb = True,
     least: int = 1,
     multiple: int = 1,
     ignore: Layers = (),
@@ -101,8 +101,11 @@ def prune(
             labels, towards the outputs of the uncut model.  A fifth of the batches is held out: the
             state with the smallest error there is kept.
         absorb: whether to add the constant φ(β) of a cut channel to the next layer; this is exact
-            except at zero-padded borders.  A refit fits the constants too.
-        least: the smallest number of channels that every layer keeps.
+            except at zero-padded borders.  With "channel" it is exact there too: where a layer pads
+            its input, one of the cut channels stays with γ = 0, and the layer reads the constants
+            of all from it.  A refit fits the constants too.
+        least: the smallest number of channels that every layer keeps.  One that stays for its
+            constant counts; each layer also keeps one that varies.
         multiple: the number of channels that every layer keeps is a multiple of this.
         ignore: the layers that keep all channels (see :mod:`anynorm.surgery.names`).
         forward: how the model is called (see :mod:`anynorm.surgery.batches`).
@@ -116,7 +119,7 @@ def prune(
     Raises:
         AnynormError: The goal cannot be reached, the model cannot be copied, called or traced, it
             has no γ for single channels, `refit` has less than two samples or values that are not
-            finite, or `distill` is given without it or with a single batch.
+            finite, or `distill` is given without it or with a single batch; `absorb` is unknown.
 
     Example:
         >>> block = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
@@ -135,6 +138,7 @@ def prune(
     check_model("prune", model)
     goal = Goal(ratio, parameters, flops, gap, least, multiple)
     goal.check()
+    _check_absorb(absorb)
     check_steps(distill)
     if distill and refit is None:
         raise AnynormError(f"distill={distill} needs inputs: give them as refit=batches.")
@@ -164,3 +168,8 @@ def prune(
     trial = Trial(example, forward, tolerance)
     result = perform("prune", model, change, trial, inplace=inplace)
     return Pruned(result.model, result.receipt, plans[-1])
+
+
+def _check_absorb(absorb: Absorb) -> None:
+    if absorb not in (True, False, "channel"):
+        raise AnynormError(f"absorb={absorb!r} is unknown: give True, False or 'channel'.")
