@@ -134,16 +134,19 @@ def _recalibrate(subject: Subject) -> Row:
     return {"samples": samples, "passes": facts["passes"], **moved(subject, result.model)}
 
 
-def _prune(subject: Subject, *, recalibrated: bool = False) -> Row:
-    batches = subject.batches if recalibrated else None
+def _prune(subject: Subject, **options: Any) -> Row:
     example = subject.batches[0]
-    result = anynorm.prune(subject.model, example, ratio=RATIO, recalibrate=batches)
+    result = anynorm.prune(subject.model, example, ratio=RATIO, **options)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (subject.model, result.model))
     return {"parameters": after / before, **moved(subject, result.model)}
 
 
 def _prune_recalibrated(subject: Subject) -> Row:
-    return _prune(subject, recalibrated=True)
+    return _prune(subject, recalibrate=subject.batches)
+
+
+def _prune_refitted(subject: Subject) -> Row:
+    return _prune(subject, refit=subject.batches)
 
 
 def _recognize(subject: Subject) -> Row:
@@ -268,6 +271,7 @@ VERBS: Mapping[str, Callable[[Subject], Row]] = {
     "recalibrate": _recalibrate,
     "prune": _prune,
     "prune, recalibrated": _prune_recalibrated,
+    "prune, refitted": _prune_refitted,
     "recognize": _recognize,
     "gap": _gap,
     "groups": _groups,
@@ -363,6 +367,10 @@ COLUMNS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "recalibrated": ("recalibrate", lambda f: f"{_changed(f)}, {f['samples']} samples"),
     "pruned": ("prune", lambda f: f"{_changed(f)}, {f['parameters']:.0%} left"),
     "pruned, recalibrated": ("prune, recalibrated", _changed),
+    "pruned, refitted": (
+        "prune, refitted",
+        lambda f: f"{_changed(f)}, {f['parameters']:.0%} left",
+    ),
     "recognized": ("recognize", lambda f: f"{f['recognized']} of {f['of']}" if f["of"] else "–"),
     "gap": ("gap", lambda f: "none" if f["gap"] is None else f"{f['below']:.1%} below"),
     "groups": ("groups", lambda f: f"{f['decayed']} + {f['not']}"),

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.surgery import prune, recalibrate
+from anynorm.surgery.channels import analyse
+from anynorm.surgery.graph import capture
+from anynorm.surgery.refitting import pairs, refit
+from anynorm.surgery.refitting.readers import readers
 
 
 def error(model: nn.Module, other: nn.Module, batches: list[Tensor]) -> float:
@@ -47,6 +51,35 @@ def test_the_plan_and_the_state_give_the_same_model(name: str) -> None:
     fresh = result.plan.apply(model)
     fresh.load_state_dict(result.model.state_dict())
     assert torch.equal(fresh(x), result.model(x))
+
+
+@pytest.mark.parametrize("name", ["residual", "gated", "transposed"])
+def test_one_pass_and_a_pass_for_each_layer_give_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = network(name)
+    found = []
+    for together in (True, False):
+        monkeypatch.setattr(refit, "fit_together", lambda *_, together=together: together)
+        found.append(prune(model, x, ratio=0.5, refit=inputs(x, 2)).model.state_dict())
+    assert all(value.equal(found[1][key]) for key, value in found[0].items())
+
+
+def test_batches_wait_together_where_that_is_sound() -> None:
+    model, x = network("residual")
+    stops = readers(analyse(capture(model, x)))
+    assert refit.fit_together(model, stops, [x, x], None, None)
+    assert not refit.fit_together(model, stops, iter([x, x]), None, None)  # of no known length
+    twice, x = network("twice")
+    stops = readers(analyse(capture(twice, x)))
+    assert not refit.fit_together(twice, stops, [x, x], None, None)
+
+
+def test_no_more_batches_wait_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network("residual")
+    stops = readers(analyse(capture(model, x)))
+    monkeypatch.setattr(pairs, "allowed", lambda *_: 1000.0)
+    assert not refit.fit_together(model, stops, [x, x], None, None)
 
 
 def mlp() -> nn.Sequential:

@@ -27,7 +27,7 @@ from anynorm.surgery.prune.plan import Plan, prefix
 from anynorm.surgery.prune.recorded import state_of
 from anynorm.surgery.receipt import Difference, Log
 from anynorm.surgery.refitting.readers import readers
-from anynorm.surgery.refitting.sweep import Refit, Refitted
+from anynorm.surgery.refitting.refit import Refit, Refitted
 from anynorm.surgery.transaction import Trial
 
 __all__ = ["Absorb", "Cutting"]
@@ -36,8 +36,8 @@ Absorb = bool | Literal["channel"]
 
 # What is cut must compute what the model does without those channels, but for rounding.
 _SAME = 1e-3
-# How often the costs of the channels are measured anew while more and more are cut.
-_ROUNDS = 6
+# The least share of the channels that a round leaves, before the costs are measured anew.
+_LEFT = 0.7
 
 
 class Cutting:
@@ -107,17 +107,19 @@ class Cutting:
         """Cut a part of the channels, measure what the others cost now, and go on."""
         cut: set[int] = set()
         found = Refitted()
-        for left in range(_ROUNDS, 0, -1):
+        while True:
             found = refit.without(cut, set(self._choice().order) - cut, found)
             self.ranking = Ranking.by_cost(self.channels, found.costs, cut)
             choice = self._choice()
             goal = choice.cut(self.goal, self.sizes)
             # By the same factor in each round: the last channels matter most.
-            remain = len(choice.order) - len(cut)
-            keep = remain * ((len(choice.order) - len(goal)) / remain) ** (1 / left)
+            remain, final = (len(choice.order) - len(gone) for gone in (cut, goal))
+            rounds = math.ceil(math.log(final / remain) / math.log(_LEFT))
+            if rounds <= 1:
+                return goal
+            keep = remain * (final / remain) ** (1 / rounds)
             more = [root for root in choice.order if root in goal - cut]
             cut |= set(more[: remain - math.floor(keep)])
-        return goal
 
     @torch.no_grad()
     def _refitted(self, found: Refitted) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["elimination_costs"]
 
-_STEPS = 256  # of a layer with more inputs, several go at a time
+_STEPS = 64  # of a layer with more inputs, several go at a time
 
 
 def elimination_costs(
@@ -35,33 +35,39 @@ def elimination_costs(
         >>> elimination_costs(inverse, matrix, torch.ones(1, 1), {7: [0], 8: [1], 9: [2]})
         {7: 1.0, 9: 4.0, 8: 9.0}
     """
-    by_size: dict[int, list[int]] = {}
-    for block, features in blocks.items():
-        by_size.setdefault(len(features), []).append(block)
     inverse, matrix = inverse.clone(), matrix.to(inverse)
-    left = {
-        tuple(those): torch.tensor([list(blocks[block]) for block in those], device=inverse.device)
-        for those in by_size.values()
-    }
-    found: dict[int, float] = {}
-    highest = 0.0
-    while len(found) < len(blocks):
-        costs: dict[int, float] = {}
-        for those, places in left.items():
-            values = _costs(inverse, matrix, weights, places).tolist()
-            costs |= {b: v for b, v in zip(those, values, strict=True) if b not in found}
-        for block in sorted(costs, key=lambda one: (costs[one], one))[: 1 + len(costs) // _STEPS]:
+    left, found, highest = dict(blocks), dict[int, float](), 0.0
+    while left:
+        costs = _costs(inverse, matrix, weights, left)
+        gone = sorted(costs, key=lambda one: (costs[one], one))[: 1 + len(costs) // _STEPS]
+        for block in gone:
             found[block] = highest = max(highest, costs[block])
-            matrix = _remove(inverse, matrix, list(blocks[block]))
+        matrix = _remove(inverse, matrix, [at for block in gone for at in left.pop(block)])
     return found
 
 
-def _costs(inverse: Tensor, matrix: Tensor, weights: Tensor, places: Tensor) -> Tensor:
-    """The error that each block adds, for blocks of one size with features at `places`."""
+def _costs(
+    inverse: Tensor, matrix: Tensor, weights: Tensor, blocks: Mapping[int, Sequence[int]]
+) -> dict[int, float]:
+    """The error that each block adds."""
+    by_size: dict[int, list[int]] = {}
+    for block, features in blocks.items():
+        by_size.setdefault(len(features), []).append(block)
+    found: dict[int, float] = {}
+    for those in by_size.values():
+        places = torch.tensor([list(blocks[block]) for block in those], device=inverse.device)
+        found |= dict(zip(those, _of_one_size(inverse, matrix, weights, places), strict=True))
+    return found
+
+
+def _of_one_size(inverse: Tensor, matrix: Tensor, weights: Tensor, places: Tensor) -> list[float]:
+    """The same for blocks with equally many features, which are at `places`."""
     own = inverse[:, places[:, :, None], places[:, None, :]]
     read = matrix[:, :, places].transpose(1, 2)  # (groups, blocks, outputs, features)
-    added = (torch.linalg.solve(own, read, left=False) * read).sum(-1)
-    total: Tensor = (added * weights[:, None]).sum((0, 2))
+    single = own.shape[-1] == 1
+    solved = read / own if single else torch.linalg.solve(own, read, left=False)
+    added = (solved * read).sum(-1)
+    total: list[float] = (added * weights[:, None]).sum((0, 2)).tolist()
     return total
 
 

@@ -20,8 +20,8 @@ from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log
 from anynorm.surgery.refitting.normal_equations import NormalEquations
+from anynorm.surgery.refitting.pairs import Reached, add_pairs, pairs_of
 from anynorm.surgery.refitting.readers import Reader, readers
-from anynorm.surgery.refitting.sweep import Reached, calls_of
 from anynorm.surgery.replace import Rows
 from anynorm.surgery.streaming_stats import double
 
@@ -88,15 +88,8 @@ class _Healing:
         weight = self._model.get_parameter(reader.name)
         bias = reader.uses[0].bias
         sums = NormalEquations(reader.matrix(weight), constant=bias is not None)
-        half = 0
-        for batch in each(self._batches):
-            wanted = calls_of(self._before, reader, batch, self._forward, {})
-            found = calls_of(self._model, reader, batch, self._forward, {})
-            for target, dense in zip(wanted, found, strict=True):
-                outputs = target.run(target.weight, target.bias)
-                for rows, values in dense.pieces(outputs):
-                    sums.add(half, rows, values)
-                    half = 1 - half
+        given = self._batches, self._forward
+        add_pairs(sums, pairs_of(self._before, self._model, reader, *given, {}))
         if not sums.rows:
             return False  # its calls are not seen
         fit = sums.solve()

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from anynorm.surgery.batches import Batch, Forward, call, each, once
-from anynorm.surgery.modes import evaluating, without_fast_path
-from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
+from anynorm.surgery.batches import Batch, Forward, each, once
 from anynorm.surgery.refitting.elimination import elimination_costs
 from anynorm.surgery.refitting.normal_equations import Fit, NormalEquations
+from anynorm.surgery.refitting.pairs import Pair, add_pairs, fit_together, in_lockstep, pairs_of
 from anynorm.surgery.refitting.readers import Reader
 from anynorm.surgery.refitting.sensitivity import Layer, sensitivities
 
-__all__ = ["Reached", "Refit", "Refitted", "calls_of"]
-
-
-class Reached(BaseException):
-    """Ends a forward pass at the last call of a layer; no model catches it by accident."""
+__all__ = ["Refit", "Refitted"]
 
 
 @dataclass
@@ -54,29 +47,6 @@ class Refitted:
         return statistics.median(fit.error for fit in self.fits.values())
 
 
-def calls_of(
-    model: nn.Module,
-    reader: Reader,
-    batch: Batch,
-    forward: Forward | None,
-    layers: Mapping[str, Layer],
-) -> list[DenseCall]:
-    """The calls of a layer when others are solved, from a forward pass that ends there."""
-    found: list[DenseCall] = []
-
-    def handle(name: str, dense: DenseCall) -> Tensor:
-        if name == reader.name:
-            found.append(dense)
-            if len(found) == len(reader.uses):
-                raise Reached
-        return dense.run(*layers.get(name, (dense.weight, dense.bias)))
-
-    weights = {name: model.get_parameter(name) for name in {reader.name, *layers}}
-    with evaluating(model), without_fast_path(), DenseCalls(weights, handle), suppress(Reached):
-        call(model, batch, forward)
-    return found
-
-
 class Refit:
     """Solves the layers of a model for the outputs that they have before channels are cut.
 
@@ -102,6 +72,7 @@ class Refit:
     ) -> None:
         self._model, self.readers, self._forward, self._group = model, readers, forward, group
         self._batches = list(each(batches)) if once(batches) else batches
+        self._together: bool | None = None
 
     def without(
         self, cut: Collection[int], among: Collection[int] = (), start: Refitted | None = None
@@ -113,40 +84,42 @@ class Refit:
         """
         found = Refitted()
         matter = self._sensitivities({} if start is None else start.layers) if among else {}
-        for reader in self.readers:
-            solved, measured = reader.reads(cut), reader.name in matter and reader.reads(among)
-            if not (solved or measured):
-                continue
-            sums = self._summed(reader, cut, found)
+
+        def visit(reader: Reader, pairs: Iterable[Pair]) -> None:
+            weight, left = self._model.get_parameter(reader.name), reader.left(cut)
+            sums = NormalEquations(reader.matrix(weight)[..., left])
+            add_pairs(sums, pairs, left)
+            sums.over_ranks(self._group)
             if not sums.rows:
-                continue  # its calls are not seen
+                return  # its calls are not seen
             fit = sums.solve()
-            if solved:
+            if reader.reads(cut):
                 found.fits[reader.name] = fit
                 found.layers[reader.name] = self._layer(reader, cut, fit)
-            if measured:
+            if reader.name in matter and reader.reads(among):
                 _add_costs(found.costs, reader, cut, among, fit, matter[reader.name])
+
+        self._visit([one for one in self.readers if one.reads({*cut, *among})], found.layers, visit)
         return found
+
+    def _visit(
+        self, stops: list[Reader], layers: Mapping[str, Layer], visit: Callable[..., None]
+    ) -> None:
+        """Visit layers in order: in one pass where all batches can wait, else with one for each."""
+        if self._together is None:
+            self._together = fit_together(
+                self._model, self.readers, self._batches, self._forward, self._group
+            )
+        given = self._batches, self._forward, layers
+        if self._together:
+            in_lockstep(self._model, stops, *given, visit, self._group)
+            return
+        for reader in stops:
+            visit(reader, pairs_of(self._model, self._model, reader, *given))
 
     def _sensitivities(self, layers: Mapping[str, Layer]) -> dict[str, Tensor]:
         names = [reader.name for reader in self.readers]
         return sensitivities(self._model, self._batches, self._forward, names, layers, self._group)
-
-    def _summed(self, reader: Reader, cut: Collection[int], found: Refitted) -> NormalEquations:
-        """The normal equations of a layer, from one pass over the batches."""
-        left = reader.left(cut)
-        sums = NormalEquations(reader.matrix(self._model.get_parameter(reader.name))[..., left])
-        half = 0
-        for batch in each(self._batches):
-            run = partial(calls_of, self._model, reader, batch, self._forward)
-            targets, calls = run({}), run(found.layers)
-            for target, dense in zip(targets, calls, strict=True):
-                outputs = target.run(target.weight, target.bias)
-                for rows, values in dense.pieces(outputs):
-                    sums.add(half, rows[..., left], values)
-                    half = 1 - half
-        sums.over_ranks(self._group)
-        return sums
 
     def _layer(self, reader: Reader, cut: Collection[int], fit: Fit) -> Layer:
         """The weight and bias of a solution, with zeros for the channels that are cut."""

@@ -1,0 +1,163 @@
+"""The inputs of layers in a changed model, with their outputs in the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from anynorm.surgery.batches import Batch, Forward, call, device_of, each
+from anynorm.surgery.modes import evaluating, without_fast_path
+from anynorm.surgery.recalibrating.footprint import footprint
+from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, wait
+from anynorm.surgery.recalibrating.room import Room, allowed
+from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
+from anynorm.surgery.refitting.normal_equations import NormalEquations
+from anynorm.surgery.refitting.readers import Reader
+from anynorm.surgery.refitting.sensitivity import Layer
+
+__all__ = ["Pair", "Reached", "add_pairs", "fit_together", "in_lockstep", "pairs_of"]
+
+Pair = tuple[DenseCall, Tensor]  # a call in the changed model, and the outputs as they were
+Visit = Callable[[Reader, Iterable[Pair]], None]
+
+
+class Reached(BaseException):
+    """Ends a forward pass at the last call of a layer; no model catches it by accident."""
+
+
+def _calls(
+    model: nn.Module,
+    reader: Reader,
+    batch: Batch,
+    forward: Forward | None,
+    layers: Mapping[str, Layer],
+) -> list[DenseCall]:
+    """The calls of a layer when others are solved, from a forward pass that ends there."""
+    found: list[DenseCall] = []
+
+    def handle(name: str, dense: DenseCall) -> Tensor:
+        if name == reader.name:
+            found.append(dense)
+            if len(found) == len(reader.uses):
+                raise Reached
+        return dense.run(*layers.get(name, (dense.weight, dense.bias)))
+
+    weights = {name: model.get_parameter(name) for name in {reader.name, *layers}}
+    with evaluating(model), without_fast_path(), DenseCalls(weights, handle), suppress(Reached):
+        call(model, batch, forward)
+    return found
+
+
+def pairs_of(
+    before: nn.Module,
+    now: nn.Module,
+    reader: Reader,
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    layers: Mapping[str, Layer],
+) -> Iterator[Pair]:
+    """The pairs of one layer, from one pass: each batch runs up to it in both models.
+
+    `layers` are used in place of those of the model `now`.
+    """
+    for batch in each(batches):
+        wanted = _calls(before, reader, batch, forward, {})
+        found = _calls(now, reader, batch, forward, layers)
+        for target, dense in zip(wanted, found, strict=True):
+            yield dense, target.run(target.weight, target.bias)
+
+
+def add_pairs(sums: NormalEquations, pairs: Iterable[Pair], features: Any = slice(None)) -> None:
+    """Add what pairs say to normal equations, of some of the `features`."""
+    half = 0
+    for dense, outputs in pairs:
+        for rows, values in dense.pieces(outputs):
+            sums.add(half, rows[..., features], values)
+            half = 1 - half
+
+
+def in_lockstep(
+    model: nn.Module,
+    stops: Sequence[Reader],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    layers: Mapping[str, Layer],
+    visit: Visit,
+    group: dist.ProcessGroup | None,
+) -> None:
+    """Visit the layers at `stops` in one pass: all batches wait for each other in front of each.
+
+    Each batch goes through the model twice: as it was, and with `layers`, to which `visit` may add
+    the one that it visits.
+    """
+    places = {reader.name: place for place, reader in enumerate(stops)}
+    weights = {name: model.get_parameter(name) for name in places}
+    before: dict[int, Tensor] = {}
+    now: dict[int, DenseCall] = {}
+
+    def run(job: tuple[int, bool, Batch]) -> None:
+        number, changed, batch = job
+
+        def handle(name: str, dense: DenseCall) -> Tensor:
+            outputs = None if changed else dense.run(dense.weight, dense.bias)
+            with outside():
+                if outputs is None:
+                    now[number] = dense
+                else:
+                    before[number] = outputs
+                wait(places[name])
+            if places[name] == len(stops) - 1:
+                raise Reached
+            return dense.run(*layers.get(name, _as_is(dense))) if outputs is None else outputs
+
+        with DenseCalls(weights, handle), suppress(Reached):
+            call(model, batch, forward)
+
+    def release(place: int) -> None:
+        both = sorted(now.keys() & before.keys())
+        visit(stops[place], [(now[one], before[one]) for one in both])
+        now.clear()
+        before.clear()
+
+    jobs = (
+        (number, changed, batch)
+        for number, batch in enumerate(each(batches))
+        for changed in (False, True)
+    )
+    steps = Lockstep(run, release, Room(torch.inf), group, torch.Generator(), lambda _: None)
+    with evaluating(model), without_fast_path():
+        steps.all_through(jobs)
+
+
+def _as_is(dense: DenseCall) -> Any:
+    return dense.weight, dense.bias
+
+
+def fit_together(
+    model: nn.Module,
+    stops: Collection[Reader],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    group: dist.ProcessGroup | None,
+) -> bool:
+    """Whether all batches may wait in front of the layers, twice, in half of the free memory.
+
+    Not where a layer is called several times, since it is solved from all its calls; nor where the
+    forward pass changes the model, or the number of batches is not known.
+    """
+    length = getattr(batches, "__len__", None)
+    if length is None or any(len(reader.uses) > 1 for reader in stops):
+        return False
+    first = next(islice(each(batches), 1))
+    owners = {model.get_submodule(reader.name.rpartition(".")[0]) for reader in stops}
+    kept = footprint(model, first, forward, list(owners))
+    if kept.why or kept.cached:
+        return False
+    room = kept.room(allowed(device_of(model), group), ())
+    return not room.full(2 * length() * room.needed(first))
