@@ -54,8 +54,7 @@ class Channels:
 
     def made_by(self, use: Use) -> Tensor:
         """The channel of each output of a layer, 0 for none."""
-        weight = use.node.args[1].meta["val"]  # type: ignore[union-attr]
-        count = weight.shape[1] * use.groups if use.transposed else weight.shape[0]
+        count = use.shape[1] * use.groups if use.transposed else use.shape[0]
         found = self.sites.get((use.weight, int(use.transposed)))
         if found is None:
             return torch.zeros(count, dtype=torch.int64)

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["Labels", "Use", "uniform", "varying"]
+__all__ = ["Labels", "Use", "dense_arguments", "uniform", "varying"]
 
 
 @dataclass(frozen=True)
 class Use:
-    """A linear layer or convolution: the operator, and the names of its weight and bias."""
+    """A linear layer or convolution: the operator, and the names of its weight and bias.
+
+    It is `transposed` if the first axis of its weight has the inputs, as in a transposed
+    convolution or a product with a matrix of (inputs, outputs).
+    """
 
     node: Node
     weight: str
@@ -29,10 +33,32 @@ class Use:
     @property
     def positions(self) -> int:
         """How often the whole weight is multiplied: multiply-adds over the weight's size."""
-        tensor = self.node.args[0] if self.transposed else self.node
-        shape: torch.Size = tensor.meta["val"].shape  # type: ignore[union-attr]
-        axis = -1 if self.node.target is torch.ops.aten.linear.default else 1
-        return shape.numel() // shape[axis]
+        node = self.x if self.transposed else self.node
+        shape: torch.Size = node.meta["val"].shape
+        return shape.numel() // shape[self.channel_axis]
+
+    @property
+    def x(self) -> Node:
+        """The input."""
+        found: Node = self.node.args[dense_arguments(self.node)[0]]  # type: ignore[assignment]
+        return found
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weight."""
+        weight: Any = self.node.args[dense_arguments(self.node)[1]]
+        found: torch.Size = weight.meta["val"].shape
+        return found
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the input that has the channels."""
+        return -1 if self.node.target is torch.ops.aten.linear.default else 1
+
+
+def dense_arguments(node: Node) -> tuple[int, int, int]:
+    """The places of input, weight and bias among the arguments of a layer's operator."""
+    return (1, 2, 0) if node.target is torch.ops.aten.addmm.default else (0, 1, 2)
 
 
 class Labels:

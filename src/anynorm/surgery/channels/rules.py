@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_map_only
 
-from anynorm.surgery.channels.labels import Labels, Use, uniform, varying
+from anynorm.surgery.channels.labels import Labels, Use, dense_arguments, uniform, varying
 
 __all__ = ["RULES", "Operator", "Parameter", "lock", "operator_name", "unknown"]
 
@@ -299,6 +299,14 @@ def _linear(op: Operator) -> Any:
     return op.along(outgoing, len(op.shape) - 1)
 
 
+def _addmm(op: Operator) -> Any:
+    """A linear layer whose weight is (inputs, outputs)."""
+    if op.kwargs:  # factors of the product and of the bias
+        return unknown(op)
+    incoming = op.vector(op.tensor(op.arg(1)), -1)
+    return op.along(_connected(op, incoming, op.shape[-1], 1, transposed=True), 1)
+
+
 def _convolution(op: Operator, *, transposed: bool = False) -> Any:
     x, groups = op.tensor(op.arg(0)), op.arg(6, 1)
     axis = x.dim() - _rank(op) - 1
@@ -317,7 +325,7 @@ def _transposed(op: Operator) -> Any:
 
 def _connected(op: Operator, incoming: Tensor, count: int, groups: int, transposed: bool) -> Tensor:
     """The labels of `count` outputs of a layer whose weight connects them to the inputs."""
-    weight, bias = op.arg(1), op.arg(2)
+    _, weight, bias = map(op.arg, dense_arguments(op.node))
     if not isinstance(weight, Parameter):
         op.lock(incoming, f"{op.name} with a weight that is computed")
         return torch.zeros(count, dtype=torch.int64)
@@ -410,6 +418,7 @@ def _table() -> dict[str, Rule]:
         _chunks: "chunk",
         _joined: "cat concat concatenate",
         _linear: "linear",
+        _addmm: "addmm",
         _convolution: "conv1d conv2d conv3d",
         _transposed: "conv_transpose1d conv_transpose2d conv_transpose3d",
         _channel_norm: "batch_norm instance_norm _native_batch_norm_legit_no_training",

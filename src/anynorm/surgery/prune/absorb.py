@@ -14,6 +14,7 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels import Channels, Use
+from anynorm.surgery.channels.labels import dense_arguments
 from anynorm.surgery.graph import Graph
 from anynorm.surgery.prune.constants import Constants
 from anynorm.surgery.receipt import Log
@@ -78,14 +79,13 @@ class _Recorded(Interpreter):
 
     def __init__(self, graph: Graph, uses: tuple[Use, ...]) -> None:
         super().__init__(graph.program.graph_module)
-        self._nodes = {use.node for use in uses}
+        self._axes = {use.node: use.channel_axis for use in uses}
         self.found: dict[Node, Constant] = {}
 
     def run_node(self, n: Node) -> Any:
-        if n in self._nodes:
-            x = self.fetch_args_kwargs_from_env(n)[0][0]
-            axis = -1 if n.target is torch.ops.aten.linear.default else 1
-            rows = x.double().movedim(axis, 0).flatten(1)
+        if n in self._axes:
+            x = self.fetch_args_kwargs_from_env(n)[0][dense_arguments(n)[0]]
+            rows = x.double().movedim(self._axes[n], 0).flatten(1)
             self.found[n] = rows.mean(1), rows.amax(1) - rows.amin(1)
         return super().run_node(n)
 
@@ -143,7 +143,7 @@ def _taps(use: Use, weight: Tensor) -> Tensor:
 
 def _steps(use: Use) -> list[int]:
     """The stride along each axis of positions."""
-    rank = len(use.node.args[1].meta["val"].shape) - 2  # type: ignore[union-attr]
+    rank = len(use.shape) - 2
     stride: Any = use.node.args[3] if len(use.node.args) > 3 else 1
     steps = [stride] if isinstance(stride, int) else list(stride)
     return steps * rank if len(steps) == 1 else steps

@@ -261,14 +261,19 @@ def _replace(model: nn.Module, old: Tensor, new: Tensor) -> None:
                     _tell(module, key, new)
 
 
+# Attributes with the sizes of a weight, of (outputs, inputs) or (inputs, outputs); the last are
+# those of Conv1D in transformers.
+_OF_A_MATRIX = (("out_features", "in_features"), ("num_embeddings", "embedding_dim"), ("nx", "nf"))
+
+
 def _tell(module: Any, key: str, new: Tensor) -> None:
     """Update the sizes in a module's attributes to its new state."""
     if isinstance(module, nn.modules.conv._ConvNd):
         if key == "weight":
             _tell_convolution(module, new)
-    elif isinstance(module, nn.Linear):
+    elif names := next((two for two in _OF_A_MATRIX if all(map(vars(module).get, two))), None):
         if key == "weight":
-            module.out_features, module.in_features = new.shape
+            vars(module).update(zip(names, new.shape, strict=True))
     elif hasattr(module, "num_features"):
         module.num_features = len(new)
     elif isinstance(module, nn.PReLU):
