@@ -71,3 +71,104 @@ def test_the_tied_embedding_stays() -> None:
     small: Any = cut(model, batches).model
     assert small.lm_head.weight is small.transformer.wte.weight
     assert small.lm_head.weight.equal(model.lm_head.weight)  # type: ignore[union-attr, arg-type]
+
+
+def llama(attention: str) -> tuple[nn.Module, Batches]:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=32,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        attn_implementation=attention,
+    )
+    return transformers.LlamaForCausalLM(config).eval(), words()
+
+
+def vit(attention: str) -> tuple[nn.Module, Batches]:
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=32,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_labels=5,
+        attn_implementation=attention,
+    )
+    images = [torch.randn(16, 3, 16, 16) for _ in range(4)]
+    return transformers.ViTForImageClassification(config).eval(), images
+
+
+def silenced(model: Any, projection: str, heads: slice) -> None:
+    """Let the output projection read nothing from some places."""
+    with torch.no_grad():
+        model.get_submodule(projection).weight[:, heads] = 0
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_head_that_nothing_reads_goes_with_its_queries_keys_and_values(attention: str) -> None:
+    model, images = vit(attention)
+    silenced(model, "vit.layers.1.attention.o_proj", slice(8, 16))
+    result = prune(model, images[0], ratio=0.08, refit=images)  # 8 of 112 places
+    layer = result.model.get_submodule("vit.layers.1.attention")
+    for name in ("q_proj", "k_proj", "v_proj"):
+        assert result.plan.cuts[f"vit.layers.1.attention.{name}.weight"] == {0: tuple(range(8, 16))}
+        assert layer.get_submodule(name).out_features == 24
+    assert layer.get_submodule("o_proj").in_features == 24
+    assert torch.allclose(outputs(model, images[0]), outputs(result.model, images[0]), atol=1e-5)
+    assert result.receipt.facts["cut"] == 8
+    check_plan(model, result, images)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_heads_with_the_same_keys_go_together_and_positions_stay(attention: str) -> None:
+    model, batches = llama(attention)
+    silenced(model, "model.layers.0.self_attn.o_proj", slice(8, 16))
+    result = prune(model, batches[0], ratio=0.05, refit=batches)  # 4 of 80 places
+    cuts = {n.split(".")[-2]: axes for n, axes in result.plan.cuts.items() if "weight" in n}
+    assert cuts == {
+        "q_proj": {0: tuple(range(8, 16))},
+        "k_proj": {0: tuple(range(4, 8))},
+        "v_proj": {0: tuple(range(4, 8))},
+        "o_proj": {1: tuple(range(8, 16))},
+    }
+    assert torch.allclose(outputs(model, batches[0]), outputs(result.model, batches[0]), atol=1e-5)
+    check_plan(model, result, batches)
+
+
+def test_a_layer_keeps_a_head_and_the_receipt_says_why_the_residual_width_stays() -> None:
+    model, batches = llama("sdpa")
+    result = prune(model, batches[0], ratio=0.9, refit=batches)
+    for layer in result.model.model.layers:  # type: ignore[union-attr]
+        assert layer.self_attn.k_proj.out_features == 4  # type: ignore[union-attr]
+        assert layer.self_attn.o_proj.weight.shape == (32, 8)  # type: ignore[union-attr]
+    refused = {note.layer: note.text for note in result.receipt.refused}
+    assert refused["model.layers.0.mlp.down_proj"] == "mean over channels"
+
+
+class Encoder(nn.Module):
+    """A block whose attention calls its layers inside one function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.block(x))
+        return y
+
+
+def test_layers_whose_calls_a_refit_does_not_see_stay() -> None:
+    torch.manual_seed(0)
+    model, batches = Encoder().eval(), [torch.randn(8, 5, 16) for _ in range(4)]
+    with torch.no_grad():  # the cheapest to cut
+        model.block.self_attn.out_proj.weight.zero_()
+    result = prune(model, batches[0], ratio=0.3, refit=batches)
+    assert {note.layer for note in result.receipt.changed} == {"block.linear1"}
+    refused = {note.layer: note.text for note in result.receipt.refused}
+    assert "does not see the calls" in refused["block.self_attn.in_proj_weight"]

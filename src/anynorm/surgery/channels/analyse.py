@@ -52,6 +52,16 @@ class Channels:
         found = {root for site in self.readers for root in self.sites[site].tolist()}
         return sorted(root for root in found if root and root not in self.locked)
 
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """How many places of an axis each channel takes at least: a head of attention several."""
+        found: dict[int, int] = {}
+        for labels in self.sites.values():
+            roots, counts = labels.unique(return_counts=True)
+            for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
+                found[root] = min(found.get(root, count), count)
+        return found
+
     def made_by(self, use: Use) -> Tensor:
         """The channel of each output of a layer, 0 for none."""
         count = use.shape[1] * use.groups if use.transposed else use.shape[0]

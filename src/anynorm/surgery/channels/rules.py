@@ -157,22 +157,65 @@ def _same(op: Operator) -> Tensor:
 
 def _pairwise(op: Operator) -> Tensor:
     """Values of both inputs meet one by one: sums (residuals), products (gates)."""
-    one, other = (op.tensor(value) for value in op.args[:2])
-    for labels, facing in ((one, other), (other, one)):
-        _lock_against(op, labels, facing)
+    return _met(op, *(op.tensor(value) for value in op.args[:2]))
+
+
+def _met(op: Operator, one: Tensor, other: Tensor) -> Tensor:
+    """The labels of values that meet one by one."""
+    one, other = _against(op, one, other), _against(op, other, one)
     op.labels.unite(one, other)
     one, other = torch.broadcast_tensors(one, other)
     return torch.where(one != 0, one, other)
 
 
-def _lock_against(op: Operator, labels: Tensor, facing: Tensor) -> None:
-    """Lock channels that meet values of no channel along their own axis: those stay as many."""
-    spread = facing.shape[::-1]
-    for axis in varying(labels):
-        behind = labels.dim() - 1 - axis
-        if behind < len(spread) and spread[behind] > 1:
+def _against(op: Operator, labels: Tensor, facing: Tensor) -> Tensor:
+    """Lock channels that meet values of no channel along their own axis: those stay as many.
+
+    A vector along another axis than that of the channels stays too, such as the angles for the
+    values of each head.  Returns the labels, 0 for such a vector.
+    """
+    why = f"{op.name} with values that are not cut"
+    for axis in _shared(labels, facing):
+        if not facing.any() or _crosses(op, facing, labels):
+            _fix(op, labels, axis, why)
+        else:
             both = torch.broadcast_tensors(labels, facing)
-            op.lock(both[0][both[1] == 0], f"{op.name} with values that are not cut")
+            op.lock(both[0][both[1] == 0], why)
+    if _crosses(op, labels, facing):
+        op.lock(labels, why)
+        return torch.zeros_like(labels)
+    return labels
+
+
+def _shared(labels: Tensor, facing: Tensor) -> list[int]:
+    """The axes along which labels vary that `facing` has too."""
+    sizes = [1] * (labels.dim() - facing.dim()) + list(facing.shape[-labels.dim() :])
+    return [axis for axis in varying(labels) if sizes[axis] > 1]
+
+
+def _crosses(op: Operator, vector: Tensor, labels: Tensor) -> bool:
+    """Whether a vector lies along one axis of `labels`, which are channels along another one."""
+    if not _shared(vector, labels):
+        return False
+    others = set(varying(labels)) - set(_shared(labels, vector))
+    return bool(others) and not uniform(op.labels.roots(labels), others)
+
+
+def _fix(op: Operator, labels: Tensor, axis: int, why: str) -> Tensor:
+    """Let an axis keep its size: what lies along it goes together, or not at all.
+
+    So the values of a head of attention become one channel.  Returns the labels across the axis.
+    """
+    axis %= labels.dim()
+    across, rows = labels.narrow(axis, 0, 1), labels
+    for other in set(range(labels.dim())) - set(varying(labels)):
+        rows = rows.narrow(other, 0, 1)
+    if set(varying(op.labels.roots(rows))) <= {axis}:
+        op.lock(rows, why)
+        return torch.zeros_like(across)
+    op.lock(rows[(rows == 0).any(axis, keepdim=True).expand_as(rows)], why)
+    op.labels.unite(rows, rows.narrow(axis, 0, 1))
+    return across
 
 
 def _prelu(op: Operator) -> Tensor:
@@ -213,20 +256,21 @@ def _reduction(op: Operator) -> Any:
     """Means and other statistics over axes."""
     x, axes = op.tensor(op.arg(0)), op.arg(1)
     axes = range(x.dim()) if axes is None else [axes] if isinstance(axes, int) else axes
-    if not isinstance(axes, (list, tuple, range)) or not uniform(x, axes):
-        op.lock(x, f"{op.name} over channels")
-        return op.nothing()
+    if not isinstance(axes, (list, tuple, range)):
+        return unknown(op)
+    return _over(op, x, axes, f"{op.name} over channels").reshape(op.shape)
+
+
+def _over(op: Operator, x: Tensor, axes: Sequence[int] | range, why: str) -> Tensor:
+    """The labels across axes whose values are taken together, and which keep their size."""
     for axis in axes:
-        x = x.narrow(axis, 0, 1)
-    return x.reshape(op.shape)
+        x = x.narrow(axis, 0, 1) if uniform(x, [axis]) else _fix(op, x, axis, why)
+    return x
 
 
 def _softmax(op: Operator) -> Any:
     x = op.tensor(op.arg(0))
-    if not uniform(x, [op.arg(1)]):
-        op.lock(x, f"{op.name} over channels")
-        return op.nothing()
-    return x
+    return _over(op, x, [op.arg(1)], f"{op.name} over channels").expand(op.shape)
 
 
 def _moved(op: Operator) -> Any:
@@ -256,7 +300,7 @@ def _part(axis_at: int) -> Rule:
         x, parts = op.tensor(op.arg(0)), _moved(op)
         whole = isinstance(parts, Tensor) and parts.shape == x.shape
         if not whole and not uniform(x, [op.arg(axis_at, 0)]):
-            op.lock(x, f"{op.name} at places given by numbers")
+            _fix(op, x, op.arg(axis_at, 0), f"{op.name} at places given by numbers")
         return parts
 
     return rule
@@ -291,6 +335,16 @@ def _pair_up(op: Operator, one: Tensor, other: Tensor) -> None:
     for labels, facing in ((one, other), (other, one)):
         op.lock(labels[facing == 0], f"{op.name} with values that are not cut")
     op.labels.unite(one, other)
+
+
+def _embedding(op: Operator) -> Any:
+    """Rows of a table: its columns are channels."""
+    table = op.arg(0)
+    if not isinstance(table, Parameter):
+        return unknown(op)
+    channels = op.labels.fresh(op.shape[-1])
+    op.labels.at(table.name, 1, channels)
+    return op.along(channels, len(op.shape) - 1)
 
 
 def _linear(op: Operator) -> Any:
@@ -364,6 +418,32 @@ def _dense(
     return outgoing
 
 
+def _product(op: Operator) -> Tensor:
+    """A product of matrices that are both computed, such as queries and keys, for each head."""
+    return _for_each(op, _met(op, *(_matrices(op, op.tensor(op.arg(at))) for at in range(2))))
+
+
+def _attention(op: Operator) -> Tensor:
+    """Scaled dot product attention: each head is one channel."""
+    query, key, value, mask = (_matrices(op, op.tensor(op.arg(at))) for at in range(4))
+    repeats = query.shape[-1] // key.shape[-1] if op.arg(7, False) else 1
+    key, value = (labels.repeat_interleave(repeats, -1) for labels in (key, value))
+    return _for_each(op, _met(op, _met(op, _met(op, query, key), value), mask))
+
+
+def _matrices(op: Operator, labels: Tensor) -> Tensor:
+    """The channel of each matrix in a tensor: all of its values go together."""
+    axes = range(-min(2, labels.dim()), 0)
+    across = _over(op, labels, axes, f"{op.name} over channels")
+    return across.flatten(axes.start).select(-1, 0) if axes else across
+
+
+def _for_each(op: Operator, matrices: Tensor) -> Tensor:
+    """The output's labels, by those of its matrices."""
+    behind = [1] * (len(op.shape) - matrices.dim())
+    return matrices.reshape(*matrices.shape, *behind).expand(op.shape)
+
+
 def _channel_norm(op: Operator) -> Any:
     """Batch and instance norm: each channel for itself, with its γ, β and statistics."""
     x = op.tensor(op.arg(0))
@@ -380,10 +460,8 @@ def _channel_norm(op: Operator) -> Any:
 
 def _last_axes_norm(op: Operator) -> Any:
     x = op.tensor(op.arg(0))
-    if not uniform(x, range(-len(op.arg(1)), 0)):
-        op.lock(x, f"{op.name} takes statistics over channels")
-        return op.nothing()
-    return x
+    axes = range(-len(op.arg(1)), 0)
+    return _over(op, x, axes, f"{op.name} takes statistics over channels").expand(op.shape)
 
 
 def _group_norm(op: Operator) -> Any:
@@ -399,7 +477,7 @@ def _table() -> dict[str, Rule]:
         "dropout feature_dropout alpha_dropout feature_alpha_dropout neg abs exp expm1 log log1p "
         "sqrt rsqrt square reciprocal sin cos erf floor ceil round sign pow clone contiguous "
         "detach alias to _to_copy lift_fresh_copy type_as flip rsub",
-        _pairwise: "add sub mul div maximum minimum",
+        _pairwise: "add sub mul div maximum minimum masked_fill",
         _prelu: "prelu",
         _positions(1): "max_pool1d avg_pool1d adaptive_avg_pool1d upsample_nearest1d "
         "upsample_linear1d reflection_pad1d replication_pad1d",
@@ -411,7 +489,7 @@ def _table() -> dict[str, Rule]:
         _reduction: "mean sum amax amin var std",
         _softmax: "softmax log_softmax _softmax",
         _split_axes: "view _unsafe_view view_as reshape reshape_as flatten unflatten",
-        _moved: "permute transpose t numpy_T movedim squeeze unsqueeze expand expand_as repeat "
+        _moved: "permute transpose t numpy_T mT movedim squeeze unsqueeze expand expand_as repeat "
         "swapaxes channel_shuffle pixel_shuffle pixel_unshuffle",
         _part(1): "select slice narrow unbind",
         _part(2): "split split_with_sizes",
@@ -421,6 +499,10 @@ def _table() -> dict[str, Rule]:
         _addmm: "addmm",
         _convolution: "conv1d conv2d conv3d",
         _transposed: "conv_transpose1d conv_transpose2d conv_transpose3d",
+        _embedding: "embedding",
+        _product: "matmul bmm",
+        _attention: "scaled_dot_product_attention",
+        Operator.nothing: "_assert_tensor_metadata",
         _channel_norm: "batch_norm instance_norm _native_batch_norm_legit_no_training",
         _last_axes_norm: "layer_norm rms_norm",
         _group_norm: "group_norm",

@@ -24,7 +24,8 @@ from anynorm.surgery.prune.choose import Choice, Goal, Ranking, Sizes
 from anynorm.surgery.prune.constants import Constants
 from anynorm.surgery.prune.plan import Plan, prefix
 from anynorm.surgery.receipt import Difference, Log
-from anynorm.surgery.refitting.readers import readers
+from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
+from anynorm.surgery.refitting.readers import Reader, readers
 from anynorm.surgery.refitting.sweep import Refit, Refitted
 from anynorm.surgery.transaction import Trial
 
@@ -66,6 +67,7 @@ class Cutting:
         self.refit: Refit | None = None
         if refit is not None:
             self.refit = Refit(model, readers(self.channels), refit, forward)
+            self.unsound |= self._unseen(self.refit.readers)
             if not goal.gap:
                 # What reads a channel without a γ is solved anew as well.
                 self.channels = replace(self.channels, needed={})
@@ -108,6 +110,23 @@ class Cutting:
             more = [root for root in choice.order if root in goal - cut]
             cut |= set(more[: remain - math.floor(keep)])
         return goal
+
+    def _unseen(self, found: list[Reader]) -> dict[int, str]:
+        """The channels of layers whose calls a refit cannot see, and why they stay."""
+        seen: set[str] = set()
+
+        def handle(name: str, dense: DenseCall) -> Tensor:
+            seen.add(name)
+            return dense.run(dense.weight, dense.bias)
+
+        with DenseCalls({one.name: self.model.get_parameter(one.name) for one in found}, handle):
+            self.trial.outputs(self.model)
+        return {
+            root: f"a refit does not see the calls of {one.name!r}, which reads it"
+            for one in found
+            for root in one.inputs.tolist()
+            if one.name not in seen
+        }
 
     @torch.no_grad()
     def _refitted(self, found: Refitted) -> tuple[str, ...]:
