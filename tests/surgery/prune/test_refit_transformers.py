@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anynorm.surgery import prune
-from anynorm.surgery.prune import Pruned
+from anynorm.surgery.prune import Plan, Pruned
 
 transformers = pytest.importorskip("transformers")
 
@@ -137,6 +138,56 @@ def test_heads_with_the_same_keys_go_together_and_positions_stay(attention: str)
         "o_proj": {1: tuple(range(8, 16))},
     }
     assert torch.allclose(outputs(model, batches[0]), outputs(result.model, batches[0]), atol=1e-5)
+    check_plan(model, result, batches)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_size_by_which_a_module_splits_follows_its_heads(
+    attention: str, tmp_path: Path
+) -> None:
+    model, batches = gpt2(attention)
+    with torch.no_grad():
+        model.get_parameter("transformer.h.0.attn.c_proj.weight")[8:16] = 0
+    result = prune(model, batches[0], ratio=0.025, refit=batches)  # 8 of 320 places
+    head = torch.arange(8, 16)
+    assert result.plan.cuts["transformer.h.0.attn.c_attn.weight"] == {
+        1: tuple(torch.cat([head, head + 32, head + 64]).tolist())
+    }
+    assert result.plan.numbers["transformer.h.0.attn"] == {"split_size": 24}
+    small: Any = result.model
+    assert small.transformer.h[0].attn.split_size == 24
+    assert torch.allclose(outputs(model, batches[0]), outputs(small, batches[0]), atol=1e-5)
+    check_plan(model, result, batches)
+    result.plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == result.plan
+
+
+class Attention(nn.Module):
+    """Attention whose code has the number of heads."""
+
+    def __init__(self, width: int | None) -> None:
+        super().__init__()
+        self.heads, self.width = 4, width
+        self.qkv, self.out = nn.Linear(16, 96), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, 8).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(*parts.unbind(0)).transpose(1, 2)
+        out: Tensor = self.out(y.reshape(*x.shape[:2], self.width or y[0, 0].numel()))
+        return out
+
+
+@pytest.mark.parametrize("width", [None, 32])
+def test_the_number_of_heads_in_the_code_follows_them(width: int | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Attention(width), nn.LayerNorm(16), nn.Linear(16, 2)).eval()
+    batches = [torch.randn(8, 5, 16) for _ in range(4)]
+    with torch.no_grad():
+        model[0].out.weight[:, 8:16] = 0  # type: ignore[union-attr, operator]
+    result = prune(model, batches[0], ratio=0.25, refit=batches)
+    numbers = {"heads": 3} if width is None else {"heads": 3, "width": 24}
+    assert result.plan.numbers == {"0": numbers}
+    assert torch.allclose(model(batches[0]), result.model(batches[0]), atol=1e-5)
     check_plan(model, result, batches)
 
 

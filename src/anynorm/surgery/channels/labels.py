@@ -6,6 +6,7 @@ union-find; a locked channel cannot be cut, for a reason that is kept.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["Labels", "Use", "dense_arguments", "uniform", "varying"]
+__all__ = ["Labels", "Number", "Use", "dense_arguments", "uniform", "varying"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,20 @@ def dense_arguments(node: Node) -> tuple[int, int, int]:
     return (1, 2, 0) if node.target is torch.ops.aten.addmm.default else (0, 1, 2)
 
 
+@dataclass(frozen=True)
+class Number:
+    """A whole number in a module's attributes that counts places: the labels of each place."""
+
+    module: str
+    attribute: str
+    places: Tensor
+
+    def left(self, cut: Collection[int]) -> int:
+        """The number without the places of which all channels are cut."""
+        gone = torch.isin(self.places, torch.tensor(sorted(cut), dtype=torch.int64)).all(1)
+        return len(gone) - int(gone.sum())
+
+
 class Labels:
     """The channels of a model, as they are found.
 
@@ -81,6 +96,7 @@ class Labels:
         self.readers: set[tuple[str, int]] = set()
         self.scales: list[str] = []
         self.uses: list[Use] = []
+        self.numbers: list[Number] = []
         self._splits: list[Tensor] = []
 
     def fresh(self, count: int) -> Tensor:

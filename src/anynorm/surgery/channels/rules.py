@@ -6,7 +6,7 @@ a rule locks whatever reaches it: channels are refused rather than guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_map_only
 
-from anynorm.surgery.channels.labels import Labels, Use, dense_arguments, uniform, varying
+from anynorm.surgery.channels.labels import Labels, Number, Use, dense_arguments, uniform, varying
 
 __all__ = ["RULES", "Operator", "Parameter", "lock", "operator_name", "unknown"]
 
@@ -35,12 +35,17 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of the graph, with its arguments as labels and `Parameter`s."""
+    """An operator of the graph, with its arguments as labels and `Parameter`s.
+
+    `module` runs it, and has the whole numbers `numbers` in its attributes.
+    """
 
     node: Node
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     labels: Labels
+    module: str
+    numbers: Mapping[str, int]
 
     @property
     def name(self) -> str:
@@ -106,6 +111,15 @@ class Operator:
         shape = [1] * len(self.shape)
         shape[axis] = -1
         return vector.reshape(shape).expand(self.shape)
+
+    def count(self, labels: Tensor, axis: int) -> bool:
+        """Note which attributes of the module have the size of an axis; False if none has."""
+        names = [name for name, number in self.numbers.items() if number == labels.shape[axis]]
+        for other in set(range(labels.dim())) - {axis % labels.dim(), *varying(labels)}:
+            labels = labels.narrow(other, 0, 1)
+        places = labels.movedim(axis, 0).flatten(1)
+        self.labels.numbers += [Number(self.module, name, places) for name in names]
+        return bool(names)
 
     @property
     def operands(self) -> list[Any]:
@@ -288,8 +302,11 @@ _VIEWS = ("view", "_unsafe_view", "view_as", "reshape_as")
 def _split_axes(op: Operator) -> Any:
     """An axis of channels that may be split: what goes must leave a box."""
     labels = _moved(op)
-    if len(varying(labels)) > 1:
+    axes = varying(labels)
+    if len(axes) > 1:
         op.labels.split(labels)
+    for axis in axes:
+        op.count(labels, axis)
     return labels
 
 
@@ -304,6 +321,14 @@ def _part(axis_at: int) -> Rule:
         return parts
 
     return rule
+
+
+def _split(op: Operator) -> Any:
+    """Parts of a size that is a number: they can lose channels if an attribute has the number."""
+    parts, axis = _moved(op), op.arg(2, 0)
+    if isinstance(op.arg(1), int) and not uniform(parts[0], [axis]) and op.count(parts[0], axis):
+        return _chunks(op)
+    return _part(2)(op)
 
 
 def _chunks(op: Operator) -> Any:
@@ -492,7 +517,8 @@ def _table() -> dict[str, Rule]:
         _moved: "permute transpose t numpy_T mT movedim squeeze unsqueeze expand expand_as repeat "
         "swapaxes channel_shuffle pixel_shuffle pixel_unshuffle",
         _part(1): "select slice narrow unbind",
-        _part(2): "split split_with_sizes",
+        _part(2): "split_with_sizes",
+        _split: "split",
         _chunks: "chunk",
         _joined: "cat concat concatenate",
         _linear: "linear",

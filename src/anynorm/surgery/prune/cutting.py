@@ -209,7 +209,20 @@ class Cutting:
             cuts[bias] = {0: cuts.get(weight, {}).get(0, ())}
         tied = {name: first for name, first in self.graph.first_names.items() if first in cuts}
         cuts |= {name: cuts[first] for name, first in tied.items()}
-        return Plan(cuts, {name: self.shapes[first] for name, first in tied.items()}, added)
+        shapes = {name: self.shapes[first] for name, first in tied.items()}
+        return Plan(cuts, shapes, added, self._numbers(cut))
+
+    def _numbers(self, cut: set[int]) -> dict[str, dict[str, int]]:
+        """The numbers in attributes that become smaller."""
+        found: dict[str, dict[str, int]] = {}
+        for one in self.channels.numbers:
+            if (left := one.left(cut)) < len(one.places):
+                found.setdefault(one.module, {})[one.attribute] = left
+        for one in self.channels.numbers:
+            # An equal number of something else stays: it may be that what the attribute counts.
+            if one.left(cut) == len(one.places):
+                found.get(one.module, {}).pop(one.attribute, None)
+        return {module: numbers for module, numbers in found.items() if numbers}
 
     def _indices(self, name: str, axis: int, cut: set[int]) -> tuple[int, ...]:
         labels = self.channels.sites[name, axis].tolist()
