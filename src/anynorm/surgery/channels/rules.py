@@ -485,14 +485,14 @@ def _channel_norm(op: Operator) -> Any:
 
 def _last_axes_norm(op: Operator) -> Any:
     x = op.tensor(op.arg(0))
-    axes = range(-len(op.arg(1)), 0)
-    return _over(op, x, axes, f"{op.name} takes statistics over channels").expand(op.shape)
+    _over(op, x, range(-len(op.arg(1)), 0), f"{op.name} takes statistics over channels")
+    return x  # also if locked: what is added to it stays for the same reason
 
 
 def _group_norm(op: Operator) -> Any:
     x = op.tensor(op.arg(0))
     op.lock(x, f"{op.name} takes statistics over channels")
-    return op.nothing()
+    return x
 
 
 def _table() -> dict[str, Rule]:
