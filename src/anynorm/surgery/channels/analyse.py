@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels.labels import Labels, Number, Use
 from anynorm.surgery.channels.not_scaled import not_scaled
-from anynorm.surgery.channels.rules import RULES, Operator, Parameter, lock, unknown
+from anynorm.surgery.channels.operators import Operator, Parameter, lock, unknown
+from anynorm.surgery.channels.rules import RULES
 from anynorm.surgery.graph import Graph
 
 __all__ = ["Channels", "Use", "analyse"]

@@ -15,7 +15,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels.labels import Labels
-from anynorm.surgery.channels.rules import operator_name
+from anynorm.surgery.channels.operators import operator_name
 from anynorm.surgery.folding.passthrough_ops import named_argument
 from anynorm.surgery.graph import Graph
 
