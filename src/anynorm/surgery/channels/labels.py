@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["Labels", "Number", "Use", "dense_arguments", "uniform", "varying"]
+__all__ = ["Labels", "Number", "Use", "dense_arguments", "narrowed", "uniform", "varying"]
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,17 @@ def varying(labels: Tensor) -> list[int]:
     """
     axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
     return [axis for axis in axes if bool((labels != labels.narrow(axis, 0, 1)).any())]
+
+
+def narrowed(labels: Tensor, *kept: int) -> Tensor:
+    """Labels at one place of each axis along which they are the same, but for the axes `kept`.
+
+    >>> narrowed(torch.arange(3)[None, :, None].expand(2, 3, 4), 2).shape
+    torch.Size([1, 3, 4])
+    """
+    for axis in set(range(labels.dim())) - {*varying(labels), *(at % labels.dim() for at in kept)}:
+        labels = labels.narrow(axis, 0, 1)
+    return labels
 
 
 def uniform(labels: Tensor, axes: Any) -> bool:

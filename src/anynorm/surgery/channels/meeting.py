@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from anynorm.surgery.channels.labels import uniform, varying
+from anynorm.surgery.channels.labels import narrowed, uniform, varying
 from anynorm.surgery.channels.operators import Operator
 
 __all__ = ["fix", "met", "over"]
@@ -51,7 +51,7 @@ def _crosses(op: Operator, vector: Tensor, labels: Tensor) -> bool:
     if not _shared(vector, labels):
         return False
     others = set(varying(labels)) - set(_shared(labels, vector))
-    return bool(others) and not uniform(op.labels.roots(labels), others)
+    return bool(others) and not uniform(op.labels.roots(narrowed(labels)), others)
 
 
 def fix(op: Operator, labels: Tensor, axis: int, why: str) -> Tensor:
@@ -60,9 +60,7 @@ def fix(op: Operator, labels: Tensor, axis: int, why: str) -> Tensor:
     So the values of a head of attention become one channel.  Returns the labels across the axis.
     """
     axis %= labels.dim()
-    across, rows = labels.narrow(axis, 0, 1), labels
-    for other in set(range(labels.dim())) - set(varying(labels)):
-        rows = rows.narrow(other, 0, 1)
+    across, rows = labels.narrow(axis, 0, 1), narrowed(labels)
     if set(varying(op.labels.roots(rows))) <= {axis}:
         op.lock(rows, why)
         return torch.zeros_like(across)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_map_only
 
-from anynorm.surgery.channels.labels import Labels, Number, uniform, varying
+from anynorm.surgery.channels.labels import Labels, Number, narrowed, uniform
 
 __all__ = ["Operator", "Parameter", "lock", "operator_name", "tensors_in", "unknown"]
 
@@ -89,10 +89,7 @@ class Operator:
 
     def _gathered(self, labels: Tensor, axis: int) -> bool:
         """Unite what lies at each place of an axis; False where that would unite places."""
-        kept = {*varying(labels), axis % labels.dim()}
-        for other in set(range(labels.dim())) - kept:
-            labels = labels.narrow(other, 0, 1)
-        rows = labels.movedim(axis, 0).flatten(1)
+        rows = narrowed(labels, axis).movedim(axis, 0).flatten(1)
         places = torch.arange(len(rows))[:, None].expand_as(rows)
         at = torch.stack([self.labels.roots(rows), places], -1).flatten(0, 1).unique(dim=0)
         at = at[at[:, 0] != 0]
@@ -111,9 +108,7 @@ class Operator:
     def count(self, labels: Tensor, axis: int) -> bool:
         """Note which attributes of the module have the size of an axis; False if none has."""
         names = [name for name, number in self.numbers.items() if number == labels.shape[axis]]
-        for other in set(range(labels.dim())) - {axis % labels.dim(), *varying(labels)}:
-            labels = labels.narrow(other, 0, 1)
-        places = labels.movedim(axis, 0).flatten(1)
+        places = narrowed(labels, axis).movedim(axis, 0).flatten(1)
         self.labels.numbers += [Number(self.module, name, places) for name in names]
         return bool(names)
 
