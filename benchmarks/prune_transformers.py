@@ -3,9 +3,9 @@
     python -m benchmarks.prune_transformers [--seeds 3]    # about ten minutes for a seed
 
 A Llama and a GPT-2 of `transformers`, with four layers of 64 channels, are trained on the sources
-of Python's standard library, and a ViT of the same size on scikit-learn's digits.  A tenth to half
-of the MLP units and heads is cut by a refit, with and without 300 steps of distillation behind it.
-Beside them stands the same cut without new weights.  Writes
+of Python's standard library, and a ViT of the same size on scikit-learn's digits.  A part
+of the MLP units and heads is cut by a refit, with and without 300 steps of distillation behind it;
+and a part of the heads alone.  Beside them stands the same cut without new weights.  Writes
 benchmarks/results/prune_transformers.json and the table of docs/pruning.md.
 """
 
@@ -33,7 +33,8 @@ from benchmarks.result_files import about, read, write
 __all__ = ["FILE", "SUBJECTS", "WAYS", "Subject", "main", "measure", "table"]
 
 FILE = RESULTS / "prune_transformers.json"
-RATIOS = (0.1, 0.3, 0.5)
+# What is cut, by which shares, and the layers that are left out.
+CUTS = (("MLP units and heads", (0.1, 0.3, 0.5), ()), ("heads", (0.25, 0.5), ("*.mlp.*",)))
 SEEDS, STEPS, BATCH, RATE, WARMUP = 3, 600, 32, 2e-3, 50
 CALIBRATION = 24  # batches of text
 WAYS = ("cut only", "refit", "refit, 300 steps")
@@ -146,18 +147,23 @@ def measure(name: str, seed: int, steps: int = STEPS) -> list[Row]:
     model, inputs = train(subject, seed, steps), subject.inputs()
     control = subject.score(model)
     found = []
-    for ratio in RATIOS:
-        refitted = prune(model, inputs[0], ratio=ratio, refit=inputs)
+    for what, ratio, ignore in _cuts():
+        refitted = prune(model, inputs[0], ratio=ratio, refit=inputs, ignore=ignore)
         distilled = copy.deepcopy(refitted.model)
         distill(distilled, model, inputs, 300)  # as prune(distill=300), without another refit
         models = (refitted.plan.apply(model), refitted.model, distilled)
         facts = refitted.receipt.facts
         for way, small in zip(WAYS, models, strict=True):
-            row = {"model": name, "seed": seed, "ratio": ratio, "way": way, "control": control}
+            row = {"model": name, "seed": seed, "what": what, "ratio": ratio, "way": way}
+            row |= {"control": control}
             row |= {size: _left(facts[size]) for size in ("parameters", "flops")}
             found.append(row | {"score": subject.score(small), "cut": _cut(refitted.plan.cuts)})
             print(found[-1], flush=True)
     return found
+
+
+def _cuts() -> list[tuple[str, float, tuple[str, ...]]]:
+    return [(what, ratio, ignore) for what, ratios, ignore in CUTS for ratio in ratios]
 
 
 def _left(fact: str) -> float:
@@ -180,13 +186,14 @@ def table(rows: Sequence[Row]) -> str:
     heads = ["model", "cut", "not cut", *WAYS, "parameters", "FLOPs"]
     lines = [line(heads), "|---" * len(heads) + "|"]
     for name in dict.fromkeys(row["model"] for row in rows):
-        for ratio in dict.fromkeys(row["ratio"] for row in rows):
-            here = [row for row in rows if (row["model"], row["ratio"]) == (name, ratio)]
+        own = [row for row in rows if row["model"] == name]
+        for what, ratio in dict.fromkeys((row["what"], row["ratio"]) for row in own):
+            here = [row for row in own if (row["what"], row["ratio"]) == (what, ratio)]
             scores = [_middle(here, "control")]
             scores += [_middle([r for r in here if r["way"] == way], "score") for way in WAYS]
             sizes = [_middle(here, size) for size in ("parameters", "flops")]
             cells = [*(f"{score:.3g}" for score in scores), *(f"{size:.0%}" for size in sizes)]
-            lines.append(line([name, f"{ratio:.0%}", *cells]))
+            lines.append(line([name, f"{ratio:.0%} of {what}", *cells]))
     return "\n".join(lines)
 
 
