@@ -35,10 +35,10 @@ def add(commands: Any) -> None:
     add("--multiple", type=int, default=OURS, help=multiple)
     whole = "layers that are not cut: names, parts of the model, or patterns with * (none)"
     add("--ignore", nargs="+", default=OURS, metavar="NAME", help=whole)
-    absorb = "add the constants of cut channels to the next layer (yes); with 'channel' exactly at "
-    absorb += "padded borders too, by one channel that stays"
+    absorb = "add the constants of cut channels to the next layer; 'channel': exactly at padded "
+    absorb += "borders too, by one channel that stays (yes)"
     add("--absorb", nargs="?", const=True, choices=["channel"], default=OURS, help=absorb)
-    words = "lose the constants of cut channels"
+    words = "lose the constants of cut channels (no)"
     add("--no-absorb", dest="absorb", action="store_false", default=OURS, help=words)
     refit = "solve the layers behind the cut anew, and choose by the error that is left (no)"
     add("--refit", action="store_true", help=refit)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from typing import Any
@@ -41,11 +42,13 @@ class Graph:
     """The operators of a model in eval mode, as :func:`torch.export.export` finds them.
 
     The names of parameters, buffers and modules are the model's own; tied ones have the first name.
+    `numbers` are the whole numbers in the attributes of each module that its forward names.
     """
 
     program: ExportedProgram
     example: Batch
     first_names: Mapping[str, str]
+    numbers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def nodes(self) -> FxGraph:
@@ -145,7 +148,14 @@ def capture(model: nn.Module, example: Batch, forward: Forward | None = None) ->
                 f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: "
                 f"{reason}. The operators that run must not depend on values of the input."
             ) from error
-    return Graph(program, batch, first_names(model))
+    numbers = {name: _numbers(module) for name, module in model.named_modules()}
+    return Graph(program, batch, first_names(model), numbers)
+
+
+def _numbers(module: nn.Module) -> dict[str, int]:
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    named = () if code is None else code.co_names
+    return {name: value for name in named if type(value := vars(module).get(name)) is int}
 
 
 def first_names(model: nn.Module) -> dict[str, str]:

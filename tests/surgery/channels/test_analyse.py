@@ -225,3 +225,96 @@ def test_channels_that_lie_across_an_axis_are_not_united() -> None:
     channels = found(Across())
     assert not channels.prunable
     assert channels.reasons(channels.sites["norm.weight", 0]) == ["linear has no rule for them"]
+
+
+class Heads(nn.Module):
+    """Queries, keys and values of three heads, with something done to them, and a projection."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(5, 12) for _ in range(4))
+        self.out = nn.Linear(12, 2)
+        self.norm, self.angles = nn.RMSNorm(4), nn.Parameter(torch.rand(4))
+        self.attend = attend
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k = self.norm(q) * self.angles.cos(), self.norm(k) * torch.ones(4)
+        y: Tensor = self.out(self.attend(q, k, v).transpose(1, 2).flatten(2))
+        return y
+
+
+def _masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = (q @ k.mT / 2).masked_fill(torch.ones(6, 6).triu(1) > 0, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
+ATTENTION: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "fused": nn.functional.scaled_dot_product_attention,
+    "fused, with a mask": lambda q, k, v: nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=torch.zeros(6, 6)
+    ),
+    "with a mask": _masked,
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_head_of_attention_is_one_channel(name: str) -> None:
+    channels = analyse(capture(Heads(ATTENTION[name]), torch.randn(2, 6, 5)))
+    assert same(channels, *((f"{layer}.weight", 0) for layer in "qkv"), ("out.weight", 1))
+    heads = channels.sites["out.weight", 1]
+    assert torch.equal(heads, heads[::4].repeat_interleave(4))
+    assert len(channels.read) == 3
+    assert {channels.places[root] for root in channels.read} == {4}
+
+
+def test_heads_that_share_keys_and_values_are_one_channel() -> None:
+    class Shared(Heads):
+        def __init__(self) -> None:
+            super().__init__(nn.functional.scaled_dot_product_attention)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q = self.q(x).unflatten(-1, (6, 2)).transpose(1, 2)
+            k, v = (f(x).unflatten(-1, (3, 4))[..., :2].transpose(1, 2) for f in (self.k, self.v))
+            y = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+            out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+            return out
+
+    channels = analyse(capture(Shared(), torch.randn(2, 6, 5)))
+    assert same(channels, ("q.weight", 0), ("k.weight", 0), ("v.weight", 0), ("out.weight", 1))
+    assert len(channels.read) == 3
+
+
+@pytest.mark.parametrize(
+    ("attend", "expected"),
+    [
+        (lambda q, k, v: (q.mT @ k).softmax(-1) @ v.mT, None),
+        (lambda q, k, v: (q @ k.mT).softmax(1) @ v, "softmax over channels"),
+        (
+            lambda q, k, v: (q @ k.mT + torch.ones(3, 1, 1)) @ v,
+            "add with values that are not cut",
+        ),
+    ],
+    ids=["over values", "between heads", "number for each head"],
+)
+def test_attention_that_mixes_or_counts_heads(
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor], expected: str | None
+) -> None:
+    model = Heads(lambda q, k, v: attend(q, k, v).reshape(q.shape))
+    channels = analyse(capture(model, torch.randn(2, 6, 5)))
+    roots = channels.sites["q.weight", 0].unique().tolist()
+    assert {channels.locked.get(root) for root in roots} == {expected}
+
+
+def test_parts_that_are_summed_lose_the_same_channels() -> None:
+    channels = found(Behind(lambda x: x.unflatten(1, (2, 3)).sum(1).repeat(1, 2, 1, 1)))
+    stem = channels.sites["stem.1.weight", 0]
+    assert torch.equal(stem[:3], stem[3:])
+    assert len(channels.prunable) == 3
+
+
+def test_columns_of_a_table_are_channels() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 2))
+    channels = analyse(capture(model, torch.zeros(2, 3, dtype=torch.int64)))
+    assert same(channels, ("0.weight", 1), ("1.weight", 1))
+    assert len(channels.read) == 4

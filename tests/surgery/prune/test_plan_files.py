@@ -62,8 +62,8 @@ def test_the_bias_that_a_layer_gets_may_be_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"format": "anynorm-plan-2", "cuts": {"w": {"0": [1e999]}}, "shapes": {}, "biases": []}',
-        '{"format": "anynorm-plan-1", "cuts": {}, "shapes": {}, "biases": []}',
+        '{"format": "anynorm-plan-3", "cuts": {"w": {"0": [1e999]}}, "shapes": {}, "biases": []}',
+        '{"format": "anynorm-plan-2", "cuts": {}, "shapes": {}, "biases": []}',
         "[" * 100_000,
         "[]",
         "",
@@ -75,6 +75,18 @@ def test_files_that_are_no_plans(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(AnynormError, match="is not a plan of pruning"):
         Plan.read(file)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"": {"padding": 1}}, {"": {"groups": 0}}, {"": {"groups": 2}}, {"0": {"groups": 1}}],
+    ids=["no number", "nothing left", "more", "no module"],
+)
+def test_numbers_of_which_a_module_has_no_larger_one(numbers: dict[str, dict[str, int]]) -> None:
+    conv = nn.Conv2d(3, 4, 1)
+    with pytest.raises(AnynormError, match="uncut model for which it was made"):
+        Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {}, (), numbers).apply(conv, inplace=True)
+    assert conv.weight.shape[0] == 4
 
 
 def test_what_is_cut_is_what_is_said() -> None:

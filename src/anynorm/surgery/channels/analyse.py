@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,9 +13,10 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from anynorm.surgery.channels.labels import Labels, Use
+from anynorm.surgery.channels.labels import Labels, Number, Use
 from anynorm.surgery.channels.not_scaled import not_scaled
-from anynorm.surgery.channels.rules import RULES, Operator, Parameter, lock, unknown
+from anynorm.surgery.channels.operators import Operator, Parameter, lock, unknown
+from anynorm.surgery.channels.rules import RULES
 from anynorm.surgery.graph import Graph
 
 __all__ = ["Channels", "Use", "analyse"]
@@ -29,7 +30,7 @@ class Channels:
     `readers` are those that multiply what comes from the channel.  `scales` are the γ of the
     normalizers that scale channels, `locked` the channels that cannot be cut, with reasons,
     `needed` those that are kept because a layer reads them without a γ, and `uses` the linear
-    layers and convolutions.
+    layers and convolutions.  `numbers` are attributes of modules that count channels.
     """
 
     sites: dict[tuple[str, int], Tensor]
@@ -38,6 +39,7 @@ class Channels:
     locked: dict[int, str]
     uses: tuple[Use, ...]
     needed: dict[int, str] = field(default_factory=dict)
+    numbers: tuple[Number, ...] = ()
 
     @cached_property
     def prunable(self) -> list[int]:
@@ -52,10 +54,19 @@ class Channels:
         found = {root for site in self.readers for root in self.sites[site].tolist()}
         return sorted(root for root in found if root and root not in self.locked)
 
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """How many places of an axis each channel takes at least: a head of attention several."""
+        found: dict[int, int] = {}
+        for labels in self.sites.values():
+            roots, counts = labels.unique(return_counts=True)
+            for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
+                found[root] = min(found.get(root, count), count)
+        return found
+
     def made_by(self, use: Use) -> Tensor:
         """The channel of each output of a layer, 0 for none."""
-        weight = use.node.args[1].meta["val"]  # type: ignore[union-attr]
-        count = weight.shape[1] * use.groups if use.transposed else weight.shape[0]
+        count = use.shape[1] * use.groups if use.transposed else use.shape[0]
         found = self.sites.get((use.weight, int(use.transposed)))
         if found is None:
             return torch.zeros(count, dtype=torch.int64)
@@ -97,6 +108,7 @@ def analyse(graph: Graph) -> Channels:
         locked=labels.reasons(),
         uses=tuple(labels.uses),
         needed=labels.needed,
+        numbers=tuple(replace(one, places=labels.roots(one.places)) for one in labels.numbers),
     )
 
 
@@ -104,7 +116,8 @@ def _value(graph: Graph, node: Node, values: dict[Node, Any], labels: Labels) ->
     if name := graph.state(node):
         return Parameter(name, node.meta["val"].shape)
     args, kwargs = (cast("Any", map_arg(a, values.__getitem__)) for a in (node.args, node.kwargs))
-    op = Operator(node, args, kwargs, labels)
+    module = graph.module_of(node)
+    op = Operator(node, args, kwargs, labels, module, graph.numbers.get(module, {}))
     if node.op == "output":
         return lock(op, "it is part of the output")
     if not all(map(_sized, (node, *node.all_input_nodes))):

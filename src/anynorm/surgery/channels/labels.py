@@ -6,6 +6,7 @@ union-find; a locked channel cannot be cut, for a reason that is kept.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["Labels", "Use", "uniform", "varying"]
+__all__ = ["Labels", "Number", "Use", "dense_arguments", "narrowed", "uniform", "varying"]
 
 
 @dataclass(frozen=True)
 class Use:
-    """A linear layer or convolution: the operator, and the names of its weight and bias."""
+    """A linear layer or convolution: the operator, and the names of its weight and bias.
+
+    It is `transposed` if the first axis of its weight has the inputs, as in a transposed
+    convolution or a product with a matrix of (inputs, outputs).
+    """
 
     node: Node
     weight: str
@@ -29,10 +34,46 @@ class Use:
     @property
     def positions(self) -> int:
         """How often the whole weight is multiplied: multiply-adds over the weight's size."""
-        tensor = self.node.args[0] if self.transposed else self.node
-        shape: torch.Size = tensor.meta["val"].shape  # type: ignore[union-attr]
-        axis = -1 if self.node.target is torch.ops.aten.linear.default else 1
-        return shape.numel() // shape[axis]
+        node = self.x if self.transposed else self.node
+        shape: torch.Size = node.meta["val"].shape
+        return shape.numel() // shape[self.channel_axis]
+
+    @property
+    def x(self) -> Node:
+        """The input."""
+        found: Node = self.node.args[dense_arguments(self.node)[0]]  # type: ignore[assignment]
+        return found
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weight."""
+        weight: Any = self.node.args[dense_arguments(self.node)[1]]
+        found: torch.Size = weight.meta["val"].shape
+        return found
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the input that has the channels."""
+        return -1 if self.node.target is torch.ops.aten.linear.default else 1
+
+
+def dense_arguments(node: Node) -> tuple[int, int, int]:
+    """The places of input, weight and bias among the arguments of a layer's operator."""
+    return (1, 2, 0) if node.target is torch.ops.aten.addmm.default else (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A whole number in a module's attributes that counts places: the labels of each place."""
+
+    module: str
+    attribute: str
+    places: Tensor
+
+    def left(self, cut: Collection[int]) -> int:
+        """The number without the places of which all channels are cut."""
+        gone = torch.isin(self.places, torch.tensor(sorted(cut), dtype=torch.int64)).all(1)
+        return len(gone) - int(gone.sum())
 
 
 class Labels:
@@ -55,6 +96,7 @@ class Labels:
         self.readers: set[tuple[str, int]] = set()
         self.scales: list[str] = []
         self.uses: list[Use] = []
+        self.numbers: list[Number] = []
         self._splits: list[Tensor] = []
 
     def fresh(self, count: int) -> Tensor:
@@ -158,6 +200,17 @@ def varying(labels: Tensor) -> list[int]:
     """
     axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
     return [axis for axis in axes if bool((labels != labels.narrow(axis, 0, 1)).any())]
+
+
+def narrowed(labels: Tensor, *kept: int) -> Tensor:
+    """Labels at one place of each axis along which they are the same, but for the axes `kept`.
+
+    >>> narrowed(torch.arange(3)[None, :, None].expand(2, 3, 4), 2).shape
+    torch.Size([1, 3, 4])
+    """
+    for axis in set(range(labels.dim())) - {*varying(labels), *(at % labels.dim() for at in kept)}:
+        labels = labels.narrow(axis, 0, 1)
+    return labels
 
 
 def uniform(labels: Tensor, axes: Any) -> bool:

@@ -15,14 +15,14 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels.labels import Labels
-from anynorm.surgery.channels.rules import operator_name
+from anynorm.surgery.channels.operators import operator_name
 from anynorm.surgery.folding.passthrough_ops import named_argument
 from anynorm.surgery.graph import Graph
 
 __all__ = ["not_scaled"]
 
 _NONE = torch.zeros(0, dtype=torch.int64)
-_DENSE = ("linear", "conv")  # how the names of operators with a weight begin
+_DENSE = ("linear", "addmm", "conv")  # how the names of operators with a weight begin
 _NORMS = ("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training")
 _PRODUCTS = ("mul", "div")
 
@@ -61,7 +61,7 @@ def not_scaled(
 
 def _depthwise(node: Node) -> bool:
     """Whether each output of a convolution comes from one channel."""
-    if operator_name(node) == "linear":
+    if not operator_name(node).startswith("conv"):
         return False
     groups = named_argument(node, "groups", 1)
     data, weight = (one.meta["val"] for one in node.args[:2])  # type: ignore[union-attr]

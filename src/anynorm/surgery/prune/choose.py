@@ -97,8 +97,9 @@ class Ranking:
 
     @classmethod
     def by_cost(cls, channels: Channels, costs: Mapping[int, float], cut: set[int]) -> Ranking:
-        """Channels matter by what cutting them costs; those that are `cut` come first."""
-        known = {root: costs.get(root, 0.0) for root in channels.read}
+        """Channels matter by what each of their places costs; those that are `cut` come first."""
+        wide = channels.places
+        known = {root: costs.get(root, 0.0) / wide[root] for root in channels.read}
         return cls({root: -1.0 if root in cut else cost for root, cost in known.items()})
 
 
@@ -123,7 +124,7 @@ class Choice:
         free = [root for root in self.importance if root not in kept]
         self.order = sorted(free, key=lambda root: (self.importance[root], root))
         scales = [channels.sites[name, 0] for name in channels.scales]
-        self.width = dict.fromkeys(self.order, 1) | _counts(scales)
+        self.width = channels.places | _counts(scales)
         # Several norms may scale the same channel; what holds for a layer must hold for each.
         self._step: dict[int, int] = {}
         for labels in scales:

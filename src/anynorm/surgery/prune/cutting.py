@@ -26,7 +26,8 @@ from anynorm.surgery.prune.constants import Constants
 from anynorm.surgery.prune.plan import Plan, prefix
 from anynorm.surgery.prune.recorded import state_of
 from anynorm.surgery.receipt import Difference, Log
-from anynorm.surgery.refitting.readers import readers
+from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
+from anynorm.surgery.refitting.readers import Reader, readers
 from anynorm.surgery.refitting.refit import Refit, Refitted
 from anynorm.surgery.transaction import Trial
 
@@ -71,6 +72,7 @@ class Cutting:
         self.refit: Refit | None = None
         if refit is not None:
             self.refit = Refit(model, readers(self.channels), refit, forward)
+            self.unsound |= self._unseen(self.refit.readers)
             if not goal.gap:
                 # What reads a channel without a γ is solved anew as well.
                 self.channels = replace(self.channels, needed={})
@@ -120,6 +122,23 @@ class Cutting:
             keep = remain * (final / remain) ** (1 / rounds)
             more = [root for root in choice.order if root in goal - cut]
             cut |= set(more[: remain - math.floor(keep)])
+
+    def _unseen(self, found: list[Reader]) -> dict[int, str]:
+        """The channels of layers whose calls a refit cannot see, and why they stay."""
+        seen: set[str] = set()
+
+        def handle(name: str, dense: DenseCall) -> Tensor:
+            seen.add(name)
+            return dense.run(dense.weight, dense.bias)
+
+        with DenseCalls({one.name: self.model.get_parameter(one.name) for one in found}, handle):
+            self.trial.outputs(self.model)
+        return {
+            root: f"a refit does not see the calls of {one.name!r}, which reads it"
+            for one in found
+            for root in one.inputs.tolist()
+            if one.name not in seen
+        }
 
     @torch.no_grad()
     def _refitted(self, found: Refitted) -> tuple[str, ...]:
@@ -203,7 +222,20 @@ class Cutting:
             cuts[bias] = {0: cuts.get(weight, {}).get(0, ())}
         tied = {name: first for name, first in self.graph.first_names.items() if first in cuts}
         cuts |= {name: cuts[first] for name, first in tied.items()}
-        return Plan(cuts, {name: self.shapes[first] for name, first in tied.items()}, added)
+        shapes = {name: self.shapes[first] for name, first in tied.items()}
+        return Plan(cuts, shapes, added, self._numbers(cut))
+
+    def _numbers(self, cut: set[int]) -> dict[str, dict[str, int]]:
+        """The numbers in attributes that become smaller."""
+        found: dict[str, dict[str, int]] = {}
+        for one in self.channels.numbers:
+            if (left := one.left(cut)) < len(one.places):
+                found.setdefault(one.module, {})[one.attribute] = left
+        for one in self.channels.numbers:
+            # An equal number of something else stays: it may be that what the attribute counts.
+            if one.left(cut) == len(one.places):
+                found.get(one.module, {}).pop(one.attribute, None)
+        return {module: numbers for module, numbers in found.items() if numbers}
 
     def _indices(self, name: str, axis: int, cut: set[int]) -> tuple[int, ...]:
         labels = self.channels.sites[name, axis].tolist()

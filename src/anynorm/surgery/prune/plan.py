@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from anynorm.surgery.model import check_model
 
 __all__ = ["Plan"]
 
-_FORMAT = "anynorm-plan-2"
+_FORMAT = "anynorm-plan-3"
 # An infinite index overflows, and a file may be nested deeper than it can be read.
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
@@ -39,6 +39,8 @@ class Plan:
         cuts: the indices that go, by the name of the parameter or buffer and by axis.
         shapes: the shapes before the cut, by name.
         biases: the layers that get a bias of zeros.
+        numbers: new values of whole numbers in the attributes of modules, by module and attribute,
+            such as the size of the parts into which a module's code splits channels.
 
     Example:
         >>> plan = Plan({"weight": {0: (1,)}, "bias": {0: (1,)}}, {"weight": (3, 2), "bias": (3,)})
@@ -49,6 +51,7 @@ class Plan:
     cuts: Cuts
     shapes: Mapping[str, tuple[int, ...]]
     biases: tuple[str, ...] = ()
+    numbers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
         """Cut a model.
@@ -68,12 +71,15 @@ class Plan:
         new = self._new_biases(model)
         self._check({**new, **{name: tensor.shape for name, tensor in _state(model)}})
         self._check_layers(model)
+        self._check_numbers(model)
         for name in self.biases:
             add_bias(model.get_submodule(name))
         for name, axes in self.cuts.items():
             old = _tensor(model, name)
             if tuple(old.shape) == tuple(self.shapes.get(name, old.shape)):  # not cut, being tied
                 _replace(model, old, _without(old, axes))
+        for name, values in self.numbers.items():
+            vars(model.get_submodule(name)).update(values)
         return model
 
     def apply_to_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,7 +135,11 @@ class Plan:
                 for name, axes in plain["cuts"].items()
             }
             shapes = {name: tuple(map(int, shape)) for name, shape in plain["shapes"].items()}
-            return cls(cuts, shapes, tuple(map(str, plain["biases"])))
+            numbers = {
+                str(name): {str(key): int(value) for key, value in values.items()}
+                for name, values in plain["numbers"].items()
+            }
+            return cls(cuts, shapes, tuple(map(str, plain["biases"])), numbers)
         except _UNREADABLE as error:
             why = error.strerror if isinstance(error, OSError) else repr(error)
             raise AnynormError(
@@ -143,7 +153,14 @@ class Plan:
             for name, axes in sorted(self.cuts.items())
         }
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        return {"format": _FORMAT, "cuts": cuts, "shapes": shapes, "biases": list(self.biases)}
+        numbers = {name: dict(values) for name, values in self.numbers.items()}
+        return {
+            "format": _FORMAT,
+            "cuts": cuts,
+            "shapes": shapes,
+            "biases": list(self.biases),
+            "numbers": numbers,
+        }
 
     def _check(self, found: Mapping[str, torch.Size], without: Collection[str] = ()) -> None:
         """Raise `AnynormError` unless the whole plan fits the tensors `found`, before any cut."""
@@ -179,6 +196,18 @@ class Plan:
                     raise AnynormError(
                         f"the plan cuts channel {min(every - indices)} of layer {layer!r}, but not "
                         f"from its {key!r}. Apply the whole plan that prune returned or wrote."
+                    )
+
+    def _check_numbers(self, model: nn.Module) -> None:
+        """Raise `AnynormError` unless each number is one of a module, and becomes smaller."""
+        modules = dict(model.named_modules())
+        for layer, values in self.numbers.items():
+            for name, value in values.items():
+                old = vars(modules[layer]).get(name) if layer in modules else None
+                if type(old) is not int or not 0 < value <= old:
+                    raise AnynormError(
+                        f"the plan sets {name!r} of the module {layer!r} to {value}, but it is "
+                        f"{old}. Apply it to the uncut model for which it was made."
                     )
 
     def _new_biases(self, model: nn.Module) -> dict[str, torch.Size]:
@@ -261,14 +290,19 @@ def _replace(model: nn.Module, old: Tensor, new: Tensor) -> None:
                     _tell(module, key, new)
 
 
+# Attributes with the sizes of a weight, of (outputs, inputs) or (inputs, outputs); the last are
+# those of Conv1D in transformers.
+_OF_A_MATRIX = (("out_features", "in_features"), ("num_embeddings", "embedding_dim"), ("nx", "nf"))
+
+
 def _tell(module: Any, key: str, new: Tensor) -> None:
     """Update the sizes in a module's attributes to its new state."""
     if isinstance(module, nn.modules.conv._ConvNd):
         if key == "weight":
             _tell_convolution(module, new)
-    elif isinstance(module, nn.Linear):
+    elif names := next((two for two in _OF_A_MATRIX if all(map(vars(module).get, two))), None):
         if key == "weight":
-            module.out_features, module.in_features = new.shape
+            vars(module).update(zip(names, new.shape, strict=True))
     elif hasattr(module, "num_features"):
         module.num_features = len(new)
     elif isinstance(module, nn.PReLU):

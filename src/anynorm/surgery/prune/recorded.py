@@ -12,6 +12,7 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
 from anynorm.surgery.channels import Channels, Use
+from anynorm.surgery.channels.labels import dense_arguments
 from anynorm.surgery.graph import Graph
 
 __all__ = ["Constant", "among", "input_constants", "reading", "reads", "state_of"]
@@ -66,14 +67,13 @@ class _Recorded(Interpreter):
 
     def __init__(self, graph: Graph, uses: tuple[Use, ...]) -> None:
         super().__init__(graph.program.graph_module)
-        self._nodes = {use.node for use in uses}
+        self._axes = {use.node: use.channel_axis for use in uses}
         self.found: dict[Node, Constant] = {}
 
     def run_node(self, n: Node) -> Any:
-        if n in self._nodes:
-            x = self.fetch_args_kwargs_from_env(n)[0][0]
-            axis = -1 if n.target is torch.ops.aten.linear.default else 1
-            rows = x.double().movedim(axis, 0).flatten(1)
+        if n in self._axes:
+            x = self.fetch_args_kwargs_from_env(n)[0][dense_arguments(n)[0]]
+            rows = x.double().movedim(self._axes[n], 0).flatten(1)
             self.found[n] = Constant(rows.mean(1), rows.amax(1) - rows.amin(1))
         return super().run_node(n)
 

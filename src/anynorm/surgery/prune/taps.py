@@ -33,14 +33,14 @@ def responses(use: Use, weight: Tensor) -> Tensor:
 
 def by_group(use: Use, inputs: Tensor) -> Tensor:
     """Values of a layer's inputs as (groups, inputs of each); those of one group hold for all."""
-    shape = _shape(use)
+    shape = use.shape
     width = shape[0] // use.groups if use.transposed else shape[1]
     return inputs.reshape(-1, width).expand(use.groups, width)
 
 
 def even(use: Use) -> bool:
     """Whether a constant input gives a constant output, at borders too."""
-    kernel = _shape(use)[2:]
+    kernel = use.shape[2:]
     if use.transposed:
         return {*kernel, *steps(use)} <= {1}
     padding: Any = use.node.args[4] if len(use.node.args) > 4 else 0
@@ -51,12 +51,7 @@ def even(use: Use) -> bool:
 
 def steps(use: Use) -> list[int]:
     """The stride along each axis of positions."""
-    rank = len(_shape(use)) - 2
+    rank = len(use.shape) - 2
     stride: Any = use.node.args[3] if len(use.node.args) > 3 else 1
     found = [stride] if isinstance(stride, int) else list(stride)
     return found * rank if len(found) == 1 else found
-
-
-def _shape(use: Use) -> torch.Size:
-    shape: torch.Size = use.node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    return shape

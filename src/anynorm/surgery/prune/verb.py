@@ -83,7 +83,7 @@ def prune(
     squares, by which they give the outputs of the uncut model on these inputs as nearly as they
     can.  Then not |γ| chooses the channels, but the error that is left of the outputs without them
     and after the refit, and channels without a γ can be cut too, such as those between the linear
-    layers of a transformer's block.
+    layers of a transformer's block, and whole heads of attention.
 
     Args:
         model: the model.

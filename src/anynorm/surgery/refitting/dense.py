@@ -23,8 +23,18 @@ _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "gro
 _TRANSPOSED = (
     *("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
 )
+
+
+def _addmm(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: A002
+    """`torch.addmm` with the names of a linear layer; the weight is (inputs, outputs)."""
+    return torch.addmm(bias, input, weight)
+
+
+_MATRIX = ("bias", "input", "weight")
 _ARGUMENTS: dict[Any, tuple[str, ...]] = {
     F.linear: ("input", "weight", "bias"),
+    torch.addmm: _MATRIX,
+    _addmm: _MATRIX,
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _CONVOLUTION),
     **dict.fromkeys(
         (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _TRANSPOSED
@@ -56,7 +66,10 @@ class DenseCall:
     def of(cls, func: Any, args: Any, kwargs: Mapping[str, Any]) -> DenseCall | None:
         """The call of a function; None for another function."""
         names = _ARGUMENTS.get(func)
-        return None if names is None else cls(func, {**dict(zip(names, args)), **kwargs})  # noqa: B905
+        if names is None:
+            return None
+        named = {**dict(zip(names, args)), **kwargs}  # noqa: B905
+        return cls(_addmm if func is torch.addmm else func, named)
 
     def run(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The outputs with another weight and bias."""
@@ -86,19 +99,17 @@ class DenseCall:
 
     @property
     def transposed(self) -> bool:
-        """Whether it is a transposed convolution."""
-        return _ARGUMENTS[self.function] is _TRANSPOSED
+        """Whether the first axis of the weight has the inputs."""
+        return _ARGUMENTS[self.function] in (_TRANSPOSED, _MATRIX)
 
     @property
     def channel_axis(self) -> int:
         """The axis of the outputs that has the channels."""
-        if self.function is F.linear:
-            return -1
         return -1 - self._rank
 
     @property
     def _rank(self) -> int:
-        """The number of axes of positions of a convolution."""
+        """The number of axes of positions: none of a linear layer."""
         return self.weight.dim() - 2
 
     def pieces(self, outputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,7 +117,7 @@ class DenseCall:
 
         They are in float64, in two pieces or more, so that each is small beside the widest matrix.
         """
-        if self.function is F.linear:
+        if not self._rank:
             x, y = self.x.flatten(0, -2)[None], outputs.flatten(0, -2)[None]
             many = _many(x.shape[1], x.shape[-1])
             yield from zip(

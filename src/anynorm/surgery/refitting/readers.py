@@ -73,9 +73,8 @@ def readers(channels: Channels) -> list[Reader]:
 
 def _reader(uses: tuple[Use, ...], channels: Channels) -> Reader:
     use = uses[0]
-    shape: torch.Size = use.node.args[1].meta["val"].shape  # type: ignore[union-attr]
     inputs = channels.sites[use.weight, int(not use.transposed)]
     # The labels of all groups are united: one row stands for each of them.
     first = inputs[: len(inputs) // use.groups] if use.transposed else inputs
     outputs = channels.made_by(use).reshape(use.groups, -1)
-    return Reader(use.weight, uses, shape, first, outputs)
+    return Reader(use.weight, uses, use.shape, first, outputs)
