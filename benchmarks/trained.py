@@ -145,10 +145,6 @@ def _prune_recalibrated(subject: Subject) -> Row:
     return _prune(subject, recalibrate=subject.batches)
 
 
-def _prune_refitted(subject: Subject) -> Row:
-    return _prune(subject, refit=subject.batches)
-
-
 def _recognize(subject: Subject) -> Row:
     """Whether outputs alone show what the normalizers without running statistics compute."""
     known = {norm.module: norm for norm in subject.norms if not norm.keeps}
@@ -271,7 +267,6 @@ VERBS: Mapping[str, Callable[[Subject], Row]] = {
     "recalibrate": _recalibrate,
     "prune": _prune,
     "prune, recalibrated": _prune_recalibrated,
-    "prune, refitted": _prune_refitted,
     "recognize": _recognize,
     "gap": _gap,
     "groups": _groups,
@@ -367,10 +362,6 @@ COLUMNS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "recalibrated": ("recalibrate", lambda f: f"{_changed(f)}, {f['samples']} samples"),
     "pruned": ("prune", lambda f: f"{_changed(f)}, {f['parameters']:.0%} left"),
     "pruned, recalibrated": ("prune, recalibrated", _changed),
-    "pruned, refitted": (
-        "prune, refitted",
-        lambda f: f"{_changed(f)}, {f['parameters']:.0%} left",
-    ),
     "recognized": ("recognize", lambda f: f"{f['recognized']} of {f['of']}" if f["of"] else "–"),
     "gap": ("gap", lambda f: "none" if f["gap"] is None else f"{f['below']:.1%} below"),
     "groups": ("groups", lambda f: f"{f['decayed']} + {f['not']}"),
