@@ -42,6 +42,8 @@ def run(
             rows = [row for found in pool.map(measure, jobs) for row in found]
         write(options.out, {"about": about("default", {"epochs": options.epochs}), "rows": rows})
     words = table(read(options.out)["rows"])
+    seeds = len({row["seed"] for row in read(options.out)["rows"]})
+    words = f"{words}\n\nSeeds: {seeds}."
     print(words)
     if options.out.parent == RESULTS:
         fill(ROOT / "docs" / page, name, words)

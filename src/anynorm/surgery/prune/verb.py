@@ -96,7 +96,8 @@ def prune(
         recalibrate: batches from which the statistics are recomputed: after the cut, or before it
             if there is a `refit`, whose aim is then the recalibrated model.
         refit: inputs without labels, as a loader gives them, from which the layers behind the cut
-            are solved anew.  There is one pass over them for each layer, in each of several rounds.
+            are solved anew.  There is one pass over them in each of several rounds, or one for each
+            layer where they cannot all wait in memory.
         distill: how many steps of gradient descent follow the refit, on its inputs and without
             labels, towards the outputs of the uncut model.  A fifth of the batches is held out: the
             state with the smallest error there is kept.
