@@ -1,6 +1,6 @@
 """Normalizers of trained models replaced, with and without healing: accuracy by the share replaced.
 
-    python -m benchmarks.heal_digits [--seeds 5]    # about ten minutes on two cores
+    python -m benchmarks.heal_digits [--seeds 5]
 
 A convolutional network with batch norm and a small transformer with layer norm are trained on
 scikit-learn's digits.  The normalizers are replaced from the first on: a third, two thirds, all.

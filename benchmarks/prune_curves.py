@@ -1,6 +1,6 @@
 """Pruning without fine-tuning, from half of the channels to nine of ten, beside other ways.
 
-    python -m benchmarks.prune_curves [--seeds 5] [--epochs 40]    # about an hour on two cores
+    python -m benchmarks.prune_curves [--seeds 5] [--epochs 40]
 
 Three small networks are trained on scikit-learn's digits with the L1 penalty on γ (λ = 0.02, in the
 loss), and cut by: |γ| with constants absorbed and statistics recomputed; a refit, and 300 steps of

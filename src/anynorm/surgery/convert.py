@@ -76,8 +76,8 @@ def convert(
             the new layers are fitted to the outputs of the model before the conversion: one pass
             for each layer.  None to keep γ, β and all weights.
         distill: how many steps of gradient descent follow, on the same inputs and without labels,
-            towards the outputs of the model before.  A fifth of the batches is held out: the state
-            with the smallest error there is kept.
+            towards the outputs of the model before.  Every fifth batch is held out: the state with
+            the smallest error on them is kept.
         options: the options of the kind (``groups=8``).
 
     Returns:

@@ -26,7 +26,7 @@ def check_steps(steps: int) -> None:
     >>> check_steps(0)
     """
     if not isinstance(steps, int) or steps < 0:
-        raise AnynormError(f"distill={steps!r} is a number of steps; give 0 or more.")
+        raise AnynormError(f"distill={steps!r}: give a number of steps, 0 or more.")
 
 
 def distill(
@@ -39,8 +39,8 @@ def distill(
     """Train `model` itself towards the outputs of `teacher`, and return what came of it in words.
 
     Both are in eval mode, so running statistics stay and dropout is off.  Every fifth batch is held
-    out: ten times the error on it is measured, and the best state is kept, which may be the first.
-    Adam's rate falls in a cosine.
+    out, if each pass gives the batches in the same order.  The error on them is measured ten times,
+    and the best state is kept, which may be the first.  Adam's rate falls in a cosine.
     """
     held_out = [batch for at, batch in enumerate(each(batches)) if at % _HELD_OUT == 0]
     first = best = output_error(model, teacher, held_out, forward)

@@ -99,8 +99,8 @@ def prune(
             are solved anew.  There is one pass over them in each of several rounds, or one for each
             layer where they cannot all wait in memory.
         distill: how many steps of gradient descent follow the refit, on its inputs and without
-            labels, towards the outputs of the uncut model.  A fifth of the batches is held out: the
-            state with the smallest error there is kept.
+            labels, towards the outputs of the uncut model.  Every fifth batch is held out: the
+            state with the smallest error on them is kept.
         absorb: whether to add the constant φ(β) of a cut channel to the next layer; this is exact
             except at zero-padded borders.  With "channel" it is exact there too: where a layer pads
             its input, one of the cut channels stays with γ = 0, and the layer reads the constants
