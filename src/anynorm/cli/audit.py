@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anynorm.cli.written import say_written
-from anynorm.report.files import check_target, write_json
+from anynorm.cli.outcome import add_outcome, check_outcome, write_outcome
 
 __all__ = ["add"]
 
@@ -27,21 +26,13 @@ def add(commands: Any) -> None:
     add("program", metavar="FILE", help="an ONNX model (.onnx) or an exported program (.pt2)")
     add("--checkpoint", metavar="FILE", help=f"{weights} (none)")
     add("--checkpoint-key", dest="key", metavar="NAME", help=key)
-    add("--html", metavar="FILE", help="write the audit as a page (no)")
-    add("--json", metavar="FILE", help="write the audit as plain values (no)")
+    add_outcome(parser, "audit")
 
 
 def _audit(program: str, html: str | None, json: str | None, **options: Any) -> int:
     from anynorm.audit import audit
 
-    for path, kind in ((html, "page"), (json, "JSON file")):
-        if path is not None:
-            check_target(path, kind)
+    check_outcome(html, json)
     found = audit(program, **options)
-    found.table()
-    if html is not None:
-        found.report(html)
-    if json is not None:
-        write_json(json, found.to_dict())
-    say_written({"page": html, "JSON": json})
+    write_outcome(found, html, json)
     return found.status

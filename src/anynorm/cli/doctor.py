@@ -7,11 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from anynorm.cli.edit import OURS, add_files, check_files, finish
+from anynorm.cli.outcome import add_outcome, check_outcome, write_outcome
 from anynorm.cli.status import NOT_ALL
 from anynorm.cli.subject import NAMES, Subject, add_options, opened
-from anynorm.cli.written import say_written
 from anynorm.errors import AnynormError
-from anynorm.report.files import check_target, write_json
 from anynorm.report.text import visible
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def _add_evidence(doctor: argparse.ArgumentParser) -> None:
 def _add_outcome(doctor: argparse.ArgumentParser) -> None:
     add = doctor.add_argument
     fix = "apply the safe repairs, and print the receipt (no)"
-    add("--html", metavar="FILE", help="write the diagnosis as a page (no)")
-    add("--json", metavar="FILE", help="write the diagnosis as plain values (no)")
+    add_outcome(doctor, "diagnosis")
     add("--fix", action="store_true", help=fix)
     accept = "with --fix: recompute statistics even if the data may be wrong, not the model (no)"
     add("--accept-data", action="store_true", help=accept)
@@ -90,19 +88,12 @@ def _doctor(
     if accept_data and not fix:
         raise AnynormError("--accept-data only works with --fix; add --fix.")
     check_files(out, receipt)
-    for path, kind in ((html, "page"), (json, "JSON file")):
-        if path is not None:
-            check_target(path, kind)
+    check_outcome(html, json)
     named = {name: options.pop(name) for name in NAMES}
     # Weights that are not finite, or of other normalizers, are a finding, not an error.
     with opened(**{**named, "allow_non_finite": True, "ignore_manifest": True}) as subject:
         diagnosis = _diagnosis(subject, named, **options)
-        diagnosis.table()
-        if html is not None:
-            diagnosis.report(html)
-        if json is not None:
-            write_json(json, diagnosis.to_dict())
-        say_written({"page": html, "JSON": json})
+        write_outcome(diagnosis, html, json)
         if not fix:
             return diagnosis.status
         repaired = diagnosis.fix(inplace=True, accept_data=accept_data)
