@@ -19,6 +19,7 @@ __all__ = [
     "described",
     "device_of",
     "each",
+    "length_of",
     "moved",
     "need_some",
     "once",
@@ -214,6 +215,18 @@ def plain(batch: Batch) -> Batch:
     tensor([0.])
     """
     return dict(batch) if isinstance(batch, Mapping) else batch
+
+
+def length_of(batches: Any) -> int | None:
+    """The number of batches; None for a generator, or the loader of a stream.
+
+    >>> length_of([1, 2]), length_of(iter([1, 2]))
+    (2, None)
+    """
+    try:
+        return len(batches)
+    except TypeError:
+        return None
 
 
 def once(batches: Iterable[Batch]) -> bool:

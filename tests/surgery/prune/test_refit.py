@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from anynorm.surgery.channels import analyse
 from anynorm.surgery.graph import capture
 from anynorm.surgery.refitting import pairs, refit
 from anynorm.surgery.refitting.readers import readers
+
+X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(5))
 
 
 def error(model: nn.Module, other: nn.Module, batches: list[Tensor]) -> float:
@@ -65,11 +68,18 @@ def test_one_pass_and_a_pass_for_each_layer_give_the_same(
     assert all(value.equal(found[1][key]) for key, value in found[0].items())
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([X, X])
+
+
 def test_batches_wait_together_where_that_is_sound() -> None:
     model, x = network("residual")
     stops = readers(analyse(capture(model, x)))
     assert refit.fit_together(model, stops, [x, x], None, None)
     assert not refit.fit_together(model, stops, iter([x, x]), None, None)  # of no known length
+    stream = torch.utils.data.DataLoader(Stream(), batch_size=None)  # has no len, but __len__
+    assert not refit.fit_together(model, stops, stream, None, None)
     twice, x = network("twice")
     stops = readers(analyse(capture(twice, x)))
     assert not refit.fit_together(twice, stops, [x, x], None, None)

@@ -64,11 +64,11 @@ class Cutting:
             self.channels, self.shapes, [name for name, _ in model.named_parameters()]
         )
         self.gammas = Gammas.of(model)
+        self.layers = {name: self.channels.sites[name, 0] for name in self.channels.scales}
         self.kept = self._ignored(ignore)
         self.unsound: dict[int, str] = {}
         self.strengths: dict[int, Strength] = {}
         self.ranking = Ranking.by_gamma(self.channels, self.state)
-        self.layers = {name: self.channels.sites[name, 0] for name in self.channels.scales}
         self.refit: Refit | None = None
         if refit is not None:
             self.refit = Refit(model, readers(self.channels), refit, forward)
@@ -129,7 +129,7 @@ class Cutting:
 
         def handle(name: str, dense: DenseCall) -> Tensor:
             seen.add(name)
-            return dense.run(dense.weight, dense.bias)
+            return dense.run(*dense.layer)
 
         with DenseCalls({one.name: self.model.get_parameter(one.name) for one in found}, handle):
             self.trial.outputs(self.model)
@@ -167,16 +167,19 @@ class Cutting:
         return choice
 
     def _ignored(self, layers: Layers) -> set[int]:
-        made = {name: self.channels.sites[name, 0] for name in self.channels.scales}
-        made |= {use.weight: self.channels.made_by(use) for use in self.channels.uses}
+        made = {**self._made(), **self.layers}
         ignored = [name for name in made if any(means(layer, name) for layer in listed(layers))]
         return {root for name in ignored for root in made[name].tolist()}
 
     def _without_gamma(self) -> dict[str, Tensor]:
         """The channels that layers make and that have no γ."""
         scaled = torch.cat([*self.layers.values(), torch.zeros(1, dtype=torch.int64)])
-        made = {use.weight: self.channels.made_by(use) for use in self.channels.uses}
-        return {name: roots for name, roots in made.items() if not torch.isin(roots, scaled).any()}
+        made = self._made().items()
+        return {name: roots for name, roots in made if not torch.isin(roots, scaled).any()}
+
+    def _made(self) -> dict[str, Tensor]:
+        """The channels that linear layers and convolutions make."""
+        return {use.weight: self.channels.made_by(use) for use in self.channels.uses}
 
     def _sound(self, cut: set[int]) -> set[int]:
         """Keep layers with constant sizes in their code, which a cut cannot change."""

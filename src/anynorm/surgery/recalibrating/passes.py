@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
-from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
 
 from anynorm.report.progress import harmless, say, steps
-from anynorm.surgery.batches import Batch, Forward, device_of, each, once
+from anynorm.surgery.batches import Batch, Forward, device_of, each, length_of, once
 from anynorm.surgery.names import Layers
 from anynorm.surgery.normalizers import Normalizer, named, normalizers
 from anynorm.surgery.recalibrating.footprint import Footprint, footprint
@@ -136,7 +135,7 @@ class _Passes:
         """Before the first pass, say what waiting batches will keep; then show the steps."""
         if not self._shown:
             return nullcontext(lambda _: None)
-        number = _length(self._given)
+        number = length_of(self._given)
         kept = self._footprint
         if self.last is None and kept is not None:
             harmless(say, self._plan(kept, number))
@@ -194,14 +193,6 @@ class _Passes:
         if single:
             return _ESTIMATES
         return "" if most is not None else _unsettled(self.number, self.moved)
-
-
-def _length(batches: Any) -> int | None:
-    """The number of batches; None for a generator, or the loader of a stream."""
-    try:
-        return len(batches)
-    except TypeError:
-        return None
 
 
 def _raising(error: Exception) -> Iterator[Batch]:

@@ -15,7 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from anynorm.surgery.streaming_stats import double
 
-__all__ = ["DenseCall", "DenseCalls", "as_matrix", "as_weight"]
+__all__ = ["DenseCall", "DenseCalls", "Layer", "as_matrix", "as_weight"]
+
+Layer = tuple[Tensor, Tensor | None]  # a weight, and its bias if there is one
 
 _PIECE = 2**24  # values: what one piece of rows may have, in float64
 
@@ -88,9 +90,9 @@ class DenseCall:
         return found
 
     @property
-    def bias(self) -> Tensor | None:
-        """The bias, if there is one."""
-        return self.arguments.get("bias")
+    def layer(self) -> Layer:
+        """The weight and bias of the call itself."""
+        return self.weight, self.arguments.get("bias")
 
     @property
     def groups(self) -> int:
@@ -231,7 +233,7 @@ class DenseCalls(TorchFunctionMode):
         >>> found = []
         >>> def handle(name, call):
         ...     found.append((name, call.x.shape))
-        ...     return call.run(call.weight, call.bias)
+        ...     return call.run(*call.layer)
         >>> with DenseCalls({"weight": layer.weight}, handle):
         ...     _ = layer(torch.randn(4, 2))
         >>> found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,21 +54,21 @@ def heal(
     """
     healing = _Healing(model, before, batches, forward)
     order = {node: place for place, node in enumerate(graph.nodes.nodes)}
-    stops: list[tuple[int, Any]] = [
-        (order[reader.uses[0].node], reader)
+    norms: dict[int, Callable[[], bool]] = {
+        order[calls[0].nodes[0]]: partial(healing.norm, norm, len(calls))
+        for name, norm in replaced.items()
+        if (calls := graph.calls.get(name))
+    }
+    if not norms:
+        return 0
+    dense: dict[int, Callable[[], bool]] = {
+        order[reader.uses[0].node]: partial(healing.dense, reader)
         for reader in readers(analyse(graph))
         # Not a weight that also is something else, such as an embedding.
         if len(graph.users[reader.name]) == len(reader.uses)
-    ]
-    for name, norm in replaced.items():
-        if calls := graph.calls.get(name):
-            stops.append((order[calls[0].nodes[0]], (norm, len(calls))))
-    stops.sort(key=lambda stop: stop[0])
-    first = next((at for at, (_, what) in enumerate(stops) if isinstance(what, tuple)), len(stops))
-    fitted = 0
-    for _, what in stops[first:]:
-        fitted += healing.norm(*what) if isinstance(what, tuple) else healing.dense(what)
-    return fitted
+    }
+    behind = {place: fit for place, fit in dense.items() if place > min(norms)}
+    return sum(fit() for _, fit in sorted({**norms, **behind}.items()))
 
 
 class _Healing:
@@ -110,15 +111,14 @@ class _Healing:
             return False
         offset = new.spec.learned.offset if isinstance(new, Norm) else 0.0
         sums = NormalEquations((gain + offset)[:, None, None], constant=shift is not None)
-        half = 0
+        plain = _plain(self._before.get_submodule(old.name)), _plain(place, 1 - offset)
         for batch in each(self._batches):
-            wanted = self._outputs(self._before, old.name, batch, calls, None)
-            found = self._outputs(self._model, old.name, batch, calls, 1 - offset)
+            wanted = self._outputs(self._before, old.name, plain[0], batch, calls)
+            found = self._outputs(self._model, old.name, plain[1], batch, calls)
             for target, y in zip(wanted, found, strict=True):
                 axis = old.channel_axis(y.dim())
                 for rows, values in zip(_halves(y), _halves(target), strict=True):
-                    sums.add(half, _by_channel(rows, axis), _by_channel(values, axis))
-                    half = 1 - half
+                    sums.add(_by_channel(rows, axis), _by_channel(values, axis))
         fit = sums.solve()
         gain.copy_(fit.matrix[:, 0, 0] - offset)
         if shift is not None:
@@ -126,11 +126,10 @@ class _Healing:
         return True
 
     def _outputs(
-        self, model: nn.Module, name: str, batch: Batch, calls: int, unit: float | None
+        self, model: nn.Module, name: str, plain: nn.Module, batch: Batch, calls: int
     ) -> list[Tensor]:
-        """The outputs of a normalizer before its activation, with γ = `unit` and β = 0 if given."""
+        """What `plain` gives for the inputs of a normalizer in a model."""
         layer = model.get_submodule(name)
-        plain = _plain(layer, unit)
         found: list[Tensor] = []
 
         def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -147,8 +146,8 @@ class _Healing:
         return found
 
 
-def _plain(layer: nn.Module, unit: float | None) -> nn.Module:
-    """A copy of a normalizer without its activation and hooks."""
+def _plain(layer: nn.Module, unit: float | None = None) -> nn.Module:
+    """A copy of a normalizer without activation and hooks; with γ = `unit` and β = 0 if given."""
     plain = copy.deepcopy(layer).eval()
     for module in plain.modules():
         module._forward_hooks.clear()

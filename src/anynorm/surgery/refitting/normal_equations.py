@@ -38,16 +38,16 @@ class Fit:
 class NormalEquations:
     """Sums over rows of features f and targets y: of f fᵀ, f yᵀ and y².
 
-    The rows go to two halves, which check each other: a ridge that pulls the solution towards the
-    old weights is chosen by the error on the half that was not used.  With few rows this keeps
-    the old weights, (groups, outputs, features).  Without a `constant` that is fitted, it is 0.
+    Rows that are added go to two halves in turns, which check each other: a ridge that pulls the
+    solution towards the old weights, (groups, outputs, features), is chosen by the error on the
+    half that was not used.  With few rows this keeps the old weights.  Without a `constant` that is
+    fitted, it is 0.
 
     >>> _ = torch.manual_seed(0)
     >>> features, weights = torch.randn(1, 100, 3).double(), torch.tensor([[[1.0, 2.0, 3.0]]])
     >>> equations = NormalEquations(old=torch.zeros(1, 1, 3))
-    >>> for half in (0, 1):
-    ...     rows = features[:, half::2]
-    ...     equations.add(half, rows, rows @ weights.double().mT + 5)
+    >>> for rows in features.split(50, 1):
+    ...     equations.add(rows, rows @ weights.double().mT + 5)
     >>> fit = equations.solve()
     >>> [round(one, 2) for one in fit.matrix.flatten().tolist()]
     [1.0, 2.0, 3.0, 5.0]
@@ -56,7 +56,7 @@ class NormalEquations:
     def __init__(self, old: Tensor, *, constant: bool = True) -> None:
         groups, outputs, features = old.shape
         start = double(old)
-        self._constant = constant
+        self._constant, self._half = constant, 0
         self._start = torch.cat([start, start.new_zeros(groups, outputs, 1)], -1).mT
 
         def zeros(*shape: int) -> list[Tensor]:
@@ -66,8 +66,9 @@ class NormalEquations:
         self._gram = zeros(groups, features + 1, features + 1)
         self._cross = zeros(groups, features + 1, outputs)
 
-    def add(self, half: int, features: Tensor, targets: Tensor) -> None:
+    def add(self, features: Tensor, targets: Tensor) -> None:
         """Add rows, (groups, rows, features), and their targets, (groups, rows, outputs)."""
+        half, self._half = self._half, 1 - self._half
         last = features.new_full((*features.shape[:2], 1), float(self._constant))
         rows = torch.cat([features, last], -1)
         self._counts[half] += rows.shape[1]

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from anynorm.surgery.batches import Batch, Forward, call, device_of, each
+from anynorm.surgery.batches import Batch, Forward, call, device_of, each, length_of
 from anynorm.surgery.modes import evaluating, without_fast_path
 from anynorm.surgery.recalibrating.footprint import footprint
 from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, wait
 from anynorm.surgery.recalibrating.room import Room, allowed
-from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
+from anynorm.surgery.refitting.dense import DenseCall, DenseCalls, Layer
 from anynorm.surgery.refitting.normal_equations import NormalEquations
 from anynorm.surgery.refitting.readers import Reader
-from anynorm.surgery.refitting.sensitivity import Layer
 
-__all__ = ["Pair", "Reached", "add_pairs", "fit_together", "in_lockstep", "pairs_of"]
+__all__ = ["Pair", "Reached", "Visit", "add_pairs", "fit_together", "in_lockstep", "pairs_of"]
 
 Pair = tuple[DenseCall, Tensor]  # a call in the changed model, and the outputs as they were
 Visit = Callable[[Reader, Iterable[Pair]], None]
@@ -46,7 +44,7 @@ def _calls(
             found.append(dense)
             if len(found) == len(reader.uses):
                 raise Reached
-        return dense.run(*layers.get(name, (dense.weight, dense.bias)))
+        return dense.run(*layers.get(name, dense.layer))
 
     weights = {name: model.get_parameter(name) for name in {reader.name, *layers}}
     with evaluating(model), without_fast_path(), DenseCalls(weights, handle), suppress(Reached):
@@ -70,16 +68,14 @@ def pairs_of(
         wanted = _calls(before, reader, batch, forward, {})
         found = _calls(now, reader, batch, forward, layers)
         for target, dense in zip(wanted, found, strict=True):
-            yield dense, target.run(target.weight, target.bias)
+            yield dense, target.run(*target.layer)
 
 
 def add_pairs(sums: NormalEquations, pairs: Iterable[Pair], features: Any = slice(None)) -> None:
     """Add what pairs say to normal equations, of some of the `features`."""
-    half = 0
     for dense, outputs in pairs:
         for rows, values in dense.pieces(outputs):
-            sums.add(half, rows[..., features], values)
-            half = 1 - half
+            sums.add(rows[..., features], values)
 
 
 def in_lockstep(
@@ -105,7 +101,7 @@ def in_lockstep(
         number, changed, batch = job
 
         def handle(name: str, dense: DenseCall) -> Tensor:
-            outputs = None if changed else dense.run(dense.weight, dense.bias)
+            outputs = None if changed else dense.run(*dense.layer)
             with outside():
                 if outputs is None:
                     now[number] = dense
@@ -114,7 +110,7 @@ def in_lockstep(
                 wait(places[name])
             if places[name] == len(stops) - 1:
                 raise Reached
-            return dense.run(*layers.get(name, _as_is(dense))) if outputs is None else outputs
+            return dense.run(*layers.get(name, dense.layer)) if outputs is None else outputs
 
         with DenseCalls(weights, handle), suppress(Reached):
             call(model, batch, forward)
@@ -135,10 +131,6 @@ def in_lockstep(
         steps.all_through(jobs)
 
 
-def _as_is(dense: DenseCall) -> Any:
-    return dense.weight, dense.bias
-
-
 def fit_together(
     model: nn.Module,
     stops: Collection[Reader],
@@ -151,13 +143,13 @@ def fit_together(
     Not where a layer is called several times, since it is solved from all its calls; nor where the
     forward pass changes the model, or the number of batches is not known.
     """
-    length = getattr(batches, "__len__", None)
-    if length is None or any(len(reader.uses) > 1 for reader in stops):
+    number = length_of(batches)
+    if number is None or any(len(reader.uses) > 1 for reader in stops):
         return False
-    first = next(islice(each(batches), 1))
+    first = next(each(batches))
     owners = {model.get_submodule(reader.name.rpartition(".")[0]) for reader in stops}
     kept = footprint(model, first, forward, list(owners))
     if kept.why or kept.cached:
         return False
     room = kept.room(allowed(device_of(model), group), ())
-    return not room.full(2 * length() * room.needed(first))
+    return not room.full(2 * number * room.needed(first))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ class Reader:
     """A weight that multiplies channels, by its name.
 
     `inputs` has the channel of each input of a group, the same in every group; `outputs` the
-    channel of each output, (groups, outputs of each), 0 for none.  `taps` is how many features an
-    input has: the positions of the kernel.
+    channel of each output, (groups, outputs of each), 0 for none.  An input has a feature for each
+    position of the kernel.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Reader:
         """Whether it reads any of the channels."""
         return any(root in channels for root in self.inputs.tolist())
 
-    @property
+    @cached_property
     def _roots(self) -> list[int]:
         """The channel of each feature."""
         return [root for root in self.inputs.tolist() for _ in range(self.shape[2:].numel())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,11 +11,19 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from anynorm.surgery.batches import Batch, Forward, each, once
+from anynorm.surgery.refitting.dense import Layer
 from anynorm.surgery.refitting.elimination import elimination_costs
 from anynorm.surgery.refitting.normal_equations import Fit, NormalEquations
-from anynorm.surgery.refitting.pairs import Pair, add_pairs, fit_together, in_lockstep, pairs_of
+from anynorm.surgery.refitting.pairs import (
+    Pair,
+    Visit,
+    add_pairs,
+    fit_together,
+    in_lockstep,
+    pairs_of,
+)
 from anynorm.surgery.refitting.readers import Reader
-from anynorm.surgery.refitting.sensitivity import Layer, sensitivities
+from anynorm.surgery.refitting.sensitivity import sensitivities
 
 __all__ = ["Refit", "Refitted"]
 
@@ -28,7 +36,7 @@ class Refitted:
     the other channels would add to the squared error of the outputs.
     """
 
-    layers: dict[str, Layer] = field(default_factory=dict)
+    layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     fits: dict[str, Fit] = field(default_factory=dict)
     costs: dict[int, float] = field(default_factory=dict)
 
@@ -102,9 +110,7 @@ class Refit:
         self._visit([one for one in self.readers if one.reads({*cut, *among})], found.layers, visit)
         return found
 
-    def _visit(
-        self, stops: list[Reader], layers: Mapping[str, Layer], visit: Callable[..., None]
-    ) -> None:
+    def _visit(self, stops: list[Reader], layers: Mapping[str, Layer], visit: Visit) -> None:
         """Visit layers in order: in one pass where all batches can wait, else with one for each."""
         if self._together is None:
             self._together = fit_together(
@@ -121,7 +127,7 @@ class Refit:
         names = [reader.name for reader in self.readers]
         return sensitivities(self._model, self._batches, self._forward, names, layers, self._group)
 
-    def _layer(self, reader: Reader, cut: Collection[int], fit: Fit) -> Layer:
+    def _layer(self, reader: Reader, cut: Collection[int], fit: Fit) -> tuple[Tensor, Tensor]:
         """The weight and bias of a solution, with zeros for the channels that are cut."""
         weight = self._model.get_parameter(reader.name)
         matrix = torch.zeros_like(reader.matrix(weight), dtype=fit.matrix.dtype)

@@ -12,12 +12,10 @@ from torch import distributed as dist
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward, call, each, tensors_of
 from anynorm.surgery.modes import evaluating, without_fast_path
-from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
+from anynorm.surgery.refitting.dense import DenseCall, DenseCalls, Layer
 from anynorm.surgery.streaming_stats import double, summed
 
 __all__ = ["sensitivities"]
-
-Layer = tuple[Tensor, Tensor]  # a weight and its bias
 
 
 def sensitivities(
@@ -40,7 +38,7 @@ def sensitivities(
     seen: list[tuple[str, DenseCall, Tensor]] = []
 
     def handle(name: str, dense: DenseCall) -> Tensor:
-        y = dense.run(*substitutes.get(name, (dense.weight, dense.bias)))
+        y = dense.run(*substitutes.get(name, dense.layer))
         y = y if y.requires_grad else y.detach().requires_grad_()
         seen.append((name, dense, y))
         return y.clone()  # what follows may write to it
