@@ -51,9 +51,9 @@ class Rows(nn.Module):
 MODELS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, dict[str, Any]]]] = {
     "convolutions, batch norm": (
         *(network, "batch"),
-        {"group": {"groups": 8}, "layer": {}, "rms": {}, "instance": {}, "none": {}},
+        {"group": {"groups": 8}, "layer": {}, "rms": {}, "instance": {}, "dyt": {}, "none": {}},
     ),
-    "transformer, layer norm": (Rows, "layer", {"rms": {}, "none": {}}),
+    "transformer, layer norm": (Rows, "layer", {"rms": {}, "dyt": {}, "none": {}}),
 }
 
 

@@ -36,6 +36,7 @@ LAYERS: dict[str, nn.Module] = {
     "zca": anynorm.create("zca", 4),
     "none": anynorm.create("none", 4),
     "Activate": anynorm.Activate("relu"),
+    "DynamicTanh": anynorm.DynamicTanh(3),
     "CosineConv2d": anynorm.CosineConv2d(4, 4, 3),
     "CosineLinear": anynorm.CosineLinear(3, 3),
 }
@@ -49,8 +50,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "normalize": lambda x, **given: F.normalize(x, STANDARD, **given),
     "normalize by L1": lambda x, **given: F.normalize(x, L1, **given),
 }
-TENSOR_LAYERS = [name for name in LAYERS if name not in ("Activate", "none")]
-MASKED = [name for name in LAYERS if name not in ("Activate", "LayerNorm", "RMSNorm")]
+TENSOR_LAYERS = [name for name in LAYERS if name not in ("Activate", "DynamicTanh", "none")]
+UNMASKED = ("Activate", "DynamicTanh", "LayerNorm", "RMSNorm")
+MASKED = [name for name in LAYERS if name not in UNMASKED]
 
 
 def images() -> torch.Tensor:
@@ -161,6 +163,7 @@ BUILT: dict[str, Callable[[Any], Any]] = {
     "RMSNorm": anynorm.RMSNorm,
     "GroupNorm": lambda channels: anynorm.GroupNorm(1, channels),
     "FrozenBatchNorm": anynorm.FrozenBatchNorm,
+    "DynamicTanh": anynorm.DynamicTanh,
     "Norm": lambda channels: anynorm.Norm("[n] c [...]", channels),
     "create": lambda channels: anynorm.create("rms", channels),
     "CosineLinear": lambda channels: anynorm.CosineLinear(channels, 2),

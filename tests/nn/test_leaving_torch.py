@@ -133,6 +133,7 @@ SCRIPTED: dict[str, nn.Module] = {
     "GroupNorm": anynorm.GroupNorm(2, 4),
     "InstanceNorm2d": anynorm.InstanceNorm2d(4),
     "FrozenBatchNorm": anynorm.FrozenBatchNorm(4),
+    "DynamicTanh": anynorm.DynamicTanh(6),
     "SyncBatchNorm": anynorm.SyncBatchNorm(4),
     "ghost": anynorm.create("ghost", 4, size=2),
     "CosineConv2d": anynorm.CosineConv2d(4, 3, 3),

@@ -127,13 +127,16 @@ class Residual(nn.Module):
 
 
 @pytest.mark.parametrize("phi", [None, "relu", torch.tanh])
-@pytest.mark.parametrize("to", ["torch", "sync", "group", "frozen", "ghost"])
+@pytest.mark.parametrize("to", ["torch", "sync", "group", "frozen", "ghost", "dyt"])
 def test_residuals_stay(phi: Any, to: str) -> None:
     model = moved(Residual(anynorm.BatchNorm2d(6, activation=phi)))
     x, options = torch.randn(IMAGE), {"groups": 3} if to == "group" else {}
     found = convert(model, to, x, **options).sure()
     if to == "group":
         model.norm = anynorm.GroupNorm(3, 6, activation=phi)
+        model.norm.load_state_dict(found.norm.state_dict())
+    if to == "dyt":
+        model.norm = anynorm.DynamicTanh(6, channels_first=True, activation=phi)
         model.norm.load_state_dict(found.norm.state_dict())
     torch.testing.assert_close(found(x), model(x), rtol=1e-5, atol=1e-5)
 
@@ -173,6 +176,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "rms": {},
     "filter-response": {},
     "none": {},
+    "dyt": {"alpha_init": 0.2},
     "zca": {"groups": 2},
     "l1-batch": {"constant": 1.0},
     "lp-batch": {"p": 3.0},
@@ -237,6 +241,24 @@ def test_other_families_only_when_asked() -> None:
         convert(model, "instance", source="groups")
 
 
+def test_dynamic_tanh_in_place_of_every_family() -> None:
+    norms = nn.BatchNorm2d(6), nn.GroupNorm(2, 6), nn.LayerNorm(5), nn.RMSNorm(5)
+    model, x = moved(nn.Sequential(*norms)), torch.randn(IMAGE)
+    new = convert(model, "dyt", x, alpha_init=0.2).model
+    assert [layer.channels_first for layer in new] == [True, True, False, False]
+    pairs = list(zip(new, norms, strict=True))
+    assert all(torch.equal(layer.weight, old.weight) for layer, old in pairs)
+    assert new[3].bias is None
+    y = x
+    for layer, old in pairs:
+        shape = (-1, 1, 1) if layer.channels_first else (-1,)
+        y = old.weight.reshape(shape) * torch.tanh(0.2 * y)
+        y = y if layer.bias is None else y + old.bias.reshape(shape)
+    torch.testing.assert_close(new(x), y)
+    assert len(convert(model, "dyt", x, source="rms").receipt.changed) == 1
+    assert "several axes" in convert(nn.LayerNorm([5, 5]), "dyt").receipt.refused[0].text
+
+
 @pytest.mark.parametrize("to", ["batch", "group", "rms", "layer-over-channels"])
 def test_layers_over_the_last_axis(to: str) -> None:
     options = {"groups": 2} if to == "group" else {}
@@ -291,6 +313,7 @@ def test_groups_that_do_not_divide() -> None:
         ("bacth", {}, 'Did you mean "batch"'),
         ("weight", {}, "no target named 'weight'"),
         ("group", {"group": 2}, 'Did you mean "groups"'),
+        ("dyt", {"alpha": 0.2}, 'Did you mean "alpha_init"'),
         ("torch", {"groups": 2}, "no option of 'torch' named 'groups'"),
         ("frozen", {"eps": 2.0}, "no option of 'frozen' named 'eps'"),
     ],

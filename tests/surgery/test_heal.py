@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from anynorm.errors import AnynormError
 from anynorm.surgery import convert
 from anynorm.surgery.distill import output_error
+from anynorm.surgery.refitting import norm_fit
 
 
 def inputs(x: Tensor, count: int = 6) -> list[Tensor]:
@@ -20,7 +22,7 @@ def inputs(x: Tensor, count: int = 6) -> list[Tensor]:
     return [torch.randn((32, *x.shape[1:]), generator=generator) for _ in range(count)]
 
 
-@pytest.mark.parametrize("to", ["group", "layer-over-channels", "rms", "none"])
+@pytest.mark.parametrize("to", ["group", "layer-over-channels", "rms", "dyt", "none"])
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"rows"}))
 def test_the_outputs_come_nearer_on_new_inputs(name: str, to: str) -> None:
     model, x = network(name)
@@ -53,6 +55,24 @@ def test_what_can_be_exact_is() -> None:
     with torch.no_grad():
         broken[1].weight.mul_(3)  # type: ignore[union-attr, operator]
     assert output_error(broken, model, batches) > 0.1
+
+
+def test_alpha_of_a_dynamic_tanh_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layer norm of a vector and its negative is x / √(x² + ε): steep, then saturated."""
+    first = nn.Linear(1, 2, bias=False)
+    first.weight.data = torch.tensor([[1.0], [-1.0]])
+    model = nn.Sequential(first, nn.LayerNorm(2, eps=0.25), nn.Linear(2, 3))
+    batches = [torch.randn(200, 1, generator=torch.Generator().manual_seed(n)) for n in range(4)]
+    healed = partial(convert, model, "dyt", batches[0], heal=batches)
+    found = healed().model
+    error = output_error(found, model, batches)
+    assert error < 1e-2
+    assert found[1].alpha.item() not in (0.0, 0.5)
+    ends = []
+    for factor in (norm_fit._ALPHAS[0], norm_fit._ALPHAS[-1]):
+        monkeypatch.setattr(norm_fit, "_ALPHAS", (factor,))
+        ends.append(output_error(healed().model, model, batches))
+    assert error < 0.5 * min(ends)
 
 
 def test_a_part_of_the_layers_and_statistics_that_start_anew() -> None:

@@ -34,9 +34,15 @@ def _add_convert(commands: Any) -> None:
         example="--to group:groups=8 ",
     )
     add = convert.add_argument
-    to = "torch, anynorm, or a normalizer such as group:groups=8"
+    to = "torch, anynorm, dyt, or a normalizer such as group:groups=8"
     add("--to", required=True, metavar="NORM", help=to)
-    add("--source", nargs="+", default=OURS, metavar="FAMILY", help="what to replace (batch)")
+    add(
+        "--source",
+        nargs="+",
+        default=OURS,
+        metavar="FAMILY",
+        help="what to replace (batch; with dyt all)",
+    )
     _add_layers(convert)
     add("--heal", action="store_true", help="fit the layers to the old outputs on --data (no)")
     distill = "then train so many steps towards the old outputs, without labels (0)"

@@ -203,6 +203,9 @@ _RULES: dict[str, _Rule] = {
         lambda value: _is_number(value, 0.0, math.inf),
         "must be positive or 0, and finite",
     ),
+    "alpha_init": _Rule(
+        lambda value: _is_number(value, -math.inf, math.inf), "must be a finite number"
+    ),
     "momentum": _Rule(
         lambda value: value is None or _is_number(value, 0.0, 1.0),
         "must be the weight of the newest batch, from 0 to 1, or None for the average of all",

@@ -1,5 +1,6 @@
-"""Layers: `Norm` for any pattern, the layers of torch.nn, and weight normalizers."""
+"""Layers: `Norm` for any pattern, the layers of torch.nn, weight normalizers and `DynamicTanh`."""
 
+from anynorm.nn.dynamic_tanh import DynamicTanh
 from anynorm.nn.frozen import FrozenBatchNorm
 from anynorm.nn.norm import Norm, create
 from anynorm.nn.torch_layers import (
@@ -36,6 +37,7 @@ __all__ = [
     "CosineConv2d",
     "CosineConv3d",
     "CosineLinear",
+    "DynamicTanh",
     "FrozenBatchNorm",
     "GroupNorm",
     "InstanceNorm1d",

@@ -33,6 +33,7 @@ from anynorm.surgery.walk import put
 __all__ = ["convert"]
 
 _LIBRARIES = {"torch": to_torch, "anynorm": to_anynorm}
+_EVERY = (*_LIBRARIES, "dyt")  # what is meant for normalizers of every family
 _EQUAL = 1e-4  # rounding alone reaches 4e-5 in deep detection models
 
 
@@ -58,8 +59,9 @@ def convert(
     Args:
         model: the model.
         to: "torch" or "anynorm", for the same layers of torch.nn or anynorm: all normalizers are
-            converted, with their statistics.  Or the new kind of the batch family: "sync",
-            "frozen", or a name of :data:`anynorm.catalogue`.
+            converted, with their statistics.  Or "dyt", for :class:`anynorm.DynamicTanh` in place
+            of all normalizers.  Or the new kind of the batch family: "sync", "frozen", or a name of
+            :data:`anynorm.catalogue`.
         example: an input, as a loader gives it.  It shows the number of axes of the inputs and
             which layers take a residual, which decides between torch's classes.  Without an
             example, layers for which this is unknown are refused or become general layers.
@@ -72,7 +74,7 @@ def convert(
         tolerance: the largest relative difference of the outputs on the example; above it
             everything is undone.  None means 1e-4 for "torch", "anynorm" and "frozen", and any
             difference otherwise.
-        heal: inputs without labels, as a loader gives them, by which γ, β and the weights behind
+        heal: inputs without labels, as a loader gives them, by which γ, β, α and the weights behind
             the new layers are fitted to the outputs of the model before the conversion: one pass
             for each layer.  None to keep γ, β and all weights.
         distill: how many steps of gradient descent follow, on the same inputs and without labels,
@@ -167,10 +169,10 @@ def _checked(source: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _meant(norm: Normalizer, to: str, sources: Sequence[str] | None) -> bool:
-    """Whether to convert a layer: if in `sources`; by default all to a library, else batch-like."""
+    """Whether to convert a layer: if in `sources`; by default all or those of the batch family."""
     if sources is not None:
         return norm.family in sources
-    return to in _LIBRARIES or norm.constant or norm.spec.uses_batch
+    return to in _EVERY or norm.constant or norm.spec.uses_batch
 
 
 def _search(to: str, sources: Sequence[str] | None) -> Search:
@@ -182,7 +184,7 @@ def _search(to: str, sources: Sequence[str] | None) -> Search:
 
     if sources is not None:
         return Search(f"layers of the families {listed(sources)}", why)
-    kinds = "normalization layers" if to in _LIBRARIES else "layers of the batch family"
+    kinds = "normalization layers" if to in _EVERY else "layers of the batch family"
     return Search(f"{kinds} that are not {to} yet", why)
 
 

@@ -22,7 +22,7 @@ from anynorm.surgery.replace import Rows
 __all__ = ["TARGETS", "check_groups", "check_options", "to_kind"]
 
 _LAYERS = tuple(row.name for row in catalogue.values() if row.spec.on == "input")
-TARGETS = ("sync", "frozen", *_LAYERS)
+TARGETS = ("sync", "frozen", "dyt", *_LAYERS)
 
 _PER_AXES = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}
 
@@ -102,6 +102,14 @@ def _group(norm: Normalizer, _: str, __: Seen, options: dict[str, Any]) -> nn.Mo
     return own.GroupNorm(groups, norm.channels, **options)
 
 
+def _dyt(norm: Normalizer, _: str, seen: Seen, options: dict[str, Any]) -> nn.Module:
+    if seen.mask:
+        raise Refused("it is called with a mask, which DynamicTanh does not take")
+    affine, bias = options.pop("affine"), norm.affine[1] is not None
+    options |= {"channels_first": not norm.takes_last_axis, "bias": bias}
+    return own.DynamicTanh(norm.channels, elementwise_affine=affine, **options)
+
+
 def _of_rank(
     name: str, norm: Normalizer, to: str, seen: Seen, options: dict[str, Any]
 ) -> nn.Module:
@@ -129,11 +137,12 @@ _MAKERS: dict[str, Callable[[Normalizer, str, Seen, dict[str, Any]], nn.Module]]
     "batch": _batch,
     "instance": _instance,
     "group": _group,
+    "dyt": _dyt,
 }
 
 
 def _on_rows(norm: Normalizer, new: nn.Module, to: str) -> nn.Module:
-    takes_last_axis = to in catalogue and entry(to).channels_first is not None
+    takes_last_axis = to == "dyt" or (to in catalogue and entry(to).channels_first is not None)
     return Rows(new) if norm.takes_last_axis and not takes_last_axis else new
 
 
@@ -223,6 +232,8 @@ def _options(to: str) -> tuple[str, ...]:
         return ()
     if to == "frozen":
         return ("affine",)
+    if to == "dyt":
+        return ("alpha_init",)
     if to not in TARGETS:
         raise UnknownNameError("target", to, ("torch", "anynorm", *TARGETS))
     own_options = entry(to).options if to in catalogue else ()

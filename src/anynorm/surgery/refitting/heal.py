@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anynorm.nn import Norm
 from anynorm.surgery.batches import Batch, Forward, call, each
 from anynorm.surgery.call_args import input_of
 from anynorm.surgery.channels import analyse
@@ -20,11 +18,10 @@ from anynorm.surgery.modes import evaluating, without_fast_path
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log
+from anynorm.surgery.refitting.norm_fit import NormFit, plain
 from anynorm.surgery.refitting.normal_equations import NormalEquations
 from anynorm.surgery.refitting.pairs import Reached, add_pairs, pairs_of
 from anynorm.surgery.refitting.readers import Reader, readers
-from anynorm.surgery.replace import Rows
-from anynorm.surgery.streaming_stats import double
 
 __all__ = ["heal"]
 
@@ -101,75 +98,35 @@ class _Healing:
 
     @torch.no_grad()
     def norm(self, old: Normalizer, calls: int) -> bool:
-        """Fit γ and β of the normalizer in place of `old`, for each channel, if there are any."""
-        place = self._model.get_submodule(old.name)
-        new: Any = place.inner if isinstance(place, Rows) else place
-        if getattr(new, "running_mean", None) is not None and not int(new.num_batches_tracked):
+        """Fit γ and β of the normalizer in place of `old`, if there are any."""
+        fit = NormFit(self._model.get_submodule(old.name), old)
+        counted = getattr(fit.layer, "num_batches_tracked", None)
+        if counted is not None and not int(counted):
             recompute(self._model, self._batches, Log(), forward=self._forward, layers=[old.name])
-        gain, shift = new.weight, new.bias
-        if gain is None or gain.dim() != 1 or len(gain) != old.channels:
+        if not fit.possible:
             return False
-        offset = new.spec.learned.offset if isinstance(new, Norm) else 0.0
-        sums = NormalEquations((gain + offset)[:, None, None], constant=shift is not None)
-        plain = _plain(self._before.get_submodule(old.name)), _plain(place, 1 - offset)
+        before = plain(self._before.get_submodule(old.name))
         for batch in each(self._batches):
-            wanted = self._outputs(self._before, old.name, plain[0], batch, calls)
-            found = self._outputs(self._model, old.name, plain[1], batch, calls)
-            for target, y in zip(wanted, found, strict=True):
-                axis = old.channel_axis(y.dim())
-                for rows, values in zip(_halves(y), _halves(target), strict=True):
-                    sums.add(_by_channel(rows, axis), _by_channel(values, axis))
-        fit = sums.solve()
-        gain.copy_(fit.matrix[:, 0, 0] - offset)
-        if shift is not None:
-            shift.copy_(fit.matrix[:, 0, 1])
+            wanted = self._inputs(self._before, old.name, batch, calls)
+            found = self._inputs(self._model, old.name, batch, calls)
+            for x, old_x in zip(found, wanted, strict=True):
+                fit.add(x, before(old_x))
+        fit.solve()
         return True
 
-    def _outputs(
-        self, model: nn.Module, name: str, plain: nn.Module, batch: Batch, calls: int
-    ) -> list[Tensor]:
-        """What `plain` gives for the inputs of a normalizer in a model."""
-        layer = model.get_submodule(name)
+    def _inputs(self, model: nn.Module, name: str, batch: Batch, calls: int) -> list[Tensor]:
+        """The inputs of a normalizer in a model, copied, since the model may write to them."""
         found: list[Tensor] = []
 
         def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.append(plain(input_of(args, kwargs)))
+            found.append(input_of(args, kwargs).clone())
             if len(found) == calls:
                 raise Reached
 
-        handle = layer.register_forward_pre_hook(see, with_kwargs=True)
+        handle = model.get_submodule(name).register_forward_pre_hook(see, with_kwargs=True)
         try:
             with evaluating(model), without_fast_path(), suppress(Reached):
                 call(model, batch, self._forward)
         finally:
             handle.remove()
         return found
-
-
-def _plain(layer: nn.Module, unit: float | None = None) -> nn.Module:
-    """A copy of a normalizer without activation and hooks; with γ = `unit` and β = 0 if given."""
-    plain = copy.deepcopy(layer).eval()
-    for module in plain.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
-        if getattr(module, "activation", None) is not None:
-            module.activation = None  # type: ignore[assignment]
-        for key in ("drop", "act"):  # of the fused layers of image model collections
-            if key in module._modules:
-                module._modules[key] = nn.Identity()
-        weight, bias = (module._parameters.get(key) for key in ("weight", "bias"))
-        if unit is not None and weight is not None:
-            weight.data.fill_(unit)
-        if unit is not None and bias is not None:
-            bias.data.zero_()
-    return plain
-
-
-def _halves(y: Tensor) -> tuple[Tensor, ...]:
-    parts: tuple[Tensor, ...] = y.split(-(-len(y) // 2))
-    return parts
-
-
-def _by_channel(y: Tensor, axis: int) -> Tensor:
-    """The values as (channels, rows, 1)."""
-    return double(y.movedim(axis, 0).flatten(1))[..., None]
