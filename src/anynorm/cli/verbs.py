@@ -36,13 +36,8 @@ def _add_convert(commands: Any) -> None:
     add = convert.add_argument
     to = "torch, anynorm, dyt, or a normalizer such as group:groups=8"
     add("--to", required=True, metavar="NORM", help=to)
-    add(
-        "--source",
-        nargs="+",
-        default=OURS,
-        metavar="FAMILY",
-        help="what to replace (batch; with dyt all)",
-    )
+    source = "what to replace (batch; for torch, anynorm and dyt all)"
+    add("--source", nargs="+", default=OURS, metavar="FAMILY", help=source)
     _add_layers(convert)
     add("--heal", action="store_true", help="fit the layers to the old outputs on --data (no)")
     distill = "then train so many steps towards the old outputs, without labels (0)"

@@ -15,6 +15,7 @@ from anynorm.surgery.converting.targets import check_groups, check_options, to_k
 from anynorm.surgery.converting.twins import to_anynorm, to_torch
 from anynorm.surgery.distill import check_steps, output_error
 from anynorm.surgery.distill import distill as distilled
+from anynorm.surgery.folding.fold_norms import fold_norms
 from anynorm.surgery.functional_calls import FunctionalCall
 from anynorm.surgery.graph import capture
 from anynorm.surgery.model import check_model
@@ -76,7 +77,8 @@ def convert(
             difference otherwise.
         heal: inputs without labels, as a loader gives them, by which γ, β, α and the weights behind
             the new layers are fitted to the outputs of the model before the conversion: one pass
-            for each layer.  None to keep γ, β and all weights.
+            for each layer.  To "none", batch norm is folded where it can be (see
+            :func:`anynorm.fold`).  None to keep γ, β and all weights.
         distill: how many steps of gradient descent follow, on the same inputs and without labels,
             towards the outputs of the model before.  Every fifth batch is held out: the state with
             the smallest error on them is kept.
@@ -121,6 +123,8 @@ def convert(
         found = [norm for norm in log.found.norms if _meant(norm, to, source)]
         found = named(found, layers, "normalize and are to be converted")
         check_groups([norm for norm in found if norm.known], to, options)
+        if to == "none" and inputs is not None and example is not None:
+            target, found = _without_exact(target, found, example, forward, log)
         before = copied(target) if inputs is not None else target
         for norm in found:
             target = _converted(target, norm, to, seen[norm.module], options, log)
@@ -131,6 +135,26 @@ def convert(
 
     trial = None if example is None else Trial(example, forward, tolerance)
     return perform(f"convert to {to}", model, change, trial, inplace=inplace)
+
+
+def _without_exact(
+    model: nn.Module,
+    found: Sequence[Normalizer],
+    example: Batch,
+    forward: Forward | None,
+    log: Log,
+) -> tuple[nn.Module, list[Normalizer]]:
+    """Fold the layers whose statistics are constant in eval mode; return those that are left."""
+    folding = Log()
+    fixed = [norm for norm in found if norm.fixed]
+    model = fold_norms(model, fixed, example, forward, folding)
+    told = {note.layer: note.text for note in folding.changed}
+    for norm in found:
+        if norm.name in told:
+            log.change(norm.name, f"{type(norm.module).__name__} to none, {told[norm.name]}")
+    if told:
+        log.facts["folded"] = f"{len(told)} of {len(found)} layers, exactly"
+    return model, [norm for norm in found if norm.name not in told]
 
 
 def _heal(

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from anynorm.errors import AnynormError
 from anynorm.surgery.batches import Batch, Forward
-from anynorm.surgery.bias import add_bias
-from anynorm.surgery.folding.fold_plan import FoldPlan, planned
-from anynorm.surgery.folding.gain_plan import GainPlan, planned_gain
-from anynorm.surgery.folding.weighted import State
-from anynorm.surgery.graph import capture
+from anynorm.surgery.folding.fold_norms import fold_norms
 from anynorm.surgery.model import check_model
-from anynorm.surgery.normalizers import Normalizer, normalizers
+from anynorm.surgery.normalizers import normalizers
 from anynorm.surgery.receipt import Log, Model, Result
 from anynorm.surgery.recognized import find_on
-from anynorm.surgery.refused import Refused
 from anynorm.surgery.transaction import Trial, perform
-from anynorm.surgery.transfer_hooks import succeed
 from anynorm.surgery.unmatched import Search
-from anynorm.surgery.walk import put
 
 __all__ = ["fold"]
 
@@ -107,48 +97,6 @@ def _count(model: nn.Module) -> int:
 
 def _folded(model: nn.Module, example: Batch, forward: Forward | None, log: Log) -> nn.Module:
     log.found = find_on(model, example, forward)
-    lent = _lend_biases(model)
-    state = State(model, capture(model, example, forward))
-    plans = [_planned(norm, state, log) for norm in log.found.norms]  # before any weight changes
-    done = [plan for plan in plans if plan is not None and _carried_out(plan, log)]
-    for plan in done:
-        if plan.remainder is not plan.norm.module:
-            model = put(model, plan.norm.place, succeed(plan.norm.module, plan.remainder))
-    needed = {layer for plan in done for layer in plan.biased}
-    for layer in lent:
-        layer.bias = layer.bias if layer in needed else None
-    log.facts["folded"] = f"{len(done)} of {len(log.found.norms)} normalizers"
+    model = fold_norms(model, log.found.norms, example, forward, log)
+    log.facts["folded"] = f"{len(log.changed)} of {len(log.found.norms)} normalizers"
     return model
-
-
-def _planned(norm: Normalizer, state: State, log: Log) -> FoldPlan | GainPlan | None:
-    try:
-        return planned(norm, state) if norm.fixed else planned_gain(norm, state)
-    except Refused as reason:
-        log.refuse(norm.name, str(reason))
-        return None
-
-
-def _carried_out(plan: FoldPlan | GainPlan, log: Log) -> bool:
-    try:
-        plan.carry_out()
-    except Refused as reason:
-        log.refuse(plan.norm.name, str(reason))
-        return False
-    log.change(plan.norm.name, plan.told)
-    return True
-
-
-def _lend_biases(model: nn.Module) -> list[Any]:
-    """Give layers without a bias a zero bias, so that the graph shows whether they would use it."""
-    layers = [layer for layer in model.modules() if _lacks_bias(layer)]
-    for layer in layers:
-        add_bias(layer)
-    return layers
-
-
-def _lacks_bias(layer: nn.Module) -> bool:
-    if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
-        return False
-    weight, bias = (layer._parameters.get(name, layer) for name in ("weight", "bias"))
-    return bias is None and isinstance(weight, nn.Parameter) and not is_lazy(weight)
