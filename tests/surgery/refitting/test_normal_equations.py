@@ -17,6 +17,12 @@ def solved(features: Tensor, targets: Tensor, old: Tensor) -> Fit:
     return equations.solve()
 
 
+def halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of each half, in the pieces of `solved`."""
+    pieces = rows.split(7, 1)
+    return torch.cat(pieces[::2], 1), torch.cat(pieces[1::2], 1)
+
+
 def values(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -41,7 +47,12 @@ def test_with_few_rows_the_old_weights_are_kept() -> None:
     targets = features @ old.mT + values(1, 28, 3, seed=2)
     fit = solved(features, targets, old)
     assert torch.allclose(fit.matrix[..., :-1], old, atol=0.1)
-    assert fit.error == pytest.approx(fit.before, rel=0.1)
+    # The error of the old weights, with the constants of the other half.
+    y, left = (halves(one) for one in (targets, targets - features @ old.mT))
+    errors = [left[half] - left[1 - half].mean(1, True) for half in (0, 1)]
+    variance = sum(one.var(1, correction=0).sum() * one.shape[1] for one in y)
+    before = sum(one.square().sum() for one in errors) / variance
+    assert fit.error == pytest.approx(float(before), rel=0.1)
 
 
 def test_features_that_are_all_zero_do_no_harm() -> None:

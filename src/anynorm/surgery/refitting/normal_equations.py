@@ -26,13 +26,12 @@ class Fit:
 
     `matrix` has the weights and, in its last column, the constants; `factor` is the Cholesky factor
     of the matrix of features; `error` is what is left of the variance of the targets on samples
-    that were not used, and `before` what was left of it with the old weights.
+    that were not used.
     """
 
     matrix: Tensor
     factor: Tensor
     error: float
-    before: float
 
 
 class NormalEquations:
@@ -108,7 +107,7 @@ class NormalEquations:
         both = self._gram[0] + self._gram[1], self._cross[0] + self._cross[1]
         matrix = _solved(*both, self._start, _RIDGES[best])
         factor = _factor(both[0], _COST_RIDGE)
-        return Fit(matrix.mT, factor, errors[best], errors[-1])
+        return Fit(matrix.mT, factor, errors[best])
 
     def _error(self, ridge: float) -> float:
         """The error of each half's solution on the other half, over the variance of the targets."""
