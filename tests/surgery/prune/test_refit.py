@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import NETWORKS, network
+from networks import NETWORKS, conv, network, prepared
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
@@ -65,6 +65,32 @@ def test_one_pass_and_a_pass_for_each_layer_give_the_same(
     for together in (True, False):
         monkeypatch.setattr(refit, "fit_together", lambda *_, together=together: together)
         found.append(prune(model, x, ratio=0.5, refit=inputs(x, 2)).model.state_dict())
+    assert all(value.equal(found[1][key]) for key, value in found[0].items())
+
+
+class Again(nn.Module):
+    """A block that runs twice on batches of an odd size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = conv(3, 6), conv(6, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.block(self.stem(x))
+        z: Tensor = self.head(self.block(y) if len(x) % 2 else y)
+        return z
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_calls_that_the_example_did_not_have_play_no_part(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = prepared(Again, (4, 3, 8, 8))
+    batches = [torch.randn(size, 3, 8, 8), torch.randn(4, 3, 8, 8)]
+    found = []
+    for together in (True, False):
+        monkeypatch.setattr(refit, "fit_together", lambda *_, together=together: together)
+        found.append(prune(model, x, ratio=0.5, refit=batches).model.state_dict())
     assert all(value.equal(found[1][key]) for key, value in found[0].items())
 
 

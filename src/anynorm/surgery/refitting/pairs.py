@@ -90,36 +90,44 @@ def in_lockstep(
     """Visit the layers at `stops` in one pass: all batches wait for each other in front of each.
 
     Each batch goes through the model twice: as it was, and with `layers`, to which `visit` may add
-    the one that it visits.
+    the one that it visits.  Each layer is called once on the example; a batch that calls it more
+    often is seen the first time, as in :func:`pairs_of`.
     """
     places = {reader.name: place for place, reader in enumerate(stops)}
     weights = {name: model.get_parameter(name) for name in places}
-    before: dict[int, Tensor] = {}
-    now: dict[int, DenseCall] = {}
+    # Of the layer at each place, by the number of the batch.
+    before: list[dict[int, Tensor]] = [{} for _ in stops]
+    now: list[dict[int, DenseCall]] = [{} for _ in stops]
 
     def run(job: tuple[int, bool, Batch]) -> None:
         number, changed, batch = job
+        met = set[str]()
 
         def handle(name: str, dense: DenseCall) -> Tensor:
             outputs = None if changed else dense.run(*dense.layer)
-            with outside():
-                if outputs is None:
-                    now[number] = dense
-                else:
-                    before[number] = outputs
-                wait(places[name])
-            if places[name] == len(stops) - 1:
-                raise Reached
+            if name not in met:
+                met.add(name)
+                wait_at(places[name], number, dense, outputs)
             return dense.run(*layers.get(name, dense.layer)) if outputs is None else outputs
 
         with DenseCalls(weights, handle), suppress(Reached):
             call(model, batch, forward)
 
+    def wait_at(place: int, number: int, dense: DenseCall, outputs: Tensor | None) -> None:
+        with outside():
+            if outputs is None:
+                now[place][number] = dense
+            else:
+                before[place][number] = outputs
+            wait(place)
+        if place == len(stops) - 1:
+            raise Reached
+
     def release(place: int) -> None:
-        both = sorted(now.keys() & before.keys())
-        visit(stops[place], [(now[one], before[one]) for one in both])
-        now.clear()
-        before.clear()
+        both = sorted(now[place].keys() & before[place].keys())
+        visit(stops[place], [(now[place][one], before[place][one]) for one in both])
+        now[place].clear()
+        before[place].clear()
 
     jobs = (
         (number, changed, batch)
