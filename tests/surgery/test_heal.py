@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import sys
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, network
+from networks import NETWORKS, conv, network, prepared
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
 from anynorm.surgery import convert
 from anynorm.surgery.distill import output_error
-from anynorm.surgery.refitting import norm_fit
+from anynorm.surgery.refitting import layer_fits, pairs
+
+heal: Any = sys.modules["anynorm.surgery.refitting.heal"]
 
 
 def inputs(x: Tensor, count: int = 6) -> list[Tensor]:
@@ -102,10 +105,55 @@ def test_alpha_of_a_dynamic_tanh_is_chosen(monkeypatch: pytest.MonkeyPatch) -> N
     assert error < 1e-2
     assert found[1].alpha.item() not in (0.0, 0.5)
     ends = []
-    for factor in (norm_fit._ALPHAS[0], norm_fit._ALPHAS[-1]):
-        monkeypatch.setattr(norm_fit, "_ALPHAS", (factor,))
+    for factor in (layer_fits._ALPHAS[0], layer_fits._ALPHAS[-1]):
+        monkeypatch.setattr(layer_fits, "_ALPHAS", (factor,))
         ends.append(output_error(healed().model, model, batches))
     assert error < 0.5 * min(ends)
+
+
+class Again(nn.Module):
+    """A block that runs twice on batches of an odd size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = conv(3, 6), conv(6, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.block(self.stem(x))
+        z: Tensor = self.head(self.block(y) if len(x) % 2 else y)
+        return z
+
+
+@pytest.mark.parametrize("to", ["rms", "dyt"])
+@pytest.mark.parametrize("name", ["residual", "gated", "transposed", "again"])
+def test_one_pass_and_a_pass_for_each_layer_give_the_same(
+    name: str, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = prepared(Again, (4, 3, 8, 8)) if name == "again" else network(name)
+    batches = [*inputs(x, 2), *(one[:15] for one in inputs(x, 2))]
+    found = []
+    for together, other in ((True, "_one_by_one"), (False, "heal_together")):
+        with monkeypatch.context() as patched:
+            patched.setattr(heal, "heals_together", lambda *_, together=together: together)
+            patched.setattr(heal, other, None)
+            found.append(convert(model, to, x, heal=batches).model.state_dict())
+    assert all(value.equal(found[1][key]) for key, value in found[0].items())
+
+
+@pytest.mark.parametrize("name", ["residual", "twice"])
+def test_batches_wait_together_where_that_is_sound(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = network(name)
+    calls: list[int] = []
+    monkeypatch.setattr(heal, "heal_together", lambda *_: calls.append(1))
+    convert(model, "rms", x, heal=inputs(x))
+    assert bool(calls) == (name == "residual")
+    again = convert(model, "group", x, groups=1).model
+    convert(again, "batch", x, source="group", heal=inputs(x))  # its statistics start anew
+    monkeypatch.setattr(pairs, "allowed", lambda *_: 1000.0)
+    convert(model, "rms", x, heal=inputs(x))
+    assert len(calls) <= 1
 
 
 def test_a_part_of_the_layers_and_statistics_that_start_anew() -> None:

@@ -76,9 +76,10 @@ def convert(
             everything is undone.  None means 1e-4 for "torch", "anynorm" and "frozen", and any
             difference otherwise.
         heal: inputs without labels, as a loader gives them, by which γ, β, α and the weights behind
-            the new layers are fitted to the outputs of the model before the conversion: one pass
-            for each layer.  To "none", batch norm is folded where it can be (see
-            :func:`anynorm.fold`).  None to keep γ, β and all weights.
+            the new layers are fitted to the outputs of the model before the conversion: in one
+            pass if all batches can wait for each other in memory, else in one for each layer.  To
+            "none", batch norm is folded where it can be (see :func:`anynorm.fold`).  None to keep
+            γ, β and all weights.
         distill: how many steps of gradient descent follow, on the same inputs and without labels,
             towards the outputs of the model before.  Every fifth batch is held out: the state with
             the smallest error on them is kept.

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from anynorm.surgery.batches import Batch, Forward, call, each
-from anynorm.surgery.call_args import input_of
 from anynorm.surgery.channels import analyse
 from anynorm.surgery.graph import Graph
 from anynorm.surgery.modes import evaluating, without_fast_path
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrate import recompute
 from anynorm.surgery.receipt import Log
-from anynorm.surgery.refitting.norm_fit import NormFit, plain
-from anynorm.surgery.refitting.normal_equations import NormalEquations
-from anynorm.surgery.refitting.pairs import Reached, add_pairs, pairs_of
-from anynorm.surgery.refitting.readers import Reader, readers
+from anynorm.surgery.refitting.heal_together import (
+    heal_together,
+    heals_together,
+    inputs_seen,
+    products_seen,
+)
+from anynorm.surgery.refitting.layer_fits import DenseFit, LayerFit, NormFit
+from anynorm.surgery.refitting.pairs import Reached
+from anynorm.surgery.refitting.readers import readers
 
 __all__ = ["heal"]
 
 
+@torch.no_grad()
 def heal(
     model: nn.Module,
     before: nn.Module,
@@ -46,87 +50,60 @@ def heal(
         before: the model before the change.
         replaced: the normalizers that were replaced, as they were, by name.
         graph: the graph of `before`.
-        batches: inputs, as a loader gives them, for one pass for each layer and model.
+        batches: inputs, as a loader gives them: for one pass of each model if all can wait for each
+            other in front of every layer, else for one pass for each layer.
         forward: how the models are called.
     """
-    healing = _Healing(model, before, batches, forward)
     order = {node: place for place, node in enumerate(graph.nodes.nodes)}
-    norms: dict[int, Callable[[], bool]] = {
-        order[calls[0].nodes[0]]: partial(healing.norm, norm, len(calls))
+    norms = {
+        order[calls[0].nodes[0]]: NormFit(model, before, norm, len(calls))
         for name, norm in replaced.items()
         if (calls := graph.calls.get(name))
     }
-    if not norms:
-        return 0
-    dense: dict[int, Callable[[], bool]] = {
-        order[reader.uses[0].node]: partial(healing.dense, reader)
+    dense = {
+        order[reader.uses[0].node]: DenseFit(model, reader)
         for reader in readers(analyse(graph))
         # Not a weight that also is something else, such as an embedding.
         if len(graph.users[reader.name]) == len(reader.uses)
     }
-    behind = {place: fit for place, fit in dense.items() if place > min(norms)}
-    return sum(fit() for _, fit in sorted({**norms, **behind}.items()))
+    if not norms:
+        return 0
+    found: dict[int, LayerFit] = {**norms, **dense}
+    fits = [found[place] for place in sorted(found) if place >= min(norms)]
+    fit = heal_together if heals_together(model, fits, batches, forward) else _one_by_one
+    fit(model, before, fits, batches, forward)
+    return sum(fit.done for fit in fits)
 
 
-class _Healing:
-    """The model before and after, and the inputs."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        before: nn.Module,
-        batches: Iterable[Batch],
-        forward: Forward | None,
-    ) -> None:
-        self._model, self._before, self._batches, self._forward = model, before, batches, forward
-
-    @torch.no_grad()
-    def dense(self, reader: Reader) -> bool:
-        """Fit a linear layer or convolution; its constant only if it has a bias."""
-        weight = self._model.get_parameter(reader.name)
-        bias = reader.uses[0].bias
-        sums = NormalEquations(reader.matrix(weight), constant=bias is not None)
-        given = self._batches, self._forward
-        add_pairs(sums, pairs_of(self._before, self._model, reader, *given, {}))
-        if not sums.rows:
-            return False  # its calls are not seen
-        fit = sums.solve()
-        weight.copy_(reader.weight(fit.matrix[..., :-1]))
-        if bias is not None:
-            self._model.get_parameter(bias).copy_(fit.matrix[..., -1].flatten())
-        return True
-
-    @torch.no_grad()
-    def norm(self, old: Normalizer, calls: int) -> bool:
-        """Fit γ and β of the normalizer in place of `old`, if there are any."""
-        fit = NormFit(self._model.get_submodule(old.name), old)
-        counted = getattr(fit.layer, "num_batches_tracked", None)
-        if counted is not None and not int(counted):
-            recompute(self._model, self._batches, Log(), forward=self._forward, layers=[old.name])
-        if not fit.possible:
-            return False
-        before = plain(self._before.get_submodule(old.name))
-        for batch in each(self._batches):
-            wanted = self._inputs(self._before, old.name, batch, calls)
-            found = self._inputs(self._model, old.name, batch, calls)
-            for x, old_x in zip(found, wanted, strict=True):
-                fit.add(x, before(old_x))
+def _one_by_one(
+    model: nn.Module,
+    before: nn.Module,
+    fits: Sequence[LayerFit],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+) -> None:
+    """Fit layers with one pass for each, in which a batch ends at the layer."""
+    for fit in fits:
+        if fit.starts_anew:
+            recompute(model, batches, Log(), forward=forward, layers=[fit.name])
+        for batch in each(batches) if fit.possible else ():
+            wanted, found = (_calls(one, fit, batch, forward) for one in (before, model))
+            for now, was in zip(found, wanted, strict=True):
+                fit.add(now, was)
         fit.solve()
-        return True
 
-    def _inputs(self, model: nn.Module, name: str, batch: Batch, calls: int) -> list[Tensor]:
-        """The inputs of a normalizer in a model, copied, since the model may write to them."""
-        found: list[Tensor] = []
 
-        def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.append(input_of(args, kwargs).clone())
-            if len(found) == calls:
-                raise Reached
+def _calls(model: nn.Module, fit: LayerFit, batch: Batch, forward: Forward | None) -> list[Any]:
+    """What the calls of one layer get from a batch."""
+    found: list[Any] = []
 
-        handle = model.get_submodule(name).register_forward_pre_hook(see, with_kwargs=True)
-        try:
-            with evaluating(model), without_fast_path(), suppress(Reached):
-                call(model, batch, self._forward)
-        finally:
-            handle.remove()
-        return found
+    def see(_: LayerFit, seen: Any) -> None:
+        # A copy, since the model may write to it before the next call.
+        found.append(seen.clone() if isinstance(seen, Tensor) else seen)
+        if len(found) == fit.calls:
+            raise Reached
+
+    watched = inputs_seen(model, [fit], see), products_seen(model, [fit], see)
+    with evaluating(model), without_fast_path(), watched[0], watched[1], suppress(Reached):
+        call(model, batch, forward)
+    return found

@@ -19,7 +19,16 @@ from anynorm.surgery.refitting.dense import DenseCall, DenseCalls, Layer
 from anynorm.surgery.refitting.normal_equations import NormalEquations
 from anynorm.surgery.refitting.readers import Reader
 
-__all__ = ["Pair", "Reached", "Visit", "add_pairs", "fit_together", "in_lockstep", "pairs_of"]
+__all__ = [
+    "Pair",
+    "Reached",
+    "Visit",
+    "add_pairs",
+    "fit_together",
+    "in_lockstep",
+    "may_wait",
+    "pairs_of",
+]
 
 Pair = tuple[DenseCall, Tensor]  # a call in the changed model, and the outputs as they were
 Visit = Callable[[Reader, Iterable[Pair]], None]
@@ -151,12 +160,25 @@ def fit_together(
     Not where a layer is called several times, since it is solved from all its calls; nor where the
     forward pass changes the model, or the number of batches is not known.
     """
+    if any(len(reader.uses) > 1 for reader in stops):
+        return False
+    owners = {model.get_submodule(reader.name.rpartition(".")[0]) for reader in stops}
+    return may_wait(model, owners, batches, forward, group)
+
+
+def may_wait(
+    model: nn.Module,
+    layers: Collection[nn.Module],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    group: dist.ProcessGroup | None,
+) -> bool:
+    """Whether all batches may wait in front of `layers`; see :func:`fit_together`."""
     number = length_of(batches)
-    if number is None or any(len(reader.uses) > 1 for reader in stops):
+    if number is None:
         return False
     first = next(each(batches))
-    owners = {model.get_submodule(reader.name.rpartition(".")[0]) for reader in stops}
-    kept = footprint(model, first, forward, list(owners))
+    kept = footprint(model, first, forward, list(layers))
     if kept.why or kept.cached:
         return False
     room = kept.room(allowed(device_of(model), group), ())

@@ -1,4 +1,7 @@
-"""Fit γ, β and α of a new normalizer to the outputs of another, by least squares."""
+"""Fit one layer of a changed model to the outputs that it had before, by least squares.
+
+A fit gets the calls of its layer in both models, and then writes the parameters; then it is done.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,47 @@ from torch import Tensor, nn
 
 from anynorm.nn import DynamicTanh, Norm
 from anynorm.surgery.normalizers import Normalizer
+from anynorm.surgery.refitting.dense import DenseCall
 from anynorm.surgery.refitting.normal_equations import NormalEquations
+from anynorm.surgery.refitting.pairs import add_pairs
+from anynorm.surgery.refitting.readers import Reader
 from anynorm.surgery.replace import Rows
 from anynorm.surgery.streaming_stats import double
 
-__all__ = ["NormFit", "plain"]
+__all__ = ["DenseFit", "LayerFit", "NormFit"]
 
 _ALPHAS = tuple(2.0 ** (step / 2) for step in range(-8, 5))  # times 1 / RMS of an input
 _TINY = 1e-12
+
+
+class DenseFit:
+    """Fits a linear layer or convolution itself; its constant only if it has a bias."""
+
+    possible, starts_anew = True, False
+
+    def __init__(self, model: nn.Module, reader: Reader) -> None:
+        self._model, self._reader = model, reader
+        self.name, self.calls = reader.name, len(reader.uses)
+        self.owner = model.get_submodule(reader.name.rpartition(".")[0])
+        self.done = False
+        self._sums: NormalEquations | None = None  # only while calls are added, as it is large
+
+    def add(self, now: DenseCall, before: DenseCall) -> None:
+        """Add a call, and the one in the model before, whose outputs it should have."""
+        old = self._reader.matrix(self._model.get_parameter(self.name))
+        constant = self._reader.uses[0].bias is not None
+        self._sums = self._sums or NormalEquations(old, constant=constant)
+        add_pairs(self._sums, [(now, before.run(*before.layer))])
+
+    def solve(self) -> None:
+        """Write the weight and bias, if there were calls: torch hides those of some layers."""
+        if self._sums is None:
+            return
+        matrix, bias = self._sums.solve().matrix, self._reader.uses[0].bias
+        self._sums, self.done = None, True
+        self._model.get_parameter(self.name).copy_(self._reader.weight(matrix[..., :-1]))
+        if bias is not None:
+            self._model.get_parameter(bias).copy_(matrix[..., -1].flatten())
 
 
 class NormFit:
@@ -27,9 +63,12 @@ class NormFit:
     on samples that were not used.  The smallest α are nearly linear, the largest saturate.
     """
 
-    def __init__(self, place: nn.Module, old: Normalizer) -> None:
-        self._place, self._old = place, old
-        self.layer: Any = place.inner if isinstance(place, Rows) else place
+    def __init__(self, model: nn.Module, before: nn.Module, old: Normalizer, calls: int) -> None:
+        self._old, self._before = old, _plain(before.get_submodule(old.name))
+        self.name, self.calls = old.name, calls
+        self.owner = model.get_submodule(old.name)
+        self.layer: Any = self.owner.inner if isinstance(self.owner, Rows) else self.owner
+        self.done = False
         self._tried: list[tuple[nn.Module, NormalEquations]] = []
 
     @property
@@ -38,8 +77,15 @@ class NormFit:
         gain = self.layer.weight
         return gain is not None and gain.dim() == 1 and len(gain) == self._old.channels
 
-    def add(self, x: Tensor, target: Tensor) -> None:
-        """Add an input, with the output that it should have before any activation."""
+    @property
+    def starts_anew(self) -> bool:
+        """Whether its running statistics are those of no batch."""
+        count = getattr(self.layer, "num_batches_tracked", None)
+        return count is not None and not int(count)
+
+    def add(self, now: Tensor, before: Tensor) -> None:
+        """Add an input, and the one of the old normalizer, whose output it should give."""
+        x, target = now, self._before(before)
         self._tried = self._tried or list(self._to_try(x))
         axis = self._old.channel_axis(x.dim())
         for layer, sums in self._tried:
@@ -47,9 +93,12 @@ class NormFit:
                 sums.add(_by_channel(rows, axis), _by_channel(values, axis))
 
     def solve(self) -> None:
-        """Write the parameters."""
+        """Write γ, β and α, if there were calls."""
+        if not self._tried:
+            return
         fits = [(layer, sums.solve()) for layer, sums in self._tried]
         layer, best = min(fits, key=lambda one: one[1].error)
+        self._tried, self.done = [], True
         self.layer.weight.copy_(best.matrix[:, 0, 0] - self._offset)
         if self.layer.bias is not None:
             self.layer.bias.copy_(best.matrix[:, 0, 1])
@@ -64,15 +113,18 @@ class NormFit:
     def _to_try(self, x: Tensor) -> Iterator[tuple[nn.Module, NormalEquations]]:
         """The layer with γ = 1 and β = 0, once or with each α, and its sums."""
         start = (self.layer.weight + self._offset)[:, None, None]
-        scale = x.square().mean().sqrt().clamp_min(_TINY)
+        scale = double(x).square().mean().sqrt().clamp_min(_TINY)
         for alpha in _ALPHAS if isinstance(self.layer, DynamicTanh) else (None,):
-            layer = plain(self._place, 1 - self._offset)
+            layer = _plain(self.owner, 1 - self._offset)
             if alpha is not None:
                 layer.get_parameter("alpha").fill_(alpha / scale)
             yield layer, NormalEquations(start, constant=self.layer.bias is not None)
 
 
-def plain(layer: nn.Module, unit: float | None = None) -> nn.Module:
+LayerFit = DenseFit | NormFit
+
+
+def _plain(layer: nn.Module, unit: float | None = None) -> nn.Module:
     """A copy of a normalizer without activation and hooks; with γ = `unit` and β = 0 if given."""
     found = copy.deepcopy(layer).eval()
     for module in found.modules():
