@@ -11,7 +11,8 @@ from networks import NETWORKS, conv, network, prepared
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
-from anynorm.surgery import prune, recalibrate
+from anynorm.nn import DynamicTanh
+from anynorm.surgery import convert, prune, recalibrate
 from anynorm.surgery.channels import analyse
 from anynorm.surgery.graph import capture
 from anynorm.surgery.refitting import pairs, refit
@@ -66,6 +67,16 @@ def test_one_pass_and_a_pass_for_each_layer_give_the_same(
         monkeypatch.setattr(refit, "fit_together", lambda *_, together=together: together)
         found.append(prune(model, x, ratio=0.5, refit=inputs(x, 2)).model.state_dict())
     assert all(value.equal(found[1][key]) for key, value in found[0].items())
+
+
+def test_channels_of_a_dynamic_tanh() -> None:
+    model, x = network("flattened")
+    bent = convert(model, "dyt", x).model
+    result = prune(bent, x, ratio=0.5, refit=inputs(x))
+    layer: DynamicTanh = result.model[0][1]
+    assert layer.normalized_shape == tuple(layer.weight.shape) == (3,)
+    assert layer.alpha.shape == (1,)
+    assert error(bent, result.model, inputs(x)) < 0.9
 
 
 class Again(nn.Module):

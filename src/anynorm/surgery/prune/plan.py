@@ -294,6 +294,8 @@ def _replace(model: nn.Module, old: Tensor, new: Tensor) -> None:
 # those of Conv1D in transformers.
 _OF_A_MATRIX = (("out_features", "in_features"), ("num_embeddings", "embedding_dim"), ("nx", "nf"))
 
+_SHAPES = ("normalized_shape", "channels")  # attributes with the shape of γ
+
 
 def _tell(module: Any, key: str, new: Tensor) -> None:
     """Update the sizes in a module's attributes to its new state."""
@@ -307,8 +309,8 @@ def _tell(module: Any, key: str, new: Tensor) -> None:
         module.num_features = len(new)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = new.numel()
-    elif hasattr(module, "channels") and module.channels[0] is not None:
-        module.channels = tuple(new.shape)
+    elif shape := next((n for n in _SHAPES if isinstance(vars(module).get(n), tuple)), None):
+        vars(module)[shape] = tuple(new.shape)
 
 
 def _tell_convolution(conv: Any, weight: Tensor) -> None:
