@@ -1,7 +1,10 @@
 """Studies beside `anynorm bench`; each is ``python -m benchmarks.NAME``."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("ANYNORM_GPU", "1")  # before anynorm is imported: they measure these kernels
 
 from anynorm.errors import AnynormError
 

@@ -1,6 +1,9 @@
-"""All figures of a GPU in one command, in about as many minutes as it is given.
+"""A GPU in one command: first whether the kernels are right, then all figures, in a given time.
 
-    python -m benchmarks.gpu [--minutes 25] [--out FOLDER]
+    python -m benchmarks.gpu [--minutes 9] [--out FOLDER]
+
+It needs torch, triton, pytest and a compiler for Triton's launcher, and no network.  Packages to
+compare with are used if they are installed, or if their pure-Python wheels lie in .wheels/.
 
 The stages are run in the order of their importance.  Each ends when its share of the time is over;
 what one does not need is left to those after it.  Results are written as they come, so what breaks
@@ -11,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
+import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +25,8 @@ from typing import Any
 
 from anynorm.bench import resolve
 from benchmarks import RESULTS, ROOT, script
-from benchmarks.child import command
+from benchmarks.child import command, within
+from benchmarks.gpu_correctness import correctness
 from benchmarks.gpu_page import summarize
 from benchmarks.speed.grids import grid
 from benchmarks.speed.run import bench
@@ -32,7 +37,7 @@ __all__ = ["STAGES", "Stage", "main", "run"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A grid of cases or a model, and the share of all the time at whose end it stops.
+    """The tests, a grid of cases or a model, and the share of all the time at whose end it stops.
 
     `peers`: all that are installed, if there are none.
     """
@@ -44,14 +49,20 @@ class Stage:
     model: str | None = None
 
 
+EAGER = ("eager",)
 STAGES = (
-    Stage("rows", 0.40, grid="rows"),
-    Stage("images", 0.55, grid="images", peers=("eager",)),
-    Stage("launch", 0.62, grid="launch", peers=("eager",)),
-    Stage("transformer", 0.70, model="transformer"),
-    Stage("resnet50", 0.85, model="resnet50"),
-    Stage("images-compiled", 0.98, grid="images", peers=("compile",)),
+    Stage("correctness", 0.27),
+    Stage("rows", 0.45, grid="rows", peers=EAGER),
+    Stage("images", 0.58, grid="images", peers=EAGER),
+    Stage("group-silu", 0.62, grid="group-silu", peers=EAGER),
+    Stage("launch", 0.69, grid="launch", peers=EAGER),
+    Stage("peers", 0.80, grid="peers"),
+    Stage("transformer", 0.87, model="transformer"),
+    Stage("resnet50", 0.93, model="resnet50"),
+    Stage("cache", 0.98, grid="cache", peers=EAGER),
 )
+WHEELS = ROOT / ".wheels"  # ignored by git
+COMPILED = 120.0  # seconds from which on a model is compiled, too
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.device, options.out = resolve(options.device), options.out.resolve()
     begun = time.monotonic()
     print(f"{options.device}: {options.minutes:g} minutes for", *options.stages, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(WHEELS, folder)
+        _run_all(options, begun)
+
+
+def _run_all(options: argparse.Namespace, begun: float) -> None:
     for stage in (stage for stage in STAGES if stage.name in options.stages):
         left = begun + stage.end * options.minutes * 60 - time.monotonic()
         print(f"\n{stage.name}: {left / 60:.1f} minutes", flush=True)
@@ -75,14 +92,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     names = [stage.name for stage in STAGES]
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
-    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--stages", nargs="+", choices=names, default=names)
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu", help="a folder")
     return parser.parse_args(arguments)
 
 
 def run(stage: Stage, device: str, out: Path, seconds: float) -> None:
-    """Measure one stage in at most so many seconds, plus those of the case it is at."""
+    """Run one stage in at most so many seconds, plus those of the case it is at."""
+    if stage.model is stage.grid is None:
+        return correctness(out, seconds)
     if stage.model is not None:
         return _train(stage.model, device, out, seconds)
     assert stage.grid is not None
@@ -103,14 +122,23 @@ def _tell(found: Any) -> None:
 
 def _train(model: str, device: str, out: Path, seconds: float) -> None:
     """Train a model in a process of its own, which is ended with its children in time."""
-    words = ("--model", model, "--device", device, "--dtype", "bf16", "--compile")
-    call = command("benchmarks.resnet", *words, "--results", str(out))
-    with subprocess.Popen(call, cwd=ROOT, start_new_session=True) as process:
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            print(f"{model}: not finished in time", flush=True)
-            os.killpg(process.pid, signal.SIGKILL)
+    words = ["--model", model, "--device", device, "--dtype", "bf16", "--results", str(out)]
+    words += ["--compile"] if seconds >= COMPILED else []
+    if within(seconds, command("benchmarks.resnet", *words)) is None:
+        print(f"{model}: not finished in time", flush=True)
+
+
+def _unpack(wheels: Path, folder: str) -> None:
+    """Unpack wheels, as Triton reads its kernels from files, for all processes of this one."""
+    found = sorted(wheels.glob("*.whl"))
+    for wheel in found:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    if found:
+        print("from wheels:", *(wheel.name for wheel in found), flush=True)
+        sys.path.append(folder)
+        paths = [os.environ.get("PYTHONPATH", ""), folder]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anynorm.report.files import write_whole
+from benchmarks.gpu_correctness import outcome_lines
 from benchmarks.page import commit, line, tables
 from benchmarks.result_files import read
 from benchmarks.speed.dots import draw
@@ -68,10 +69,13 @@ def _bandwidth(row: Row) -> str:
 
 def summarize(folder: Path) -> str:
     """Write the summary and the picture beside the results; return the summary's first part."""
-    results = collected(folder)
+    tested, results = list(outcome_lines(folder)), collected(folder)
     found = layers(results)
-    if not found:
+    if not tested and not found:
         return "nothing was measured"
-    write_whole(folder / "summary.md", words(results) + "\n")
+    parts = ["\n".join(tested), words(results) if found else ""]
+    write_whole(folder / "summary.md", "\n\n".join(part for part in parts if part) + "\n")
+    if not found:
+        return "\n".join(tested)
     write_whole(folder / "speed.svg", draw(found))
-    return "\n".join([*goal_lines(found), "", *_models(results)])
+    return "\n".join([*tested, *goal_lines(found), "", *_models(results)])

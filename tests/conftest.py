@@ -7,7 +7,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
-if not torch.cuda.is_available():  # before anything imports Triton, which asks for it once
+if torch.cuda.is_available():  # before anything imports anynorm or Triton, which ask for it once
+    os.environ.setdefault("ANYNORM_GPU", "1")
+else:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 

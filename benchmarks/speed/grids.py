@@ -54,6 +54,11 @@ RESNET: tuple[Shape, ...] = tuple(
     for channels in widths
 )  # fmt: skip
 ENDS = tuple(shape for shape in RESNET if shape[1] in (256, 512, 1024, 2048) and shape[2] != 14)
+# What a diffusion model's U-Net normalizes by groups, in batches of 8.
+DIFFUSION: tuple[Shape, ...] = ((8, 320, 64, 64), (8, 640, 32, 32), (8, 1280, 16, 16))
+PEER_WIDTHS = (4096, 1024, 16384)
+# From 8 to 32 MB in bf16, which the cache of a large GPU holds.
+IN_CACHE: tuple[Shape, ...] = ((4096, 1024), (2048, 4096), (4096, 4096))
 # Where the launch of a kernel takes longer than the kernel.
 TINY_ROWS: tuple[Shape, ...] = ((8, 64), (32, 768), (128, 1024), (512, 4096))
 TINY_IMAGES: tuple[Shape, ...] = ((2, 16, 8, 8), (8, 64, 8, 8), (16, 64, 32, 32))
@@ -76,6 +81,12 @@ def _launch(dtype: str) -> tuple[Case, ...]:
     return (*rows, *fused, *block("group instance", TINY_IMAGES, dtype=dtype))
 
 
+def _peers(dtype: str) -> tuple[Case, ...]:
+    shapes = [(TENSORS[0] // DTYPES[dtype].itemsize // width, width) for width in PEER_WIDTHS]
+    rows = block("rms layer", shapes, NCHW, dtype, phases=("both",))
+    return (*rows, *block("batch", ENDS[:2], dtype=dtype, fusions=FUSIONS, phases=("both",)))
+
+
 _TYPES = ("bf16", "fp32")
 GRIDS: dict[str, tuple[Case, ...]] = {
     "full": CASES,
@@ -83,6 +94,13 @@ GRIDS: dict[str, tuple[Case, ...]] = {
     "rows": tuple(case for dtype in _TYPES for case in _rows(dtype)),
     "images": tuple(case for dtype in _TYPES for case in _images(dtype)),
     "launch": tuple(case for dtype in _TYPES for case in _launch(dtype)),
+    "group-silu": tuple(
+        case
+        for dtype in _TYPES
+        for case in block("group", DIFFUSION, LAYOUTS[1:], dtype, fusions=("silu",))
+    ),
+    "peers": tuple(case for dtype in _TYPES for case in _peers(dtype)),
+    "cache": tuple(block("layer rms", IN_CACHE, NCHW, "bf16")),
 }
 GRIDS["goals"] = (*GRIDS["rows"], *GRIDS["images"], *GRIDS["launch"])
 

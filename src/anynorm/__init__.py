@@ -15,7 +15,7 @@ from anynorm.spec import Spec
 
 _HAS_TORCH = find_spec("torch") is not None
 if TYPE_CHECKING or _HAS_TORCH:
-    from anynorm import functional, nn
+    from anynorm import functional, gpu, nn
     from anynorm.info import Info, info
     from anynorm.kernels import tune_allocator
     from anynorm.nn import (
@@ -100,6 +100,7 @@ __all__ = [
     "fold",
     "freeze",
     "functional",
+    "gpu",
     "info",
     "manifest",
     "nn",

@@ -108,7 +108,10 @@ def _gpu() -> str:
     why_not = kernels.cuda.why_not()
     if why_not or not torch.cuda.is_available():
         return f"no kernels, since {why_not or 'there is no GPU'}"
-    return f"{torch.cuda.get_device_name()}, kernels in Triton {version('triton')}"
+    name, triton = torch.cuda.get_device_name(), version("triton")
+    if not kernels.cuda.enabled():
+        return f"{name}, kernels in Triton {triton} not enabled (ANYNORM_GPU=1 enables them)"
+    return f"{name}, kernels in Triton {triton}"
 
 
 def _huge_pages() -> str:

@@ -86,15 +86,36 @@ def report(code, **environment):
     return done.stdout.strip()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_the_import_registers_them_and_loads_none():
+STATE = f"cuda.enabled(), all({HAS_KERNEL} for name in cuda.OPERATORS)"
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+
+
+@needs_triton
+def test_the_import_neither_registers_nor_loads_them():
+    code = f"import anynorm; print('anynorm.kernels.triton' in sys.modules, {STATE})"
+    assert report(code, ANYNORM_GPU="") == "False False False"
+
+
+@needs_triton
+def test_they_are_enabled_by_a_call_and_loaded_by_none():
+    code = f"import anynorm; anynorm.gpu.enable(); anynorm.gpu.enable(); print({STATE}"
+    code += ", 'anynorm.kernels.triton' in sys.modules, anynorm.gpu.enabled())"
+    assert report(code, ANYNORM_GPU="") == "True True False True"
+
+
+@needs_triton
+def test_they_are_enabled_by_the_environment():
+    # The import of the package `anynorm.kernels` reads the variable.
+    assert report(f"print({STATE})", ANYNORM_GPU="1") == "True True"
+
+
+def test_where_they_are_left_out_the_environment_enables_none_and_a_call_says_why():
     code = (
-        "import anynorm; print('anynorm.kernels.triton' in sys.modules, cuda.available(), "
-        f"all({HAS_KERNEL} for name in cuda.OPERATORS))"
+        f"print(cuda.enabled(), any({HAS_KERNEL} for name in ('standardize', 'track_')))\n"
+        "import anynorm\ntry: anynorm.gpu.enable()\nexcept anynorm.AnynormError as e: print(e)"
     )
-    assert report(code) == "False True True"
-
-
-def test_nothing_is_registered_where_they_are_left_out():
-    code = f"print(cuda.available(), any({HAS_KERNEL} for name in ('standardize', 'track_')))"
-    assert report(code, ANYNORM_KERNELS="0") == "False False"
+    assert report(code, ANYNORM_KERNELS="0", ANYNORM_GPU="1") == (
+        "False False\nthere are no GPU kernels to enable: ANYNORM_KERNELS=0 leaves them out."
+    )

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 import anynorm
 from anynorm import kernels
-from anynorm.ops import PLAIN, Epilogue, dispatch_thresholds, running
+from anynorm.ops import PLAIN, Epilogue, dispatch_thresholds
 from anynorm.ops.backends import fused
 from anynorm.ops.dispatch_thresholds import Crossover
 
@@ -31,9 +31,8 @@ THEIRS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
     """Fake tensors in the place of a GPU's; in its table, kernels pay from four samples on."""
-    monkeypatch.setattr(kernels, "_ON_GPU", True)
+    monkeypatch.setattr(kernels.cuda, "_enabled", True)
     monkeypatch.setattr(fused, "_PLAIN_TENSORS", (*fused._PLAIN_TENSORS, FakeTensor))
-    monkeypatch.setattr(running, "_ON_GPU", True)
     monkeypatch.setattr("anynorm.ops.backends.torch_operators._OWN", True)
     for table in (dispatch_thresholds.GPU_TABLE, dispatch_thresholds.GPU_SMALLEST):
         for key in table:
@@ -135,7 +134,7 @@ def test_types_that_are_served():
 
 
 def test_nothing_is_served_without_kernels(monkeypatch):
-    monkeypatch.setattr(kernels, "_ON_GPU", False)
+    monkeypatch.setattr(kernels.cuda, "_enabled", False)
     assert not kernels.served(drawn(1))
     assert called(LAYERS["layer"](), drawn(4)) == ["layer_norm"]
 

@@ -68,12 +68,15 @@ def _measure(cases: Sequence[Case], out: str | None, **options: Any) -> int:
     import torch
 
     import anynorm
+    from anynorm import kernels
     from anynorm.bench import measure, resolve
     from anynorm.bench.timing import BUDGETS
 
     device = resolve(options["device"])
     if device != "cpu":
         torch.cuda.set_device(device)
+        if kernels.cuda.available():
+            kernels.cuda.enable()
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     if options["tune_allocator"]:

@@ -1,10 +1,11 @@
 """The kernels. Importing this package finds and loads those for the CPU, once.
 
-The kernels register themselves with torch's dispatcher.  Those for GPUs do so as well; Triton
-compiles them at the first call (:mod:`anynorm.kernels.cuda`).  Without kernels the operators run
-their plain-PyTorch implementation.  These environment variables are read at import:
+The kernels register themselves with torch's dispatcher.  Those for GPUs do so when they are
+enabled; Triton compiles them at the first call (:mod:`anynorm.kernels.cuda`).  Without kernels the
+operators run their plain-PyTorch implementation.  These environment variables are read at import:
 
 - ``ANYNORM_KERNELS=0`` disables all kernels; ``=1`` raises an error if the CPU kernels are missing.
+- ``ANYNORM_GPU=1`` enables the GPU kernels where there are any (:mod:`anynorm.gpu`).
 - ``ANYNORM_ISA=baseline|avx2|avx512`` selects an instruction set; the default is the CPU's best.
 - ``ANYNORM_HUGE_PAGES=0|1`` says whether large outputs request huge pages.
 - ``ANYNORM_LIBRARY`` is the path of another library file, such as that of ``make sanitize``.
@@ -49,7 +50,7 @@ def available() -> bool:
 
 def on_device_of(x: Tensor) -> bool:
     """Whether there are kernels for the device of `x`."""
-    return _ON_CPU if x.is_cpu else _ON_GPU and x.is_cuda
+    return _ON_CPU if x.is_cpu else x.is_cuda and cuda.enabled()
 
 
 def served(x: Tensor) -> bool:
@@ -119,8 +120,8 @@ def _check_isa(wanted: str) -> None:
 
 
 switch("ANYNORM_HUGE_PAGES")
-if cuda.available():
-    cuda.register()
+if switch("ANYNORM_GPU") and cuda.available():
+    cuda.enable()
 _library, _why_not = _load()
-_ON_CPU, _ON_GPU = available(), cuda.available()
+_ON_CPU = available()
 _check_isa(os.environ.get("ANYNORM_ISA", ""))

@@ -1,7 +1,7 @@
 """The GPU kernels: registered with torch's dispatcher here, loaded at the first call on a GPU.
 
-They are written in Triton, which comes with torch for CUDA and ROCm.  Without Triton
-the operators run their plain-PyTorch implementation.
+They are written in Triton, which comes with torch for CUDA and ROCm.  Without Triton, and until
+they are enabled, the operators run torch's own operators and their plain-PyTorch implementation.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from anynorm.errors import AnynormError
 from anynorm.kernels.environment import switch
 
-__all__ = ["OPERATORS", "available", "register", "why_not"]
+__all__ = ["OPERATORS", "available", "enable", "enabled", "register", "why_not"]
 
 OPERATORS = (
     "moments",
@@ -29,6 +30,7 @@ OPERATORS = (
 
 # Keep this object: deleting it removes the registrations.
 _library = torch.library.Library("anynorm", "IMPL", "CUDA")  # type: ignore[no-untyped-call]
+_enabled = False
 
 
 @functools.cache
@@ -44,8 +46,23 @@ def why_not() -> str | None:
 
 
 def available() -> bool:
-    """Whether there are kernels for tensors on a GPU."""
+    """Whether there are kernels for tensors on a GPU, which can be enabled."""
     return why_not() is None
+
+
+def enabled() -> bool:
+    """Whether tensors on a GPU take the kernels."""
+    return _enabled
+
+
+def enable() -> None:
+    """Let tensors on a GPU take the kernels; raises `AnynormError` if there are none."""
+    global _enabled
+    if (reason := why_not()) is not None:
+        raise AnynormError(f"there are no GPU kernels to enable: {reason}.")
+    if not _enabled:
+        register()
+    _enabled = True
 
 
 def register() -> None:

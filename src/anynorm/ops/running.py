@@ -15,7 +15,7 @@ from anynorm.ops.registry import define, implement, in_front, in_transform
 
 __all__ = ["Running", "plain_eager"]
 
-_OWN, _ON_GPU = kernels.available(), kernels.cuda.available()
+_OWN = kernels.available()
 
 _SCHEMA = (
     "(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? count, Tensor batch_mean, "
@@ -58,7 +58,7 @@ class Running(NamedTuple):
         plain = plain_eager(self.mean)
         if plain and not _OWN and self._move(batch_mean, batch_var, correction):
             return
-        on_gpu = _ON_GPU and self.mean.is_cuda and not torch.compiler.is_exporting()
+        on_gpu = self.mean.is_cuda and kernels.cuda.enabled() and not torch.compiler.is_exporting()
         own = (plain and _OWN and self.momentum is not None) or on_gpu
         update = _TRACK if own or in_transform() else _update
         update(*self[:3], batch_mean, batch_var, self.momentum, correction)

@@ -16,7 +16,7 @@ import anynorm
 __all__ = ["SWITCHES", "Versions", "differences", "versions"]
 
 Versions = dict[str, str]
-SWITCHES = ("ANYNORM_KERNELS", "ANYNORM_ISA")
+SWITCHES = ("ANYNORM_KERNELS", "ANYNORM_GPU", "ANYNORM_ISA")
 
 
 @cache
