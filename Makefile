@@ -6,19 +6,23 @@ BIN := $(VENV)/bin
 STUDY := $(VENV)/study
 READY := $(VENV)/ready
 KERNELS := $(VENV)/kernels
-INSTALL := ANYNORM_BUILD_KERNELS=0 $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+CONSTRAINTS := constraints.txt
+INSTALL := ANYNORM_BUILD_KERNELS=0 $(BIN)/pip install --quiet --no-compile --constraint $(CONSTRAINTS)
 SOURCES := setup.py src/anynorm/phi.py $(wildcard src/anynorm/kernels/cpu/*)
 SANITIZED := build/sanitized/anynorm/kernels/_kernels.so
 SANITIZERS := -fsanitize=address,undefined
 JOBS ?= 2
 MINUTES ?= 5
+# Another torch, with an environment of its own.
+TORCH ?= 2.14.1
+OTHER := build/torch-$(TORCH)
 # Many containers set it. Every process would then compile all files that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 # The tests of the kernels, and those of what also works without kernels.
 KERNEL_TESTS := $(wildcard tests/kernels tests/ops) --ignore-glob="*/test_gpu_*"
 LAYER_TESTS := $(wildcard tests/ops tests/functional tests/nn)
 
-.PHONY: study test test-all test-isa sanitize check format bench fuzz clean
+.PHONY: study test test-all test-isa test-torch sanitize check format bench fuzz clean
 
 study: $(STUDY)  ## The main job: which normalizer, and why.  Writes report.html.
 	$(BIN)/anynorm study --report report.html
@@ -32,6 +36,13 @@ test-all: $(KERNELS)  ## All tests.
 test-isa: $(KERNELS)  ## The kernels' tests as on lesser machines: the lowest instruction set, no kernels.
 	ANYNORM_ISA=baseline $(BIN)/pytest -n $(JOBS) -m "not slow" $(KERNEL_TESTS)
 	ANYNORM_KERNELS=0 $(BIN)/pytest -n $(JOBS) -m "not slow" $(LAYER_TESTS)
+
+# Its own Triton comes with it, so that of the constraints is left out too.
+test-torch:  ## The tests under another torch: make test-torch TORCH=2.14.1.
+	mkdir -p $(OTHER)
+	sed -e '/^torch==/d' -e '/^triton==/d' constraints.txt > $(OTHER)/constraints.txt
+	echo "torch==$(TORCH)" >> $(OTHER)/constraints.txt
+	$(MAKE) test VENV=$(OTHER)/venv CONSTRAINTS=$(OTHER)/constraints.txt
 
 # Python itself is not instrumented, so the sanitizer's library must be loaded before it, and that of
 # C++ with it, whose exceptions the sanitizer follows; what Python never frees would count as leaks.
@@ -64,7 +75,7 @@ fuzz: $(KERNELS)  ## Random cases against the formula in float64: make fuzz MINU
 # A mark is written last, so that an interrupted installation is begun again.
 # The study runs without the kernels: building them takes longer than they could save on its small tensors.
 # Compiling every installed file takes longer than installing it, and Python compiles those that are imported.
-$(STUDY): pyproject.toml constraints.txt
+$(STUDY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable ".[study]"
 	touch $(STUDY)
