@@ -21,7 +21,8 @@ _SCHEMA = (
 def measure(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
     """Return μ and s² of `x`, not differentiable, by the kernels of its device where it has some.
 
-    Shapes as for :func:`anynorm.ops.standardize`.
+    Shapes as for :func:`anynorm.ops.standardize`.  The kernels for the CPU sum in float64; others,
+    and the formula, in the type of the values at work.
     """
     mean, square = _measure(x, *statistic[:-1])
     return mean, square

@@ -69,41 +69,61 @@ class Rows {
   }
 };
 
-template <class T>
-class RowsForward : public Rows<T> {
+// Statistics from sums in S.
+template <class T, class S>
+class RowsStatistics : public Rows<T> {
   using Base = Rows<T>;
-  using typename Base::C;
+
+ public:
+  using Base::Base;
+
+  void run(int64_t task) {
+    each_row(task, [&](int64_t row) { measure(row); });
+  }
+
+  void finish() const {}
+
+ protected:
   using Base::g_, Base::p_, Base::period_;
+
+  template <class F>
+  void each_row(int64_t task, F f) const {
+    Base::each_four(task, [&](int64_t row, auto count) {
+      for (int k = 0; k < count.value; ++k) f(row + k * period_);
+    });
+  }
+
+  void measure(int64_t row) const {
+    const T* x = values<T>(p_.x, Base::at(row));
+    const S point = near_mean<S>(g_.length, kLanes * kChains<S>, [&](int64_t i) { return value_of(x[i]); });
+    Sums sums = kNothing;
+    collect(x, g_.length, point, p_.statistic.power, sums);
+    Moments all = moments(sums, point);
+    if (p_.statistic.power == Power::absolute) {
+      const Standard<S> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
+      all.absolute = collect_absolute(x, g_.length, about);
+    }
+    set_statistics(p_, row, all.mean, square_of<Compute<T>>(all, p_.statistic));
+  }
+};
+
+template <class T>
+class RowsForward : public RowsStatistics<T, Compute<T>> {
+  using Base = RowsStatistics<T, Compute<T>>;
+  using Base::g_, Base::p_;
 
  public:
   explicit RowsForward(const Params& p) : Base(p), emit_(p) {}
 
   void run(int64_t task) {
-    Base::each_four(task, [&](int64_t row, auto count) {
-      for (int k = 0; k < count.value; ++k) one(row + k * period_);
+    Base::each_row(task, [&](int64_t row) {
+      if (!p_.statistic.given) Base::measure(row);
+      emit_(Base::coefficients(row), 0, Base::at(row), g_.length);
     });
     fence();
   }
 
  private:
-  void one(int64_t row) {
-    if (!p_.statistic.given) measure(row);
-    emit_(Base::coefficients(row), 0, Base::at(row), g_.length);
-  }
-
-  void measure(int64_t row) {
-    const T* x = values<T>(p_.x, Base::at(row));
-    const C point = near_mean<C>(g_.length, kLanes * kChains<C>, [&](int64_t i) { return value_of(x[i]); });
-    Sums sums = kNothing;
-    collect(x, g_.length, point, p_.statistic.power, sums);
-    Moments all = moments(sums, point);
-    if (p_.statistic.power == Power::absolute) {
-      const Standard<C> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
-      all.absolute = collect_absolute(x, g_.length, about);
-    }
-    set_statistics(p_, row, all.mean, square_of<C>(all, p_.statistic));
-  }
-
   const Emit<T> emit_;
 };
 
