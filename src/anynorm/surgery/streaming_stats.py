@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from anynorm import kernels
 from anynorm.ops.merge import merge
+from anynorm.ops.moments import measure
+from anynorm.ops.types import Statistic
 
 __all__ = [
     "Pooled",
     "anyone",
     "averaged",
     "by_sample",
-    "centred",
     "double",
     "in_group",
     "least",
@@ -57,8 +60,7 @@ class Pooled:
             return
         if mask is None:
             for part in _parts(x.flatten(2) if x.dim() > 2 else x[..., None]):
-                mean, squares = centred(part, (0, 2))
-                self.add(part.shape[0] * part.shape[2], mean, squares)
+                self.add(part.shape[0] * part.shape[2], *_moments(part, [0, 2]))
             return
         rows, kept = _rows(double(x)), _rows(mask.expand_as(x))
         counts = kept.sum(dim=0)
@@ -101,33 +103,30 @@ class Pooled:
 PIECE = 2**18  # values: float64 of that size is memory that was used before, not new pages
 
 
-def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """`x` in pieces along its first axis, of about `PIECE` values each."""
-    pieces: tuple[Tensor, ...] = x.split(max(PIECE * len(x) // max(x.numel(), 1), 1))
-    return pieces
+def _parts(x: Tensor) -> Iterator[Tensor]:
+    """`x` for `_moments`: itself if a kernel sums it in float64, else float64 copies of pieces."""
+    if x.is_cpu and kernels.served(x):
+        yield x.detach()
+    else:
+        yield from map(double, x.split(max(PIECE * len(x) // max(x.numel(), 1), 1)))
 
 
-def centred(x: Tensor, axes: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and sum of squared deviations along `axes`, in float64.
-
-    >>> centred(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 1)
-    (tensor([2.], dtype=torch.float64), tensor([4.], dtype=torch.float64))
-    """
-    own = double(x)
-    own = own.clone() if own.dtype == x.dtype else own  # which is written to
-    mean = own.mean(axes, keepdim=True)
-    squares = torch.linalg.vector_norm(own.sub_(mean), dim=axes).square()
-    return mean.reshape(squares.shape), squares
+def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations along `axes`."""
+    mean, square = measure(x, Statistic(axes, True, True, 2.0, 1.0, 0.0))
+    count = x.numel() // max(mean.numel(), 1)
+    return mean.squeeze(axes), square.squeeze(axes).mul_(count)
 
 
 def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and sum of squared deviations of each sample of (samples, positions, channels).
 
+    In float64, also their sums.
+
     >>> [tuple(part.shape) for part in by_sample(torch.zeros(5, 4, 3))]
     [(5, 3), (5, 3)]
     """
-    found = [centred(part, 1) for part in _parts(x)]
-    means, squares = zip(*found, strict=True)
+    means, squares = zip(*(_moments(part, [1]) for part in _parts(x)), strict=True)
     return torch.cat(means), torch.cat(squares)
 
 
