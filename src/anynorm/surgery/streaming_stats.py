@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import torch
@@ -31,6 +32,11 @@ __all__ = [
 _Numbers = TypeVar("_Numbers", int, list[int])
 
 
+def _nothing() -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
+@dataclass(eq=False)
 class Pooled:
     """Mean and variance per channel of everything merged so far, exact and in float64.
 
@@ -44,10 +50,9 @@ class Pooled:
     (3.0, 7.0)
     """
 
-    def __init__(self) -> None:
-        self.counts = torch.zeros((), dtype=torch.float64)
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self._squares = torch.zeros((), dtype=torch.float64)
+    counts: Tensor = field(default_factory=_nothing)
+    mean: Tensor = field(default_factory=_nothing)
+    squares: Tensor = field(default_factory=_nothing)  # sums of squared deviations
 
     @property
     def count(self) -> int:
@@ -71,16 +76,16 @@ class Pooled:
         """Add `count` values of each channel by their mean and sum of squared deviations."""
         if isinstance(count, int) and not count:
             return
-        self.counts, self.mean, self._squares = merge(
+        self.counts, self.mean, self.squares = merge(
             _stacked(self.counts, count, mean),
             _stacked(self.mean, mean, mean),
-            _stacked(self._squares, squares, mean),
+            _stacked(self.squares, squares, mean),
         )
 
     @property
     def variance(self) -> Tensor:
         """The unbiased variance, as in running statistics; nan for a single value."""
-        return torch.where(self.counts > 1, self._squares / (self.counts - 1), torch.nan)
+        return torch.where(self.counts > 1, self.squares / (self.counts - 1), torch.nan)
 
     def beside(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance; channels with too few values get those given."""
@@ -91,13 +96,11 @@ class Pooled:
 
     def over_ranks(self, group: dist.ProcessGroup | None, channels: int) -> Pooled:
         """The values of all processes of `group`, merged in the order of their ranks."""
-        parts = (self.counts, self.mean, self._squares)
+        parts = (self.counts, self.mean, self.squares)
         own = torch.stack([part.expand(channels) for part in parts]).to(_device(group))
         found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
         dist.all_gather(found, own, group=group)
-        pooled = Pooled()
-        pooled.counts, pooled.mean, pooled._squares = merge(*torch.stack(found, 1))
-        return pooled
+        return Pooled(*merge(*torch.stack(found, 1)))
 
 
 PIECE = 2**18  # values: float64 of that size is memory that was used before, not new pages

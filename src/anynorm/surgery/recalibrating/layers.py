@@ -147,9 +147,8 @@ class _PooledLayer(Layer):
         return rows_by_sample(flat.reshape(len(flat), -1, flat.shape[-1]), trip.samples)
 
     def write(self, group: dist.ProcessGroup | None) -> None:
-        pooled, units = Pooled(), self._samples.units()
-        if units.counts is not None:
-            pooled.add(*units.merged())
+        units = self._samples.units()
+        pooled = Pooled() if units.counts is None else Pooled(*units.merged())
         if in_group():
             pooled = pooled.over_ranks(group, self.layer.running_mean.numel())
         self.reached = pooled.count > 0
