@@ -11,7 +11,7 @@ from anynorm.surgery.streaming_stats import Pooled, by_sample
 
 def in_pieces(monkeypatch, values):
     """Without kernels."""
-    monkeypatch.setattr(streaming_stats.kernels, "served", lambda x: False)
+    monkeypatch.setattr(streaming_stats, "sums_in_float64", lambda x: False)
     monkeypatch.setattr(streaming_stats, "PIECE", values)
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from anynorm import kernels
 from anynorm.ops.merge import merge
-from anynorm.ops.moments import measure
+from anynorm.ops.moments import measure, sums_in_float64
 from anynorm.ops.types import Statistic
 
 __all__ = [
@@ -108,7 +107,7 @@ PIECE = 2**18  # values: float64 of that size is memory that was used before, no
 
 def _parts(x: Tensor) -> Iterator[Tensor]:
     """`x` for `_moments`: itself if a kernel sums it in float64, else float64 copies of pieces."""
-    if x.is_cpu and kernels.served(x):
+    if sums_in_float64(x):
         yield x.detach()
     else:
         yield from map(double, x.split(max(PIECE * len(x) // max(x.numel(), 1), 1)))
