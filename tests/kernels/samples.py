@@ -129,6 +129,7 @@ AFFINES = ("weight and bias", "weight", "bias", "none")
 
 
 TENSORS = ("x", "residual", "weight", "bias", "dy")
+ALONE = ("mean alone", "square alone")  # by the operator that returns nothing else
 
 
 class Sample(NamedTuple):
@@ -186,13 +187,17 @@ def backward(
 
 
 def run(sample: Sample, suffix: str = "") -> dict[str, Tensor]:
-    """All outputs and gradients, by an operator or by its formula."""
+    """All outputs and gradients, by an operator or by its formula; and what `moments` returns."""
     y, mean, square, sign_mask = forward(sample, suffix)
     gradients = backward(sample, mean, square, sign_mask, suffix)
     names = ("dx", "dresidual", "dweight", "dbias")
-    return {"y": y, "mean": mean, "square": square, "sign_mask": sign_mask} | dict(
+    found = {"y": y, "mean": mean, "square": square, "sign_mask": sign_mask} | dict(
         zip(names, gradients, strict=True)
     )
+    if sample.given is None:
+        alone = getattr(OPERATORS, f"moments{suffix}")(sample.x, *sample.statistic[:-1])
+        found |= dict(zip(ALONE, alone, strict=True))
+    return found
 
 
 def make(case: Case, draw: Draw = PLAIN, given: bool = False) -> Sample:
@@ -320,14 +325,14 @@ class _Magnitudes:
     def allowed(
         self, truth: Tensor, name: str, dtype: torch.dtype, last_digit: float = 0.5
     ) -> Tensor:
-        terms = self.terms[name]
+        terms = self.terms[name.removesuffix(" alone")]
         if terms is None or not truth.numel():
             return truth
         bound = self.roundings * self.work * terms
         # Also the truth is no better than float64: of equal values it may say that they differ.
         fuzz = self.roundings * torch.finfo(torch.float64).eps * self.largest
-        if name in ("mean", "square"):
-            return bound + (fuzz if name == "mean" else fuzz.square())
+        if name in ("mean", "square", *ALONE):
+            return bound + (fuzz if name.startswith("mean") else fuzz.square())
         if dtype in (torch.float32, torch.float64):
             return bound
         info = torch.finfo(dtype)
@@ -367,8 +372,8 @@ def _check_form(sample: Sample, found: dict[str, Tensor], truth: dict[str, Tenso
         if parameter is not None:
             assert value.dtype == parameter.dtype
             assert value.is_contiguous()
-    if sample.given is None:
-        assert found["mean"].dtype == found["square"].dtype == torch.float64
+        if name in (*ALONE, *(("mean", "square") if sample.given is None else ())):
+            assert value.dtype == torch.float64
 
 
 def _check_bits(sample: Sample, sign_mask: Tensor) -> None:

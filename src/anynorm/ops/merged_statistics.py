@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from anynorm import kernels
 from anynorm.ops import formula, whitening
 from anynorm.ops.merge import merge
 from anynorm.ops.moments import measure
 from anynorm.ops.normalize import gradients, keeping, normalize
 from anynorm.ops.process_groups import Ranks, gather, reduce
-from anynorm.ops.standardize import standardize
 from anynorm.ops.types import Affine, Epilogue, Saved, Statistic
 
 __all__ = ["MergedStatistics", "blank", "counted", "covariance", "normalized", "pool"]
@@ -103,14 +101,8 @@ def _of_own(x: Tensor, statistic: Statistic, mask: Tensor | None) -> MergedStati
         return MergedStatistics(number, nothing, nothing)
     if mask is not None:
         return _of_those_that_count(x, statistic, mask)
-    mean, square = _moments(x, statistic)
+    mean, square = measure(x, statistic)
     return MergedStatistics(mean.new_full([1] * x.dim(), x.numel() // mean.numel()), mean, square)
-
-
-def _moments(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
-    if x.is_cpu and kernels.served(x):  # one pass over x and a copy, where the formula takes many
-        return standardize(x, Affine(), statistic)[1:]
-    return measure(x, statistic)
 
 
 def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> MergedStatistics:
@@ -119,12 +111,12 @@ def _of_those_that_count(x: Tensor, statistic: Statistic, mask: Tensor) -> Merge
     some = number.clamp(min=1)
     share = some / math.prod([x.shape[dim] for dim in statistic.dims])
     if not statistic.about_mean:
-        mean, square = _moments(x, statistic)
+        mean, square = measure(x, statistic)
         return MergedStatistics(number, mean / share, square / share.pow(2 / statistic.p))
     # Of what is left of a number near the mean: many equal values in a sum round to one side.
     x = formula.widen(x)
     level = (x.sum(statistic.dims, keepdim=True) / some).to(x.dtype)
-    mean, square = _moments(blank(x - level, mask), statistic)
+    mean, square = measure(blank(x - level, mask), statistic)
     own_mean = mean / share
     own_square = (square + mean.square()) / share - own_mean.square()
     return MergedStatistics(number, level + own_mean, own_square.clamp(min=0))

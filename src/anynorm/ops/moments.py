@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from anynorm import kernels
 from anynorm.ops import formula
 from anynorm.ops.registry import define, implement, readable
 from anynorm.ops.types import Statistic
 
-__all__ = ["measure"]
+__all__ = ["measure", "sums_in_float64"]
 
 _SCHEMA = (
     "(Tensor x, int[] dims, bool center, bool about_mean, float p, float factor) "
@@ -25,6 +26,14 @@ def measure(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
     """
     mean, square = _measure(x, *statistic[:-1])
     return mean, square
+
+
+def sums_in_float64(x: Tensor) -> bool:
+    """Whether a kernel sums `x` in float64, whatever its type: those for the CPU do.
+
+    Kernels for GPUs and the formula sum in the type of the values at work.
+    """
+    return x.is_cpu and kernels.served(x)
 
 
 def _kernel(x: Tensor, *statistic: Any) -> tuple[Tensor, Tensor]:

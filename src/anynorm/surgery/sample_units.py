@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from anynorm.ops.merge import merge
+
 __all__ = ["Units", "samples", "together"]
 
 LIMIT = 128  # units that are kept, if nothing else is said
@@ -57,6 +59,10 @@ class Units:
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         assert self.counts is not None
         return self.counts, self.means, self.squares
+
+    def merged(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Count, mean and sum of squared deviations of all samples."""
+        return merge(*self._parts())
 
     def _halve(self) -> None:
         self.size *= 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import torch
@@ -9,13 +11,14 @@ from torch import Tensor
 from torch import distributed as dist
 
 from anynorm.ops.merge import merge
+from anynorm.ops.moments import measure, sums_in_float64
+from anynorm.ops.types import Statistic
 
 __all__ = [
     "Pooled",
     "anyone",
     "averaged",
     "by_sample",
-    "centred",
     "double",
     "in_group",
     "least",
@@ -28,6 +31,11 @@ __all__ = [
 _Numbers = TypeVar("_Numbers", int, list[int])
 
 
+def _nothing() -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
+@dataclass(eq=False)
 class Pooled:
     """Mean and variance per channel of everything merged so far, exact and in float64.
 
@@ -41,10 +49,9 @@ class Pooled:
     (3.0, 7.0)
     """
 
-    def __init__(self) -> None:
-        self.counts = torch.zeros((), dtype=torch.float64)
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self._squares = torch.zeros((), dtype=torch.float64)
+    counts: Tensor = field(default_factory=_nothing)
+    mean: Tensor = field(default_factory=_nothing)
+    squares: Tensor = field(default_factory=_nothing)  # sums of squared deviations
 
     @property
     def count(self) -> int:
@@ -57,8 +64,7 @@ class Pooled:
             return
         if mask is None:
             for part in _parts(x.flatten(2) if x.dim() > 2 else x[..., None]):
-                mean, squares = centred(part, (0, 2))
-                self.add(part.shape[0] * part.shape[2], mean, squares)
+                self.add(part.shape[0] * part.shape[2], *_moments(part, [0, 2]))
             return
         rows, kept = _rows(double(x)), _rows(mask.expand_as(x))
         counts = kept.sum(dim=0)
@@ -69,16 +75,16 @@ class Pooled:
         """Add `count` values of each channel by their mean and sum of squared deviations."""
         if isinstance(count, int) and not count:
             return
-        self.counts, self.mean, self._squares = merge(
+        self.counts, self.mean, self.squares = merge(
             _stacked(self.counts, count, mean),
             _stacked(self.mean, mean, mean),
-            _stacked(self._squares, squares, mean),
+            _stacked(self.squares, squares, mean),
         )
 
     @property
     def variance(self) -> Tensor:
         """The unbiased variance, as in running statistics; nan for a single value."""
-        return torch.where(self.counts > 1, self._squares / (self.counts - 1), torch.nan)
+        return torch.where(self.counts > 1, self.squares / (self.counts - 1), torch.nan)
 
     def beside(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance; channels with too few values get those given."""
@@ -89,45 +95,40 @@ class Pooled:
 
     def over_ranks(self, group: dist.ProcessGroup | None, channels: int) -> Pooled:
         """The values of all processes of `group`, merged in the order of their ranks."""
-        parts = (self.counts, self.mean, self._squares)
+        parts = (self.counts, self.mean, self.squares)
         own = torch.stack([part.expand(channels) for part in parts]).to(_device(group))
         found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
         dist.all_gather(found, own, group=group)
-        pooled = Pooled()
-        pooled.counts, pooled.mean, pooled._squares = merge(*torch.stack(found, 1))
-        return pooled
+        return Pooled(*merge(*torch.stack(found, 1)))
 
 
 PIECE = 2**18  # values: float64 of that size is memory that was used before, not new pages
 
 
-def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """`x` in pieces along its first axis, of about `PIECE` values each."""
-    pieces: tuple[Tensor, ...] = x.split(max(PIECE * len(x) // max(x.numel(), 1), 1))
-    return pieces
+def _parts(x: Tensor) -> Iterator[Tensor]:
+    """`x` for `_moments`: itself if a kernel sums it in float64, else float64 copies of pieces."""
+    if sums_in_float64(x):
+        yield x.detach()
+    else:
+        yield from map(double, x.split(max(PIECE * len(x) // max(x.numel(), 1), 1)))
 
 
-def centred(x: Tensor, axes: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and sum of squared deviations along `axes`, in float64.
-
-    >>> centred(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 1)
-    (tensor([2.], dtype=torch.float64), tensor([4.], dtype=torch.float64))
-    """
-    own = double(x)
-    own = own.clone() if own.dtype == x.dtype else own  # which is written to
-    mean = own.mean(axes, keepdim=True)
-    squares = torch.linalg.vector_norm(own.sub_(mean), dim=axes).square()
-    return mean.reshape(squares.shape), squares
+def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations along `axes`."""
+    mean, square = measure(x, Statistic(axes, True, True, 2.0, 1.0, 0.0))
+    count = x.numel() // max(mean.numel(), 1)
+    return mean.squeeze(axes), square.squeeze(axes).mul_(count)
 
 
 def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and sum of squared deviations of each sample of (samples, positions, channels).
 
+    In float64, also their sums.
+
     >>> [tuple(part.shape) for part in by_sample(torch.zeros(5, 4, 3))]
     [(5, 3), (5, 3)]
     """
-    found = [centred(part, 1) for part in _parts(x)]
-    means, squares = zip(*found, strict=True)
+    means, squares = zip(*(_moments(part, [1]) for part in _parts(x)), strict=True)
     return torch.cat(means), torch.cat(squares)
 
 

@@ -290,6 +290,16 @@ ANYNORM_INLINE Block<Compute<T>> load_first(const T* from, int64_t count) {
     out.part[0] = widen<T>((HalfVector)_mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), from));
     return out;
   }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    Block<float> out;
+    for (int i = 0; i < Block<float>::kParts; ++i) {
+      const __m256i numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      const __m256i wanted = _mm256_cmpgt_epi32(_mm256_set1_epi32(count - i * kFloats), numbers);
+      out.part[i] = (FloatVector)_mm256_maskload_ps(from + i * kFloats, wanted);
+    }
+    return out;
+  }
 #endif
   T padded[kLanes] = {};
   std::memcpy(padded, from, count * sizeof(T));
@@ -329,19 +339,37 @@ ANYNORM_INLINE Block<C> first(Block<C> value, int64_t count, C rest) {
 typedef double DoubleVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES)));
 typedef float HalfFloatVector __attribute__((vector_size(ANYNORM_REGISTER_BYTES / 2)));
 
-ANYNORM_INLINE DoubleVector widen_sum(FloatVector value) {
-  const char* bytes = (const char*)&value;
-  return __builtin_convertvector(read<HalfFloatVector>(bytes), DoubleVector) +
-         __builtin_convertvector(read<HalfFloatVector>(bytes + sizeof(HalfFloatVector)),
-                                 DoubleVector);
+ANYNORM_INLINE DoubleVector doubles(HalfFloatVector value) {
+#if defined(__AVX512F__)
+  return (DoubleVector)_mm512_cvtps_pd((__m256)value);
+#elif defined(__AVX2__)
+  return (DoubleVector)_mm256_cvtps_pd((__m128)value);
+#else
+  return __builtin_convertvector(value, DoubleVector);
+#endif
 }
-ANYNORM_INLINE DoubleVector widen_sum(DoubleVector value) { return value; }
+
+// The same values in a type that is as precise or more.
+template <class C, class B>
+ANYNORM_INLINE Block<C> as(Block<B> value) {
+  if constexpr (sizeof(B) == sizeof(C)) {
+    return value;
+  } else {
+    Block<C> out;
+    const char* bytes = (const char*)&value;
+    ANYNORM_EACH {
+      out.part[i] = doubles(read<HalfFloatVector>(bytes + i * sizeof(HalfFloatVector)));
+    }
+    return out;
+  }
+}
 
 // The sum of all lanes, in double precision.
 template <class C>
 ANYNORM_INLINE double sum(Block<C> value) {
+  const Block<double> wide = as<double>(value);
   DoubleVector total{};
-  ANYNORM_EACH total += widen_sum(value.part[i]);
+  for (const DoubleVector& part : wide.part) total += part;
   double out = 0;
   for (int i = 0; i < Block<double>::kWidth; i += 2) out += total[i] + total[i + 1];
   return out;

@@ -141,6 +141,7 @@ class Call {
 
   void forward() { kernels().forward(ready()); }
   void backward() { kernels().backward(ready()); }
+  void statistics() { kernels().statistics(ready()); }
 
   Phi phi() const { return params_.phi; }
   const Meta& of_x() const { return of_x_; }

@@ -74,8 +74,8 @@ class Columns {
     return (outer(cell) * g_.runs + row) * width_ + columns(cell).begin;
   }
   // Calls f(row, Is<how many>), which adds to `sums`, for all rows of a chunk.
-  template <class F>
-  void add_rows(int64_t chunk, const Flushed<C>& sums, F f) const {
+  template <class S, class F>
+  void add_rows(int64_t chunk, const Flushed<S>& sums, F f) const {
     const Span rows = this->rows(chunk);
     each_step(rows.end - rows.begin, kFlush, [&](int64_t begin, int64_t n) {
       four_rows(rows.begin + begin, rows.begin + begin + n, f);
@@ -111,7 +111,10 @@ class Columns {
     });
     for (C* table : {high, low, scale, shift}) zero_rest(table, size(cell));
   }
-  void zero_rest(C* table, int64_t size) const { set_to(table + size, stride_ - size, C(0)); }
+  template <class S>
+  void zero_rest(S* table, int64_t size) const {
+    set_to(table + size, stride_ - size, S(0));
+  }
 
   const Params& p_;
   const Geometry& g_;
@@ -120,16 +123,15 @@ class Columns {
 
 // ---- loops over the columns of `rows` rows --------------------------------------------------
 
-template <int rows, class T>
-ANYNORM_LOOP void add_columns(const T* x, int64_t width, const Compute<T>* points, int64_t n,
-                              Compute<T>* first, Compute<T>* second) {
-  using C = Compute<T>;
+template <int rows, class T, class S>
+ANYNORM_LOOP void add_columns(const T* x, int64_t width, const S* points, int64_t n, S* first,
+                              S* second) {
   each_block(n, [&](int64_t j, auto part) __attribute__((always_inline)) {
-    const Block<C> point = load(points + j);
-    Block<C> sums = load(first + j), squares = load(second + j);
+    const Block<S> point = load(points + j);
+    Block<S> sums = load(first + j), squares = load(second + j);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
-      const Block<C> d = part.get(x + r * width + j) - point;
+      const Block<S> d = as<S>(part.get(x + r * width + j)) - point;
       sums = sums + d;
       squares = fma(d, d, squares);
     }
@@ -158,34 +160,32 @@ ANYNORM_LOOP void add_gradients(const OfColumn<Compute<T>>& given, int64_t k, co
   });
 }
 
-template <class T>
-class ColumnsForward : public Columns<T> {
+// Statistics from sums in S.
+template <class T, class S>
+class ColumnsStatistics : public Columns<T> {
   using Base = Columns<T>;
-  using typename Base::C;
-  using Base::chunks_, Base::g_, Base::p_, Base::stride_;
+  using Base::chunks_, Base::g_, Base::p_;
   enum { kFirst, kSecond, kLow, kHigh, kTables };
 
+ protected:
+  using Base::stride_;
+
  public:
-  explicit ColumnsForward(const Params& p)
+  explicit ColumnsStatistics(const Params& p)
       : Base(p),
-        emit_(p),
         tables_(largest() ? kTables : kLow),
         parts_(rounds() ? Base::cells() * chunks_ * tables_ * stride_ : 0),
-        points_(rounds() ? Base::cells() * stride_ : 0),
-        high_(Base::cells() * stride_),
-        low_(Base::cells() * stride_),
-        scale_(Base::cells() * stride_),
-        shift_(Base::cells() * stride_) {}
+        points_(rounds() ? Base::cells() * stride_ : 0) {}
 
   int rounds() const { return forward_rounds(p_.statistic); }
 
   // Sums are relative to one point for a whole set, so they can be added.
   void begin(int64_t cell) {
     if (!rounds()) return;
-    C* points = &points_[cell * stride_];
+    S* points = &points_[cell * stride_];
     const T* x = values<T>(p_.x, Base::row_at(cell, 0));
     Base::each_set(cell, [&](int64_t first, int64_t, int64_t) {
-      const C point = near_mean<C>(g_.runs * g_.length, g_.length, [&](int64_t i) {
+      const S point = near_mean<S>(g_.runs * g_.length, g_.length, [&](int64_t i) {
         return value_of(x[i / g_.length * Base::width_ + first + i % g_.length]);
       });
       set_to(points + first, g_.length, point);
@@ -195,7 +195,7 @@ class ColumnsForward : public Columns<T> {
 
   void collect(int64_t cell, int64_t chunk, int round) {
     if (round == 1) return collect_absolutes(cell, chunk);
-    const Flushed<C> sums(part(cell, chunk, kFirst), 2 * stride_);
+    const Flushed<S> sums(part(cell, chunk, kFirst), 2 * stride_);
     Base::add_rows(chunk, sums, [&](int64_t row, auto count) {
       add<count.value>(cell, row, sums.get());
     });
@@ -207,23 +207,13 @@ class ColumnsForward : public Columns<T> {
     Base::each_set(cell, [&](int64_t first, int64_t set, int64_t) {
       const Moments all = set_moments(cell, first, round);
       const double mean = round == 0 ? all.mean : p_.mean[set];
-      set_statistics(p_, set, mean, square_of<C>(all, p_.statistic));
+      set_statistics(p_, set, mean, square_of<Compute<T>>(all, p_.statistic));
     });
   }
 
-  void prepare(int64_t cell) {
-    const int64_t at = cell * stride_;
-    Base::fill(cell, &high_[at], &low_[at], &scale_[at], &shift_[at]);
-  }
-
-  void emit(int64_t cell, int64_t chunk) {
-    const auto rows = Base::rows(chunk);
-    const int64_t at = cell * stride_;
-    const OfColumn<C> of{&high_[at], &low_[at], &scale_[at], &shift_[at], nullptr, nullptr, nullptr};
-    for (int64_t row = rows.end; row-- > rows.begin;) {
-      emit_(of, 0, Base::row_at(cell, row), Base::size(cell));
-    }
-  }
+  void prepare(int64_t) {}
+  void emit(int64_t, int64_t) {}
+  void finish() const {}
 
  private:
   bool largest() const { return p_.statistic.power == Power::largest; }
@@ -233,7 +223,7 @@ class ColumnsForward : public Columns<T> {
   }
 
   template <int count>
-  void add(int64_t cell, int64_t row, C* sums) const {
+  void add(int64_t cell, int64_t row, S* sums) const {
     add_columns<count>(values<T>(p_.x, Base::row_at(cell, row)), Base::width_,
                        &points_[cell * stride_], Base::size(cell), sums, sums + stride_);
   }
@@ -244,7 +234,7 @@ class ColumnsForward : public Columns<T> {
     const auto rows = Base::rows(chunk);
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const T* x = values<T>(p_.x, Base::row_at(cell, row));
-      for (int64_t j = 0; j < Base::size(cell); ++j) f(j, C(value_of(x[j])));
+      for (int64_t j = 0; j < Base::size(cell); ++j) f(j, value_of(x[j]));
     }
   }
 
@@ -252,7 +242,7 @@ class ColumnsForward : public Columns<T> {
     double *low = part(cell, chunk, kLow), *high = part(cell, chunk, kHigh);
     set_to(low, stride_, double(INFINITY));
     set_to(high, stride_, double(-INFINITY));
-    each_value(cell, chunk, [&](int64_t j, C x) {
+    each_value(cell, chunk, [&](int64_t j, double x) {
       low[j] = least(low[j], x);
       high[j] = most(high[j], x);
     });
@@ -267,7 +257,7 @@ class ColumnsForward : public Columns<T> {
       const double mean = p_.statistic.about_mean ? p_.mean[set] : 0;
       set_to(about.get() + first, g_.length, mean);
     });
-    each_value(cell, chunk, [&](int64_t j, C x) { total[j] += std::fabs(x - about[j]); });
+    each_value(cell, chunk, [&](int64_t j, double x) { total[j] += std::fabs(x - about[j]); });
   }
 
   // Adds the sums of the other chunks to the first.
@@ -297,10 +287,43 @@ class ColumnsForward : public Columns<T> {
     return out;
   }
 
-  const Emit<T> emit_;
   const int tables_;
   Array<double> parts_;
-  Array<C> points_, high_, low_, scale_, shift_;
+  Array<S> points_;
+};
+
+template <class T>
+class ColumnsForward : public ColumnsStatistics<T, Compute<T>> {
+  using C = Compute<T>;
+  using Base = ColumnsStatistics<T, C>;
+  using Base::stride_;
+
+ public:
+  explicit ColumnsForward(const Params& p)
+      : Base(p),
+        emit_(p),
+        high_(Base::cells() * stride_),
+        low_(Base::cells() * stride_),
+        scale_(Base::cells() * stride_),
+        shift_(Base::cells() * stride_) {}
+
+  void prepare(int64_t cell) {
+    const int64_t at = cell * stride_;
+    Base::fill(cell, &high_[at], &low_[at], &scale_[at], &shift_[at]);
+  }
+
+  void emit(int64_t cell, int64_t chunk) {
+    const auto rows = Base::rows(chunk);
+    const int64_t at = cell * stride_;
+    const OfColumn<C> of{&high_[at], &low_[at], &scale_[at], &shift_[at], nullptr, nullptr, nullptr};
+    for (int64_t row = rows.end; row-- > rows.begin;) {
+      emit_(of, 0, Base::row_at(cell, row), Base::size(cell));
+    }
+  }
+
+ private:
+  const Emit<T> emit_;
+  Array<C> high_, low_, scale_, shift_;
 };
 
 template <class T>

@@ -11,18 +11,20 @@ namespace ANYNORM_ISA {
 
 // ---- sums -----------------------------------------------------------------------------------
 
-template <bool extremes, class T>
-ANYNORM_LOOP void collect_piece(const T* x, int64_t n, Compute<T> point, Sums& sums) {
-  using C = Compute<T>;
-  Total<C> first, second;
-  Block<C> low{C(INFINITY)}, high{C(-INFINITY)};
-  each_chained<C>(n, [&](int64_t i, auto part, int chain) __attribute__((always_inline)) {
-    const Block<C> value = part.get(x + i), d = part.keep(value - Block<C>(point));
+// S is the type in which a lane adds up: that of the values' arithmetic if an output follows, else
+// double, which takes no longer than reading the values.
+
+template <bool extremes, class T, class S>
+ANYNORM_LOOP void collect_piece(const T* x, int64_t n, S point, Sums& sums) {
+  Total<S> first, second;
+  Block<S> low{S(INFINITY)}, high{S(-INFINITY)};
+  each_chained<S>(n, [&](int64_t i, auto part, int chain) __attribute__((always_inline)) {
+    const Block<S> value = as<S>(part.get(x + i)), d = part.keep(value - Block<S>(point));
     first.add(chain, d);
     second.add_product(chain, d, d);
     if constexpr (extremes) {
-      low = least(low, part.keep(value, C(INFINITY)));
-      high = most(high, part.keep(value, C(-INFINITY)));
+      low = least(low, part.keep(value, S(INFINITY)));
+      high = most(high, part.keep(value, S(-INFINITY)));
     }
   });
   sums.count += double(n);
@@ -34,21 +36,19 @@ ANYNORM_LOOP void collect_piece(const T* x, int64_t n, Compute<T> point, Sums& s
   }
 }
 
-template <class T>
-ANYNORM_LOOP double collect_absolute_piece(const T* x, int64_t n,
-                                           const Standard<Compute<T>>& about) {
-  using C = Compute<T>;
-  const Block<C> high(about.high), low(about.low);
-  Total<C> total;
-  each_chained<C>(n, [&](int64_t i, auto part, int chain) __attribute__((always_inline)) {
-    total.add(chain, part.keep(absolute((part.get(x + i) - high) - low)));
+template <class T, class S>
+ANYNORM_LOOP double collect_absolute_piece(const T* x, int64_t n, const Standard<S>& about) {
+  const Block<S> high(about.high), low(about.low);
+  Total<S> total;
+  each_chained<S>(n, [&](int64_t i, auto part, int chain) __attribute__((always_inline)) {
+    total.add(chain, part.keep(absolute((as<S>(part.get(x + i)) - high) - low)));
   });
   return total.all();
 }
 
 // Adds `length` values, relative to `point`, to `sums`; also their extremes if the scale needs them.
-template <class T>
-void collect(const T* x, int64_t length, Compute<T> point, Power power, Sums& sums) {
+template <class T, class S>
+void collect(const T* x, int64_t length, S point, Power power, Sums& sums) {
   each_step(length, kPiece, [&](int64_t begin, int64_t n) {
     power == Power::largest ? collect_piece<true>(x + begin, n, point, sums)
                             : collect_piece<false>(x + begin, n, point, sums);
@@ -56,8 +56,8 @@ void collect(const T* x, int64_t length, Compute<T> point, Power power, Sums& su
 }
 
 // Σ|x − μ|
-template <class T>
-double collect_absolute(const T* x, int64_t length, const Standard<Compute<T>>& about) {
+template <class T, class S>
+double collect_absolute(const T* x, int64_t length, const Standard<S>& about) {
   double total = 0;
   each_step(length, kPiece, [&](int64_t begin, int64_t n) {
     total += collect_absolute_piece(x + begin, n, about);

@@ -18,54 +18,41 @@ void with_type(Type type, F f) {
   }
 }
 
-template <class Work>
-Work& all_rows(Work& work, const Threads& threads) {
-  each_task(threads, work.tasks(), [&](int64_t task) { work.run(task); });
-  return work;
-}
-
-template <class Work>
-Work& all_cells(Work& work, const Threads& threads) {
-  drive(work, threads, work.cell_bytes());
-  return work;
+// Runs the work of the access pattern.
+template <class Rows, class Planes, class Columns>
+void run(const Params& p) {
+  switch (p.geometry.pattern) {
+    case Pattern::rows: {
+      Rows work(p);
+      each_task(p.threads, work.tasks(), [&](int64_t task) { work.run(task); });
+      return work.finish();
+    }
+    case Pattern::planes: {
+      Planes work(p);
+      drive(work, p.threads, work.cell_bytes());
+      return work.finish();
+    }
+    default: {
+      Columns work(p);
+      drive(work, p.threads, work.cell_bytes());
+      work.finish();
+    }
+  }
 }
 
 template <class T>
 void forward_of(const Params& p) {
-  switch (p.geometry.pattern) {
-    case Pattern::rows: {
-      RowsForward<T> work(p);
-      all_rows(work, p.threads);
-      return;
-    }
-    case Pattern::planes: {
-      PlanesForward<T> work(p);
-      all_cells(work, p.threads);
-      return;
-    }
-    default: {
-      ColumnsForward<T> work(p);
-      all_cells(work, p.threads);
-    }
-  }
+  run<RowsForward<T>, PlanesForward<T>, ColumnsForward<T>>(p);
 }
 
 template <class T>
 void backward_of(const Params& p) {
-  switch (p.geometry.pattern) {
-    case Pattern::rows: {
-      RowsBackward<T> work(p);
-      return all_rows(work, p.threads).finish();
-    }
-    case Pattern::planes: {
-      PlanesBackward<T> work(p);
-      return all_cells(work, p.threads).finish();
-    }
-    default: {
-      ColumnsBackward<T> work(p);
-      all_cells(work, p.threads).finish();
-    }
-  }
+  run<RowsBackward<T>, PlanesBackward<T>, ColumnsBackward<T>>(p);
+}
+
+template <class T>
+void statistics_of(const Params& p) {
+  run<RowsStatistics<T, double>, PlanesStatistics<T, double>, ColumnsStatistics<T, double>>(p);
 }
 
 inline void forward(const Params& p) {
@@ -74,6 +61,10 @@ inline void forward(const Params& p) {
 
 inline void backward(const Params& p) {
   with_type(p.type, [&](auto zero) { backward_of<decltype(zero)>(p); });
+}
+
+inline void statistics(const Params& p) {
+  with_type(p.type, [&](auto zero) { statistics_of<decltype(zero)>(p); });
 }
 
 }  // namespace ANYNORM_ISA

@@ -3,4 +3,5 @@
 #include "isa.h"
 
 const anynorm::Kernels anynorm::avx2_kernels{"avx2", anynorm::avx2::forward,
-                                               anynorm::avx2::backward};
+                                             anynorm::avx2::backward,
+                                             anynorm::avx2::statistics};

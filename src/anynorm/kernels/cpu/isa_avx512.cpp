@@ -3,4 +3,5 @@
 #include "isa.h"
 
 const anynorm::Kernels anynorm::avx512_kernels{"avx512", anynorm::avx512::forward,
-                                               anynorm::avx512::backward};
+                                               anynorm::avx512::backward,
+                                               anynorm::avx512::statistics};

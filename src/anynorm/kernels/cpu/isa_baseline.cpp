@@ -3,4 +3,5 @@
 #include "isa.h"
 
 const anynorm::Kernels anynorm::baseline_kernels{"baseline", anynorm::baseline::forward,
-                                               anynorm::baseline::backward};
+                                                 anynorm::baseline::backward,
+                                                 anynorm::baseline::statistics};

@@ -66,6 +66,7 @@ struct Kernels {
   const char* name;
   void (*forward)(const Params&);
   void (*backward)(const Params&);
+  void (*statistics)(const Params&);
 };
 
 extern const Kernels baseline_kernels;

@@ -113,15 +113,15 @@ class Planes {
   const int64_t together_, blocks_, piece_, pieces_, runs_, chunks_;
 };
 
-template <class T>
-class PlanesForward : public Planes<T> {
+// Statistics from sums in S.
+template <class T, class S>
+class PlanesStatistics : public Planes<T> {
   using Base = Planes<T>;
-  using typename Base::C;
   using Base::chunks_, Base::g_, Base::p_, Base::together_;
 
  public:
-  explicit PlanesForward(const Params& p)
-      : Base(p), emit_(p), parts_(rounds() ? Base::cells() * together_ * chunks_ : 0) {}
+  explicit PlanesStatistics(const Params& p)
+      : Base(p), parts_(rounds() ? Base::cells() * together_ * chunks_ : 0) {}
 
   int rounds() const { return forward_rounds(p_.statistic); }
 
@@ -130,7 +130,7 @@ class PlanesForward : public Planes<T> {
   void collect(int64_t cell, int64_t chunk, int round) {
     if (round == 1) return collect_absolutes(cell, chunk);
     Sums sums[Base::kTogether];
-    C points[Base::kTogether];
+    S points[Base::kTogether];
     const auto sets = Base::sets(cell), runs = Base::runs(chunk);
     const auto piece = Base::piece(chunk);
     for (int64_t set = sets.begin; set < sets.end; ++set) {
@@ -139,7 +139,7 @@ class PlanesForward : public Planes<T> {
       const int64_t length = piece.end - piece.begin, next = g_.sets * g_.length;
       const auto value = [&](int64_t i) { return value_of(x[i / length * next + i % length]); };
       const int64_t count = (runs.end - runs.begin) * length;
-      points[set - sets.begin] = near_mean<C>(count, kLanes * kChains<C>, value);
+      points[set - sets.begin] = near_mean<S>(count, kLanes * kChains<S>, value);
     }
     Base::each_stretch(cell, chunk, [&](int64_t set, int64_t at, int64_t length) {
       const int64_t i = set - sets.begin;
@@ -154,24 +154,20 @@ class PlanesForward : public Planes<T> {
     Base::each_set(cell, [&](int64_t set, int64_t index) {
       Moments all;
       for (int64_t chunk = 0; chunk < chunks_; ++chunk) merge(all, part(cell, set, chunk));
-      set_statistics(p_, index, all.mean, square_of<C>(all, p_.statistic));
+      set_statistics(p_, index, all.mean, square_of<Compute<T>>(all, p_.statistic));
     });
   }
 
   void prepare(int64_t) {}
-
-  void emit(int64_t cell, int64_t chunk) {
-    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
-      emit_(Base::coefficients(cell, run, set), 0, at, length);
-    });
-  }
+  void emit(int64_t, int64_t) {}
+  void finish() const {}
 
  private:
   void collect_absolutes(int64_t cell, int64_t chunk) {
     Base::each_set(cell, [&](int64_t set, int64_t) { part(cell, set, chunk).absolute = 0; });
     Base::each_stretch(cell, chunk, [&](int64_t set, int64_t at, int64_t length) {
       const double mean = p_.statistic.about_mean ? p_.mean[Base::set_index(cell, set)] : 0;
-      const Standard<C> about(mean, 1, 0);
+      const Standard<S> about(mean, 1, 0);
       part(cell, set, chunk).absolute += collect_absolute(values<T>(p_.x, at), length, about);
     });
   }
@@ -181,8 +177,24 @@ class PlanesForward : public Planes<T> {
     return parts_[(cell * together_ + set - begin) * chunks_ + chunk];
   }
 
-  const Emit<T> emit_;
   Array<Moments> parts_;
+};
+
+template <class T>
+class PlanesForward : public PlanesStatistics<T, Compute<T>> {
+  using Base = PlanesStatistics<T, Compute<T>>;
+
+ public:
+  explicit PlanesForward(const Params& p) : Base(p), emit_(p) {}
+
+  void emit(int64_t cell, int64_t chunk) {
+    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+      emit_(Base::coefficients(cell, run, set), 0, at, length);
+    });
+  }
+
+ private:
+  const Emit<T> emit_;
 };
 
 template <class T>

@@ -171,6 +171,24 @@ Four standardize_backward(const Tensor& dy, const Tensor& x, const Optional& res
   return run_backward(call, dy, residual, sign_mask, weight, bias);
 }
 
+Two moments(const Tensor& x, const std::vector<int64_t>& dims, bool center, bool about_mean,
+            double p, double factor) {
+  const auto formula = [&] {
+    return call_operator<2>("anynorm::moments_formula", x, dims, center, about_mean, p, factor);
+  };
+  if (too_deep(x)) return formula();
+  Call call(x);
+  const Dims reduced = check_dims(call.of_x(), dims);
+  const auto statistic = statistic_of(dims, center, about_mean, p, factor, 0);
+  if (!takes_forward(call, {}, {}, {}, statistic, "identity", reduced)) return formula();
+  call.read_x();
+  Tensor mean = call.new_statistic(), square = call.new_statistic();
+  call.write_statistics(mean, square);
+  call.statistics();
+  call.finish_statistics(mean, square);
+  return {std::move(mean), std::move(square)};
+}
+
 Two normalize(const Tensor& x, const Optional& residual, const Tensor& mean, const Tensor& square,
               const Optional& weight, const Optional& bias, double eps, const Text& phi) {
   const auto formula = [&] {
@@ -218,6 +236,7 @@ Four normalize_backward(const Tensor& dy, const Tensor& x, const Optional& resid
 STABLE_TORCH_LIBRARY_IMPL(anynorm, CPU, m) {
   m.impl("standardize", TORCH_BOX(&standardize));
   m.impl("standardize_backward", TORCH_BOX(&standardize_backward));
+  m.impl("moments", TORCH_BOX(&moments));
   m.impl("normalize", TORCH_BOX(&normalize));
   m.impl("normalize_backward", TORCH_BOX(&normalize_backward));
 }

@@ -69,39 +69,69 @@ class Rows {
   }
 };
 
-template <class T>
-class RowsForward : public Rows<T> {
+// Statistics from sums in S.
+template <class T, class S>
+class RowsStatistics : public Rows<T> {
   using Base = Rows<T>;
-  using typename Base::C;
+
+ public:
+  using Base::Base;
+
+  void run(int64_t task) {
+    Base::each_four(task, [&](int64_t row, auto count) { measure<count.value>(row); });
+  }
+
+  void finish() const {}
+
+ protected:
+  using Base::g_, Base::p_, Base::period_;
+
+  // Several short rows at once, so that one need not wait for the divisions of the one before.
+  template <int count>
+  void measure(int64_t first) const {
+    Sums sums[count];
+    S points[count];
+    for (int k = 0; k < count; ++k) {
+      const T* x = row(first + k * period_);
+      const int64_t lanes = kLanes * kChains<S>;
+      points[k] = near_mean<S>(g_.length, lanes, [&](int64_t i) { return value_of(x[i]); });
+      sums[k] = kNothing;
+      collect(x, g_.length, points[k], p_.statistic.power, sums[k]);
+    }
+    for (int k = 0; k < count; ++k) conclude(first + k * period_, moments(sums[k], points[k]));
+  }
+
+ private:
+  const T* row(int64_t index) const { return values<T>(p_.x, Base::at(index)); }
+
+  void conclude(int64_t index, Moments all) const {
+    if (p_.statistic.power == Power::absolute) {
+      const Standard<S> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
+      all.absolute = collect_absolute(row(index), g_.length, about);
+    }
+    set_statistics(p_, index, all.mean, square_of<Compute<T>>(all, p_.statistic));
+  }
+};
+
+template <class T>
+class RowsForward : public RowsStatistics<T, Compute<T>> {
+  using Base = RowsStatistics<T, Compute<T>>;
   using Base::g_, Base::p_, Base::period_;
 
  public:
   explicit RowsForward(const Params& p) : Base(p), emit_(p) {}
 
   void run(int64_t task) {
-    Base::each_four(task, [&](int64_t row, auto count) {
-      for (int k = 0; k < count.value; ++k) one(row + k * period_);
+    Base::each_four(task, [&](int64_t first, auto count) {
+      for (int k = 0; k < count.value; ++k) one(first + k * period_);
     });
     fence();
   }
 
  private:
-  void one(int64_t row) {
-    if (!p_.statistic.given) measure(row);
+  void one(int64_t row) const {
+    if (!p_.statistic.given) Base::template measure<1>(row);
     emit_(Base::coefficients(row), 0, Base::at(row), g_.length);
-  }
-
-  void measure(int64_t row) {
-    const T* x = values<T>(p_.x, Base::at(row));
-    const C point = near_mean<C>(g_.length, kLanes * kChains<C>, [&](int64_t i) { return value_of(x[i]); });
-    Sums sums = kNothing;
-    collect(x, g_.length, point, p_.statistic.power, sums);
-    Moments all = moments(sums, point);
-    if (p_.statistic.power == Power::absolute) {
-      const Standard<C> about(p_.statistic.about_mean ? all.mean : 0, 1, 0);
-      all.absolute = collect_absolute(x, g_.length, about);
-    }
-    set_statistics(p_, row, all.mean, square_of<C>(all, p_.statistic));
   }
 
   const Emit<T> emit_;

@@ -58,7 +58,7 @@ struct Standard {
 
 // s²; if it is computed from Σ|x − origin|, that must be known.
 template <class C>
-double square_of(const Moments& m, const Statistic& s) {
+ANYNORM_INLINE double square_of(const Moments& m, const Statistic& s) {
   const double scale = s.factor * s.factor;
   switch (s.power) {
     case Power::square: {

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from anynorm.errors import AnynormError
-from anynorm.ops.merge import merge
 from anynorm.surgery.call_args import input_of, mask_of
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.recalibrating.changes import moved, over_sigma, relative
@@ -128,7 +127,7 @@ class _PooledLayer(Layer):
 
     def __init__(self, norm: Normalizer, settled: bool) -> None:
         super().__init__(norm, settled)
-        self._pooled, self._samples = Pooled(), Samples()
+        self._samples = Samples()
 
     def _take(self, x: Tensor, call: _Call) -> Part | None:
         if not x.numel():
@@ -138,7 +137,6 @@ class _PooledLayer(Layer):
         if call.mask is not None:
             kept = self._rows(call.mask.expand_as(batched), call.trip)
         part = of_samples(rows, kept)
-        self._pooled.add(*merge(*part))
         self._samples.add(call.trip.start, part)
         return part
 
@@ -149,7 +147,8 @@ class _PooledLayer(Layer):
         return rows_by_sample(flat.reshape(len(flat), -1, flat.shape[-1]), trip.samples)
 
     def write(self, group: dist.ProcessGroup | None) -> None:
-        pooled = self._pooled
+        units = self._samples.units()
+        pooled = Pooled() if units.counts is None else Pooled(*units.merged())
         if in_group():
             pooled = pooled.over_ranks(group, self.layer.running_mean.numel())
         self.reached = pooled.count > 0

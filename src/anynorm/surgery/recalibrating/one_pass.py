@@ -66,7 +66,8 @@ class Pass:
             self.tally = steps.tally
             need_some(anyone(self.tally.forwards > 0, self._group))
             for layer in self.layers:
-                layer.write(self._group)
+                if not layer.certain:  # one that held all batches has been written
+                    layer.write(self._group)
                 layer.end()
         self._agree()
 
