@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anynorm.surgery.batches import Batch, Forward, call, each
+from anynorm.surgery.batches import Batch, Forward, call, each, length_of
 from anynorm.surgery.channels import analyse
 from anynorm.surgery.graph import Graph
 from anynorm.surgery.modes import evaluating, without_fast_path
@@ -61,7 +61,7 @@ def heal(
         if (calls := graph.calls.get(name))
     }
     dense = {
-        order[reader.uses[0].node]: DenseFit(model, reader)
+        order[reader.uses[0].node]: DenseFit(model, reader, length_of(batches))
         for reader in readers(analyse(graph))
         # Not a weight that also is something else, such as an embedding.
         if len(graph.users[reader.name]) == len(reader.uses)

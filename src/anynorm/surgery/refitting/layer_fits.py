@@ -15,7 +15,7 @@ from anynorm.nn import DynamicTanh, Norm
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refitting.dense import DenseCall
 from anynorm.surgery.refitting.normal_equations import NormalEquations
-from anynorm.surgery.refitting.pairs import add_pairs
+from anynorm.surgery.refitting.pairs import add_pairs, enough
 from anynorm.surgery.refitting.readers import Reader
 from anynorm.surgery.replace import Rows
 from anynorm.surgery.streaming_stats import double
@@ -27,12 +27,15 @@ _TINY = 1e-12
 
 
 class DenseFit:
-    """Fits a linear layer or convolution itself; its constant only if it has a bias."""
+    """Fits a linear layer or convolution itself; its constant only if it has a bias.
+
+    `batches` is how many there will be; None if that is not known.
+    """
 
     possible, starts_anew = True, False
 
-    def __init__(self, model: nn.Module, reader: Reader) -> None:
-        self._model, self._reader = model, reader
+    def __init__(self, model: nn.Module, reader: Reader, batches: int | None) -> None:
+        self._model, self._reader, self._batches = model, reader, batches
         self.name, self.calls = reader.name, len(reader.uses)
         self.owner = model.get_submodule(reader.name.rpartition(".")[0])
         self.done = False
@@ -43,7 +46,9 @@ class DenseFit:
         old = self._reader.matrix(self._model.get_parameter(self.name))
         constant = self._reader.uses[0].bias is not None
         self._sums = self._sums or NormalEquations(old, constant=constant)
-        add_pairs(self._sums, [(now, before.run(*before.layer))])
+        calls = None if self._batches is None else self._batches * self.calls
+        most = enough(old.shape[-1], calls)
+        add_pairs(self._sums, [(now, before.run(*before.layer))], most=most)
 
     def solve(self) -> None:
         """Write the weight and bias, if there were calls: torch hides those of some layers."""

@@ -65,15 +65,18 @@ class NormalEquations:
         self._gram = zeros(groups, features + 1, features + 1)
         self._cross = zeros(groups, features + 1, outputs)
 
-    def add(self, features: Tensor, targets: Tensor) -> None:
-        """Add rows, (groups, rows, features), and their targets, (groups, rows, outputs)."""
+    def add(self, features: Tensor, targets: Tensor, weight: float = 1.0) -> None:
+        """Add rows, (groups, rows, features), and their targets, (groups, rows, outputs).
+
+        Each stands for as many rows as its weight.
+        """
         half, self._half = self._half, 1 - self._half
         last = features.new_full((*features.shape[:2], 1), float(self._constant))
         rows = torch.cat([features, last], -1)
-        self._counts[half] += rows.shape[1]
-        self._gram[half] += rows.mT @ rows
-        self._cross[half] += rows.mT @ targets
-        self._power[half] += targets.square().sum(1)
+        self._counts[half] += weight * rows.shape[1]
+        self._gram[half] += weight * (rows.mT @ rows)
+        self._cross[half] += weight * (rows.mT @ targets)
+        self._power[half] += weight * targets.square().sum(1)
 
     def over_ranks(self, group: dist.ProcessGroup | None) -> None:
         """Take the sums of all processes of `group`."""
@@ -82,9 +85,9 @@ class NormalEquations:
                 one.copy_(summed(one, group))
 
     @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return int(self._counts[0] + self._counts[1])
+    def empty(self) -> bool:
+        """Whether there are no rows."""
+        return not bool(self._counts[0] + self._counts[1])
 
     def solve(self) -> Fit:
         """The solution, by the ridge that suits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,11 +25,15 @@ __all__ = [
     "Reached",
     "Visit",
     "add_pairs",
+    "enough",
     "fit_together",
     "in_lockstep",
     "may_wait",
     "pairs_of",
 ]
+
+_ROWS = 10  # for each feature
+_PRODUCTS = 2e11  # of features, for each layer: some ten seconds of one core
 
 Pair = tuple[DenseCall, Tensor]  # a call in the changed model, and the outputs as they were
 Visit = Callable[[Reader, Iterable[Pair]], None]
@@ -80,11 +85,36 @@ def pairs_of(
             yield dense, target.run(*target.layer)
 
 
-def add_pairs(sums: NormalEquations, pairs: Iterable[Pair], features: Any = slice(None)) -> None:
-    """Add what pairs say to normal equations, of some of the `features`."""
+def enough(features: int, calls: int | None) -> float:
+    """How many rows of each of so many calls are enough to fit weights for the features.
+
+    Where the number of calls is not known, all.  A layer of few features takes all rows too: they
+    cost little.  Of wide layers, whose rows are mostly neighbours in images, ten for each feature.
+    """
+    if calls is None:
+        return math.inf
+    return max(_ROWS * features, _PRODUCTS / features**2) / calls
+
+
+def add_pairs(
+    sums: NormalEquations,
+    pairs: Iterable[Pair],
+    features: Any = slice(None),
+    most: float = math.inf,
+) -> None:
+    """Add what pairs say to normal equations, of some of the `features`.
+
+    Of a call with more rows than `most`, a part that is drawn at random stands for all.
+    """
+    generator = torch.Generator().manual_seed(0)
     for dense, outputs in pairs:
+        share = min(1.0, most * outputs.shape[dense.channel_axis] / outputs.numel())
         for rows, values in dense.pieces(outputs):
-            sums.add(rows[..., features], values)
+            count = rows.shape[1]
+            if share < 1:
+                drawn = torch.randperm(count, generator=generator)[: math.ceil(share * count)]
+                rows, values = (one[:, drawn.to(one.device)] for one in (rows, values))
+            sums.add(rows[..., features], values, count / rows.shape[1])
 
 
 def in_lockstep(

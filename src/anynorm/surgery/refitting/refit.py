@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from anynorm.surgery.batches import Batch, Forward, each, once
+from anynorm.surgery.batches import Batch, Forward, each, length_of, once
 from anynorm.surgery.refitting.dense import Layer
 from anynorm.surgery.refitting.elimination import elimination_costs
 from anynorm.surgery.refitting.normal_equations import Fit, NormalEquations
@@ -18,6 +18,7 @@ from anynorm.surgery.refitting.pairs import (
     Pair,
     Visit,
     add_pairs,
+    enough,
     fit_together,
     in_lockstep,
     pairs_of,
@@ -90,15 +91,16 @@ class Refit:
         For the channels `among`, the costs are measured too, where the outputs depend on layers as
         in the model with those of `start`.
         """
-        found = Refitted()
+        found, number = Refitted(), length_of(self._batches)
         matter = self._sensitivities({} if start is None else start.layers) if among else {}
 
         def visit(reader: Reader, pairs: Iterable[Pair]) -> None:
             weight, left = self._model.get_parameter(reader.name), reader.left(cut)
             sums = NormalEquations(reader.matrix(weight)[..., left])
-            add_pairs(sums, pairs, left)
+            calls = None if number is None else number * len(reader.uses)
+            add_pairs(sums, pairs, left, most=enough(len(left), calls))
             sums.over_ranks(self._group)
-            if not sums.rows:
+            if sums.empty:
                 return  # its calls are not seen
             fit = sums.solve()
             if reader.reads(cut):
