@@ -87,6 +87,8 @@ class Blocks:
         given = self.calls[block].given
         if given is None:
             raise Refused("its arguments have no names")
+        if "forward" in vars(block):
+            raise Refused("its forward is not that of its class")
         graphs = []
         for training in (True, False):
             tracer = BlockTracer(given, opened, self.calls, shaped)

@@ -81,6 +81,9 @@ def match(norm: Normalizer, blocks: Blocks) -> Match:
         what = "its output" if found.total is None else "its sum with a residual"
         told = f"no activation follows: {what} goes to {_described(found.end, traced)}"
         raise Refused(told + (_IN_FRONT if _is_sum(first) else ""))
+    applied_by = traced.module(found.end)
+    if applied_by is not None and hooked(applied_by):
+        raise Refused(f"{_described(found.end, traced)} has hooks, and would get the result of φ")
     return Match(norm, block, tuple(inside), found, phi)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from anynorm.activations import ACTIVATIONS
-from anynorm.surgery.transfer_hooks import hooked
 
 __all__ = ["phi_of_call", "phi_of_function", "phi_of_module"]
 
@@ -24,7 +23,7 @@ def phi_of_module(module: nn.Module) -> str | None:
     >>> phi_of_module(nn.ReLU(inplace=True)), phi_of_module(nn.Softmax(-1))
     ('relu', None)
     """
-    if next(module.children(), None) or module.state_dict() or hooked(module):
+    if next(module.children(), None) or module.state_dict():
         return None
     mode = module.training
     try:

@@ -56,8 +56,6 @@ def _check_class(module: nn.Module) -> None:
     kind = type(module).__name__
     if isinstance(module, (GraphModule, torch.jit.ScriptModule)):
         raise Refused(f"the forward of a {kind} is not that of its class")
-    if "forward" in vars(module) or module._compiled_call_impl is not None:
-        raise Refused(f"{kind} is called by other code than the forward of its class")
 
 
 def _opened(match: Match, blocks: Blocks) -> list[str]:
