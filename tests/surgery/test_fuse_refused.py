@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
               "its sum with a residual goes to the output"),
     "in place": (lambda: Block(in_place), "its output is added to another value in place"),
     "broadcast": (lambda: Block(lambda m, x: m.act(m.norm(x) + x.mean((2, 3), keepdim=True))),
-                  r"stays in Block: the residual is a tensor of shape \(4, 3, 1, 1\)"),
+                  r"the residual is a tensor of shape \(4, 3, 1, 1\)"),
     "hook on the norm": (lambda: hooked("norm"), "BatchNorm2d 'norm' has hooks"),
     "hook on φ": (lambda: hooked("act"), "ReLU 'act' has hooks"),
     "control flow": (lambda: Block(by_value), "torch.fx cannot trace its forward: symbolically"),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Node
 
 from anynorm.surgery.fusing.blocks import Blocks, Traced
 from anynorm.surgery.fusing.phi import phi_of_call, phi_of_module
+from anynorm.surgery.fusing.tracer import like
 from anynorm.surgery.normalizers import Normalizer
 from anynorm.surgery.refused import Refused
 from anynorm.surgery.transfer_hooks import hooked
@@ -64,27 +65,37 @@ def match(norm: Normalizer, blocks: Blocks) -> Match:
     block, value = _call_of(norm.module, blocks)
     if len(value.args) != 1 or value.kwargs:
         raise Refused("it is called with more than its input")
-    first, inside = value.args[0], list[nn.Module]()
+    first = value.args[0]
+    block, inside, found = _outermost(block, value, blocks)
+    traced = blocks.traced(block)
+    phi = _activation(found.end, traced)
+    if phi is None:
+        what = "its output" if found.total is None else "its sum with a residual"
+        told = f"no activation follows: {what} goes to {_described(found.end, traced)}"
+        raise Refused(told + (_IN_FRONT if _is_sum(first) else ""))
+    if found.total is not None:
+        _check_residual(found)
+    applied_by = traced.module(found.end)
+    if applied_by is not None and hooked(applied_by):
+        raise Refused(f"{_described(found.end, traced)} has hooks, and would get the result of φ")
+    return Match(norm, block, inside, found, phi)
+
+
+def _outermost(
+    block: nn.Module, value: Node, blocks: Blocks
+) -> tuple[nn.Module, tuple[nn.Module, ...], Chain]:
+    """The module that does more with a value than to return it, those inside, and what it does."""
+    inside: list[nn.Module] = []
     while True:
-        traced = blocks.traced(block)
-        found = chain(value, traced)
+        found = chain(value, blocks.traced(block))
         if found.end.op != "output" or found.total is not None:
-            break
+            return block, tuple(inside), found
         if found.end.args[0] is not found.values[-1]:
             raise Refused(f"{blocks.told(block)} returns its output together with others")
         if "" in blocks.names[block]:
             raise Refused("no activation follows: its output is that of the model")
         inside.append(block)
         block, value = _call_of(block, blocks)
-    phi = _activation(found.end, traced)
-    if phi is None:
-        what = "its output" if found.total is None else "its sum with a residual"
-        told = f"no activation follows: {what} goes to {_described(found.end, traced)}"
-        raise Refused(told + (_IN_FRONT if _is_sum(first) else ""))
-    applied_by = traced.module(found.end)
-    if applied_by is not None and hooked(applied_by):
-        raise Refused(f"{_described(found.end, traced)} has hooks, and would get the result of φ")
-    return Match(norm, block, tuple(inside), found, phi)
 
 
 def chain(value: Node, traced: Traced) -> Chain:
@@ -103,6 +114,19 @@ def chain(value: Node, traced: Traced) -> Chain:
         elif type(traced.module(user)) is not nn.Identity:
             return Chain(tuple(values), total, user)
         values.append(user)
+
+
+def _check_residual(values: Chain) -> None:
+    """Raise `Refused` if the residual has not the shape and type of what it is added to."""
+    y, residual = like(values.values[0]), like(values.residual)
+    if not (isinstance(y, Tensor) and isinstance(residual, Tensor)):
+        raise Refused("the shape of the residual is not known")
+    if (y.shape, y.dtype) != (residual.shape, residual.dtype):
+        raise Refused(f"the residual is {_told(residual)}, and is added to {_told(y)}")
+
+
+def _told(x: Tensor) -> str:
+    return f"a tensor of shape {tuple(x.shape)} and type {x.dtype}"
 
 
 def _call_of(module: nn.Module, blocks: Blocks) -> tuple[nn.Module, Node]:

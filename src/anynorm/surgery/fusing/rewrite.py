@@ -7,12 +7,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from anynorm.surgery.fusing.blocks import Blocks, Traced
 from anynorm.surgery.fusing.patterns import Chain, Match, chain
-from anynorm.surgery.fusing.tracer import like
 from anynorm.surgery.refused import Refused
 
 __all__ = ["Source", "new_forward", "rewrite"]
@@ -35,8 +34,6 @@ def new_forward(block: nn.Module, matches: Sequence[Match], blocks: Blocks) -> S
     found = blocks.general(block, inside.values())
     chains = {m: chain(_value(m, found, blocks), found) for m in matches}
     for one, values in chains.items():
-        if values.total is not None:
-            _check_residual(values)
         _without_activation(values, _name(one.norm.module, block, blocks))
     made = GraphModule(found.root, found.graph)
     _, (state, imports) = made.__reduce__()[:2]
@@ -76,19 +73,6 @@ def _value(match: Match, found: Traced, blocks: Blocks) -> Node:
     outer = match.inside[-1] if match.inside and match.chain.total is None else match.norm.module
     (call,) = found.calls(_name(outer, match.block, blocks))
     return call
-
-
-def _check_residual(values: Chain) -> None:
-    """Raise `Refused` if the residual has not the shape and type of what it is added to."""
-    y, residual = like(values.values[0]), like(values.residual)
-    if not (isinstance(y, Tensor) and isinstance(residual, Tensor)):
-        raise Refused("the shape of the residual is not known")
-    if (y.shape, y.dtype) != (residual.shape, residual.dtype):
-        raise Refused(f"the residual is {_told(residual)}, and is added to {_told(y)}")
-
-
-def _told(x: Tensor) -> str:
-    return f"a tensor of shape {tuple(x.shape)} and type {x.dtype}"
 
 
 def _without_activation(values: Chain, norm: str) -> None:
