@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from surgery.models import lived
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import anynorm
 from anynorm.surgery import fuse
@@ -112,6 +114,11 @@ def by_value(m: Any, x: Tensor) -> Tensor:
     return m.act(m.norm(x)) if x.sum() > -1e9 else x
 
 
+def checkpointed(m: Any, x: Tensor) -> Tensor:
+    y: Tensor = checkpoint(lambda x: m.act(m.norm(x)), x, use_reentrant=False)
+    return y
+
+
 def by_mode(m: Any, x: Tensor) -> Tensor:
     y: Tensor = m.act(m.norm(x))
     return y * 2 if m.training else y
@@ -145,6 +152,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a traced model": (traced, "the forward of a GraphModule is not that of its class"),
     "a call": (lambda: Deep(Noting(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))),
                "Noting 'inner' does more when it is called than its forward"),
+    "a checkpoint": (lambda: Block(checkpointed), "torch.fx cannot trace its forward: it is in a"),
+    "an activation behind a checkpoint": (
+        lambda: Block(lambda m, x: F.relu(m.norm(checkpoint(m.conv, x, use_reentrant=False)))),
+        "Block: torch.fx cannot trace its forward: it is in a checkpoint"),
     "a subclass": (lambda: nn.Sequential(Further(3), nn.ReLU()), "a subclass of BatchNorm2d"),
     "a residual in front": (lambda: Block(lambda m, x: m.conv(m.norm(x + x.sin()))),
                             "a residual is added in front of it"),
@@ -179,6 +190,16 @@ def test_other_calls_of_a_shared_activation_stay() -> None:
     assert type(fused).__name__ == "FusedBlock"
     assert fused.norm.activation == "silu"
     assert type(fused.act) is nn.SiLU
+    torch.testing.assert_close(fused(x), model(x))
+
+
+def test_modules_in_torchscript_stay_as_they_are() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(nn.Conv2d(3, 3, 1))
+    model, x = nn.Sequential(scripted, nn.BatchNorm2d(3), nn.ReLU()).eval(), torch.randn(IMAGE)
+    fused = fuse(model, x).sure()
+    assert fused[1].activation == "relu"
     torch.testing.assert_close(fused(x), model(x))
 
 

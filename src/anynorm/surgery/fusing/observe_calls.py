@@ -63,8 +63,10 @@ def observe_calls(
     def behind(module: nn.Module, _: Any, output: Any) -> None:
         found[module].outputs.append(without_values(output))
 
-    hooks = [module.register_forward_pre_hook(before, with_kwargs=True) for module in found]
-    hooks += [module.register_forward_hook(behind) for module in found]
+    # Modules in TorchScript take no hooks.
+    plain = [module for module in found if not isinstance(module, torch.jit.ScriptModule)]
+    hooks = [module.register_forward_pre_hook(before, with_kwargs=True) for module in plain]
+    hooks += [module.register_forward_hook(behind) for module in plain]
     try:
         with evaluating(model):
             call(model, example, forward)

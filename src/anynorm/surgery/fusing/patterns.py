@@ -141,6 +141,8 @@ def _call_of(module: nn.Module, blocks: Blocks) -> tuple[nn.Module, Node]:
         raise Refused(f"{told} has hooks, which would get the output of the activation")
     owner, name = blocks.owner(names[0])
     calls = blocks.traced(owner).calls(name)
+    if not calls:
+        raise Refused(f"{told} is not called in the forward of {blocks.told(owner)} itself")
     if len(calls) != 1 or count != blocks.calls[owner].count:
         raise Refused(f"{told} is called {count} times, not once by {blocks.told(owner)}")
     return owner, calls[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.fx import Node, Proxy, Tracer
 from torch.utils._pytree import tree_map_only
@@ -75,6 +77,8 @@ class BlockTracer(Tracer):
 
     def create_proxy(self, kind: str, target: Any, *rest: Any, **more: Any) -> Any:
         """Record an operator, and note what it returns on the example."""
+        if _in_checkpoint():
+            raise NotImplementedError("it is in a checkpoint, which a graph would leave out")
         found = super().create_proxy(kind, target, *rest, **more)
         if isinstance(found, Proxy):
             found.node.meta["like"] = self._like(found.node)
@@ -99,6 +103,14 @@ class BlockTracer(Tracer):
         except Exception:
             pass
         return None
+
+
+def _in_checkpoint() -> bool:
+    """Whether a function for activation checkpointing runs."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename != torch.utils.checkpoint.__file__:
+        frame = frame.f_back
+    return frame is not None
 
 
 class _Exact(Proxy):

@@ -49,6 +49,10 @@ def training_step(model: nn.Module, example: Batch, forward: Forward | None) -> 
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         outputs = tensors_of(applied(model.train(), batch, forward))
+    # In a backward with checkpoints torch's batch norms count the batch again, and ours do not.
+    buffers = [
+        b.detach().flatten().to(torch.float64, copy=True) for _, b in sorted(model.named_buffers())
+    ]
     generator = torch.Generator().manual_seed(0)
     loss = sum(
         (y * torch.randn(y.shape, generator=generator).to(y)).sum()
@@ -61,7 +65,6 @@ def training_step(model: nn.Module, example: Batch, forward: Forward | None) -> 
         gradients = [g.flatten() for g in found if g is not None]
     else:
         gradients = []
-    buffers = [b.double().flatten() for _, b in sorted(model.named_buffers())]
     return [
         *(y.detach() for y in outputs),
         # Together, since some are zero but for rounding, as of a bias in front of a batch norm.
