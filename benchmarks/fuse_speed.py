@@ -13,7 +13,7 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import anynorm
 from anynorm.surgery.batches import Batch, call, tensors_of
 from benchmarks import RESULTS, ROOT, decoder_speed
 from benchmarks.network import NORMS, Bottleneck, Network
-from benchmarks.page import fill, line
+from benchmarks.page import fill, line, surroundings
 from benchmarks.result_files import about, read, write
 from benchmarks.zoo_parts import Config, config, pretrained
 
@@ -175,14 +175,14 @@ def _quartiles(own: Sequence[float], other: Sequence[float]) -> list[float]:
     return statistics.quantiles([a / b for a, b in zip(own, other, strict=True)], n=4)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A row for each network."""
+def table(result: Mapping[str, Any]) -> str:
+    """What was measured on what, and a row for each network."""
     head = (
         *("network", "fused", "a step, ms", "converted", "fused", "inference, ms", "converted"),
         *("fused", "kept for backward, MB", "fused"),
     )
-    lines = [line(head), "|---" * len(head) + "|"]
-    for row in rows:
+    lines = [surroundings([result["about"]]), "", line(head), "|---" * len(head) + "|"]
+    for row in result["rows"]:
         cells = [row["network"], row["fused"].removesuffix(" normalizers")]
         for task in ("step", "inference"):
             found = row[task]
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(measure(name, options.rounds))
             print(rows[-1], flush=True)
         write(options.out, {"about": about("default", {"rounds": options.rounds}), "rows": rows})
-    words = table(read(options.out)["rows"])
+    words = table(read(options.out))
     print(words)
     if options.out == FILE:
         fill(PAGE, "fuse speed", words)

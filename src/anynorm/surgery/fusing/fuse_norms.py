@@ -36,6 +36,7 @@ def fuse_norms(
     """
     fusion = _Fusion(model, blocks, seen, log)
     matches = [found for norm in norms if (found := fusion.find(norm)) is not None]
+    fusion.replace_those_with_their_own()
     groups: dict[nn.Module, list[Match]] = {}
     for one in fusion.one_for_each_activation(matches):
         groups.setdefault(one.block, []).append(one)
@@ -55,20 +56,23 @@ class _Fusion:
     ) -> None:
         self.model, self.blocks, self.seen, self.log = model, blocks, seen, log
         self.rest: list[Normalizer] = []
+        self.with_their_own: list[tuple[Normalizer, str]] = []  # and the name of the φ inside
 
     def find(self, norm: Normalizer) -> Match | None:
-        """What follows `norm` and can be fused; a layer that has φ inside is replaced at once."""
+        """What follows `norm` and can be fused; None if that is nothing, or φ is inside."""
         try:
-            new = self._twin(norm)
+            self._twin(norm)
             if norm.activation is None:
                 return match(norm, self.blocks)
-            phi = _own_activation(norm)
+            self.with_their_own.append((norm, _own_activation(norm)))
         except Refused as reason:
             self._refuse(norm, str(reason))
-            return None
-        self._put(norm, new, phi)
-        self.log.change(norm.name, f"{_told(norm, new)} with its {phi}")
         return None
+
+    def replace_those_with_their_own(self) -> None:
+        """Make anynorm's layers of those that have an activation inside."""
+        for norm, phi in self.with_their_own:
+            self._change(norm, phi, f"its {phi}")
 
     def one_for_each_activation(self, matches: Sequence[Match]) -> list[Match]:
         """The matches to carry out: of two normalizers whose outputs are added, one takes both."""
@@ -100,9 +104,7 @@ class _Fusion:
         for parent, child in set(alone.values()):
             setattr(parent, child, succeed(getattr(parent, child), nn.Identity()))
         for one, words in how.items():
-            new = self._twin(one.norm)
-            self._put(one.norm, new, one.phi)
-            self.log.change(one.norm.name, f"{_told(one.norm, new)} with {one.told}{words}")
+            self._change(one.norm, one.phi, f"{one.told}{words}")
 
     def convert_the_rest(self) -> None:
         """Make anynorm's layers of normalizers with which nothing is fused."""
@@ -113,7 +115,7 @@ class _Fusion:
             except Refused:
                 continue
             if new is not norm.module:
-                self._put(norm, new, None)
+                self._put(norm, new)
                 made += 1
         if made:
             self.log.facts["only converted"] = f"{made} of {len(self.rest)} others"
@@ -145,10 +147,14 @@ class _Fusion:
             check_state(norm.module, new)
         return new
 
-    def _put(self, norm: Normalizer, new: Any, phi: str | None) -> None:
-        if phi is not None:
-            new._modules.pop("activation", None)
-            new.activation = phi
+    def _change(self, norm: Normalizer, phi: str, words: str) -> None:
+        new = self._twin(norm)
+        new.activation = phi
+        self._put(norm, new)
+        kinds = f"{type(norm.module).__name__} to anynorm ({type(new).__name__})"
+        self.log.change(norm.name, f"{kinds} with {words}")
+
+    def _put(self, norm: Normalizer, new: nn.Module) -> None:
         if new is not norm.module:
             self.model = put(self.model, norm.place, succeed(norm.module, new))
 
@@ -170,7 +176,3 @@ def _own_activation(norm: Normalizer) -> str:
         kind = type(given).__name__ if is_module else getattr(given, "__name__", "")
         raise Refused(f"its activation {kind} is none that anynorm's layers can fuse")
     return phi
-
-
-def _told(norm: Normalizer, new: nn.Module) -> str:
-    return f"{type(norm.module).__name__} to anynorm ({type(new).__name__})"

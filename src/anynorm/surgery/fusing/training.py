@@ -46,7 +46,8 @@ def training_step(model: nn.Module, example: Batch, forward: Forward | None) -> 
     like = next(model.parameters(), None)
     batch = moved(example, None if like is None else like.device)
     batch = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, batch)
-    with torch.random.fork_rng(), torch.enable_grad():
+    devices = [like.device] if like is not None and like.is_cuda else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(0)
         outputs = tensors_of(applied(model.train(), batch, forward))
     # In a backward with checkpoints torch's batch norms count the batch again, and ours do not.
