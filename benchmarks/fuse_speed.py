@@ -178,8 +178,8 @@ def _quartiles(own: Sequence[float], other: Sequence[float]) -> list[float]:
 def table(result: Mapping[str, Any]) -> str:
     """What was measured on what, and a row for each network."""
     head = (
-        *("network", "fused", "a step, ms", "converted", "fused", "inference, ms", "converted"),
-        *("fused", "kept for backward, MB", "fused"),
+        *("network", "norms fused", "a step, ms", "converted", "fused"),
+        *("inference, ms", "converted", "fused", "kept for backward, MB", "kept, fused"),
     )
     lines = [surroundings([result["about"]]), "", line(head), "|---" * len(head) + "|"]
     for row in result["rows"]:
