@@ -104,6 +104,18 @@ class Mobile(nn.Module):
         return z
 
 
+class Repeated(nn.Module):
+    """Applies one block twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.stem = Basic(3, 3), nn.Sequential(nn.BatchNorm2d(3), nn.ELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(self.block(self.stem(x)))
+        return y
+
+
 def shared_act() -> nn.Module:
     act = nn.SiLU()
     return nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), act, nn.Conv2d(3, 3, 1), act)
@@ -136,6 +148,14 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
         ["0.bn: relu; FusedFunctional", "0.norm: the residual and relu; FusedFunctional"],
     ),
     "mobile": (Mobile, ["bn: its silu", "last: the residual and hardswish; FusedMobile"]),
+    "repeated": (
+        Repeated,
+        [
+            "stem.0: elu",
+            "block.bn1: relu; FusedBasic",
+            "block.bn2: the residual and relu; FusedBasic",
+        ],
+    ),
     "shared": (shared_act, ["1: silu"]),
     "sequential": (sequential, ["1: mish", "7: gelu", "9: tanh"]),
 }  # fmt: skip
@@ -212,9 +232,11 @@ def test_a_fused_model_has_nothing_left_to_fuse(case: tuple[nn.Module, list[str]
     assert repr(again.model) == repr(fused)
 
 
-def test_a_fused_model_is_exported_and_compiled(case: tuple[nn.Module, list[str]]) -> None:
-    model, _ = case
-    x = torch.randn(IMAGE)
+def test_a_fused_model_is_exported_and_compiled() -> None:
+    model, x = (
+        lived(nn.Sequential(Basic(3, 8, 2), nn.InstanceNorm2d(8), nn.SiLU())),
+        torch.randn(IMAGE),
+    )
     fused = fuse(model, x).sure()
     program = torch.export.export(fused, (x,)).module()
     torch.testing.assert_close(program(x), model(x))
@@ -233,6 +255,14 @@ def test_activations_are_known_by_what_they_compute(name: str) -> None:
     fused = fuse(model, torch.randn(5, 3)).sure()
     assert fused[1].activation == name
     assert type(fused[2]) is nn.Identity
+
+
+def test_what_is_fused_can_be_folded(case: tuple[nn.Module, list[str]]) -> None:
+    model, _ = case
+    x = torch.randn(IMAGE)
+    folded = anynorm.fold(fuse(model, x).sure().eval(), x)
+    assert not folded.receipt.rolled_back
+    torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_hooks_of_a_block_and_its_class_stay() -> None:
