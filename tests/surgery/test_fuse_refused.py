@@ -77,6 +77,22 @@ class Further(nn.BatchNorm2d):
         return super().forward(input).sin()
 
 
+class Star(nn.Module):
+    """Takes any number of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return F.relu(self.norm(inputs[0]))
+
+
+class Keywords(Star):
+    def forward(self, x: Tensor, **others: Any) -> Tensor:  # type: ignore[override]
+        return super().forward(x + others["shift"])
+
+
 def hooked(part: str) -> nn.Module:
     model = Block(lambda m, x: m.act(m.norm(x)))
     model.get_submodule(part).register_forward_hook(lambda *_: None)
@@ -146,6 +162,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "modes": (lambda: Block(by_mode), "runs other operators in training than in evaluation"),
     "numbers": (lambda: Calls(Options(), 2.0),
                 "relu stays in Options 'inner': its arguments are not always the same tensors"),
+    "any arguments": (lambda: nn.Sequential(Star()), "Star '0': its arguments have no names"),
     "a shape": (lambda: Block(lambda m, x: F.relu(m.norm(x)) if x.shape[2] > 2 else x),
                 "stays in Block: torch.fx cannot trace its forward: symbolically"),
     "another forward": (replaced_forward, "Block '0': its forward is not that of its class"),
@@ -190,6 +207,22 @@ def test_other_calls_of_a_shared_activation_stay() -> None:
     assert type(fused).__name__ == "FusedBlock"
     assert fused.norm.activation == "silu"
     assert type(fused.act) is nn.SiLU
+    torch.testing.assert_close(fused(x), model(x))
+
+
+def test_keywords_that_a_forward_does_not_name_are_passed_on() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Keywords()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(x, shift=x.sin())
+            return y
+
+    model, x = lived(Outer()), torch.randn(IMAGE)
+    fused = fuse(model, x).sure()
+    assert type(fused.inner).__name__ == "FusedKeywords"
     torch.testing.assert_close(fused(x), model(x))
 
 

@@ -40,15 +40,31 @@ class Called:
     def note(self, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Note a call."""
         self.count += 1
-        try:
-            bound = inspect.signature(module.forward).bind(*args, **keywords)
-        except (TypeError, ValueError):
+        named = _named(module, args, keywords)
+        if named is None:
             self.others = True
             return
         if self.given is None:
-            self.given = without_values(bound.arguments)
-        plain = all(isinstance(value, Tensor) for value in bound.arguments.values())
-        self.others |= not plain or list(bound.arguments) != list(self.given)
+            self.given = without_values(named)
+        plain = all(isinstance(value, Tensor) for value in named.values())
+        self.others |= not plain or list(named) != list(self.given)
+
+
+def _named(
+    module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The arguments of a call by their names; None if one has none, as in `*args`."""
+    try:
+        bound = inspect.signature(module.forward).bind(*args, **keywords)
+    except (TypeError, ValueError):
+        return None
+    named = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL and name in named:
+            return None
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named.update(named.pop(name, {}))
+    return named
 
 
 def observe_calls(
