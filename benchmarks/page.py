@@ -12,7 +12,7 @@ from benchmarks.speed.dots import label, shape_text
 from benchmarks.speed.peers import PEERS as ALL
 from benchmarks.speed.show import behind, warning
 
-__all__ = ["cases_table", "commit", "fill", "line", "middle", "summary", "tables"]
+__all__ = ["cases_table", "commit", "fill", "line", "middle", "summary", "surroundings", "tables"]
 
 Row = Mapping[str, Any]
 PHASES = ("forward", "both", "evaluation")
@@ -31,7 +31,7 @@ def fill(page: Path, name: str, words: str) -> None:
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
     """Say what was measured on what, and in how many cases we are behind whom."""
-    lines = [_surroundings([result["about"] for result in results]), ""]
+    lines = [surroundings([result["about"] for result in results]), ""]
     lines += ["| allocator | against | cases | median ratio | behind in |", "|---|---|---|---|---|"]
     for result in results:
         lost = behind(result["cases"])
@@ -44,7 +44,8 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _surroundings(abouts: Sequence[Mapping[str, Any]]) -> str:
+def surroundings(abouts: Sequence[Mapping[str, Any]]) -> str:
+    """Say on which machine, with which versions, and when results were measured."""
     about = abouts[0]
     kernels = f"kernels for {about['isa']}" if about["kernels"] else "no compiled kernels"
     changed = ", with uncommitted changes" if any(about["dirty"] for about in abouts) else ""

@@ -33,6 +33,7 @@ class Net(nn.Module):
 reveal_type(anynorm.convert(Net(), "torch").model)  # Net
 reveal_type(anynorm.freeze(Net()).model)  # Net
 reveal_type(anynorm.fold(Net(), x).sure())  # Net
+reveal_type(anynorm.fuse(Net(), x).sure())  # Net
 reveal_type(anynorm.recalibrate(Net(), [x]).model)  # Net
 reveal_type(anynorm.prune(Net(), x, ratio=0.5).model.width)  # int
 """

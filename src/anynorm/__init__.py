@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from anynorm.surgery.convert import convert
     from anynorm.surgery.fold import fold
     from anynorm.surgery.freeze import freeze
+    from anynorm.surgery.fuse import fuse
     from anynorm.surgery.parameter_groups import parameter_groups
     from anynorm.surgery.prune import prune
     from anynorm.surgery.recalibrate import recalibrate
@@ -100,6 +101,7 @@ __all__ = [
     "fold",
     "freeze",
     "functional",
+    "fuse",
     "gpu",
     "info",
     "manifest",
@@ -131,6 +133,7 @@ _VERBS = (
     "convert",
     "fold",
     "freeze",
+    "fuse",
     "manifest",
     "parameter_groups",
     "prune",

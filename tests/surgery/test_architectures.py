@@ -13,7 +13,7 @@ from benchmarks.zoo import ARCHITECTURES, Architecture, build, warmed
 from torch import nn
 
 from anynorm.errors import AnynormError
-from anynorm.surgery import Receipt, convert, fold, freeze, recalibrate
+from anynorm.surgery import Receipt, convert, fold, freeze, fuse, recalibrate
 from anynorm.surgery.batches import call, tensors_of
 from anynorm.surgery.modes import evaluating
 from anynorm.surgery.normalizers import normalizers
@@ -73,6 +73,15 @@ def test_fold(row: Architecture, model: nn.Module, example: Any) -> None:
     check(result.receipt, {norm.name for norm in found.norms} | set(found.unmatched))
     left = {norm.name for norm in normalizers(result.model) if norm.fixed}
     assert left <= {note.layer for note in result.receipt.refused}
+
+
+def test_fuse(row: Architecture, model: nn.Module, example: Any) -> None:
+    found = find_on(model, example)
+    result = fuse(model, example)
+    check(result.receipt, {norm.name for norm in found.norms} | set(found.unmatched))
+    assert list(result.model.state_dict()) == list(model.state_dict())
+    fused = {"resnet-basic": 7, "levit": 3, "detr": 13, "mobilevit-v2": 16}
+    assert len(result.receipt.changed) >= fused.get(row.name, 0)
 
 
 def test_freeze(model: nn.Module, example: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -88,7 +87,7 @@ def need_counted(x: Tensor, mask: Tensor) -> None:
 
 def need_several_positions(x: Tensor) -> None:
     """Instance norm: more than one position for each channel of a sample."""
-    if x.dim() < 3 or math.prod(x.shape[2:]) == 1:
+    if x.dim() < 3 or all(size == 1 for size in x.shape[2:]):
         raise ShapeError(
             "Expected more than 1 spatial element when training, got input size "
             f"{x.shape}: instance norm takes statistics over the positions of (N, C, *). Use group "

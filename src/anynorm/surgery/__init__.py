@@ -4,6 +4,7 @@ from anynorm.surgery.center import center
 from anynorm.surgery.convert import convert
 from anynorm.surgery.fold import fold
 from anynorm.surgery.freeze import freeze
+from anynorm.surgery.fuse import fuse
 from anynorm.surgery.gammas import Gammas
 from anynorm.surgery.normalizers import NORMALIZERS
 from anynorm.surgery.parameter_groups import parameter_groups
@@ -43,6 +44,7 @@ __all__ = [
     "convert",
     "fold",
     "freeze",
+    "fuse",
     "load_into",
     "load_state",
     "manifest",

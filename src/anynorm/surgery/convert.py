@@ -12,7 +12,7 @@ from anynorm.errors import AnynormError, UnknownNameError, listed
 from anynorm.surgery.batches import Batch, Forward, each, once
 from anynorm.surgery.call_info import Seen
 from anynorm.surgery.converting.targets import check_groups, check_options, to_kind
-from anynorm.surgery.converting.twins import to_anynorm, to_torch
+from anynorm.surgery.converting.twins import check_state, to_anynorm, to_torch
 from anynorm.surgery.distill import check_steps, output_error
 from anynorm.surgery.distill import distill as distilled
 from anynorm.surgery.folding.fold_norms import fold_norms
@@ -251,18 +251,8 @@ def _made(
     if new is None:
         return None
     if norm.recognition is not None and to in _LIBRARIES:
-        _check_state(norm.module, new)
+        check_state(norm.module, new)
     return new, lost
-
-
-def _check_state(old: nn.Module, new: nn.Module) -> None:
-    """Raise `Refused` if the state dict would have other names or shapes.
-
-    Methods such as `from_pretrained` of the model's class load by these names.
-    """
-    shapes = [{k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (old, new)]
-    if shapes[0] != shapes[1]:
-        raise Refused(f"the state dict would have {shapes[1]} in place of {shapes[0]}")
 
 
 def _but(lost: str) -> str:

@@ -130,16 +130,18 @@ def _gradients(parameters: list[Tensor]) -> Restore:
 
 
 def _attributes(owner: object) -> Restore:
-    """Save an object's attributes, and one level of the entries of attributes that are dicts.
+    """Save an object's class and attributes, and one level of the entries of those that are dicts.
 
     One level is enough to restore a buffer that a forward pass replaced by a new tensor.
     Dictionaries of other classes are not saved, because they may not be writable.
     """
-    attributes = vars(owner)
+    attributes, kind = vars(owner), type(owner)
     kept = dict(attributes)
     inner = [(value, value.copy()) for value in kept.values() if type(value) in _PLAIN]
 
     def restore() -> None:
+        if type(owner) is not kind:
+            owner.__class__ = kind
         _refill(attributes, kept)
         for value, entries in inner:
             if value or entries:

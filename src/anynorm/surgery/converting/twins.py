@@ -20,7 +20,7 @@ from anynorm.surgery.normalizers import NORMALIZERS, Normalizer
 from anynorm.surgery.recognize import Recognition
 from anynorm.surgery.refused import Refused
 
-__all__ = ["Added", "to_anynorm", "to_torch"]
+__all__ = ["Added", "check_state", "to_anynorm", "to_torch"]
 
 _BATCH = ("num_features", "eps", "momentum", "affine", "track_running_stats")
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -73,6 +73,16 @@ def _recognized(layer: nn.Module, found: Recognition, seen: Seen) -> nn.Module:
     if not found.exact and seen.first.dtype in SIXTEEN_BITS:
         raise Refused(f"anynorm rounds otherwise: {found.evidence[-1]}")
     return layer
+
+
+def check_state(old: nn.Module, new: nn.Module) -> None:
+    """Raise `Refused` if the state dict would have other names or shapes.
+
+    Methods such as `from_pretrained` of the model's class load by these names.
+    """
+    shapes = [{k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise Refused(f"the state dict would have {shapes[1]} in place of {shapes[0]}")
 
 
 def to_torch(norm: Normalizer, seen: Seen) -> nn.Module | None:
