@@ -18,7 +18,6 @@ from anynorm.functional import Activation
 from anynorm.nn.arguments import check_built_with
 from anynorm.nn.norm import create
 from anynorm.nn.scripting import Unscripted
-from anynorm.ops import torch_operators
 from anynorm.spec import Spec
 
 __all__ = [
@@ -65,11 +64,7 @@ class NormalizedWeight(Unscripted):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Normalize `weight` (O, I, *)."""
-        spec, gain, eps = self.spec, self.weight, self.eps
-        # The short way: of a small weight, all others take longer than the operator itself.
-        if spec.is_plain and torch_operators.takes_weight(weight, spec, gain, eps):
-            return torch_operators.weight_norm(weight, gain)
-        return F.normalize(weight, spec, gain, eps=eps)
+        return F.normalize_weight(weight, self.spec, self.weight, self.eps)
 
     if TYPE_CHECKING:
         __call__ = forward
