@@ -81,3 +81,49 @@ def test_weight_norm_has_a_second_derivative():
     assert torch.autograd.gradgradcheck(
         lambda w, g: anynorm.functional.normalize(w, spec, g, eps=0.0), (w, g)
     )
+
+
+@pytest.mark.parametrize("name", ["weight", "weight-standardization"])
+def test_a_normalized_weight_has_a_second_derivative(name):
+    row = anynorm.catalogue[name]
+    w = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    norm = anynorm.NormalizedWeight(row.spec, w, row.eps)
+    gain = norm.weight.detach().clone().requires_grad_()
+    call = torch.func.functional_call
+    assert torch.autograd.gradgradcheck(lambda w, g: call(norm, {"weight": g}, w), (w, gain))
+
+
+@pytest.mark.parametrize(
+    "gain", [torch.rand(6, 2)[:, 0], torch.rand(1).expand(6)], ids=["gaps", "expanded"]
+)
+def test_weight_norm_with_a_gain_of_other_strides(gain):
+    w, cotangent = torch.randn(6, 4), torch.randn(6, 4)
+    spec = anynorm.catalogue["weight"].spec
+
+    def found(g):
+        g = g.detach().requires_grad_()
+        y = anynorm.functional.normalize(w, spec, g, eps=0.0)
+        return y, torch.autograd.grad(y, g, cotangent)[0]
+
+    torch.testing.assert_close(found(gain), found(gain.contiguous()))
+
+
+def test_weight_norm_refuses_a_gain_of_another_length():
+    spec = anynorm.catalogue["weight"].spec
+    with pytest.raises(RuntimeError):
+        anynorm.functional.normalize(torch.randn(6, 4), spec, torch.rand(5), eps=0.0)
+
+
+def test_a_normalized_weight_compiles_and_takes_transforms():
+    w, cotangent = torch.randn(4, 6), torch.randn(4, 6)
+    norm = anynorm.NormalizedWeight(anynorm.catalogue["weight"].spec, w, 0.0)
+
+    def gradient(w):
+        return torch.func.grad(lambda w: (norm(w) * cotangent).sum())(w)
+
+    leaf = w.clone().requires_grad_()
+    expected = norm(leaf)
+    expected.backward(cotangent)
+    torch.testing.assert_close(torch.compile(norm, fullgraph=True, backend="eager")(w), expected)
+    torch.testing.assert_close(gradient(w), leaf.grad)
+    torch.testing.assert_close(torch.func.vmap(gradient)(w[None])[0], leaf.grad)

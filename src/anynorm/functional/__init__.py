@@ -10,7 +10,7 @@ from anynorm.functional.activation import (
     check_activation,
 )
 from anynorm.functional.arguments import check_arguments, explain, need_tensor
-from anynorm.functional.general import normalize, scale_of
+from anynorm.functional.general import normalize, normalize_weight, scale_of
 from anynorm.functional.named import (
     batch_norm,
     group_norm,
@@ -43,6 +43,7 @@ __all__ = [
     "layer_norm",
     "need_tensor",
     "normalize",
+    "normalize_weight",
     "rms_norm",
     "scale_of",
     "whole_mask",

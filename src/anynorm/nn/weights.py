@@ -64,7 +64,7 @@ class NormalizedWeight(Unscripted):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Normalize `weight` (O, I, *)."""
-        return F.normalize(weight, self.spec, self.weight, eps=self.eps)
+        return F.normalize_weight(weight, self.spec, self.weight, self.eps)
 
     if TYPE_CHECKING:
         __call__ = forward

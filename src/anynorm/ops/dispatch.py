@@ -10,6 +10,7 @@ from anynorm.ops.backends import affine, eager, masked, torch_operators, whiteni
 from anynorm.ops.call import NormCall
 from anynorm.ops.checks import need_axes, need_statistics
 from anynorm.ops.dialects import as_usual
+from anynorm.ops.types import PLAIN
 
 __all__ = ["Backend", "run"]
 
@@ -65,4 +66,8 @@ def _operator(x: Tensor, call: NormCall) -> Backend | None:
         return _STANDARD.get(_LAST if only_last else plan.pattern)
     if spec.is_root_mean_square:
         return torch_operators.rms_of_last if only_last and bias is None else None
-    return torch_operators.weight if torch_operators.takes_weight(x, call) else None
+    if bias is not None or call.epilogue is not PLAIN:
+        return None
+    return (
+        torch_operators.weight if torch_operators.takes_weight(x, spec, weight, call.eps) else None
+    )

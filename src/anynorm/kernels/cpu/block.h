@@ -195,12 +195,16 @@ ANYNORM_INLINE FloatVector widen<BFloat16>(HalfVector half) {
 #endif
 }
 
+// Rounded to nearest, even; the result is in the upper half of each word.
+ANYNORM_INLINE WordVector round_to_bfloat16(FloatVector value) {
+  const WordVector words = as_words(value);
+  const WordVector rounded = words + 0x7fff + ((words >> 16) & 1);
+  return select(value == value, rounded, WordVector{} + 0x7fc00000);
+}
+
 template <>
 ANYNORM_INLINE HalfVector narrow<BFloat16>(FloatVector value) {
-  const WordVector words = as_words(value);
-  const WordVector rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;  // to nearest, even
-  const WordVector result = select(value == value, rounded, WordVector{} + 0x7fc0);
-  return __builtin_convertvector(result, HalfVector);
+  return __builtin_convertvector(round_to_bfloat16(value) >> 16, HalfVector);
 }
 
 #if defined(__F16C__)
@@ -248,6 +252,49 @@ ANYNORM_INLINE HalfVector narrow<Float16>(FloatVector value) {
 }
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// A block of 16-bit values is one register: GCC 12 takes more instructions to narrow its halves.
+template <class T>
+ANYNORM_INLINE __m256i narrow_block(const Block<float>& value) {
+  return _mm256_set_m128i((__m128i)narrow<T>(value.part[1]), (__m128i)narrow<T>(value.part[0]));
+}
+
+template <>
+ANYNORM_INLINE __m256i narrow_block<BFloat16>(const Block<float>& value) {
+  const WordVector low = round_to_bfloat16(value.part[0]) >> 16;
+  const WordVector high = round_to_bfloat16(value.part[1]) >> 16;
+  return _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)low, (__m256i)high), 0xd8);
+}
+
+template <class T>
+ANYNORM_INLINE Block<float> widen_block(__m256i halves) {
+  Block<float> out;
+  out.part[0] = widen<T>((HalfVector)_mm256_castsi256_si128(halves));
+  out.part[1] = widen<T>((HalfVector)_mm256_extracti128_si256(halves, 1));
+  return out;
+}
+
+// The first `count` < 16 halves, by pairs; the others are zero.
+ANYNORM_INLINE __m256i read_halves(const void* from, int64_t count) {
+  const __m256i pairs = _mm256_set1_epi32(int(count / 2));
+  const __m256i numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const auto whole = _mm256_maskload_epi32((const int*)from, _mm256_cmpgt_epi32(pairs, numbers));
+  if (count % 2 == 0) return whole;
+  const __m256i last = _mm256_set1_epi32(read<uint16_t>((const char*)from + 2 * (count - 1)));
+  return _mm256_or_si256(whole, _mm256_and_si256(last, _mm256_cmpeq_epi32(pairs, numbers)));
+}
+
+// The first `bytes` < 32 of a register: memcpy would be a call, and masked writes are slow on Zen.
+ANYNORM_INLINE void write_first(void* to, __m256i value, int64_t bytes) {
+  char* at = (char*)to;
+  __m128i rest = _mm256_castsi256_si128(value);
+  if (bytes & 16) write(at, rest), at += 16, rest = _mm256_extracti128_si256(value, 1);
+  if (bytes & 8) write(at, _mm_cvtsi128_si64(rest)), at += 8, rest = _mm_srli_si128(rest, 8);
+  if (bytes & 4) write(at, _mm_cvtsi128_si32(rest)), at += 4, rest = _mm_srli_si128(rest, 4);
+  if (bytes & 2) write(at, uint16_t(_mm_extract_epi16(rest, 0)));
+}
+#endif
+
 template <class T>
 ANYNORM_INLINE Block<Compute<T>> load(const T* from) {
   using C = Compute<T>;
@@ -265,6 +312,12 @@ ANYNORM_INLINE Block<Compute<T>> load(const T* from) {
 template <class T>
 ANYNORM_INLINE void store(T* to, Block<Compute<T>> value, bool through) {
   using C = Compute<T>;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == 2) {
+    const __m256i halves = narrow_block<T>(value);
+    return through ? write_through(to, halves) : write(to, halves);
+  }
+#endif
   ANYNORM_EACH {
     T* place = to + i * Block<C>::kWidth;
     if constexpr (sizeof(T) == sizeof(C)) {
@@ -300,6 +353,7 @@ ANYNORM_INLINE Block<Compute<T>> load_first(const T* from, int64_t count) {
     }
     return out;
   }
+  if constexpr (sizeof(T) == 2) return widen_block<T>(read_halves(from, count));
 #endif
   T padded[kLanes] = {};
   std::memcpy(padded, from, count * sizeof(T));
@@ -315,6 +369,13 @@ ANYNORM_INLINE void store_first(T* to, Block<Compute<T>> value, int64_t count) {
   if constexpr (sizeof(T) == 2) {
     return _mm256_mask_storeu_epi16(to, (__mmask16)((1u << count) - 1),
                                     (__m256i)narrow<T>(value.part[0]));
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 2) return write_first(to, narrow_block<T>(value), 2 * count);
+  if constexpr (sizeof(T) == 4) {
+    if (count < kFloats) return write_first(to, (__m256i)value.part[0], 4 * count);
+    write(to, value.part[0]);
+    return write_first(to + kFloats, (__m256i)value.part[1], 4 * (count - kFloats));
   }
 #endif
   T padded[kLanes];

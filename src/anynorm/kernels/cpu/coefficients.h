@@ -12,6 +12,7 @@ template <class C>
 struct OfRun {
   C high, low, scale, shift, slope, constant, threshold;
 
+  OfRun() = default;
   OfRun(const Standard<C>& s, C gamma, C beta, Gradient pull = {}, C limit = 0)
       : high(s.high),
         low(s.low),

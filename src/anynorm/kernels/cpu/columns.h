@@ -186,7 +186,8 @@ class ColumnsStatistics : public Columns<T> {
     const T* x = values<T>(p_.x, Base::row_at(cell, 0));
     Base::each_set(cell, [&](int64_t first, int64_t, int64_t) {
       const S point = near_mean<S>(g_.runs * g_.length, g_.length, [&](int64_t i) {
-        return value_of(x[i / g_.length * Base::width_ + first + i % g_.length]);
+        const int64_t row = g_.length == 1 ? i : i / g_.length;  // a division takes long
+        return value_of(x[row * Base::width_ + first + i - row * g_.length]);
       });
       set_to(points + first, g_.length, point);
     });

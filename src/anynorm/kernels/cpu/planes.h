@@ -95,7 +95,23 @@ class Planes {
     }
   }
 
-  // The same for statistics; if there is only one set, its contiguous runs count as one.
+  // Calls f(its coefficients, set, run, at, length).  Runs of a set that have the same γ have the same
+  // coefficients, whose root and division take as long as a hundred values.
+  template <class F>
+  void each_run(int64_t cell, int64_t chunk, const Gradient* pulls, F f) const {
+    OfRun<C> of[kTogether];
+    const int64_t first_run = runs(chunk).begin, first_set = sets(cell).begin;
+    each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+      OfRun<C>& mine = of[set - first_set];
+      if (run == first_run || g_.affine_run) {
+        mine = coefficients(cell, run, set, pulls ? pulls[set_index(cell, set)] : Gradient{});
+      }
+      f(mine, set, run, at, length);
+    });
+  }
+
+  // For statistics: calls f(set, at, length); if there is only one set, its contiguous runs count as
+  // one.
   template <class F>
   void each_stretch(int64_t cell, int64_t chunk, F f) const {
     if (g_.sets > 1) {
@@ -188,8 +204,8 @@ class PlanesForward : public PlanesStatistics<T, Compute<T>> {
   explicit PlanesForward(const Params& p) : Base(p), emit_(p) {}
 
   void emit(int64_t cell, int64_t chunk) {
-    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
-      emit_(Base::coefficients(cell, run, set), 0, at, length);
+    Base::each_run(cell, chunk, nullptr, [&](auto& of, int64_t, int64_t, int64_t at, int64_t length) {
+      emit_(of, 0, at, length);
     });
   }
 
@@ -215,9 +231,10 @@ class PlanesBackward : public Planes<T> {
   void begin(int64_t) {}
 
   void collect(int64_t cell, int64_t chunk, int) {
-    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
+    Base::each_run(cell, chunk, nullptr, [&](auto& of, int64_t set, int64_t run, int64_t at,
+                                             int64_t length) {
       Reduced reduced;
-      back_.sums(Base::coefficients(cell, run, set), 0, at, length, reduced);
+      back_.sums(of, 0, at, length, reduced);
       const int64_t index = Base::run_index(cell, run, set);
       sums_[index * pieces_ + (pieces_ == 1 ? 0 : (at - index * g_.length) / piece_)] = reduced;
     });
@@ -242,9 +259,9 @@ class PlanesBackward : public Planes<T> {
   }
 
   void emit(int64_t cell, int64_t chunk) {
-    Base::each_run(cell, chunk, [&](int64_t set, int64_t run, int64_t at, int64_t length) {
-      const Gradient pull = pulls_[Base::set_index(cell, set)];
-      back_.emit(Base::coefficients(cell, run, set, pull), 0, at, length);
+    Base::each_run(cell, chunk, pulls_.get(), [&](auto& of, int64_t, int64_t, int64_t at,
+                                                  int64_t length) {
+      back_.emit(of, 0, at, length);
     });
   }
 

@@ -60,11 +60,10 @@ double repeated(const double (&found)[count], double otherwise) {
 // a number that is added again and again is rounded to the same side each time, unless it is 0.
 template <class C, class Get>
 ANYNORM_INLINE C near_mean(int64_t count, int64_t lanes, Get get) {
-  double total = 0;
-  for (int k = 1; k < 8; k += 2) total += get(k * count / 8);
+  double total = 0, found[8];
+  for (int k = 1; k < 8; k += 2) total += found[k] = get(k * count / 8);
   if (count <= 64 * lanes) return C(total / 4);
-  double found[8];
-  for (int k = 0; k < 8; ++k) found[k] = get(k * count / 8);
+  for (int k = 0; k < 8; k += 2) found[k] = get(k * count / 8);
   return C(repeated(found, total / 4));
 }
 

@@ -24,6 +24,7 @@ from anynorm.ops.formula import SIXTEEN_BITS
 from anynorm.ops.registry import in_transform
 from anynorm.ops.running import Running, plain_eager
 from anynorm.ops.types import PLAIN, Affine, Epilogue
+from anynorm.spec import Spec
 
 __all__ = [
     "batch",
@@ -37,9 +38,11 @@ __all__ = [
     "rms_of_last",
     "takes_weight",
     "weight",
+    "weight_norm",
 ]
 
 _CUDNN = torch.backends.cudnn
+_WIDE = (torch.float32, torch.float64)
 _OWN = fused.AVAILABLE
 
 # torch.batch_norm or torch.instance_norm, which have the same signature and write running
@@ -115,19 +118,26 @@ def one_group(x: Tensor, call: NormCall) -> Tensor:
 
 
 def weight(w: Tensor, call: NormCall) -> Tensor:
+    """Weight norm, where :func:`takes_weight` says that torch's operator serves it."""
+    assert call.affine.weight is not None
+    return weight_norm(w, call.affine.weight)
+
+
+def weight_norm(w: Tensor, gain: Tensor) -> Tensor:
     """Weight norm: γ · w / ‖w‖ for each unit of `w` (O, I, *) and γ of shape (O,).
 
     In float32 the squares of ‖w‖ must be numbers of float32: ‖w‖ between about 1e-18 and 1e19.
     """
-    assert call.affine.weight is not None
-    beside = call.affine.weight.reshape(-1, *[1] * (w.dim() - 1))
     if torch.compiler.is_compiling():
-        return w * (beside / _norm(w))
-    return cast(Tensor, _WeightNorm.apply(w, beside))
+        return w * (gain.reshape(-1, *[1] * (w.dim() - 1)) / _norm(w))
+    return cast(Tensor, _apply(w, gain))
 
 
 class _WeightNorm(torch.autograd.Function):
-    """torch's operator with a second derivative that is right (its own is not, in torch 2.13)."""
+    """torch's operator with a second derivative that is right (its own is not, in torch 2.13).
+
+    Its kernels take γ and the norms as vectors, which saves views of them.
+    """
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, gain: Tensor) -> Tensor:
@@ -139,11 +149,15 @@ class _WeightNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         w, gain, norms = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            backward = torch.ops.aten._weight_norm_interface_backward
-            return cast(tuple[Tensor, Tensor], backward(dy.contiguous(), w, gain, norms, 0))
-        norms = _norm(w)
+            return cast(tuple[Tensor, Tensor], _pull_back(dy.contiguous(), w, gain, norms, 0))
+        norms, beside = _norm(w), gain.reshape(-1, *[1] * (w.dim() - 1))
         dgain = (dy * w).sum(tuple(range(1, w.dim())), keepdim=True) / norms
-        return (dy - w * (dgain / norms)) * (gain / norms), dgain
+        return (dy - w * (dgain / norms)) * (beside / norms), dgain.reshape(-1)
+
+
+_pull_back = torch.ops.aten._weight_norm_interface_backward.default
+# What Function.apply calls outside of the transforms of torch.func, where alone we are called.
+_apply = super(torch.autograd.Function, _WeightNorm).apply
 
 
 def _norm(w: Tensor) -> Tensor:
@@ -179,24 +193,24 @@ def evaluate(x: Tensor, call: NormCall) -> Tensor:
     return (y if width == 0 else y.movedim(1, first)).reshape(x.shape)
 
 
-def takes_weight(w: Tensor, call: NormCall) -> bool:
+def takes_weight(w: Tensor, spec: Spec, gain: Tensor | None, eps: float) -> bool:
     """Whether torch's weight norm serves `w`.
 
     Its σ is the L2 norm, without ε.  It needs γ and contiguous weights, of which it returns a
-    contiguous result. In 16 bits, and for the transforms of torch.func, the formula is used.
+    contiguous result.  In 16 bits, and for the transforms of torch.func, the formula is used.
     """
-    gain, bias = call.affine
     return (
-        call.spec.is_norm
-        and call.plan.pattern == "o [i ...]"
-        and call.eps == 0
-        and call.epilogue is PLAIN
+        spec.is_norm
+        and spec.pattern.text == "o [i ...]"
+        and eps == 0
         and gain is not None
-        and bias is None
         and gain.dtype == w.dtype
-        and w.dtype in (torch.float32, torch.float64)
-        and w.numel() > 0
+        and w.dtype in _WIDE
+        and gain.shape == w.shape[:1]
+        and gain.is_contiguous()
         and w.is_contiguous()
+        and w.numel() > 0
+        and not w.is_mps  # whose operator wants γ in the shape of the norms
         and not in_transform()
     )
 
