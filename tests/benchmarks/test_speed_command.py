@@ -118,8 +118,8 @@ def test_bad_input(words: list[str], told: str) -> None:
 
 
 def test_goals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "rows.json"
-    write(path, gpu_result("rows"))
+    path = tmp_path / "peers.json"
+    write(path, gpu_result("peers", others={"liger": 0.2}))
     main(["--goals", str(path)])
     assert "| row norms: as fast as every peer | yes |" in capsys.readouterr().out
     write(path, processor_results()[0])

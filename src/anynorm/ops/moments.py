@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anynorm import kernels
 from anynorm.ops import formula
-from anynorm.ops.registry import define, implement, readable
+from anynorm.ops.registry import define, implement, in_transform, readable
 from anynorm.ops.types import Statistic
 
 __all__ = ["measure", "sums_in_float64"]
@@ -24,7 +24,8 @@ def measure(x: Tensor, statistic: Statistic) -> tuple[Tensor, Tensor]:
 
     Shapes as for :func:`anynorm.ops.standardize`.
     """
-    mean, square = _measure(x, *statistic[:-1])
+    # For vmap, torch would call the operator for each sample, and warn of it.
+    mean, square = (_kernel if in_transform() else _measure)(x, *statistic[:-1])
     return mean, square
 
 
