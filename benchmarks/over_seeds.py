@@ -37,10 +37,14 @@ def run(
     parser.add_argument("--table", action="store_true", help="only write the table of the page")
     options = parser.parse_args(arguments)
     if not options.table:
-        jobs = [(model, seed, options.epochs) for model in models for seed in range(options.seeds)]
+        jobs = [(model, seed, options.epochs) for seed in range(options.seeds) for model in models]
+        rows: list[Row] = []
         with ProcessPoolExecutor(options.workers) as pool:
-            rows = [row for found in pool.map(measure, jobs) for row in found]
-        write(options.out, {"about": about("default", {"epochs": options.epochs}), "rows": rows})
+            for found in pool.map(measure, jobs):
+                rows += found
+                # What is measured so far is kept if it is interrupted.
+                result = {"about": about("default", {"epochs": options.epochs}), "rows": rows}
+                write(options.out, result)
     words = table(read(options.out)["rows"])
     seeds = len({row["seed"] for row in read(options.out)["rows"]})
     words = f"{words}\n\nSeeds: {seeds}."
