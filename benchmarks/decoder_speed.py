@@ -21,7 +21,7 @@ from torch import nn
 
 import anynorm
 from benchmarks import RESULTS, ROOT
-from benchmarks.page import fill, line
+from benchmarks.page import fill, line, quartiles
 from benchmarks.result_files import about, read, write
 
 __all__ = ["FILE", "main", "measure", "table"]
@@ -111,7 +111,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [line(head), "|---" * len(head) + "|"]
     for row in rows:
         low, high = row["quartiles"]
-        words = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+        words = quartiles(low, row["ratio"], high)
         mode = "compiled" if row["compiled"] else "eager"
         own, ours = (f"{one:.1f}" for one in row["milliseconds"])
         lines.append(line((row["task"], row["dtype"], mode, own, ours, words)))

@@ -10,8 +10,8 @@ the backward pass, each storage once, without the parameters.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 import anynorm
+from anynorm.bench.timing import Budget, alternate, ratios
 from anynorm.surgery.batches import Batch, call, tensors_of
 from benchmarks import RESULTS, ROOT, decoder_speed
 from benchmarks.network import NORMS, Bottleneck, Network
-from benchmarks.page import fill, line, surroundings
+from benchmarks.page import fill, line, quartiles, surroundings
 from benchmarks.result_files import about, read, write
 from benchmarks.zoo_parts import Config, config, pretrained
 
@@ -149,30 +150,13 @@ def measure(name: str, rounds: int = ROUNDS) -> Row:
             one.train(task == "step")
             run(one, batch)
         runs = {who: partial(run, one, batch) for who, one in contestants.items()}
-        times = _in_turns(runs, rounds)
+        # One call of each in a round, and so many rounds, however long they take.
+        times = alternate(runs, Budget(math.inf, 2 * rounds, 2 * rounds, per_round=0.0))
         row[task] = {
             "milliseconds": {who: 1e3 * statistics.median(found) for who, found in times.items()},
-            **{who: _quartiles(times["own"], times[who]) for who in ("ours", "fused")},
+            **{w: statistics.quantiles(ratios(times, "own", w), n=4) for w in ("ours", "fused")},
         }
     return row
-
-
-def _in_turns(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, in the order A B C C B A and so on."""
-    times: dict[str, list[float]] = {who: [] for who in runs}
-    order = list(runs)
-    for _ in range(2 * rounds):
-        for who in order:
-            started = time.perf_counter()
-            runs[who]()
-            times[who].append(time.perf_counter() - started)
-        order.reverse()
-    return times
-
-
-def _quartiles(own: Sequence[float], other: Sequence[float]) -> list[float]:
-    """The ratio of the times, own over the other: lower quartile, median, upper quartile."""
-    return statistics.quantiles([a / b for a, b in zip(own, other, strict=True)], n=4)
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -187,16 +171,11 @@ def table(result: Mapping[str, Any]) -> str:
         for task in ("step", "inference"):
             found = row[task]
             cells += [f"{found['milliseconds']['own']:.0f}"]
-            cells += [_shown(found[who]) for who in ("ours", "fused")]
+            cells += [quartiles(*found[who]) for who in ("ours", "fused")]
         megabytes = row["megabytes"]
         cells += [f"{megabytes['own']:.0f}", f"{megabytes['fused']:.0f}"]
         lines.append(line(cells))
     return "\n".join(lines)
-
-
-def _shown(ratio: Sequence[float]) -> str:
-    low, median, high = ratio
-    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,13 +38,12 @@ def run(
     options = parser.parse_args(arguments)
     if not options.table:
         jobs = [(model, seed, options.epochs) for seed in range(options.seeds) for model in models]
-        rows: list[Row] = []
+        described, rows = about("default", {"epochs": options.epochs}), list[Row]()
         with ProcessPoolExecutor(options.workers) as pool:
             for found in pool.map(measure, jobs):
                 rows += found
                 # What is measured so far is kept if it is interrupted.
-                result = {"about": about("default", {"epochs": options.epochs}), "rows": rows}
-                write(options.out, result)
+                write(options.out, {"about": described, "rows": rows})
     words = table(read(options.out)["rows"])
     seeds = len({row["seed"] for row in read(options.out)["rows"]})
     words = f"{words}\n\nSeeds: {seeds}."

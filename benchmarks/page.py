@@ -12,7 +12,17 @@ from benchmarks.speed.dots import label, shape_text
 from benchmarks.speed.peers import PEERS as ALL
 from benchmarks.speed.show import behind, warning
 
-__all__ = ["cases_table", "commit", "fill", "line", "middle", "summary", "surroundings", "tables"]
+__all__ = [
+    "cases_table",
+    "commit",
+    "fill",
+    "line",
+    "middle",
+    "quartiles",
+    "summary",
+    "surroundings",
+    "tables",
+]
 
 Row = Mapping[str, Any]
 PHASES = ("forward", "both", "evaluation")
@@ -27,6 +37,15 @@ def fill(page: Path, name: str, words: str) -> None:
     if not (found and found_end):
         raise ValueError(f"{page} has no markers {start} … {end}")
     write_whole(page, f"{before}{start}\n{words}\n{end}{after}")
+
+
+def quartiles(low: float, median: float, high: float) -> str:
+    """A ratio with its quartiles.
+
+    >>> quartiles(0.9, 1.0, 1.234)
+    '1.00 (0.90 to 1.23)'
+    """
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:

@@ -33,7 +33,7 @@ from anynorm.surgery.call_info import observe
 from anynorm.surgery.normalizers import Normalizer, normalizers
 from benchmarks import RESULTS, ROOT
 from benchmarks.attempt import WrongError, attempted, quiet
-from benchmarks.page import fill, line
+from benchmarks.page import fill, line, quartiles
 from benchmarks.pretrained import Network
 from benchmarks.result_files import about, read, write
 from benchmarks.shipped_files import files_table, shipped
@@ -384,7 +384,9 @@ def table(result: Row) -> str:
         lines += [line([row["name"], *words(row["verbs"][verb])]) for row in result["networks"]]
     if timed := [row for row in result["networks"] if "speed" in row]:
         lines += ["", line(["network", "time of the original over the folded one's"]), "|---|---|"]
-        lines += [line([row["name"], _ratio(row["speed"])]) for row in timed]
+        for row in timed:
+            low, median, high = (row["speed"][name] for name in ("low", "median", "high"))
+            lines.append(line([row["name"], quartiles(low, median, high)]))
     lines += ["", *(f"- not measured: {n}: {why}" for n, why in result["skipped"].items())]
     return "\n".join(lines).rstrip()
 
@@ -412,10 +414,6 @@ def _audits(audit: Row) -> list[str]:
         f"{status}: {', '.join(f'{n} × {key}' for key, n in audit[name].items()) or 'nothing'}"
         for name, status in zip(("before", "folded"), audit["status"], strict=True)
     ]
-
-
-def _ratio(speed: Row) -> str:
-    return f"{speed['median']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, conv, network, prepared
+from networks import NETWORKS, Again, network, prepared
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
@@ -109,19 +109,6 @@ def test_alpha_of_a_dynamic_tanh_is_chosen(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(layer_fits, "_ALPHAS", (factor,))
         ends.append(output_error(healed().model, model, batches))
     assert error < 0.5 * min(ends)
-
-
-class Again(nn.Module):
-    """A block that runs twice on batches of an odd size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.block, self.head = conv(3, 6), conv(6, 6, 1), nn.Conv2d(6, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.block(self.stem(x))
-        z: Tensor = self.head(self.block(y) if len(x) % 2 else y)
-        return z
 
 
 @pytest.mark.parametrize("to", ["rms", "dyt"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import NETWORKS, conv, network, prepared
+from networks import NETWORKS, Again, network, prepared
 from torch import Tensor, nn
 
 from anynorm.errors import AnynormError
@@ -77,19 +77,6 @@ def test_channels_of_a_dynamic_tanh() -> None:
     assert layer.normalized_shape == tuple(layer.weight.shape) == (3,)
     assert layer.alpha.shape == (1,)
     assert error(bent, result.model, inputs(x)) < 0.9
-
-
-class Again(nn.Module):
-    """A block that runs twice on batches of an odd size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.block, self.head = conv(3, 6), conv(6, 6, 1), nn.Conv2d(6, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.block(self.stem(x))
-        z: Tensor = self.head(self.block(y) if len(x) % 2 else y)
-        return z
 
 
 @pytest.mark.parametrize("size", [4, 5])

@@ -52,6 +52,6 @@ def test_which_rows_is_the_same_in_each_run() -> None:
 
 
 def test_few_features_take_all_rows_and_many_some_for_each() -> None:
-    assert enough(100, 1) > 1e7
-    assert enough(5000, 10) == 5000
-    assert enough(5000, None) == math.inf
+    assert enough(100, 1, 1) > 1e7
+    assert enough(5000, 5, 2) == 5000
+    assert enough(5000, None, 2) == math.inf

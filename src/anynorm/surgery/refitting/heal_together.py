@@ -7,17 +7,15 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from anynorm.surgery.batches import Batch, Forward, call, each
+from anynorm.surgery.batches import Batch, Forward, call
 from anynorm.surgery.call_args import input_of
 from anynorm.surgery.modes import evaluating, without_fast_path
-from anynorm.surgery.recalibrating.lockstep import Lockstep, outside, wait
-from anynorm.surgery.recalibrating.room import Room
+from anynorm.surgery.recalibrating.lockstep import outside, wait
 from anynorm.surgery.refitting.dense import DenseCall, DenseCalls
 from anynorm.surgery.refitting.layer_fits import DenseFit, LayerFit, NormFit
-from anynorm.surgery.refitting.pairs import Reached, may_wait
+from anynorm.surgery.refitting.pairs import Job, Reached, all_through, may_wait
 from anynorm.surgery.streaming_stats import in_group
 
 __all__ = ["heal_together", "heals_together", "inputs_seen", "products_seen"]
@@ -66,7 +64,7 @@ def heal_together(
         if place == len(fits) - 1:
             raise Reached
 
-    def run(job: tuple[int, bool, Batch]) -> None:
+    def run(job: Job) -> None:
         number, changed, batch = job
         _job.set((number, changed))
         one = model if changed else before
@@ -82,15 +80,9 @@ def heal_together(
             fit.solve()
         here.clear()
 
-    jobs = (
-        (number, changed, batch)
-        for number, batch in enumerate(each(batches))
-        for changed in (False, True)
-    )
-    steps = Lockstep(run, release, Room(torch.inf), None, torch.Generator(), lambda _: None)
     watched = inputs_seen(model, fits, see), inputs_seen(before, fits, see)
     with evaluating(model), evaluating(before), without_fast_path(), watched[0], watched[1]:
-        steps.all_through(jobs)
+        all_through(run, release, batches, None)
 
 
 @contextmanager

@@ -46,8 +46,7 @@ class DenseFit:
         old = self._reader.matrix(self._model.get_parameter(self.name))
         constant = self._reader.uses[0].bias is not None
         self._sums = self._sums or NormalEquations(old, constant=constant)
-        calls = None if self._batches is None else self._batches * self.calls
-        most = enough(old.shape[-1], calls)
+        most = enough(old.shape[-1], self._batches, self.calls)
         add_pairs(self._sums, [(now, before.run(*before.layer))], most=most)
 
     def solve(self) -> None:

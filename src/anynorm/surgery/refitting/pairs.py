@@ -21,10 +21,12 @@ from anynorm.surgery.refitting.normal_equations import NormalEquations
 from anynorm.surgery.refitting.readers import Reader
 
 __all__ = [
+    "Job",
     "Pair",
     "Reached",
     "Visit",
     "add_pairs",
+    "all_through",
     "enough",
     "fit_together",
     "in_lockstep",
@@ -37,6 +39,7 @@ _PRODUCTS = 2e11  # of features, for each layer: some ten seconds of one core
 
 Pair = tuple[DenseCall, Tensor]  # a call in the changed model, and the outputs as they were
 Visit = Callable[[Reader, Iterable[Pair]], None]
+Job = tuple[int, bool, Batch]  # the number of a batch, whether the changed model runs, the batch
 
 
 class Reached(BaseException):
@@ -85,15 +88,16 @@ def pairs_of(
             yield dense, target.run(*target.layer)
 
 
-def enough(features: int, calls: int | None) -> float:
-    """How many rows of each of so many calls are enough to fit weights for the features.
+def enough(features: int, batches: int | None, calls: int) -> float:
+    """How many rows of each call are enough to fit weights for the features.
 
-    Where the number of calls is not known, all.  A layer of few features takes all rows too: they
-    cost little.  Of wide layers, whose rows are mostly neighbours in images, ten for each feature.
+    There are so many `calls` for each batch.  Where the number of batches is not known, all rows
+    are taken.  A layer of few features takes all rows too: they cost little.  Of wide layers, whose
+    rows are mostly neighbours in images, ten for each feature.
     """
-    if calls is None:
+    if batches is None:
         return math.inf
-    return max(_ROWS * features, _PRODUCTS / features**2) / calls
+    return max(_ROWS * features, _PRODUCTS / features**2) / (batches * calls)
 
 
 def add_pairs(
@@ -138,7 +142,7 @@ def in_lockstep(
     before: list[dict[int, Tensor]] = [{} for _ in stops]
     now: list[dict[int, DenseCall]] = [{} for _ in stops]
 
-    def run(job: tuple[int, bool, Batch]) -> None:
+    def run(job: Job) -> None:
         number, changed, batch = job
         met = set[str]()
 
@@ -168,14 +172,24 @@ def in_lockstep(
         now[place].clear()
         before[place].clear()
 
+    with evaluating(model), without_fast_path():
+        all_through(run, release, batches, group)
+
+
+def all_through(
+    run: Callable[[Job], None],
+    release: Callable[[int], None],
+    batches: Iterable[Batch],
+    group: dist.ProcessGroup | None,
+) -> None:
+    """Run each batch twice, in the old model and in the changed one; all wait for each other."""
     jobs = (
         (number, changed, batch)
         for number, batch in enumerate(each(batches))
         for changed in (False, True)
     )
     steps = Lockstep(run, release, Room(torch.inf), group, torch.Generator(), lambda _: None)
-    with evaluating(model), without_fast_path():
-        steps.all_through(jobs)
+    steps.all_through(jobs)
 
 
 def fit_together(

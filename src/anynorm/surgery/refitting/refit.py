@@ -97,8 +97,7 @@ class Refit:
         def visit(reader: Reader, pairs: Iterable[Pair]) -> None:
             weight, left = self._model.get_parameter(reader.name), reader.left(cut)
             sums = NormalEquations(reader.matrix(weight)[..., left])
-            calls = None if number is None else number * len(reader.uses)
-            add_pairs(sums, pairs, left, most=enough(len(left), calls))
+            add_pairs(sums, pairs, left, most=enough(len(left), number, len(reader.uses)))
             sums.over_ranks(self._group)
             if sums.empty:
                 return  # its calls are not seen
